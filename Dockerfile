@@ -1,0 +1,26 @@
+# Every program of Licet in one image; docker-compose.yml says which one a container runs.
+
+FROM rust:1.95-slim-bookworm AS build
+# SQLite and ring are built from C.
+RUN apt-get update \
+ && apt-get install -y --no-install-recommends build-essential \
+ && rm -rf /var/lib/apt/lists/*
+WORKDIR /src
+COPY . .
+# `install`, not `build`: exactly today's binaries, whatever an older build left in the cache.
+RUN --mount=type=cache,target=/usr/local/cargo/registry \
+    --mount=type=cache,target=/src/target,sharing=locked \
+    cargo install --locked --path workers --root /out
+
+FROM debian:bookworm-slim
+# The certificates are for amqps:// and for PostgreSQL over TLS.
+RUN apt-get update \
+ && apt-get install -y --no-install-recommends ca-certificates \
+ && rm -rf /var/lib/apt/lists/* \
+ && useradd --uid 10001 --user-group --no-create-home --home-dir /var/lib/licet licet \
+ && install -d -o licet -g licet -m 0700 /var/lib/licet /var/lib/licet/keys
+COPY --from=build /out/bin/ /usr/local/bin/
+# By number, so that an orchestrator can see that it is not root.
+USER 10001:10001
+WORKDIR /var/lib/licet
+CMD ["licet", "--help"]

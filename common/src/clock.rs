@@ -1,0 +1,46 @@
+//! The one place that asks what time it is. Rules never do: time is passed in.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicI64, Ordering},
+    },
+    time::{SystemTime, UNIX_EPOCH},
+};
+
+use licet_schema::Timestamp;
+
+/// Where `now` comes from.
+#[derive(Clone, Debug)]
+pub enum Clock {
+    /// The operating system.
+    System,
+    /// A value that a test or a demonstration moves.
+    Manual(Arc<AtomicI64>),
+}
+
+impl Clock {
+    /// A clock that stands at `start` until it is moved.
+    pub fn manual(start: Timestamp) -> Self {
+        Self::Manual(Arc::new(AtomicI64::new(start.as_millis())))
+    }
+
+    /// The time, in whole milliseconds.
+    pub fn now(&self) -> Timestamp {
+        let millis = match self {
+            Self::System => {
+                let elapsed = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+                i64::try_from(elapsed.as_millis()).unwrap_or(i64::MAX)
+            }
+            Self::Manual(millis) => millis.load(Ordering::SeqCst),
+        };
+        Timestamp::from_millis(millis)
+    }
+
+    /// Moves a manual clock forward; the system's clock goes by itself.
+    pub fn advance_ms(&self, by_ms: i64) {
+        if let Self::Manual(millis) = self {
+            millis.fetch_add(by_ms, Ordering::SeqCst);
+        }
+    }
+}

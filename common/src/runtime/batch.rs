@@ -1,0 +1,260 @@
+//! One transaction for a batch: journal, locks, rules, rows, commit.
+//!
+//! What a crash means here: before the commit nothing has happened, after it everything has. A
+//! commit whose answer was lost is unknown; the session is given up, the broker delivers again,
+//! and the journal tells which it was.
+
+use std::{collections::HashMap, sync::Arc, time::Duration};
+
+use futures_util::future::BoxFuture;
+use licet_schema::{
+    Code, Output, Refusal, Timestamp,
+    entity::{Keyed, journal},
+    message::RequestRefused,
+};
+use sea_orm::ModelTrait;
+use uuid::Uuid;
+
+use super::{
+    Machine, Worker,
+    intake::Work,
+    stored::{self, StoredOutput},
+};
+use crate::{
+    decision::{Context, Decision, Rows, Tables},
+    store::{
+        StoreError, Transaction,
+        rows::{self, Lock},
+    },
+};
+
+/// How often a batch that others were in the way of begins again before it is taken apart.
+const CONTENTIONS_MAX: u32 = 20;
+
+/// What became of a message.
+pub(super) enum Settled<I> {
+    /// It was decided, now or before: these are its outputs.
+    Decided(Work<I>, Arc<Vec<StoredOutput>>),
+    /// It alone cannot be decided, for this reason.
+    Failed(Work<I>, String),
+}
+
+/// Settles a batch. A message that fails takes only itself down: the batch is halved until it is
+/// alone.
+///
+/// # Errors
+/// The database is away; nothing is known of the batch.
+pub(super) fn settle<'a, W: Worker>(
+    worker: &'a Arc<W>,
+    machine: &'a Machine,
+    work: Vec<Work<W::Input>>,
+) -> BoxFuture<'a, Result<Vec<Settled<W::Input>>, String>> {
+    Box::pin(async move {
+        if work.is_empty() {
+            return Ok(Vec::new());
+        }
+        let work = Arc::new(work);
+        let failure = match attempts(worker, machine, &work).await {
+            Ok(outputs) => {
+                let work = unshared(work);
+                return Ok(work.into_iter().zip(outputs).map(|(work, outputs)| Settled::Decided(work, outputs)).collect());
+            }
+            Err(StoreError::Away(cause)) => return Err(format!("the database is away: {cause}")),
+            Err(error @ (StoreError::Contended(_) | StoreError::Refused(_))) => error.to_string(),
+        };
+        let mut first = unshared(work);
+        if first.len() == 1 {
+            return Ok(first.into_iter().map(|work| Settled::Failed(work, failure.clone())).collect());
+        }
+        let second = first.split_off(first.len() / 2);
+        let mut settled = settle(worker, machine, first).await?;
+        settled.extend(settle(worker, machine, second).await?);
+        Ok(settled)
+    })
+}
+
+/// The blocking fold has returned, so that nobody else holds the batch any more.
+fn unshared<I>(work: Arc<Vec<Work<I>>>) -> Vec<Work<I>> {
+    Arc::into_inner(work).unwrap_or_else(|| unreachable!("the fold over the batch has ended"))
+}
+
+async fn attempts<W: Worker>(
+    worker: &Arc<W>,
+    machine: &Machine,
+    work: &Arc<Vec<Work<W::Input>>>,
+) -> Result<Vec<Arc<Vec<StoredOutput>>>, StoreError> {
+    let mut contentions = 0;
+    loop {
+        match attempt(worker, machine, work).await {
+            Err(StoreError::Contended(_)) if contentions < CONTENTIONS_MAX => {
+                contentions += 1;
+                tokio::time::sleep(jitter(contentions)).await;
+            }
+            outcome => return outcome,
+        }
+    }
+}
+
+/// A pause that grows and that two who met will not share: up to 2 ms, 4 ms, … 64 ms.
+fn jitter(contentions: u32) -> Duration {
+    let most_us = 1000_u64 << contentions.min(6);
+    let random = u64::from_le_bytes(*Uuid::new_v4().as_bytes().first_chunk().unwrap_or(&[0; 8]));
+    Duration::from_micros(random % most_us)
+}
+
+async fn attempt<W: Worker>(
+    worker: &Arc<W>,
+    machine: &Machine,
+    work: &Arc<Vec<Work<W::Input>>>,
+) -> Result<Vec<Arc<Vec<StoredOutput>>>, StoreError> {
+    let transaction = machine.store.begin().await?;
+    let known = journaled(&transaction, work).await?;
+    let fresh = fresh(work, &known);
+    let inputs: Vec<_> = fresh.iter().filter_map(|&index| work[index].input.as_ref().ok()).collect();
+    let tables = if inputs.is_empty() { Tables::default() } else { worker.load(&transaction, &inputs).await? };
+    // After the locks: whoever held them first has the earlier time.
+    let now = machine.clock.now();
+    let folded = fold(worker, machine, work, fresh, tables, now).await?;
+    if !folded.journal.is_empty() {
+        rows::insert::<journal::Entity>(&transaction, &folded.journal.iter().collect::<Vec<_>>()).await?;
+        write(&transaction, &folded.tables).await?;
+        transaction.commit().await?;
+    }
+    Ok(answers(work, known, folded, now))
+}
+
+/// What the journal knows of these ids.
+async fn journaled<I>(transaction: &Transaction, work: &[Work<I>]) -> Result<HashMap<Uuid, journal::Model>, StoreError> {
+    let ids = work.iter().map(|work| vec![work.id.into()]).collect();
+    let found = rows::select::<journal::Entity>(transaction, &[journal::Column::Id], ids, Lock::None).await?;
+    Ok(found.into_iter().map(|row| (row.id, row)).collect())
+}
+
+/// The messages to decide: not in the journal, and each id once (its first bearer decides it).
+fn fresh<I>(work: &[Work<I>], known: &HashMap<Uuid, journal::Model>) -> Vec<usize> {
+    let mut seen = std::collections::HashSet::new();
+    let first = work.iter().enumerate().filter(|(_, work)| seen.insert(work.id) && !known.contains_key(&work.id));
+    first.map(|(index, _)| index).collect()
+}
+
+/// A decided batch, before it is written.
+struct Folded {
+    tables: Tables,
+    journal: Vec<journal::Model>,
+    outputs: HashMap<Uuid, Arc<Vec<StoredOutput>>>,
+}
+
+/// The fold over the batch, off the async threads: rules and signatures.
+async fn fold<W: Worker>(
+    worker: &Arc<W>,
+    machine: &Machine,
+    work: &Arc<Vec<Work<W::Input>>>,
+    fresh: Vec<usize>,
+    mut tables: Tables,
+    now: Timestamp,
+) -> Result<Folded, StoreError> {
+    let (worker, work) = (worker.clone(), work.clone());
+    let (keyring, terms) = (machine.keyring.clone(), machine.terms.clone());
+    let folding = move || {
+        let mut journal = Vec::with_capacity(fresh.len());
+        let mut outputs = HashMap::with_capacity(fresh.len());
+        for index in fresh {
+            let work = &work[index];
+            let context = Context { now, keyring: &keyring, terms: &terms, message_id: work.id };
+            let decided = work.input.as_ref().map_err(Refusal::clone);
+            let decided = decided.and_then(|input| worker.decide(&context, &mut tables, input));
+            let decision = decided.unwrap_or_else(|refusal| Decision::refused(&refusal, &work.kind));
+            let made = stored::of_decision(work.id, work.format, now, &decision)?;
+            journal.push(journal_row(work, &decision, now, stored::outputs_to_bytes(&made)?));
+            outputs.insert(work.id, Arc::new(made));
+        }
+        journal.sort_unstable_by_key(|row| row.id);
+        Ok(Folded { tables, journal, outputs })
+    };
+    match tokio::task::spawn_blocking(folding).await {
+        Ok(folded) => folded.map_err(StoreError::Refused),
+        Err(error) => Err(StoreError::Refused(match error.try_into_panic() {
+            Ok(panic) => format!("a rule panicked: {}", panic_text(&*panic)),
+            Err(_) => "the rules were interrupted".into(),
+        })),
+    }
+}
+
+fn panic_text(panic: &(dyn std::any::Any + Send)) -> &str {
+    let text = panic.downcast_ref::<&str>().copied();
+    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("without a word")
+}
+
+fn journal_row<I>(work: &Work<I>, decision: &Decision, now: Timestamp, outputs: Vec<u8>) -> journal::Model {
+    let code = match &decision.reply {
+        Output::RequestRefused(refused) => Some(refused.code.to_string()),
+        _ => None,
+    };
+    journal::Model {
+        id: work.id,
+        kind: work.kind.clone(),
+        sender: work.sender.clone(),
+        digest: work.digest.to_vec(),
+        subject: decision.subject,
+        code,
+        decided_at: now.as_millis(),
+        outputs,
+    }
+}
+
+/// Writes what became of the rows: each table with one statement for each kind of change.
+async fn write(transaction: &Transaction, tables: &Tables) -> Result<(), StoreError> {
+    table(transaction, &tables.contents).await?;
+    table(transaction, &tables.settlements).await?;
+    table(transaction, &tables.purchases).await?;
+    table(transaction, &tables.certificates).await?;
+    table(transaction, &tables.pending_receptions).await?;
+    table(transaction, &tables.licenses).await?;
+    table(transaction, &tables.returns).await?;
+    table(transaction, &tables.collections).await?;
+    table(transaction, &tables.privileges).await?;
+    table(transaction, &tables.accounts).await?;
+    table(transaction, &tables.entries).await?;
+    table(transaction, &tables.unmatched_settlements).await
+}
+
+async fn table<E: Keyed>(transaction: &Transaction, rows: &Rows<E>) -> Result<(), StoreError>
+where
+    E::Model: ModelTrait<Entity = E>,
+{
+    rows::insert::<E>(transaction, &rows.added()).await?;
+    rows::update::<E>(transaction, &rows.changed()).await?;
+    rows::delete::<E>(transaction, rows.removed().into_iter().map(E::key_values).collect()).await
+}
+
+/// The outputs for each message of the batch: its own, or those of the first bearer of its id if
+/// it is the same message, or `conflict` if it is another.
+fn answers<I>(
+    work: &[Work<I>],
+    known: HashMap<Uuid, journal::Model>,
+    folded: Folded,
+    now: Timestamp,
+) -> Vec<Arc<Vec<StoredOutput>>> {
+    let digests: HashMap<Uuid, &[u8]> =
+        known.values().chain(&folded.journal).map(|row| (row.id, row.digest.as_slice())).collect();
+    let answer = |work: &Work<I>| {
+        if digests.get(&work.id).is_none_or(|digest| *digest != work.digest) {
+            return Arc::new(vec![conflict(work, now)]);
+        }
+        if let Some(outputs) = folded.outputs.get(&work.id) {
+            return outputs.clone();
+        }
+        let row = known.get(&work.id);
+        Arc::new(row.and_then(|row| stored::outputs_of(row).ok()).unwrap_or_default())
+    };
+    work.iter().map(answer).collect()
+}
+
+fn conflict<I>(work: &Work<I>, now: Timestamp) -> StoredOutput {
+    let refused = Output::RequestRefused(RequestRefused {
+        code: Code::Conflict,
+        detail: "this message_id was used before, for another message: give each message its own".into(),
+        message_type: work.kind.clone(),
+    });
+    stored::refusal(work.id, "reply:request.refused:conflict", work.format, now, &refused)
+}

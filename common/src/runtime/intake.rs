@@ -1,0 +1,121 @@
+//! From a delivery to what a worker decides about: the envelope is checked, the body decoded, the
+//! tokens read. What cannot be read is told apart here, before anything is looked up.
+
+use std::sync::Arc;
+
+use licet_schema::{Code, Format, Refusal, Request, topology};
+use sha2::{Digest, Sha256};
+use uuid::Uuid;
+
+use super::Worker;
+use crate::{signing::Keyring, transport::Delivery};
+
+/// A message that can be decided.
+pub(super) struct Work<I> {
+    /// Its message_id.
+    pub(super) id: Uuid,
+    /// Its type.
+    pub(super) kind: String,
+    /// Its encoding, which its reply will have.
+    pub(super) format: Format,
+    /// Who sent it, where RabbitMQ says.
+    pub(super) sender: Option<String>,
+    /// SHA-256 over type, content_type, sender and body. The sender is in it, so that copying a
+    /// message does not earn its answer.
+    pub(super) digest: [u8; 32],
+    /// How often it failed before.
+    pub(super) attempt: usize,
+    /// What the rules are given, or the refusal that its reading earned.
+    pub(super) input: Result<I, Refusal>,
+    /// The delivery, for its reply and for a copy of it.
+    pub(super) delivery: Delivery,
+}
+
+/// A message that cannot be decided.
+pub(super) struct Unreadable {
+    /// Why.
+    pub(super) refusal: Refusal,
+    /// Its message_id, if it has a usable one.
+    pub(super) id: Option<Uuid>,
+    /// Its type, as far as it names one.
+    pub(super) kind: String,
+    /// Whether its sender may be answered.
+    pub(super) answerable: bool,
+    /// The delivery.
+    pub(super) delivery: Delivery,
+}
+
+/// What reading a delivery gave.
+pub(super) type Reading<I> = Result<Work<I>, Unreadable>;
+
+/// Reads deliveries off the async threads.
+pub(super) async fn read_all<W: Worker>(
+    worker: &Arc<W>,
+    keyring: &Arc<Keyring>,
+    deliveries: Vec<Delivery>,
+) -> Vec<Reading<W::Input>> {
+    let (worker, keyring) = (worker.clone(), keyring.clone());
+    let reading = move || deliveries.into_iter().map(|delivery| read(&*worker, &keyring, delivery)).collect();
+    match tokio::task::spawn_blocking(reading).await {
+        Ok(readings) => readings,
+        // Only a panic of a decoder ends here. Nothing is acknowledged, and the next time the
+        // message is suspect and alone.
+        Err(panic) => std::panic::resume_unwind(panic.into_panic()),
+    }
+}
+
+fn read<W: Worker>(worker: &W, keyring: &Keyring, delivery: Delivery) -> Reading<W::Input> {
+    let properties = &delivery.properties;
+    // What comes back from a wait queue has our own headers, and the queue for a routing key.
+    let retried = delivery.exchange == topology::RETRY;
+    let header = |name: &str| properties.headers.get(name).filter(|_| retried).cloned();
+    let kind = if retried { properties.kind.clone().unwrap_or_default() } else { delivery.routing_key.clone() };
+    let sender = if retried { header(topology::HEADER_SENDER) } else { properties.user_id.clone() };
+    let attempt = header(topology::HEADER_ATTEMPT).and_then(|text| text.parse().ok()).unwrap_or(0);
+    let id = properties.message_id.as_deref().and_then(|text| Uuid::parse_str(text).ok()).filter(|id| !id.is_nil());
+    let answerable = !properties.reply_to.as_deref().unwrap_or_default().starts_with(topology::RESERVED_PREFIX);
+
+    let request = envelope(&delivery, &kind, id, answerable).and_then(|(id, format)| {
+        match Request::decode(&kind, format, &delivery.body) {
+            Ok(request) => Ok((id, format, request)),
+            Err(error) => Err(Refusal::new(error.code(), error.to_string())),
+        }
+    });
+    match request {
+        Ok((id, format, request)) => {
+            let digest = digest(&kind, properties.content_type.as_deref(), sender.as_deref(), &delivery.body);
+            let input = worker.read(keyring, request);
+            Ok(Work { id, kind, format, sender, digest, attempt, input, delivery })
+        }
+        Err(refusal) => Err(Unreadable { refusal, id, kind, answerable, delivery }),
+    }
+}
+
+fn envelope(delivery: &Delivery, kind: &str, id: Option<Uuid>, answerable: bool) -> Result<(Uuid, Format), Refusal> {
+    let malformed = |detail: String| Refusal::new(Code::Malformed, detail);
+    if !answerable {
+        return Err(malformed(format!("reply_to must not begin with {:?}: name a queue of your own", topology::RESERVED_PREFIX)));
+    }
+    let id = id.ok_or_else(|| malformed("message_id is not a UUID: it is the idempotency key, so give each message its own".into()))?;
+    match delivery.properties.kind.as_deref() {
+        Some(named) if named != kind => {
+            Err(malformed(format!("the property type is {named:?}, but the routing key is {kind:?}: they must be the same")))
+        }
+        _ => {
+            let format = Format::of(delivery.properties.content_type.as_deref());
+            format.map(|format| (id, format)).map_err(|error| Refusal::new(error.code(), error.to_string()))
+        }
+    }
+}
+
+/// Every part with its length before it, so that no two messages give the same bytes to hash.
+fn digest(kind: &str, content_type: Option<&str>, sender: Option<&str>, body: &[u8]) -> [u8; 32] {
+    let mut hash = Sha256::new();
+    for part in [Some(kind), content_type, sender] {
+        let length = part.map_or(u64::MAX, |part| part.len() as u64);
+        hash.update(length.to_be_bytes());
+        hash.update(part.unwrap_or_default());
+    }
+    hash.update(body);
+    hash.finalize().into()
+}

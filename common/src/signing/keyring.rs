@@ -1,0 +1,133 @@
+//! The keys that sign and the keys that are trusted, each named by its RFC 7638 thumbprint.
+
+use std::collections::BTreeMap;
+
+use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
+use ed25519_dalek::{Signature, Signer, SigningKey, VerifyingKey};
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+/// Trusted public keys, and the one key that signs, if there is one.
+#[derive(Clone)]
+pub struct Keyring {
+    signing: Option<(String, SigningKey)>,
+    trusted: BTreeMap<String, VerifyingKey>,
+}
+
+impl std::fmt::Debug for Keyring {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Keyring").field("trusted", &self.trusted.keys()).finish_non_exhaustive()
+    }
+}
+
+impl Keyring {
+    /// A keyring that signs with `signing` and trusts it and `others`.
+    pub fn new(signing: SigningKey, others: impl IntoIterator<Item = VerifyingKey>) -> Self {
+        let mut trusted: BTreeMap<_, _> = others.into_iter().map(|key| (thumbprint(&key), key)).collect();
+        let kid = thumbprint(&signing.verifying_key());
+        trusted.insert(kid.clone(), signing.verifying_key());
+        Self { signing: Some((kid, signing)), trusted }
+    }
+
+    /// A keyring that only verifies, from a published JWKS. Keys of other kinds are passed over.
+    ///
+    /// # Errors
+    /// An Ed25519 key in it is not one. The text says which.
+    pub fn from_jwks(jwks: &Jwks) -> Result<Self, String> {
+        let mut trusted = BTreeMap::new();
+        for jwk in jwks.keys.iter().filter(|jwk| jwk.kty == "OKP" && jwk.crv == "Ed25519") {
+            let bytes = URL_SAFE_NO_PAD.decode(&jwk.x).ok().and_then(|bytes| <[u8; 32]>::try_from(bytes).ok());
+            let key = bytes.and_then(|bytes| VerifyingKey::from_bytes(&bytes).ok());
+            let key = key.ok_or_else(|| format!("the key {:?} of the JWKS is not an Ed25519 public key", jwk.kid))?;
+            trusted.insert(thumbprint(&key), key);
+        }
+        Ok(Self { signing: None, trusted })
+    }
+
+    /// The public keys, for anyone who verifies.
+    pub fn jwks(&self) -> Jwks {
+        Jwks { keys: self.trusted.iter().map(|(kid, key)| Jwk::of(kid, key)).collect() }
+    }
+
+    /// The name of the key that signs.
+    pub fn signing_kid(&self) -> Option<&str> {
+        self.signing.as_ref().map(|(kid, _)| kid.as_str())
+    }
+
+    pub(super) fn trusts(&self, kid: &str) -> bool {
+        self.trusted.contains_key(kid)
+    }
+
+    /// Signs with the signing key. Reached only through [`super::Draft::sign`].
+    pub(super) fn sign(&self, input: &[u8]) -> Option<Signature> {
+        self.signing.as_ref().map(|(_, key)| key.sign(input))
+    }
+
+    /// Strict verification (RFC 8032 without the malleable encodings), so that a token has
+    /// exactly one valid form: nobody can make a second from the first.
+    pub(super) fn verify(&self, kid: &str, input: &[u8], signature: &[u8]) -> bool {
+        let Ok(signature) = Signature::from_slice(signature) else { return false };
+        self.trusted.get(kid).is_some_and(|key| key.verify_strict(input, &signature).is_ok())
+    }
+}
+
+/// RFC 7638 with the members of RFC 8037: the key's name.
+pub(super) fn thumbprint(key: &VerifyingKey) -> String {
+    let x = URL_SAFE_NO_PAD.encode(key.as_bytes());
+    URL_SAFE_NO_PAD.encode(Sha256::digest(format!(r#"{{"crv":"Ed25519","kty":"OKP","x":"{x}"}}"#)))
+}
+
+/// A JSON Web Key Set (RFC 7517).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Jwks {
+    /// The keys.
+    pub keys: Vec<Jwk>,
+}
+
+/// A public Ed25519 key as a JSON Web Key (RFC 8037).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Jwk {
+    /// `OKP`.
+    #[serde(default)]
+    pub kty: String,
+    /// `Ed25519`.
+    #[serde(default)]
+    pub crv: String,
+    /// The public key, base64url.
+    #[serde(default)]
+    pub x: String,
+    /// The thumbprint.
+    #[serde(default)]
+    pub kid: String,
+    /// `EdDSA`.
+    #[serde(default)]
+    pub alg: String,
+    /// `sig`.
+    #[serde(default, rename = "use")]
+    pub usage: String,
+}
+
+impl Jwk {
+    fn of(kid: &str, key: &VerifyingKey) -> Self {
+        Self {
+            kty: "OKP".into(),
+            crv: "Ed25519".into(),
+            x: URL_SAFE_NO_PAD.encode(key.as_bytes()),
+            kid: kid.to_owned(),
+            alg: "EdDSA".into(),
+            usage: "sig".into(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_thumbprint_is_the_one_of_rfc_8037_appendix_a_3() {
+        let x = URL_SAFE_NO_PAD.decode("11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo").expect("base64url");
+        let key = VerifyingKey::from_bytes(&x.try_into().expect("32 bytes")).expect("a point");
+        assert_eq!(thumbprint(&key), "kPrK_qmxVWaYVA9wwBF6Iuo3vVzz7TxHCTwXBygrS4k");
+    }
+}

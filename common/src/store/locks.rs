@@ -1,0 +1,84 @@
+//! The order of locks, the same for every worker, so that two can never wait for each other:
+//! certificates by id; for ids without a live certificate, their purchases; then accounts by name.
+//! Contents are never locked.
+
+use std::collections::BTreeSet;
+
+use licet_schema::entity::{account, certificate, purchase};
+use sea_orm::ConnectionTrait;
+use uuid::Uuid;
+
+use super::{
+    StoreError,
+    rows::{Lock, insert_absent, select},
+};
+use crate::decision::Tables;
+
+/// Certificates to lock: by their own id, or all members of a container.
+#[derive(Clone, Debug, Default)]
+pub struct Wanted {
+    /// Certificates.
+    pub certificates: BTreeSet<Uuid>,
+    /// Containers.
+    pub containers: BTreeSet<Uuid>,
+}
+
+/// Locks the certificates in key order. Those that have ended are read as purchases instead.
+///
+/// # Errors
+/// The database's; [`StoreError::Contended`] if a certificate came back to life meanwhile.
+pub async fn certificates(
+    connection: &impl ConnectionTrait,
+    wanted: &Wanted,
+    tables: &mut Tables,
+) -> Result<(), StoreError> {
+    // Resolved without locks: a container's members never change.
+    let containers = wanted.containers.iter().map(|id| vec![(*id).into()]).collect();
+    let members = select::<purchase::Entity>(connection, &[purchase::Column::Container], containers, Lock::None).await?;
+    let mut ids = wanted.certificates.clone();
+    ids.extend(members.iter().map(|member| member.id));
+
+    let keys = ids.iter().map(|id| vec![(*id).into()]).collect();
+    let live = select::<certificate::Entity>(connection, &[certificate::Column::Id], keys, Lock::ForUpdate).await?;
+    for row in live {
+        ids.remove(&row.id);
+        tables.certificates.load(row);
+    }
+
+    // Whoever ended a certificate while this waited for it has committed by now: a new statement
+    // sees what they left. The lock keeps a reissue from bringing it back before this is done.
+    let keys = ids.iter().map(|id| vec![(*id).into()]).collect();
+    let ended = select::<purchase::Entity>(connection, &[purchase::Column::Id], keys, Lock::ForUpdate).await?;
+    if let Some(alive) = ended.iter().find(|row| row.ended.is_none()) {
+        return Err(StoreError::Contended(format!("certificate {} came back to life meanwhile", alive.id)));
+    }
+    tables.purchases.load_all(ended);
+    Ok(())
+}
+
+/// The purchases of the live certificates that are locked: what is written when they end.
+///
+/// # Errors
+/// The database's.
+pub async fn purchases(connection: &impl ConnectionTrait, tables: &mut Tables) -> Result<(), StoreError> {
+    let keys = tables.certificates.iter().map(|row| vec![row.id.into()]).collect();
+    tables.purchases.load_all(select::<purchase::Entity>(connection, &[purchase::Column::Id], keys, Lock::None).await?);
+    Ok(())
+}
+
+/// Locks accounts in name order, opening those that are not there.
+///
+/// # Errors
+/// The database's.
+pub async fn accounts(
+    connection: &impl ConnectionTrait,
+    names: &BTreeSet<String>,
+    tables: &mut Tables,
+) -> Result<(), StoreError> {
+    let rows: Vec<_> = names.iter().map(|name| account::Model { name: name.clone(), balance: 0 }).collect();
+    insert_absent::<account::Entity>(connection, &rows.iter().collect::<Vec<_>>()).await?;
+    let keys = names.iter().map(|name| vec![name.clone().into()]).collect();
+    let locked = select::<account::Entity>(connection, &[account::Column::Name], keys, Lock::ForUpdate).await?;
+    tables.accounts.load_all(locked);
+    Ok(())
+}

@@ -1,0 +1,346 @@
+//! Sets of rows, read and written with one statement each, derived from sea-orm's entities.
+//!
+//! The text of a statement must not depend on the size of the set, or no prepared statement would
+//! ever be used twice. PostgreSQL takes one array for each column (`unnest`); SQLite, where a
+//! statement costs no round trip, takes the set in portions of a few fixed sizes.
+
+use std::fmt::Write;
+
+use licet_schema::entity::Keyed;
+use sea_orm::{
+    ColumnTrait, ColumnType, ConnectionTrait, DatabaseBackend, EntityTrait, IdenStatic, Iterable, ModelTrait,
+    PrimaryKeyToColumn, Statement, Value,
+    sea_query::ArrayType,
+};
+
+use super::StoreError;
+
+/// The portions in which SQLite takes a set.
+const PORTIONS: [usize; 3] = [64, 8, 1];
+
+/// What is done with rows after they were found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lock {
+    /// Nothing.
+    None,
+    /// They are locked, in key order, until the transaction ends. SQLite has one writer anyway.
+    ForUpdate,
+}
+
+/// The rows of `E` whose `columns` are among `keys`, each a value for each column.
+///
+/// # Errors
+/// The database's.
+pub async fn select<E: Keyed>(
+    connection: &impl ConnectionTrait,
+    columns: &[E::Column],
+    keys: Vec<Vec<Value>>,
+    lock: Lock,
+) -> Result<Vec<E::Model>, StoreError> {
+    let mut found = Vec::new();
+    if keys.is_empty() {
+        return Ok(found);
+    }
+    let table = Table::of::<E>();
+    let names = list(columns.iter().map(IdenStatic::as_str), |name| format!("\"{name}\""));
+    let head = format!("SELECT {} FROM \"{}\" WHERE ({names}) IN", table.column_list(), table.name);
+    let tail = match lock {
+        Lock::None => String::new(),
+        Lock::ForUpdate => format!(" ORDER BY {} FOR UPDATE", table.key_list()),
+    };
+    match connection.get_database_backend() {
+        DatabaseBackend::Postgres => {
+            let slots = slots(columns.len());
+            let text = format!("{head} (SELECT * FROM unnest({slots})){tail}");
+            let arrays = arrays(columns.iter().map(kind_of::<E>).collect(), keys);
+            found = query::<E>(connection, text, arrays).await?;
+        }
+        _ => {
+            for portion in portions(keys, true) {
+                let text = format!("{head} (VALUES {})", rows_of_slots(portion.len(), columns.len()));
+                found.extend(query::<E>(connection, text, portion.into_iter().flatten().collect()).await?);
+            }
+        }
+    }
+    Ok(found)
+}
+
+/// Inserts rows.
+///
+/// # Errors
+/// The database's; [`StoreError::Contended`] if a key is there already.
+pub async fn insert<E: Keyed>(connection: &impl ConnectionTrait, rows: &[&E::Model]) -> Result<(), StoreError>
+where
+    E::Model: ModelTrait<Entity = E>,
+{
+    let table = Table::of::<E>();
+    let head = format!("INSERT INTO \"{}\" ({})", table.name, table.column_list());
+    write::<E>(connection, &table, rows, |source| format!("{head} {source}"), false).await
+}
+
+/// Inserts the rows whose key is not there yet.
+///
+/// # Errors
+/// The database's.
+pub async fn insert_absent<E: Keyed>(connection: &impl ConnectionTrait, rows: &[&E::Model]) -> Result<(), StoreError>
+where
+    E::Model: ModelTrait<Entity = E>,
+{
+    let table = Table::of::<E>();
+    let head = format!("INSERT INTO \"{}\" ({})", table.name, table.column_list());
+    let tail = format!("ON CONFLICT ({}) DO NOTHING", table.key_list());
+    write::<E>(connection, &table, rows, |source| format!("{head} {source} {tail}"), false).await
+}
+
+/// Writes rows over those of the same key.
+///
+/// # Errors
+/// The database's; [`StoreError::Refused`] if one of them is not there: then a lock was left out.
+pub async fn update<E: Keyed>(connection: &impl ConnectionTrait, rows: &[&E::Model]) -> Result<(), StoreError>
+where
+    E::Model: ModelTrait<Entity = E>,
+{
+    let table = Table::of::<E>();
+    let set = list(table.columns.iter().filter(|column| !column.key), |column| {
+        format!("\"{0}\" = u.\"{0}\"", column.name)
+    });
+    let same = table.same_key("u");
+    let columns = table.column_list();
+    let statement = |source: &str| {
+        format!("WITH u ({columns}) AS ({source}) UPDATE \"{0}\" SET {set} FROM u WHERE {same}", table.name)
+    };
+    write::<E>(connection, &table, rows, statement, true).await
+}
+
+/// Deletes the rows of these keys, each a value for each column of the primary key.
+///
+/// # Errors
+/// The database's; [`StoreError::Refused`] if one of them is not there: then a lock was left out.
+pub async fn delete<E: Keyed>(connection: &impl ConnectionTrait, keys: Vec<Vec<Value>>) -> Result<(), StoreError> {
+    if keys.is_empty() {
+        return Ok(());
+    }
+    let table = Table::of::<E>();
+    let head = format!("DELETE FROM \"{}\" WHERE ({}) IN", table.name, table.key_list());
+    let wanted = keys.len() as u64;
+    let mut deleted = 0;
+    match connection.get_database_backend() {
+        DatabaseBackend::Postgres => {
+            let kinds: Vec<_> = table.columns.iter().filter(|column| column.key).map(|column| column.kind.clone()).collect();
+            let text = format!("{head} (SELECT * FROM unnest({}))", slots(kinds.len()));
+            deleted += execute(connection, text, arrays(kinds, keys)).await?;
+        }
+        _ => {
+            for portion in portions(keys, false) {
+                let width = portion.first().map_or(0, Vec::len);
+                let text = format!("{head} (VALUES {})", rows_of_slots(portion.len(), width));
+                deleted += execute(connection, text, portion.into_iter().flatten().collect()).await?;
+            }
+        }
+    }
+    all_there(&table, wanted, deleted)
+}
+
+async fn write<E: Keyed>(
+    connection: &impl ConnectionTrait,
+    table: &Table,
+    rows: &[&E::Model],
+    statement: impl Fn(&str) -> String,
+    each_is_there: bool,
+) -> Result<(), StoreError>
+where
+    E::Model: ModelTrait<Entity = E>,
+{
+    if rows.is_empty() {
+        return Ok(());
+    }
+    let values: Vec<Vec<Value>> =
+        rows.iter().map(|row| E::Column::iter().map(|column| row.get(column)).collect()).collect();
+    let mut written = 0;
+    match connection.get_database_backend() {
+        DatabaseBackend::Postgres => {
+            let picked = list(&table.columns, Column::picked);
+            let source = format!(
+                "SELECT {picked} FROM unnest({}) AS a ({})",
+                slots(table.columns.len()),
+                table.column_list()
+            );
+            let kinds = table.columns.iter().map(|column| column.kind.clone()).collect();
+            written += execute(connection, statement(&source), arrays(kinds, values)).await?;
+        }
+        _ => {
+            for portion in portions(values, false) {
+                let source = format!("VALUES {}", rows_of_slots(portion.len(), table.columns.len()));
+                written += execute(connection, statement(&source), portion.into_iter().flatten().collect()).await?;
+            }
+        }
+    }
+    if each_is_there { all_there(table, rows.len() as u64, written) } else { Ok(()) }
+}
+
+fn all_there(table: &Table, wanted: u64, found: u64) -> Result<(), StoreError> {
+    if wanted == found {
+        return Ok(());
+    }
+    Err(StoreError::Refused(format!("{found} of {wanted} rows of {} were there to be written", table.name)))
+}
+
+async fn query<E: EntityTrait>(
+    connection: &impl ConnectionTrait,
+    text: String,
+    values: Vec<Value>,
+) -> Result<Vec<E::Model>, StoreError> {
+    let statement = Statement::from_sql_and_values(connection.get_database_backend(), text, values);
+    Ok(E::find().from_raw_sql(statement).all(connection).await?)
+}
+
+async fn execute(connection: &impl ConnectionTrait, text: String, values: Vec<Value>) -> Result<u64, StoreError> {
+    let statement = Statement::from_sql_and_values(connection.get_database_backend(), text, values);
+    Ok(connection.execute(statement).await?.rows_affected())
+}
+
+/// A table, as statements need it.
+struct Table {
+    name: String,
+    columns: Vec<Column>,
+}
+
+struct Column {
+    name: String,
+    kind: ArrayType,
+    nullable: bool,
+    key: bool,
+}
+
+impl Table {
+    fn of<E: EntityTrait>() -> Self {
+        let keys: Vec<_> = E::PrimaryKey::iter().map(|key| key.into_column().as_str().to_owned()).collect();
+        let columns = E::Column::iter()
+            .map(|column| Column {
+                name: column.as_str().to_owned(),
+                kind: kind_of::<E>(&column),
+                nullable: column.def().is_null(),
+                key: keys.iter().any(|key| key == column.as_str()),
+            })
+            .collect();
+        Self { name: E::default().table_name().to_owned(), columns }
+    }
+
+    fn column_list(&self) -> String {
+        list(&self.columns, |column| format!("\"{}\"", column.name))
+    }
+
+    fn key_list(&self) -> String {
+        list(self.columns.iter().filter(|column| column.key), |column| format!("\"{}\"", column.name))
+    }
+
+    fn same_key(&self, other: &str) -> String {
+        let keys = self.columns.iter().filter(|column| column.key);
+        let pairs: Vec<_> = keys.map(|column| format!("\"{}\".\"{1}\" = {other}.\"{1}\"", self.name, column.name)).collect();
+        pairs.join(" AND ")
+    }
+}
+
+impl Column {
+    /// sea-query cannot bind a NULL inside an array, so for a nullable column a value that none of
+    /// ours ever has stands for it, and becomes NULL again here.
+    fn picked(&self) -> String {
+        let name = &self.name;
+        if !self.nullable {
+            return format!("a.\"{name}\"");
+        }
+        match self.kind {
+            ArrayType::Uuid => format!("NULLIF(a.\"{name}\", '00000000-0000-0000-0000-000000000000'::uuid)"),
+            ArrayType::BigInt => format!("NULLIF(a.\"{name}\", '{}'::bigint)", i64::MIN),
+            _ => format!("NULLIF(a.\"{name}\", '')"),
+        }
+    }
+}
+
+fn kind_of<E: EntityTrait>(column: &E::Column) -> ArrayType {
+    match column.def().get_column_type() {
+        ColumnType::Uuid => ArrayType::Uuid,
+        ColumnType::BigInteger => ArrayType::BigInt,
+        ColumnType::Boolean => ArrayType::Bool,
+        ColumnType::Blob => ArrayType::Bytes,
+        ColumnType::Text => ArrayType::String,
+        other => unreachable!("{} has a column of type {other:?}, which sets cannot carry", E::default().table_name()),
+    }
+}
+
+/// One array for each column, from one list of values for each row.
+fn arrays(kinds: Vec<ArrayType>, rows: Vec<Vec<Value>>) -> Vec<Value> {
+    let mut columns: Vec<Vec<Value>> = kinds.iter().map(|_| Vec::with_capacity(rows.len())).collect();
+    for row in rows {
+        for (column, value) in columns.iter_mut().zip(row) {
+            column.push(stand_in(value));
+        }
+    }
+    kinds.into_iter().zip(columns).map(|(kind, values)| Value::Array(kind, Some(Box::new(values)))).collect()
+}
+
+fn stand_in(value: Value) -> Value {
+    match value {
+        Value::Uuid(None) => uuid::Uuid::nil().into(),
+        Value::BigInt(None) => i64::MIN.into(),
+        Value::String(None) => "".into(),
+        other => other,
+    }
+}
+
+/// `rows` in portions of the fixed sizes. If `padded`, the last is filled up by repeating a row,
+/// which does no harm where the rows are keys to look for.
+fn portions(rows: Vec<Vec<Value>>, padded: bool) -> Vec<Vec<Vec<Value>>> {
+    let mut portions = Vec::new();
+    let mut rows = rows.into_iter().peekable();
+    while rows.peek().is_some() {
+        let left = rows.len();
+        let size = if padded {
+            PORTIONS.into_iter().rev().find(|size| *size >= left).unwrap_or(PORTIONS[0])
+        } else {
+            PORTIONS.into_iter().find(|size| *size <= left).unwrap_or(1)
+        };
+        let mut portion: Vec<_> = rows.by_ref().take(size).collect();
+        while let (true, Some(last)) = (portion.len() < size, portion.last().cloned()) {
+            portion.push(last);
+        }
+        portions.push(portion);
+    }
+    portions
+}
+
+fn rows_of_slots(rows: usize, columns: usize) -> String {
+    let row = format!("({})", list(0..columns, |_| "?".to_owned()));
+    list(0..rows, |_| row.clone())
+}
+
+fn slots(count: usize) -> String {
+    list(1..=count, |index| format!("${index}"))
+}
+
+fn list<T>(items: impl IntoIterator<Item = T>, text: impl Fn(T) -> String) -> String {
+    let mut list = String::new();
+    for (index, item) in items.into_iter().enumerate() {
+        let comma = if index == 0 { "" } else { ", " };
+        let _ = write!(list, "{comma}{}", text(item));
+    }
+    list
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn portions_have_fixed_sizes_and_lose_nothing() {
+        for count in [1, 2, 8, 9, 63, 64, 65, 200] {
+            let rows: Vec<Vec<Value>> = (0..count).map(|number: i64| vec![number.into()]).collect();
+            let exact = portions(rows.clone(), false);
+            assert!(exact.iter().all(|portion| PORTIONS.contains(&portion.len())));
+            assert_eq!(exact.concat(), rows);
+            let padded = portions(rows.clone(), true);
+            assert!(padded.iter().all(|portion| PORTIONS.contains(&portion.len())));
+            assert!(rows.iter().all(|row| padded.concat().contains(row)));
+        }
+    }
+}

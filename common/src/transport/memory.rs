@@ -1,0 +1,355 @@
+//! The broker in this process: exchanges, queues, redelivery, confirms, returns, waiting and dead
+//! letters, as far as Licet uses them, under one lock. Nothing outlives the process.
+
+use std::{
+    collections::{BTreeMap, HashMap, VecDeque},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use licet_schema::topology::{Argument, DEFAULT, ExchangeKind, Topology};
+use tokio::sync::Notify;
+
+use super::{Delivery, Lost, Outcome, Outgoing, Properties};
+
+/// A handle to the broker; clones are the same broker.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Broker(Arc<Mutex<State>>);
+
+#[derive(Debug, Default)]
+struct State {
+    exchanges: HashMap<String, Exchange>,
+    queues: HashMap<String, Queue>,
+    temporary: u64,
+}
+
+#[derive(Debug)]
+struct Exchange {
+    kind: ExchangeKind,
+    /// (routing key, queue)
+    bindings: Vec<(String, String)>,
+}
+
+#[derive(Debug, Default)]
+struct Queue {
+    ready: VecDeque<Stored>,
+    arrived: Arc<Notify>,
+    /// After which time messages go to which exchange.
+    expiry: Option<(Duration, String)>,
+}
+
+#[derive(Clone, Debug)]
+struct Stored {
+    message: Arc<Outgoing>,
+    redeliveries: u32,
+}
+
+impl Broker {
+    pub(super) fn apply(&self, topology: &Topology) {
+        let mut state = self.lock();
+        for exchange in &topology.exchanges {
+            let fresh = Exchange { kind: exchange.kind, bindings: Vec::new() };
+            state.exchanges.entry(exchange.name.clone()).or_insert(fresh);
+        }
+        for queue in &topology.queues {
+            let argument = |name| queue.arguments.iter().find(|(key, _)| *key == name).map(|(_, value)| value);
+            let expiry = match (argument("x-message-ttl"), argument("x-dead-letter-exchange")) {
+                (Some(Argument::Number(ttl_ms)), Some(Argument::Text(exchange))) => {
+                    Some((Duration::from_millis(ttl_ms.unsigned_abs()), exchange.clone()))
+                }
+                _ => None,
+            };
+            state.queues.entry(queue.name.clone()).or_insert_with(|| Queue { expiry, ..Queue::default() });
+        }
+        for binding in &topology.bindings {
+            state.bind(&binding.exchange, &binding.key, &binding.queue);
+        }
+    }
+
+    pub(super) fn missing(&self, topology: &Topology) -> Vec<String> {
+        let state = self.lock();
+        let exchanges = topology.exchanges.iter().map(|one| &one.name).filter(|name| !state.exchanges.contains_key(*name));
+        let queues = topology.queues.iter().map(|one| &one.name).filter(|name| !state.queues.contains_key(*name));
+        exchanges.chain(queues).cloned().collect()
+    }
+
+    pub(super) fn consume(&self, queue: &str) -> Result<Consumer, Lost> {
+        let arrived = self.lock().queue(queue)?.arrived.clone();
+        Ok(Consumer {
+            broker: self.clone(),
+            queue: queue.to_owned(),
+            arrived,
+            temporary: false,
+            stopped: false,
+            unacknowledged: Mutex::default(),
+            next_tag: 1,
+        })
+    }
+
+    pub(super) fn subscribe(&self, bindings: &[(&str, &str)]) -> Result<(String, Consumer), Lost> {
+        let name = {
+            let mut state = self.lock();
+            state.temporary += 1;
+            let name = format!("temporary.{}", state.temporary);
+            state.queues.insert(name.clone(), Queue::default());
+            for (exchange, key) in bindings {
+                state.bind(exchange, key, &name);
+            }
+            name
+        };
+        let mut consumer = self.consume(&name)?;
+        consumer.temporary = true;
+        Ok((name, consumer))
+    }
+
+    pub(super) fn depth(&self, queue: &str) -> Result<u32, Lost> {
+        let depth = self.lock().queue(queue)?.ready.len();
+        Ok(u32::try_from(depth).unwrap_or(u32::MAX))
+    }
+
+    pub(super) fn publish(&self, message: &Outgoing) -> Outcome {
+        let message = Arc::new(message.clone());
+        let mut state = self.lock();
+        let Some(queues) = state.route(&message) else { return Outcome::Refused };
+        if queues.is_empty() {
+            return if message.mandatory { Outcome::Returned } else { Outcome::Confirmed };
+        }
+        for name in queues {
+            if let Some(queue) = state.queues.get_mut(&name) {
+                queue.ready.push_back(Stored { message: message.clone(), redeliveries: 0 });
+                queue.arrived.notify_one();
+                if let Some((ttl, exchange)) = queue.expiry.clone() {
+                    self.expire_later(name, ttl, exchange);
+                }
+            }
+        }
+        Outcome::Confirmed
+    }
+
+    /// Messages of a wait queue leave it in the order in which they came, since all wait alike.
+    fn expire_later(&self, queue: String, ttl: Duration, exchange: String) {
+        let broker = self.clone();
+        tokio::spawn(async move {
+            tokio::time::sleep(ttl).await;
+            let first = broker.lock().queue(&queue).ok().and_then(|queue| queue.ready.pop_front());
+            if let Some(stored) = first {
+                broker.publish(&Outgoing { exchange, ..Outgoing::clone(&stored.message) });
+            }
+        });
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // A panic elsewhere cannot leave the queues half changed: every change is one push or pop.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn queue(&mut self, name: &str) -> Result<&mut Queue, Lost> {
+        self.queues.get_mut(name).ok_or_else(|| Lost(format!("there is no queue {name}")))
+    }
+
+    fn bind(&mut self, exchange: &str, key: &str, queue: &str) {
+        if let Some(exchange) = self.exchanges.get_mut(exchange) {
+            let binding = (key.to_owned(), queue.to_owned());
+            if !exchange.bindings.contains(&binding) {
+                exchange.bindings.push(binding);
+            }
+        }
+    }
+
+    /// The queues that take a message; none if there is no such exchange.
+    fn route(&self, message: &Outgoing) -> Option<Vec<String>> {
+        if message.exchange == DEFAULT {
+            return Some(self.queues.contains_key(&message.routing_key).then(|| message.routing_key.clone()).into_iter().collect());
+        }
+        let exchange = self.exchanges.get(&message.exchange)?;
+        let mut queues: Vec<String> = Vec::new();
+        for (key, queue) in &exchange.bindings {
+            let takes = match exchange.kind {
+                ExchangeKind::Fanout => true,
+                ExchangeKind::Direct => *key == message.routing_key,
+                ExchangeKind::Topic => matches(key, &message.routing_key),
+            };
+            if takes && !queues.contains(queue) {
+                queues.push(queue.clone());
+            }
+        }
+        Some(queues)
+    }
+}
+
+/// A topic pattern: `*` is one word, `#` any number of them.
+fn matches(pattern: &str, key: &str) -> bool {
+    fn words(pattern: &[&str], key: &[&str]) -> bool {
+        match pattern {
+            [] => key.is_empty(),
+            ["#", rest @ ..] => (0..=key.len()).any(|skipped| words(rest, &key[skipped..])),
+            [word, rest @ ..] => key.split_first().is_some_and(|(first, left)| (*word == "*" || word == first) && words(rest, left)),
+        }
+    }
+    words(&pattern.split('.').collect::<Vec<_>>(), &key.split('.').collect::<Vec<_>>())
+}
+
+/// See [`super::Consumer`].
+#[derive(Debug)]
+pub(super) struct Consumer {
+    broker: Broker,
+    queue: String,
+    arrived: Arc<Notify>,
+    temporary: bool,
+    stopped: bool,
+    unacknowledged: Mutex<BTreeMap<u64, Stored>>,
+    next_tag: u64,
+}
+
+impl Consumer {
+    pub(super) async fn receive(&mut self, most: usize, most_bytes: usize) -> Result<Vec<Delivery>, Lost> {
+        loop {
+            if self.stopped {
+                return Ok(Vec::new());
+            }
+            let arrived = self.arrived.clone();
+            let notified = arrived.notified();
+            let taken = self.take(most, most_bytes)?;
+            if !taken.is_empty() {
+                return Ok(taken);
+            }
+            notified.await;
+        }
+    }
+
+    fn take(&mut self, most: usize, most_bytes: usize) -> Result<Vec<Delivery>, Lost> {
+        let broker = self.broker.clone();
+        let mut state = broker.lock();
+        let queue = state.queue(&self.queue)?;
+        let mut taken = Vec::new();
+        let mut bytes = 0;
+        while taken.len() < most && (taken.is_empty() || bytes < most_bytes) {
+            let Some(stored) = queue.ready.pop_front() else { break };
+            bytes += stored.message.body.len();
+            taken.push(delivery(self.next_tag, &stored));
+            if !self.temporary {
+                self.unacknowledged().insert(self.next_tag, stored);
+            }
+            self.next_tag += 1;
+        }
+        if !queue.ready.is_empty() {
+            // Somebody else may be waiting for the same queue.
+            queue.arrived.notify_one();
+        }
+        Ok(taken)
+    }
+
+    pub(super) fn stop(&mut self) {
+        self.stopped = true;
+    }
+
+    pub(super) fn ack_through(&self, tag: u64) {
+        let mut unacknowledged = self.unacknowledged();
+        *unacknowledged = unacknowledged.split_off(&(tag + 1));
+    }
+
+    fn unacknowledged(&self) -> MutexGuard<'_, BTreeMap<u64, Stored>> {
+        self.unacknowledged.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Consumer {
+    fn drop(&mut self) {
+        let held = std::mem::take(&mut *self.unacknowledged());
+        let mut state = self.broker.lock();
+        if self.temporary {
+            state.queues.remove(&self.queue);
+            state.exchanges.values_mut().for_each(|exchange| exchange.bindings.retain(|(_, queue)| *queue != self.queue));
+        } else if let Ok(queue) = state.queue(&self.queue) {
+            for (_, stored) in held.into_iter().rev() {
+                queue.ready.push_front(Stored { redeliveries: stored.redeliveries + 1, ..stored });
+            }
+            queue.arrived.notify_one();
+        }
+    }
+}
+
+fn delivery(tag: u64, stored: &Stored) -> Delivery {
+    let message = &stored.message;
+    Delivery {
+        tag,
+        exchange: message.exchange.clone(),
+        routing_key: message.routing_key.clone(),
+        redeliveries: stored.redeliveries,
+        properties: Properties::clone(&message.properties),
+        body: message.body.clone(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use licet_schema::topology::{self, topology};
+
+    use super::*;
+
+    fn message(exchange: &str, key: &str, mandatory: bool) -> Outgoing {
+        Outgoing {
+            exchange: exchange.into(),
+            routing_key: key.into(),
+            mandatory,
+            properties: Properties::default(),
+            body: Bytes::from_static(b"body"),
+        }
+    }
+
+    fn broker() -> Broker {
+        let broker = Broker::default();
+        broker.apply(&topology());
+        broker
+    }
+
+    #[tokio::test]
+    async fn what_is_not_acknowledged_is_delivered_again_in_order_and_counted() {
+        let broker = broker();
+        for _ in 0..3 {
+            assert_eq!(broker.publish(&message(topology::IN, "content.put", true)), Outcome::Confirmed);
+        }
+        let mut consumer = broker.consume("licet.catalog").expect("the queue");
+        let first = consumer.receive(10, 1000).await.expect("deliveries");
+        assert_eq!(first.len(), 3);
+        consumer.ack_through(first[0].tag);
+        drop(consumer);
+        let mut consumer = broker.consume("licet.catalog").expect("the queue");
+        let again = consumer.receive(10, 1000).await.expect("deliveries");
+        assert_eq!(again.iter().map(|one| one.redeliveries).collect::<Vec<_>>(), [1, 1]);
+    }
+
+    #[tokio::test]
+    async fn a_mandatory_message_that_no_queue_takes_is_returned() {
+        assert_eq!(broker().publish(&message(topology::IN, "no.such.type", true)), Outcome::Returned);
+        assert_eq!(broker().publish(&message(topology::DEFAULT, "nobody", true)), Outcome::Returned);
+        assert_eq!(broker().publish(&message(topology::EVENTS, "license.granted", false)), Outcome::Confirmed);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_message_comes_back_from_its_wait_queue_to_the_queue_it_was_sent_for() {
+        let broker = broker();
+        broker.publish(&message("licet.wait.1s", "licet.purchase", true));
+        let mut consumer = broker.consume("licet.purchase").expect("the queue");
+        let back = consumer.receive(10, 1000).await.expect("deliveries");
+        assert_eq!((back[0].exchange.as_str(), back[0].routing_key.as_str()), (topology::RETRY, "licet.purchase"));
+    }
+
+    #[test]
+    fn topic_patterns_match_as_amqp_says() {
+        for (pattern, key, expected) in [
+            ("a.b", "a.b", true),
+            ("a.*", "a.b", true),
+            ("a.*", "a.b.c", false),
+            ("#", "a.b.c", true),
+            ("a.#", "a", true),
+            ("a.#.c", "a.b.b.c", true),
+            ("a.b", "a.c", false),
+        ] {
+            assert_eq!(matches(pattern, key), expected, "{pattern} {key}");
+        }
+    }
+}

@@ -1,0 +1,436 @@
+//! RabbitMQ through lapin.
+//!
+//! lapin's own recovery is left off: after a lost connection nothing of it is used again (an
+//! acknowledgement must never meet a delivery tag of another connection).
+
+use std::{
+    collections::BTreeSet,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use futures_util::{FutureExt, StreamExt};
+use lapin::{
+    BasicProperties, Channel, Confirmation, Connection, ConnectionProperties, ErrorKind,
+    options::{
+        BasicAckOptions, BasicCancelOptions, BasicConsumeOptions, BasicPublishOptions, BasicQosOptions,
+        ConfirmSelectOptions, ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions,
+    },
+    types::{AMQPValue, FieldTable, ShortString},
+    uri::AMQPUri,
+};
+use licet_schema::topology::{Argument, Exchange, ExchangeKind, Queue, Topology};
+use secrecy::{ExposeSecret, SecretString};
+use tokio::time::timeout;
+
+use super::{Delivery, Lost, Outcome, Outgoing, Properties, TransportError};
+
+/// A connection that is not made within this time is not there.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// An answer to a declaration, or to opening a channel, is not waited for any longer.
+const CALL_TIMEOUT: Duration = Duration::from_secs(10);
+/// A broker that is silent this long is away (the AMQP heartbeat, in seconds).
+const HEARTBEAT_S: u16 = 10;
+
+const PERSISTENT: u8 = 2;
+const CONSUMER_TAG: &str = "licet";
+const GOODBYE: u16 = 200;
+
+/// Where the broker is.
+#[derive(Clone, Debug)]
+pub(super) struct Address {
+    url: SecretString,
+}
+
+impl Address {
+    pub(super) fn new(url: &SecretString) -> Result<Self, TransportError> {
+        url.expose_secret().parse::<AMQPUri>().map_err(TransportError::Url)?;
+        Ok(Self { url: url.clone() })
+    }
+
+    pub(super) async fn apply(&self, topology: &Topology) -> Result<(), TransportError> {
+        let connection = self.connect("topology").await?;
+        for exchange in &topology.exchanges {
+            let channel = self.channel(&connection).await?;
+            self.declared(&exchange.name, declare_exchange(&channel, exchange, false).await)?;
+        }
+        for queue in &topology.queues {
+            let channel = self.channel(&connection).await?;
+            self.declared(&queue.name, declare_queue(&channel, queue, false).await)?;
+        }
+        let channel = self.channel(&connection).await?;
+        for binding in &topology.bindings {
+            let bound = channel.queue_bind(
+                short(&binding.queue),
+                short(&binding.exchange),
+                short(&binding.key),
+                QueueBindOptions::default(),
+                FieldTable::default(),
+            );
+            bound.await.map_err(|error| self.unreachable(&error))?;
+        }
+        goodbye(&connection).await;
+        Ok(())
+    }
+
+    pub(super) async fn missing(&self, topology: &Topology) -> Result<Vec<String>, TransportError> {
+        let connection = self.connect("topology").await?;
+        let mut missing = Vec::new();
+        for exchange in &topology.exchanges {
+            let channel = self.channel(&connection).await?;
+            self.found(&exchange.name, declare_exchange(&channel, exchange, true).await, &mut missing)?;
+        }
+        for queue in &topology.queues {
+            let channel = self.channel(&connection).await?;
+            self.found(&queue.name, declare_queue(&channel, queue, true).await, &mut missing)?;
+        }
+        goodbye(&connection).await;
+        Ok(missing)
+    }
+
+    pub(super) async fn consume(&self, queue: &str, prefetch: u16) -> Result<Consumer, Lost> {
+        let connection = self.connect(queue).await?;
+        let channel = self.channel(&connection).await?;
+        timeout(CALL_TIMEOUT, channel.basic_qos(prefetch, BasicQosOptions::default())).await.map_err(silent)?.map_err(lost)?;
+        Consumer::start(connection, channel, queue, false).await
+    }
+
+    pub(super) async fn subscribe(&self, bindings: &[(&str, &str)]) -> Result<(String, Consumer), Lost> {
+        let connection = self.connect("client").await?;
+        let channel = self.channel(&connection).await?;
+        let options = QueueDeclareOptions { exclusive: true, auto_delete: true, ..QueueDeclareOptions::default() };
+        let queue = channel.queue_declare(short(""), options, FieldTable::default()).await.map_err(lost)?;
+        let name = queue.name().as_str().to_owned();
+        for (exchange, key) in bindings {
+            let bound = channel.queue_bind(
+                short(&name),
+                short(exchange),
+                short(key),
+                QueueBindOptions::default(),
+                FieldTable::default(),
+            );
+            bound.await.map_err(lost)?;
+        }
+        let consumer = Consumer::start(connection, channel, &name, true).await?;
+        Ok((name, consumer))
+    }
+
+    pub(super) async fn publisher(&self) -> Result<Publisher, Lost> {
+        let connection = self.connect("publisher").await?;
+        let channel = self.channel(&connection).await?;
+        channel.confirm_select(ConfirmSelectOptions::default()).await.map_err(lost)?;
+        Ok(Publisher { connection: Arc::new(connection), channel, returned: Arc::default() })
+    }
+
+    pub(super) async fn depth(&self, queue: &str) -> Result<u32, Lost> {
+        let connection = self.connect("depth").await?;
+        let channel = self.channel(&connection).await?;
+        let options = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
+        let queue = channel.queue_declare(short(queue), options, FieldTable::default()).await.map_err(lost)?;
+        let depth = queue.message_count();
+        goodbye(&connection).await;
+        Ok(depth)
+    }
+
+    async fn connect(&self, purpose: &str) -> Result<Connection, TransportError> {
+        let mut uri: AMQPUri = self.url.expose_secret().parse().map_err(TransportError::Url)?;
+        uri.query.heartbeat.get_or_insert(HEARTBEAT_S);
+        let properties = ConnectionProperties::default().with_connection_name(format!("licet {purpose}").into());
+        match timeout(CONNECT_TIMEOUT, Connection::connect_uri(uri, properties)).await {
+            Ok(Ok(connection)) => Ok(connection),
+            Ok(Err(error)) => Err(self.unreachable(&error)),
+            Err(_) => Err(TransportError::Unreachable { address: self.shown(), cause: "it does not answer".into() }),
+        }
+    }
+
+    async fn channel(&self, connection: &Connection) -> Result<Channel, TransportError> {
+        match timeout(CALL_TIMEOUT, connection.create_channel()).await {
+            Ok(channel) => channel.map_err(|error| self.unreachable(&error)),
+            Err(_) => Err(TransportError::Unreachable { address: self.shown(), cause: "it does not answer".into() }),
+        }
+    }
+
+    fn declared(&self, what: &str, result: lapin::Result<()>) -> Result<(), TransportError> {
+        match result {
+            Err(error) if reply_code(&error) == Some(406) => {
+                Err(TransportError::Different { what: what.to_owned(), cause: error.to_string() })
+            }
+            other => other.map_err(|error| self.unreachable(&error)),
+        }
+    }
+
+    fn found(&self, what: &str, result: lapin::Result<()>, missing: &mut Vec<String>) -> Result<(), TransportError> {
+        match result {
+            Err(error) if reply_code(&error) == Some(404) => {
+                missing.push(what.to_owned());
+                Ok(())
+            }
+            other => other.map_err(|error| self.unreachable(&error)),
+        }
+    }
+
+    fn unreachable(&self, error: &lapin::Error) -> TransportError {
+        TransportError::Unreachable { address: self.shown(), cause: error.to_string() }
+    }
+
+    /// The address without user and password.
+    fn shown(&self) -> String {
+        match self.url.expose_secret().parse::<AMQPUri>() {
+            Ok(uri) => format!("{}:{}/{}", uri.authority.host, uri.authority.port, uri.vhost),
+            Err(_) => "LICET_AMQP_URL".into(),
+        }
+    }
+}
+
+async fn declare_exchange(channel: &Channel, exchange: &Exchange, passive: bool) -> lapin::Result<()> {
+    let kind = match exchange.kind {
+        ExchangeKind::Topic => lapin::ExchangeKind::Topic,
+        ExchangeKind::Direct => lapin::ExchangeKind::Direct,
+        ExchangeKind::Fanout => lapin::ExchangeKind::Fanout,
+    };
+    let options = ExchangeDeclareOptions { passive, durable: true, ..ExchangeDeclareOptions::default() };
+    channel.exchange_declare(short(&exchange.name), kind, options, FieldTable::default()).await
+}
+
+async fn declare_queue(channel: &Channel, queue: &Queue, passive: bool) -> lapin::Result<()> {
+    let mut arguments = FieldTable::default();
+    for (name, value) in &queue.arguments {
+        let value = match value {
+            Argument::Text(text) => AMQPValue::LongString(text.as_str().into()),
+            Argument::Number(number) => AMQPValue::LongLongInt(*number),
+        };
+        arguments.insert(short(name), value);
+    }
+    let options = QueueDeclareOptions { passive, durable: true, ..QueueDeclareOptions::default() };
+    channel.queue_declare(short(&queue.name), options, arguments).await.map(|_| ())
+}
+
+/// See [`super::Consumer`].
+pub(super) struct Consumer {
+    connection: Connection,
+    channel: Channel,
+    deliveries: lapin::Consumer,
+    stopped: bool,
+}
+
+impl std::fmt::Debug for Consumer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Consumer")
+    }
+}
+
+impl Consumer {
+    async fn start(connection: Connection, channel: Channel, queue: &str, no_ack: bool) -> Result<Self, Lost> {
+        let options = BasicConsumeOptions { no_ack, ..BasicConsumeOptions::default() };
+        let consume = channel.basic_consume(short(queue), short(CONSUMER_TAG), options, FieldTable::default());
+        let deliveries = timeout(CALL_TIMEOUT, consume).await.map_err(silent)?.map_err(lost)?;
+        Ok(Self { connection, channel, deliveries, stopped: false })
+    }
+
+    pub(super) async fn receive(&mut self, most: usize, most_bytes: usize) -> Result<Vec<Delivery>, Lost> {
+        let next = self.deliveries.next().await;
+        let Some(first) = self.arrived(Some(next))? else { return Ok(Vec::new()) };
+        let mut bytes = first.body.len();
+        let mut taken = vec![first];
+        while taken.len() < most && bytes < most_bytes {
+            let next = self.deliveries.next().now_or_never();
+            let Some(next) = self.arrived(next)? else { break };
+            bytes += next.body.len();
+            taken.push(next);
+        }
+        Ok(taken)
+    }
+
+    /// A stream that ends by itself is a lost connection, never a clean end: we end it ourselves.
+    fn arrived(&self, next: Option<Option<lapin::Result<lapin::message::Delivery>>>) -> Result<Option<Delivery>, Lost> {
+        match next {
+            Some(Some(Ok(delivery))) => Ok(Some(read(delivery))),
+            Some(Some(Err(error))) => Err(lost(error)),
+            Some(None) if !self.stopped => Err(Lost("the broker ended the deliveries".into())),
+            Some(None) | None => Ok(None),
+        }
+    }
+
+    pub(super) async fn stop(&mut self) -> Result<(), Lost> {
+        self.stopped = true;
+        let cancel = self.channel.basic_cancel(short(CONSUMER_TAG), BasicCancelOptions::default());
+        timeout(CALL_TIMEOUT, cancel).await.map_err(silent)?.map_err(lost)
+    }
+
+    pub(super) async fn ack_through(&self, tag: u64) -> Result<(), Lost> {
+        self.channel.basic_ack(tag, BasicAckOptions { multiple: true }).await.map_err(lost)
+    }
+
+    pub(super) async fn close(self) {
+        let _ = timeout(CALL_TIMEOUT, self.channel.close(GOODBYE, short("done"))).await;
+        goodbye(&self.connection).await;
+    }
+}
+
+/// See [`super::Publisher`].
+#[derive(Clone)]
+pub(super) struct Publisher {
+    connection: Arc<Connection>,
+    channel: Channel,
+    /// Ids of returned messages. lapin hands a return out with whichever confirmation comes next,
+    /// so that only its message_id says whose it is.
+    returned: Arc<Mutex<BTreeSet<String>>>,
+}
+
+impl std::fmt::Debug for Publisher {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Publisher")
+    }
+}
+
+impl Publisher {
+    pub(super) async fn publish(&self, messages: &[Outgoing], patience: Duration) -> Result<Vec<Outcome>, Lost> {
+        let deadline = tokio::time::Instant::now() + patience;
+        let mut confirms = Vec::with_capacity(messages.len());
+        for message in messages {
+            let sent = self.channel.basic_publish(
+                short(&message.exchange),
+                short(&message.routing_key),
+                BasicPublishOptions { mandatory: message.mandatory, ..BasicPublishOptions::default() },
+                &message.body,
+                written(&message.properties),
+            );
+            confirms.push(sent.await.map_err(lost)?);
+        }
+        let mut outcomes = Vec::with_capacity(messages.len());
+        for confirm in confirms {
+            outcomes.push(match tokio::time::timeout_at(deadline, confirm).await {
+                Err(_) => Outcome::Unconfirmed,
+                Ok(confirmation) => self.outcome(confirmation.map_err(lost)?),
+            });
+        }
+        let mut returned = self.returned.lock().unwrap_or_else(PoisonError::into_inner);
+        for (outcome, message) in outcomes.iter_mut().zip(messages).filter(|(_, message)| message.mandatory) {
+            if message.properties.message_id.as_ref().is_some_and(|id| returned.remove(id)) {
+                *outcome = Outcome::Returned;
+            }
+        }
+        Ok(outcomes)
+    }
+
+    fn outcome(&self, confirmation: Confirmation) -> Outcome {
+        let outcome = if confirmation.is_ack() { Outcome::Confirmed } else { Outcome::Refused };
+        if let Some(message) = confirmation.take_message()
+            && let Some(id) = message.delivery.properties.message_id()
+        {
+            self.returned.lock().unwrap_or_else(PoisonError::into_inner).insert(id.as_str().to_owned());
+        }
+        outcome
+    }
+
+    pub(super) async fn close(self) {
+        goodbye(&self.connection).await;
+    }
+}
+
+fn read(delivery: lapin::message::Delivery) -> Delivery {
+    let text = |value: &Option<ShortString>| value.as_ref().map(|text| text.as_str().to_owned());
+    let properties = &delivery.properties;
+    let mut redeliveries = u32::from(delivery.redelivered);
+    let mut headers = std::collections::BTreeMap::new();
+    for (name, value) in properties.headers().iter().flat_map(|table| table.inner()) {
+        if name.as_str() == "x-delivery-count" {
+            redeliveries = number(value).unwrap_or(redeliveries);
+        }
+        if let AMQPValue::LongString(value) = value
+            && let Ok(value) = std::str::from_utf8(value.as_bytes())
+        {
+            headers.insert(name.as_str().to_owned(), value.to_owned());
+        }
+    }
+    Delivery {
+        tag: delivery.delivery_tag,
+        exchange: delivery.exchange.as_str().to_owned(),
+        routing_key: delivery.routing_key.as_str().to_owned(),
+        redeliveries,
+        properties: Properties {
+            message_id: text(properties.message_id()),
+            kind: text(properties.kind()),
+            content_type: text(properties.content_type()),
+            reply_to: text(properties.reply_to()),
+            correlation_id: text(properties.correlation_id()),
+            user_id: text(properties.user_id()),
+            app_id: text(properties.app_id()),
+            timestamp: *properties.timestamp(),
+            headers,
+        },
+        body: Bytes::from(delivery.data),
+    }
+}
+
+fn written(properties: &Properties) -> BasicProperties {
+    let mut written = BasicProperties::default().with_delivery_mode(PERSISTENT);
+    if let Some(id) = &properties.message_id {
+        written = written.with_message_id(short(id));
+    }
+    if let Some(kind) = &properties.kind {
+        written = written.with_type(short(kind));
+    }
+    if let Some(content_type) = &properties.content_type {
+        written = written.with_content_type(short(content_type));
+    }
+    if let Some(reply_to) = &properties.reply_to {
+        written = written.with_reply_to(short(reply_to));
+    }
+    if let Some(id) = &properties.correlation_id {
+        written = written.with_correlation_id(short(id));
+    }
+    if let Some(app) = &properties.app_id {
+        written = written.with_app_id(short(app));
+    }
+    if let Some(timestamp) = properties.timestamp {
+        written = written.with_timestamp(timestamp);
+    }
+    if !properties.headers.is_empty() {
+        let mut headers = FieldTable::default();
+        for (name, value) in &properties.headers {
+            headers.insert(short(name), AMQPValue::LongString(value.as_str().into()));
+        }
+        written = written.with_headers(headers);
+    }
+    written
+}
+
+fn number(value: &AMQPValue) -> Option<u32> {
+    match value {
+        AMQPValue::LongLongInt(number) => u32::try_from(*number).ok(),
+        AMQPValue::LongInt(number) => u32::try_from(*number).ok(),
+        AMQPValue::LongUInt(number) => Some(*number),
+        AMQPValue::ShortInt(number) => u32::try_from(*number).ok(),
+        AMQPValue::ShortShortInt(number) => u32::try_from(*number).ok(),
+        AMQPValue::ShortUInt(number) => Some(u32::from(*number)),
+        AMQPValue::ShortShortUInt(number) => Some(u32::from(*number)),
+        _ => None,
+    }
+}
+
+fn reply_code(error: &lapin::Error) -> Option<u16> {
+    match error.kind() {
+        ErrorKind::ProtocolError(answer) => Some(answer.get_id()),
+        _ => None,
+    }
+}
+
+/// AMQP's short strings hold 255 bytes. What is longer can only be somebody's own correlation id
+/// or queue name that arrived as one, so that it never is.
+fn short(text: &str) -> ShortString {
+    ShortString::try_new(text).unwrap_or_else(|_| ShortString::from(""))
+}
+
+fn lost(error: lapin::Error) -> Lost {
+    Lost(error.to_string())
+}
+
+fn silent(_: tokio::time::error::Elapsed) -> Lost {
+    Lost("it does not answer".into())
+}
+
+async fn goodbye(connection: &Connection) {
+    let _ = timeout(CALL_TIMEOUT, connection.close(GOODBYE, short("done"))).await;
+}
