@@ -141,7 +141,9 @@ impl Config {
         })?;
         match scheme(url) {
             "amqp" | "amqps" => Ok(url),
-            "memory" => Err(ConfigError("LICET_AMQP_URL is memory: which `licet demo` alone uses: name a broker, amqp://…".into())),
+            "memory" => Err(ConfigError(
+                "LICET_AMQP_URL is memory: which `licet demo` alone uses: name a broker, amqp://…".into(),
+            )),
             _ => Err(ConfigError("LICET_AMQP_URL does not begin with amqp:// or amqps://".into())),
         }
     }

@@ -70,6 +70,8 @@ pub struct Decision {
     pub reply: Output,
     /// What everybody hears besides the reply's own event.
     pub events: Vec<Output>,
+    /// Whether the reply, without its tokens, is an event too. Not if its effect stood already.
+    pub announced: bool,
     /// The purchase it belongs to: the container's id, or the certificate's if bought alone.
     pub subject: Option<Uuid>,
 }
@@ -77,7 +79,7 @@ pub struct Decision {
 impl Decision {
     /// An answer.
     pub fn new(reply: Output) -> Self {
-        Self { reply, events: Vec::new(), subject: None }
+        Self { reply, events: Vec::new(), announced: true, subject: None }
     }
 
     /// A refusal.
@@ -93,6 +95,13 @@ impl Decision {
     #[must_use]
     pub fn with(mut self, event: Output) -> Self {
         self.events.push(event);
+        self
+    }
+
+    /// Not announced: its effect stood already.
+    #[must_use]
+    pub fn quietly(mut self) -> Self {
+        self.announced = false;
         self
     }
 

@@ -325,7 +325,7 @@ wire! {
         pub privilege: Privilege,
         /// Until when the deletion must be told.
         pub delete_by: Timestamp,
-        /// Always `returning`.
+        /// `returning`; in `return.lapsed`, `live`.
         pub content_status: ContentStatus,
     }
 
@@ -540,6 +540,7 @@ messages! {
         PointsChanged(PointsChanged) = "points.changed",
         ContentDeleted(ContentDeleted) = "content.deleted",
         SettlementUnmatched(SettlementUnmatched) = "settlement.unmatched",
+        ReturnLapsed(ReturnOpened) = "return.lapsed",
     }
 }
 
@@ -554,7 +555,7 @@ impl Output {
             Self::SettlementRegistered(body) => first(body.container, body.certificate),
             Self::LicenseIssued(body) => body.license.to_string(),
             Self::LicenseGranted(body) => body.license.to_string(),
-            Self::ReturnOpened(body) => body.license_return.to_string(),
+            Self::ReturnOpened(body) | Self::ReturnLapsed(body) => body.license_return.to_string(),
             Self::LicenseReturned(body) => body.license_return.to_string(),
             Self::RequestRefused(body) => body.code.to_string(),
             Self::SettlementInstructed(body) => first(body.container, body.certificate),
@@ -580,7 +581,9 @@ impl Output {
                 body.certificates.iter_mut().for_each(|one| one.certificate_token = None);
                 Some(Self::CertificateIssued(body))
             }
-            Self::LicenseIssued(body) => Some(Self::LicenseIssued(LicenseIssued { license_token: None, ..body.clone() })),
+            Self::LicenseIssued(body) => {
+                Some(Self::LicenseIssued(LicenseIssued { license_token: None, ..body.clone() }))
+            }
             Self::LicenseReturned(body) => {
                 let mut body = body.clone();
                 body.privilege.certificate_token = None;
@@ -591,6 +594,7 @@ impl Output {
             | Self::SettlementRegistered(_)
             | Self::LicenseGranted(_)
             | Self::ReturnOpened(_)
+            | Self::ReturnLapsed(_)
             | Self::SettlementInstructed(_)
             | Self::CertificateRetired(_)
             | Self::PointsChanged(_)

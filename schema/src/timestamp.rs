@@ -52,7 +52,8 @@ impl Serialize for Timestamp {
         if !serializer.is_human_readable() {
             return serializer.serialize_i64(self.0);
         }
-        let instant = OffsetDateTime::from_unix_timestamp_nanos(i128::from(self.0) * 1_000_000).map_err(S::Error::custom)?;
+        let instant =
+            OffsetDateTime::from_unix_timestamp_nanos(i128::from(self.0) * 1_000_000).map_err(S::Error::custom)?;
         serializer.serialize_str(&instant.format(&Rfc3339).map_err(S::Error::custom)?)
     }
 }

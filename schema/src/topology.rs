@@ -174,10 +174,8 @@ pub fn topology() -> Topology {
         exchange(RETRY, ExchangeKind::Direct),
     ];
     let mut queues = vec![quorum(INSTRUCTED, DELIVERY_UNLIMITED, vec![])];
-    let mut bindings = vec![
-        binding(EVENTS, INSTRUCTED, "settlement.instructed"),
-        binding(EVENTS, INSTRUCTED, "payout.instructed"),
-    ];
+    let mut bindings =
+        vec![binding(EVENTS, INSTRUCTED, "settlement.instructed"), binding(EVENTS, INSTRUCTED, "payout.instructed")];
     for worker in WORKERS {
         let (work, dead) = (work_queue(worker.name), dead_queue(worker.name));
         queues.push(quorum(&work, DELIVERY_LIMIT, dead_lettered(DEFAULT, Some(&dead))));

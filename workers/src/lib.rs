@@ -1,1 +1,22 @@
-//! workers
+//! Licet's rules: one module for each worker.
+//!
+//! A worker's module is its story (what comes in, what is promised, which rows it reads); its
+//! `rules` are pure functions from rows and a request to rows and an answer; its tests are tables
+//! of verdicts. [`registry`] names them all, [`program`] starts them.
+//!
+//! Architecture invariant: `rules.rs` sees no async, no query, no clock, no randomness.
+
+pub mod audit;
+pub mod program;
+pub mod registry;
+pub mod story;
+
+pub mod catalog;
+pub mod license;
+pub mod purchase;
+pub mod reception;
+pub mod returns;
+pub mod settlement;
+
+mod held;
+mod presented;

@@ -57,7 +57,11 @@ pub(super) fn settle<'a, W: Worker>(
         let failure = match attempts(worker, machine, &work).await {
             Ok(outputs) => {
                 let work = unshared(work);
-                return Ok(work.into_iter().zip(outputs).map(|(work, outputs)| Settled::Decided(work, outputs)).collect());
+                return Ok(work
+                    .into_iter()
+                    .zip(outputs)
+                    .map(|(work, outputs)| Settled::Decided(work, outputs))
+                    .collect());
             }
             Err(StoreError::Away(cause)) => return Err(format!("the database is away: {cause}")),
             Err(error @ (StoreError::Contended(_) | StoreError::Refused(_))) => error.to_string(),
@@ -124,7 +128,10 @@ async fn attempt<W: Worker>(
 }
 
 /// What the journal knows of these ids.
-async fn journaled<I>(transaction: &Transaction, work: &[Work<I>]) -> Result<HashMap<Uuid, journal::Model>, StoreError> {
+async fn journaled<I>(
+    transaction: &Transaction,
+    work: &[Work<I>],
+) -> Result<HashMap<Uuid, journal::Model>, StoreError> {
     let ids = work.iter().map(|work| vec![work.id.into()]).collect();
     let found = rows::select::<journal::Entity>(transaction, &[journal::Column::Id], ids, Lock::None).await?;
     Ok(found.into_iter().map(|row| (row.id, row)).collect())

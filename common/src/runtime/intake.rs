@@ -94,13 +94,18 @@ fn read<W: Worker>(worker: &W, keyring: &Keyring, delivery: Delivery) -> Reading
 fn envelope(delivery: &Delivery, kind: &str, id: Option<Uuid>, answerable: bool) -> Result<(Uuid, Format), Refusal> {
     let malformed = |detail: String| Refusal::new(Code::Malformed, detail);
     if !answerable {
-        return Err(malformed(format!("reply_to must not begin with {:?}: name a queue of your own", topology::RESERVED_PREFIX)));
+        return Err(malformed(format!(
+            "reply_to must not begin with {:?}: name a queue of your own",
+            topology::RESERVED_PREFIX
+        )));
     }
-    let id = id.ok_or_else(|| malformed("message_id is not a UUID: it is the idempotency key, so give each message its own".into()))?;
+    let id = id.ok_or_else(|| {
+        malformed("message_id is not a UUID: it is the idempotency key, so give each message its own".into())
+    })?;
     match delivery.properties.kind.as_deref() {
-        Some(named) if named != kind => {
-            Err(malformed(format!("the property type is {named:?}, but the routing key is {kind:?}: they must be the same")))
-        }
+        Some(named) if named != kind => Err(malformed(format!(
+            "the property type is {named:?}, but the routing key is {kind:?}: they must be the same"
+        ))),
         _ => {
             let format = Format::of(delivery.properties.content_type.as_deref());
             format.map(|format| (id, format)).map_err(|error| Refusal::new(error.code(), error.to_string()))

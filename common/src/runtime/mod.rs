@@ -143,7 +143,12 @@ impl<W: Worker> Runner<W> {
         Ok((consumer, publisher))
     }
 
-    async fn serve(&self, mut consumer: Consumer, publisher: Publisher, stop: &CancellationToken) -> Result<(), Unfinished> {
+    async fn serve(
+        &self,
+        mut consumer: Consumer,
+        publisher: Publisher,
+        stop: &CancellationToken,
+    ) -> Result<(), Unfinished> {
         let limits = &self.machine.limits;
         loop {
             let deliveries = tokio::select! {
@@ -177,7 +182,12 @@ impl<W: Worker> Runner<W> {
 
     /// Handles deliveries in their order; one that came back often is handled alone, because it
     /// may be what brings workers down.
-    async fn handle(&self, consumer: &Consumer, publisher: &Publisher, deliveries: Vec<Delivery>) -> Result<(), Unfinished> {
+    async fn handle(
+        &self,
+        consumer: &Consumer,
+        publisher: &Publisher,
+        deliveries: Vec<Delivery>,
+    ) -> Result<(), Unfinished> {
         let suspect = |delivery: &Delivery| delivery.redeliveries >= topology::SUSPECT_DELIVERIES;
         for portion in deliveries.chunk_by(|one, next| !suspect(one) && !suspect(next)) {
             let Some(last) = portion.last().map(|delivery| delivery.tag) else { continue };

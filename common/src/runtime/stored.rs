@@ -35,7 +35,8 @@ impl StoredOutput {
 /// # Errors
 /// The row's bytes are not ours.
 pub fn outputs_of(row: &journal::Model) -> Result<Vec<StoredOutput>, String> {
-    postcard::from_bytes(&row.outputs).map_err(|error| format!("journal row {} has unreadable outputs: {error}", row.id))
+    postcard::from_bytes(&row.outputs)
+        .map_err(|error| format!("journal row {} has unreadable outputs: {error}", row.id))
 }
 
 pub(super) fn outputs_to_bytes(outputs: &[StoredOutput]) -> Result<Vec<u8>, String> {
@@ -51,7 +52,8 @@ pub(super) fn of_decision(
     decision: &Decision,
 ) -> Result<Vec<StoredOutput>, String> {
     let mut outputs = vec![output(input, format, now, &decision.reply, true)?];
-    for event in decision.reply.public().iter().chain(&decision.events) {
+    let announced = decision.announced.then(|| decision.reply.public()).flatten();
+    for event in announced.iter().chain(&decision.events) {
         outputs.push(output(input, Format::Json, now, event, false)?);
     }
     Ok(outputs)

@@ -22,7 +22,9 @@ const SIGNING: &str = "signing";
 #[derive(Debug, thiserror::Error)]
 pub enum FolderError {
     /// There is none, or it holds no key.
-    #[error("there are no signing keys in {folder}: create one with `licet keys new`, or name another folder in LICET_KEYS")]
+    #[error(
+        "there are no signing keys in {folder}: create one with `licet keys new`, or name another folder in LICET_KEYS"
+    )]
     Empty {
         /// The folder.
         folder: PathBuf,

@@ -255,8 +255,8 @@ impl<C: Claims> Presented<C> {
             return Err(malformed("the token is longer than any that is issued here"));
         }
         let (header, payload, signature) = split(token)?;
-        let header: Header =
-            serde_json::from_slice(&header).map_err(|_| malformed("the token's header is not JSON with alg, kid and typ"))?;
+        let header: Header = serde_json::from_slice(&header)
+            .map_err(|_| malformed("the token's header is not JSON with alg, kid and typ"))?;
         if header.alg != ALG {
             return Err(malformed(format!("the token's alg is {:?}: only {ALG} is accepted", header.alg)));
         }

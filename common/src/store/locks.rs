@@ -34,7 +34,8 @@ pub async fn certificates(
 ) -> Result<(), StoreError> {
     // Resolved without locks: a container's members never change.
     let containers = wanted.containers.iter().map(|id| vec![(*id).into()]).collect();
-    let members = select::<purchase::Entity>(connection, &[purchase::Column::Container], containers, Lock::None).await?;
+    let members =
+        select::<purchase::Entity>(connection, &[purchase::Column::Container], containers, Lock::None).await?;
     let mut ids = wanted.certificates.clone();
     ids.extend(members.iter().map(|member| member.id));
 

@@ -175,7 +175,9 @@ impl Store {
         match Migrations::get_pending_migrations(&self.database).await {
             Ok(pending) if pending.is_empty() => Ok(()),
             Ok(_) => Err(OpenError::NotMigrated),
-            Err(error) => Err(OpenError::Unreachable { address: "LICET_DATABASE_URL".into(), cause: error.to_string() }),
+            Err(error) => {
+                Err(OpenError::Unreachable { address: "LICET_DATABASE_URL".into(), cause: error.to_string() })
+            }
         }
     }
 

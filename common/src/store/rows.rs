@@ -9,8 +9,7 @@ use std::fmt::Write;
 use licet_schema::entity::Keyed;
 use sea_orm::{
     ColumnTrait, ColumnType, ConnectionTrait, DatabaseBackend, EntityTrait, IdenStatic, Iterable, ModelTrait,
-    PrimaryKeyToColumn, Statement, Value,
-    sea_query::ArrayType,
+    PrimaryKeyToColumn, Statement, Value, sea_query::ArrayType,
 };
 
 use super::StoreError;
@@ -101,9 +100,8 @@ where
     E::Model: ModelTrait<Entity = E>,
 {
     let table = Table::of::<E>();
-    let set = list(table.columns.iter().filter(|column| !column.key), |column| {
-        format!("\"{0}\" = u.\"{0}\"", column.name)
-    });
+    let set =
+        list(table.columns.iter().filter(|column| !column.key), |column| format!("\"{0}\" = u.\"{0}\"", column.name));
     let same = table.same_key("u");
     let columns = table.column_list();
     let statement = |source: &str| {
@@ -126,7 +124,8 @@ pub async fn delete<E: Keyed>(connection: &impl ConnectionTrait, keys: Vec<Vec<V
     let mut deleted = 0;
     match connection.get_database_backend() {
         DatabaseBackend::Postgres => {
-            let kinds: Vec<_> = table.columns.iter().filter(|column| column.key).map(|column| column.kind.clone()).collect();
+            let kinds: Vec<_> =
+                table.columns.iter().filter(|column| column.key).map(|column| column.kind.clone()).collect();
             let text = format!("{head} (SELECT * FROM unnest({}))", slots(kinds.len()));
             deleted += execute(connection, text, arrays(kinds, keys)).await?;
         }
@@ -160,11 +159,8 @@ where
     match connection.get_database_backend() {
         DatabaseBackend::Postgres => {
             let picked = list(&table.columns, Column::picked);
-            let source = format!(
-                "SELECT {picked} FROM unnest({}) AS a ({})",
-                slots(table.columns.len()),
-                table.column_list()
-            );
+            let source =
+                format!("SELECT {picked} FROM unnest({}) AS a ({})", slots(table.columns.len()), table.column_list());
             let kinds = table.columns.iter().map(|column| column.kind.clone()).collect();
             written += execute(connection, statement(&source), arrays(kinds, values)).await?;
         }
@@ -236,7 +232,8 @@ impl Table {
 
     fn same_key(&self, other: &str) -> String {
         let keys = self.columns.iter().filter(|column| column.key);
-        let pairs: Vec<_> = keys.map(|column| format!("\"{}\".\"{1}\" = {other}.\"{1}\"", self.name, column.name)).collect();
+        let pairs: Vec<_> =
+            keys.map(|column| format!("\"{}\".\"{1}\" = {other}.\"{1}\"", self.name, column.name)).collect();
         pairs.join(" AND ")
     }
 }

@@ -68,7 +68,8 @@ impl Broker {
 
     pub(super) fn missing(&self, topology: &Topology) -> Vec<String> {
         let state = self.lock();
-        let exchanges = topology.exchanges.iter().map(|one| &one.name).filter(|name| !state.exchanges.contains_key(*name));
+        let exchanges =
+            topology.exchanges.iter().map(|one| &one.name).filter(|name| !state.exchanges.contains_key(*name));
         let queues = topology.queues.iter().map(|one| &one.name).filter(|name| !state.queues.contains_key(*name));
         exchanges.chain(queues).cloned().collect()
     }
@@ -161,7 +162,13 @@ impl State {
     /// The queues that take a message; none if there is no such exchange.
     fn route(&self, message: &Outgoing) -> Option<Vec<String>> {
         if message.exchange == DEFAULT {
-            return Some(self.queues.contains_key(&message.routing_key).then(|| message.routing_key.clone()).into_iter().collect());
+            return Some(
+                self.queues
+                    .contains_key(&message.routing_key)
+                    .then(|| message.routing_key.clone())
+                    .into_iter()
+                    .collect(),
+            );
         }
         let exchange = self.exchanges.get(&message.exchange)?;
         let mut queues: Vec<String> = Vec::new();
@@ -185,7 +192,9 @@ fn matches(pattern: &str, key: &str) -> bool {
         match pattern {
             [] => key.is_empty(),
             ["#", rest @ ..] => (0..=key.len()).any(|skipped| words(rest, &key[skipped..])),
-            [word, rest @ ..] => key.split_first().is_some_and(|(first, left)| (*word == "*" || word == first) && words(rest, left)),
+            [word, rest @ ..] => {
+                key.split_first().is_some_and(|(first, left)| (*word == "*" || word == first) && words(rest, left))
+            }
         }
     }
     words(&pattern.split('.').collect::<Vec<_>>(), &key.split('.').collect::<Vec<_>>())
@@ -261,7 +270,10 @@ impl Drop for Consumer {
         let mut state = self.broker.lock();
         if self.temporary {
             state.queues.remove(&self.queue);
-            state.exchanges.values_mut().for_each(|exchange| exchange.bindings.retain(|(_, queue)| *queue != self.queue));
+            state
+                .exchanges
+                .values_mut()
+                .for_each(|exchange| exchange.bindings.retain(|(_, queue)| *queue != self.queue));
         } else if let Ok(queue) = state.queue(&self.queue) {
             for (_, stored) in held.into_iter().rev() {
                 queue.ready.push_front(Stored { redeliveries: stored.redeliveries + 1, ..stored });

@@ -44,7 +44,9 @@ pub enum TransportError {
         cause: String,
     },
     /// It has something of that name with other properties.
-    #[error("the broker has {what}, but not as this release needs it: {cause}. Move its messages away, delete it and run `licet topology apply`")]
+    #[error(
+        "the broker has {what}, but not as this release needs it: {cause}. Move its messages away, delete it and run `licet topology apply`"
+    )]
     Different {
         /// The exchange or queue.
         what: String,

@@ -92,7 +92,10 @@ impl Address {
     pub(super) async fn consume(&self, queue: &str, prefetch: u16) -> Result<Consumer, Lost> {
         let connection = self.connect(queue).await?;
         let channel = self.channel(&connection).await?;
-        timeout(CALL_TIMEOUT, channel.basic_qos(prefetch, BasicQosOptions::default())).await.map_err(silent)?.map_err(lost)?;
+        timeout(CALL_TIMEOUT, channel.basic_qos(prefetch, BasicQosOptions::default()))
+            .await
+            .map_err(silent)?
+            .map_err(lost)?;
         Consumer::start(connection, channel, queue, false).await
     }
 

@@ -1,5 +1,5 @@
-//! One revision of a content version: what is sold since `registered_at`. Revisions are never changed,
-//! so that what was bought keeps its terms, and so that workers may remember them.
+//! One revision of a content version: what is sold since `registered_at`. A later revision takes
+//! its place; the terms of this one stay for what was bought under it.
 
 use sea_orm::entity::prelude::*;
 
@@ -50,6 +50,8 @@ pub struct Model {
     pub return_buyback_currency: Option<String>,
     /// Whether a return may be a record alone.
     pub return_collection: bool,
+    /// Whether it is what is sold now: the highest revision of its version.
+    pub current: bool,
     /// Where the work is.
     #[sea_orm(column_type = "Text", nullable)]
     pub media_uri: Option<String>,

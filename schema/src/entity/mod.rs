@@ -3,7 +3,10 @@
 //! Times are Unix milliseconds in 64-bit integers, because SQLite has no type of its own for an
 //! instant and deadlines are compared in SQL. What follows from other tables is not constrained by
 //! foreign keys (they would be looked up row by row on the hot path): the auditor checks it.
-#![allow(missing_docs, reason = "sea-orm's derives write public items without docs; every column is documented by hand")]
+#![allow(
+    missing_docs,
+    reason = "sea-orm's derives write public items without docs; every column is documented by hand"
+)]
 
 use sea_orm::{DeriveActiveEnum, EntityTrait, EnumIter, Value};
 

@@ -39,6 +39,8 @@ pub struct Model {
     pub purchased_at: i64,
     /// How often it was reissued, plus 1.
     pub generation: i64,
+    /// When reception was acknowledged, once ended.
+    pub received_at: Option<i64>,
     /// The settlement that paid, once ended.
     #[sea_orm(column_type = "Text", nullable)]
     pub settlement: Option<String>,

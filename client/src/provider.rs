@@ -1,0 +1,84 @@
+//! A payment provider for demonstrations, tests and small use: the account settling means behind
+//! the queue `licet.instructed`. It is always paid, at once.
+
+use std::time::Duration;
+
+use licet_common::transport::{Consumer, Delivery, Lost, Transport};
+use licet_schema::{ExternalId, Format, Name, Output, Request, message::SettlementCompletion, topology};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+use tracing::warn;
+use uuid::Uuid;
+
+use crate::{Client, ClientError};
+
+/// Its name, as settlements have it.
+const NAME: &str = "trial";
+
+/// Charges what it is instructed to, and tells Licet, until `stop`. An instruction is acknowledged
+/// when Licet has answered; one that comes twice is told under the same ids.
+pub async fn provide(transport: &Transport, client: &Client, stop: &CancellationToken) {
+    let mut pause = Duration::from_millis(50);
+    while !stop.is_cancelled() {
+        let served = match transport.consume(topology::INSTRUCTED, 512).await {
+            Ok(consumer) => {
+                pause = Duration::from_millis(50);
+                serve(consumer, client, stop).await
+            }
+            Err(lost) => Err(lost),
+        };
+        let Err(lost) = served else { return };
+        warn!("the provider lost its queue: {lost}; trying again");
+        let _ = tokio::time::timeout(pause, stop.cancelled()).await;
+        pause = (pause * 2).min(Duration::from_secs(5));
+    }
+}
+
+async fn serve(mut consumer: Consumer, client: &Client, stop: &CancellationToken) -> Result<(), Lost> {
+    loop {
+        let instructions = tokio::select! {
+            () = stop.cancelled() => {
+                consumer.close().await;
+                return Ok(());
+            }
+            received = consumer.receive(256, usize::MAX) => received?,
+        };
+        let Some(last) = instructions.last().map(|delivery| delivery.tag) else { continue };
+        let mut telling = JoinSet::new();
+        for delivery in instructions {
+            let client = client.clone();
+            telling.spawn(async move { tell(&client, &delivery).await });
+        }
+        for told in telling.join_all().await {
+            if let Err(error) = told {
+                // Not acknowledged: it is delivered again with the next connection.
+                return Err(Lost(error.to_string()));
+            }
+        }
+        consumer.ack_through(last).await?;
+    }
+}
+
+async fn tell(client: &Client, delivery: &Delivery) -> Result<(), ClientError> {
+    let kind = delivery.properties.kind.as_deref().unwrap_or_default();
+    let instruction = Output::decode(kind, Format::Json, &delivery.body);
+    let Ok(Output::SettlementInstructed(instructed)) = instruction else { return Ok(()) };
+    let subject = instructed.container.or(instructed.certificate).unwrap_or_default();
+    let completion = Request::SettlementCompletion(SettlementCompletion {
+        certificate: instructed.certificate,
+        container: instructed.container,
+        settlement: ExternalId::try_from(format!("charge-{subject}")).map_err(unfit)?,
+        provider: Name::try_from(NAME).map_err(unfit)?,
+        amount: instructed.amount,
+        grants: None,
+    });
+    let id = Uuid::new_v5(&subject, b"trial provider: completion");
+    if let Output::RequestRefused(refused) = client.ask_as(id, &completion).await? {
+        warn!(%subject, "a settlement was refused: {}", refused.detail);
+    }
+    Ok(())
+}
+
+fn unfit(error: impl std::fmt::Display) -> ClientError {
+    ClientError::Unwritable(error.to_string())
+}

@@ -1,0 +1,7 @@
+//! The purchase worker.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    licet_workers::program::worker_main("purchase")
+}

@@ -1,0 +1,121 @@
+//! `licet demo`: the whole life of real purchases, in this process alone: the in-process broker, a
+//! SQLite file in a temporary folder, new keys, all workers, and a payment provider.
+
+use std::{process::ExitCode, sync::Arc, time::Duration};
+
+use clap::Args;
+use indicatif::{ProgressBar, ProgressStyle};
+use licet_client::{Client, Keyring, Patience, provide, schema::Format};
+use licet_common::{
+    clock::Clock, config::Config, runtime::Machine, signing::folder, store::Store, transport::Transport,
+};
+use licet_schema::topology::topology;
+use licet_workers::{
+    audit::audit,
+    program::{Failure, block_on},
+    registry, story,
+};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    cdnow,
+    driver::{Driver, Measured},
+    report,
+};
+
+/// What can be chosen.
+#[derive(Args)]
+pub(crate) struct Arguments {
+    /// How many purchases
+    #[arg(long, default_value_t = 2000, value_name = "N")]
+    purchases: usize,
+    /// How many of them at a time
+    #[arg(long, default_value_t = 128, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=10_000))]
+    in_flight: u16,
+    /// Print one JSON object
+    #[arg(long)]
+    json: bool,
+}
+
+/// Plays, reports and audits; exit code 1 if anything does not hold.
+pub(crate) fn demo(config: &Config, arguments: &Arguments) -> Result<ExitCode, Failure> {
+    let purchases = cdnow::sample(arguments.purchases)?;
+    if purchases.is_empty() {
+        return Err(Failure::Usage("--purchases must be at least 1".into()));
+    }
+    block_on(play(config, arguments, purchases))
+}
+
+async fn play(config: &Config, arguments: &Arguments, purchases: Vec<cdnow::Purchase>) -> Result<ExitCode, Failure> {
+    let folder = tempfile::tempdir()?;
+    let machine = machine(config, folder.path()).await?;
+    let stop = CancellationToken::new();
+    let workers = tokio::spawn({
+        let (machine, stop) = (machine.clone(), stop.clone());
+        async move { registry::start_all(&machine, &stop).await }
+    });
+    let patience = Patience { each: Duration::from_secs(30), attempts: 4 };
+    let client = Client::connect(&machine.transport, Format::Json, patience).await?;
+    let provider = tokio::spawn({
+        let (transport, client, stop) = (machine.transport.clone(), client.clone(), stop.clone());
+        async move { provide(&transport, &client, &stop).await }
+    });
+
+    // Terminals know the public keys alone.
+    let published = Keyring::from_jwks(&machine.keyring.jwks()).map_err(Failure::Work)?;
+    let progress = progress(&purchases, arguments.json);
+    let driver = Driver::new(client, published, progress.clone());
+    let driven = driver.drive(&machine.transport, &purchases, usize::from(arguments.in_flight)).await;
+    progress.finish_and_clear();
+    stop.cancel();
+    let _ = tokio::join!(workers, provider);
+    let measured = driven.map_err(|error| Failure::Work(error.to_string()))?;
+    conclude(&machine, &measured, arguments.json).await
+}
+
+async fn conclude(machine: &Machine, measured: &Measured, json: bool) -> Result<ExitCode, Failure> {
+    let peak = report::peak_memory_bytes();
+    let audited = audit(&machine.store).await?;
+    if json {
+        println!("{}", report::json(measured, peak, Some(&audited)));
+    } else {
+        println!("{}", report::summary(measured));
+        if let Some(example) = measured.example {
+            for story in story::stories(&machine.store, &example.to_string()).await? {
+                println!("{}", report::timeline(&story));
+            }
+        }
+        if let Some(peak) = peak {
+            println!("Peak memory: {} MB.", peak / 1_000_000);
+        }
+        print!("{}", report::verdict(&audited));
+    }
+    Ok(if audited.violations.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+async fn machine(config: &Config, folder: &std::path::Path) -> Result<Machine, Failure> {
+    let transport = Transport::memory();
+    transport.apply(&topology()).await?;
+    let url = format!("sqlite:{}", folder.join("licet.db").display());
+    let store = Store::open(&url.into(), 1).await?;
+    store.migrate().await?;
+    Ok(Machine {
+        transport,
+        store,
+        keyring: Arc::new(folder::create(&folder.join("keys"))?),
+        clock: Clock::System,
+        terms: Arc::new(config.terms.clone()),
+        limits: config.limits,
+    })
+}
+
+/// A bar of certificates on standard error; none where a program reads.
+pub(crate) fn progress(purchases: &[cdnow::Purchase], hidden: bool) -> ProgressBar {
+    if hidden {
+        return ProgressBar::hidden();
+    }
+    let certificates: usize = purchases.iter().map(|purchase| purchase.cents.len()).sum();
+    let style = ProgressStyle::with_template("{bar:40} {pos}/{len} licenses granted, {per_sec}, {eta} left");
+    let style = style.unwrap_or_else(|_| ProgressStyle::default_bar());
+    ProgressBar::new(certificates as u64).with_style(style)
+}

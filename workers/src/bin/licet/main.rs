@@ -1,0 +1,83 @@
+//! The operator's tool: prepares, runs, watches and tries out Licet.
+
+mod cdnow;
+mod demo;
+mod driver;
+mod inspect;
+mod prepare;
+mod replay;
+mod report;
+mod serve;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use licet_common::config::Settings;
+use licet_workers::program::Failure;
+
+#[derive(Parser)]
+#[command(name = "licet", version, about = "Sells, grants, takes back and reissues licenses over a message queue.")]
+struct Arguments {
+    #[command(flatten)]
+    settings: Settings,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Play the whole life of real purchases, in this process alone, and audit the result
+    Demo(demo::Arguments),
+    /// Run several workers (all, if none is named) in one process
+    Serve {
+        /// Which workers
+        workers: Vec<String>,
+    },
+    /// Create or update the tables of the database
+    Migrate,
+    /// Prepare or check the broker
+    #[command(subcommand)]
+    Topology(prepare::Topology),
+    /// Create or publish signing keys
+    #[command(subcommand)]
+    Keys(prepare::Keys),
+    /// Play a payment provider that is always paid, for trials
+    Provider,
+    /// Be the upstream: drive the purchases of a file through running workers
+    Replay(replay::Arguments),
+    /// Tell the story of a purchase, certificate, license, return or user
+    Show(inspect::Show),
+    /// Verify a token offline
+    Verify(inspect::Verify),
+    /// Check the invariants of the database
+    Audit {
+        /// Print one JSON object
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    match run(arguments) {
+        Ok(code) => code,
+        Err(failure) => failure.exit(),
+    }
+}
+
+fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
+    let config = licet_workers::program::configure(arguments.settings)?;
+    let done = |()| ExitCode::SUCCESS;
+    match arguments.command {
+        Command::Demo(arguments) => demo::demo(&config, &arguments),
+        Command::Serve { workers } => serve::serve(&config, &workers).map(done),
+        Command::Migrate => prepare::migrate(&config).map(done),
+        Command::Topology(command) => prepare::topology(&config, &command),
+        Command::Keys(command) => prepare::keys(&config, &command).map(done),
+        Command::Provider => serve::provider(&config).map(done),
+        Command::Replay(arguments) => replay::replay(&config, &arguments),
+        Command::Show(arguments) => inspect::show(&config, &arguments),
+        Command::Verify(arguments) => inspect::verify(&arguments),
+        Command::Audit { json } => inspect::audit(&config, json),
+    }
+}

@@ -1,0 +1,56 @@
+//! A certificate or a container, as somebody presents it.
+
+use licet_common::signing::{CertificateClaims, ContainerClaims, Keyring, Presented, TokenError};
+use licet_schema::{Code, Refusal, message::CertificatePresented};
+use uuid::Uuid;
+
+/// Exactly one of two tokens, read and not yet verified.
+#[derive(Debug)]
+pub enum PresentedCertificate {
+    /// A certificate: bought alone, or a member of a container.
+    Certificate(Presented<CertificateClaims>),
+    /// A container.
+    Container(Presented<ContainerClaims>),
+}
+
+impl PresentedCertificate {
+    /// Reads whichever token there is.
+    ///
+    /// # Errors
+    /// There is none, there are both, or it cannot be read.
+    pub fn read(body: &CertificatePresented, keyring: &Keyring) -> Result<Self, Refusal> {
+        match (&body.certificate_token, &body.container_token) {
+            (Some(token), None) => Ok(Self::Certificate(Presented::read(token, keyring)?)),
+            (None, Some(token)) => Ok(Self::Container(Presented::read(token, keyring)?)),
+            _ => Err(Refusal::new(Code::Malformed, "give exactly one of certificate_token and container_token")),
+        }
+    }
+
+    /// The purchase it claims to belong to, for looking it up.
+    pub(crate) fn unverified_subject(&self) -> Uuid {
+        match self {
+            Self::Certificate(presented) => {
+                presented.unverified().container.unwrap_or_else(|| presented.unverified_id())
+            }
+            Self::Container(presented) => presented.unverified_id(),
+        }
+    }
+
+    /// The certificates it claims to speak of, and their container.
+    pub(crate) fn unverified_certificates(&self) -> (Vec<Uuid>, Option<Uuid>) {
+        match self {
+            Self::Certificate(presented) => (vec![presented.unverified_id()], presented.unverified().container),
+            Self::Container(presented) => {
+                (presented.unverified().certificates.clone(), Some(presented.unverified_id()))
+            }
+        }
+    }
+
+    /// Verifies it; `stored` is the digest of the token that Licet sent under this id, if known.
+    pub(crate) fn verify(&self, keyring: &Keyring, stored: Option<&[u8]>) -> Result<(), TokenError> {
+        match self {
+            Self::Certificate(presented) => presented.verify(keyring, stored).map(|_| ()),
+            Self::Container(presented) => presented.verify(keyring, stored).map(|_| ()),
+        }
+    }
+}

@@ -1,0 +1,116 @@
+//! The reception worker: the purchase certificate providing means of the storefront, and the
+//! license granting means of the server. Both are a terminal's word that something arrived.
+//!
+//! In: `certificate.receipt`. Out: `certificate.accepted`. The notice is collated with the pending
+//! receptions (the purchase certificate ID database) and with the live certificates, and its token
+//! checked. Promised: the payment provider is instructed exactly once, with the pending reception
+//! deleted at the same time; a member's notice is its container's.
+//!
+//! In: `license.receipt`. Out: `license.granted`. An outstanding license becomes a grant; the last
+//! one ends the certificate.
+//!
+//! Locks the certificates; reads pending receptions, licenses and returns after that.
+
+mod rules;
+#[cfg(test)]
+mod tests;
+
+use licet_common::{
+    decision::{Context, Decision, Tables},
+    runtime::Worker,
+    signing::{Keyring, LicenseClaims, Presented},
+    store::{
+        StoreError, Transaction, locks,
+        rows::{Lock, select},
+    },
+};
+use licet_schema::{
+    Refusal, Request,
+    entity::{license, license_return, pending_reception},
+};
+use uuid::Uuid;
+
+use crate::presented::PresentedCertificate;
+
+/// The reception worker.
+#[derive(Debug)]
+pub struct Reception;
+
+/// What it decides about.
+#[derive(Debug)]
+pub enum Input {
+    /// A certificate, or a container, arrived.
+    Certificate(PresentedCertificate),
+    /// A license arrived.
+    License(Presented<LicenseClaims>),
+}
+
+impl Worker for Reception {
+    type Input = Input;
+
+    fn name(&self) -> &'static str {
+        "reception"
+    }
+
+    fn read(&self, keyring: &Keyring, request: Request) -> Result<Input, Refusal> {
+        match request {
+            Request::CertificateReceipt(body) => PresentedCertificate::read(&body, keyring).map(Input::Certificate),
+            Request::LicenseReceipt(body) => Ok(Input::License(Presented::read(&body.license_token, keyring)?)),
+            other => Err(crate::program::not_handled(self.name(), &other)),
+        }
+    }
+
+    async fn load(&self, connection: &Transaction, inputs: &[&Input]) -> Result<Tables, StoreError> {
+        let mut tables = Tables::default();
+        let mut wanted = locks::Wanted::default();
+        let mut pending: Vec<Uuid> = Vec::new();
+        let mut licenses: Vec<Uuid> = Vec::new();
+        for input in inputs {
+            match input {
+                Input::Certificate(presented) => {
+                    let subject = presented.unverified_subject();
+                    match presented.unverified_certificates().1 {
+                        Some(container) => wanted.containers.insert(container),
+                        None => wanted.certificates.insert(subject),
+                    };
+                    pending.push(subject);
+                }
+                Input::License(presented) => {
+                    wanted.certificates.insert(presented.unverified().certificate);
+                    licenses.push(presented.unverified_id());
+                }
+            }
+        }
+        locks::certificates(connection, &wanted, &mut tables).await?;
+        if !licenses.is_empty() {
+            load_licenses(connection, &licenses, &mut tables).await?;
+            locks::purchases(connection, &mut tables).await?;
+        }
+        let keys = pending.into_iter().map(|id| vec![id.into()]).collect();
+        let column = [pending_reception::Column::Id];
+        tables
+            .pending_receptions
+            .load_all(select::<pending_reception::Entity>(connection, &column, keys, Lock::None).await?);
+        Ok(tables)
+    }
+
+    fn decide(&self, context: &Context<'_>, tables: &mut Tables, input: &Input) -> Result<Decision, Refusal> {
+        match input {
+            Input::Certificate(presented) => rules::certificate(context, tables, presented),
+            Input::License(presented) => rules::license(context, tables, presented),
+        }
+    }
+}
+
+/// Reads licenses and, for those that are no longer there, what became of them.
+pub(crate) async fn load_licenses(
+    connection: &Transaction,
+    ids: &[Uuid],
+    tables: &mut Tables,
+) -> Result<(), StoreError> {
+    let keys = || ids.iter().map(|id| vec![(*id).into()]).collect();
+    tables.licenses.load_all(select::<license::Entity>(connection, &[license::Column::Id], keys(), Lock::None).await?);
+    let columns = [license_return::Column::License];
+    tables.returns.load_all(select::<license_return::Entity>(connection, &columns, keys(), Lock::None).await?);
+    Ok(())
+}

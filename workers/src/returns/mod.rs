@@ -1,0 +1,136 @@
+//! The return worker takes licenses back and gives privileges for them.
+//!
+//! In: `license.return`. Out: `license.returned` where the terminal has deleted its copy already,
+//! or else `return.opened` with a deadline; then `license.deletion`, and `license.returned`.
+//! Promised: only the license's own user returns it, once; a completed return deletes the license
+//! row and leaves one collection row, with the transaction it goes back to, and one privilege.
+//!
+//! Locks the certificates (or, where they have ended, their purchases), then the points accounts;
+//! reads licenses, returns and the terms they were bought under after that.
+
+mod rules;
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeSet;
+
+use licet_common::{
+    decision::{Context, Decision, Tables},
+    runtime::Worker,
+    signing::{Keyring, LicenseClaims, Presented},
+    store::{
+        StoreError, Transaction, locks,
+        rows::{Lock, select},
+    },
+};
+use licet_schema::{
+    Name, Refusal, Request,
+    entity::{collection, content, license_return, privilege},
+    message::Privilege,
+};
+use uuid::Uuid;
+
+use crate::{held::accounts, reception::load_licenses};
+
+/// The return worker.
+#[derive(Debug)]
+pub struct Returns;
+
+/// What it decides about.
+#[derive(Debug)]
+pub enum Input {
+    /// A user gives a license back.
+    Return {
+        /// The license.
+        license: Presented<LicenseClaims>,
+        /// Who gives it back.
+        user: Name,
+        /// For what.
+        privilege: Privilege,
+        /// Whether the terminal has deleted its copy.
+        deleted: bool,
+    },
+    /// The terminal has deleted its copy.
+    Deletion {
+        /// The return.
+        license_return: Uuid,
+    },
+}
+
+impl Worker for Returns {
+    type Input = Input;
+
+    fn name(&self) -> &'static str {
+        "return"
+    }
+
+    fn read(&self, keyring: &Keyring, request: Request) -> Result<Input, Refusal> {
+        match request {
+            Request::LicenseReturn(body) => Ok(Input::Return {
+                license: Presented::read(&body.license_token, keyring)?,
+                user: body.user,
+                privilege: body.privilege,
+                deleted: body.deleted,
+            }),
+            Request::LicenseDeletion(body) => Ok(Input::Deletion { license_return: body.license_return }),
+            other => Err(crate::program::not_handled(self.name(), &other)),
+        }
+    }
+
+    async fn load(&self, connection: &Transaction, inputs: &[&Input]) -> Result<Tables, StoreError> {
+        let mut tables = Tables::default();
+        let (mut wanted, mut users, mut licenses, mut returns) =
+            (locks::Wanted::default(), BTreeSet::new(), Vec::new(), Vec::new());
+        for input in inputs {
+            match input {
+                Input::Return { license, user, .. } => {
+                    wanted.certificates.insert(license.unverified().certificate);
+                    users.insert(accounts::points(user.as_str()));
+                    licenses.push(license.unverified_id());
+                }
+                Input::Deletion { license_return } => returns.push(vec![(*license_return).into()]),
+            }
+        }
+        // Resolved without locks: what a return refers to never changes.
+        let opened =
+            select::<license_return::Entity>(connection, &[license_return::Column::Id], returns.clone(), Lock::None)
+                .await?;
+        for row in &opened {
+            wanted.certificates.insert(row.certificate);
+            users.insert(accounts::points(&row.user));
+            licenses.push(row.license);
+        }
+        locks::certificates(connection, &wanted, &mut tables).await?;
+        locks::accounts(connection, &users, &mut tables).await?;
+        load_licenses(connection, &licenses, &mut tables).await?;
+        locks::purchases(connection, &mut tables).await?;
+        load_terms(connection, &mut tables).await?;
+        let completed = || returns.clone();
+        let collections =
+            select::<collection::Entity>(connection, &[collection::Column::Id], completed(), Lock::None).await?;
+        tables.collections.load_all(collections);
+        let privileges =
+            select::<privilege::Entity>(connection, &[privilege::Column::Id], completed(), Lock::None).await?;
+        tables.privileges.load_all(privileges);
+        Ok(tables)
+    }
+
+    fn decide(&self, context: &Context<'_>, tables: &mut Tables, input: &Input) -> Result<Decision, Refusal> {
+        match input {
+            Input::Return { license, user, privilege, deleted } => {
+                rules::give_back(context, tables, license, user, *privilege, *deleted)
+            }
+            Input::Deletion { license_return } => rules::deletion(context, tables, *license_return),
+        }
+    }
+}
+
+/// The terms under which the purchases at hand were made.
+async fn load_terms(connection: &Transaction, tables: &mut Tables) -> Result<(), StoreError> {
+    let keys: BTreeSet<_> =
+        tables.purchases.iter().map(|row| (row.content.clone(), row.version, row.revision)).collect();
+    let keys = keys.into_iter().map(|(name, version, revision)| vec![name.into(), version.into(), revision.into()]);
+    let columns = [content::Column::Content, content::Column::Version, content::Column::Revision];
+    tables.contents.load_all(select::<content::Entity>(connection, &columns, keys.collect(), Lock::None).await?);
+    Ok(())
+}

@@ -1,0 +1,137 @@
+//! The story of a purchase, a certificate, a license, a return or a user, as the journal tells it.
+
+use licet_common::{
+    runtime::{StoredOutput, outputs_of},
+    store::{
+        Store, StoreError,
+        rows::{Lock, select},
+    },
+};
+use licet_schema::{
+    Timestamp,
+    entity::{collection, journal, license, license_return, purchase},
+};
+use sea_orm::{ConnectionTrait, Value};
+use uuid::Uuid;
+
+/// One message of a story.
+#[derive(Debug, serde::Serialize)]
+pub struct Chapter {
+    /// When it was decided.
+    pub at: Timestamp,
+    /// The message's id.
+    pub message_id: Uuid,
+    /// Its type.
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// The refusal code, if it was refused.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub code: Option<String>,
+    /// The events it caused, in a few words each.
+    pub events: Vec<String>,
+}
+
+/// A purchase with its chapters.
+#[derive(Debug, serde::Serialize)]
+pub struct Story {
+    /// The container's id, or the certificate's if bought alone.
+    pub purchase: Uuid,
+    /// Who bought.
+    pub user: String,
+    /// What, and how it stands.
+    pub certificates: Vec<String>,
+    /// What happened, in order.
+    pub chapters: Vec<Chapter>,
+}
+
+/// The stories that `id` is part of: an id of a purchase, certificate, container, license or
+/// return, or a user's name.
+///
+/// # Errors
+/// The database's.
+pub async fn stories(store: &Store, id: &str) -> Result<Vec<Story>, StoreError> {
+    let connection = store.reader();
+    let mut subjects = match Uuid::parse_str(id) {
+        Ok(id) => subjects_of(connection, id).await?,
+        Err(_) => {
+            let user = vec![vec![id.into()]];
+            let bought = select::<purchase::Entity>(connection, &[purchase::Column::User], user, Lock::None).await?;
+            bought.iter().map(|row| row.container.unwrap_or(row.id)).collect()
+        }
+    };
+    subjects.sort_unstable();
+    subjects.dedup();
+    let mut stories = Vec::new();
+    for subject in subjects {
+        stories.push(story(connection, subject).await?);
+    }
+    Ok(stories)
+}
+
+async fn subjects_of(connection: &impl ConnectionTrait, id: Uuid) -> Result<Vec<Uuid>, StoreError> {
+    let key = || -> Vec<Vec<Value>> { vec![vec![id.into()]] };
+    let mut certificates = vec![id];
+    let licenses = select::<license::Entity>(connection, &[license::Column::Id], key(), Lock::None).await?;
+    certificates.extend(licenses.iter().map(|row| row.certificate));
+    let returns =
+        select::<license_return::Entity>(connection, &[license_return::Column::License], key(), Lock::None).await?;
+    certificates.extend(returns.iter().map(|row| row.certificate));
+    let returns = select::<collection::Entity>(connection, &[collection::Column::Id], key(), Lock::None).await?;
+    certificates.extend(returns.iter().map(|row| row.certificate));
+    let returns =
+        select::<license_return::Entity>(connection, &[license_return::Column::Id], key(), Lock::None).await?;
+    certificates.extend(returns.iter().map(|row| row.certificate));
+    let keys = certificates.into_iter().map(|id| vec![id.into()]).collect();
+    let bought = select::<purchase::Entity>(connection, &[purchase::Column::Id], keys, Lock::None).await?;
+    let members = select::<purchase::Entity>(connection, &[purchase::Column::Container], key(), Lock::None).await?;
+    Ok(bought.iter().chain(&members).map(|row| row.container.unwrap_or(row.id)).collect())
+}
+
+async fn story(connection: &impl ConnectionTrait, subject: Uuid) -> Result<Story, StoreError> {
+    let key = || -> Vec<Vec<Value>> { vec![vec![subject.into()]] };
+    let mut bought = select::<purchase::Entity>(connection, &[purchase::Column::Id], key(), Lock::None).await?;
+    bought.extend(select::<purchase::Entity>(connection, &[purchase::Column::Container], key(), Lock::None).await?);
+    let mut rows = select::<journal::Entity>(connection, &[journal::Column::Subject], key(), Lock::None).await?;
+    // Ids are made in order by most upstreams, which settles what happened in one millisecond.
+    rows.sort_by_key(|row| (row.decided_at, row.id));
+    let chapters = rows.iter().map(chapter).collect::<Result<_, _>>().map_err(StoreError::Refused)?;
+    Ok(Story {
+        purchase: subject,
+        user: bought.first().map(|row| row.user.clone()).unwrap_or_default(),
+        certificates: bought.iter().map(certificate).collect(),
+        chapters,
+    })
+}
+
+fn certificate(row: &purchase::Model) -> String {
+    let ended =
+        row.ended.map_or("live".to_owned(), |ending| format!("ended: {}", sea_orm::ActiveEnum::to_value(&ending)));
+    format!("{} {} v{} for {} {}, {ended}", row.id, row.content, row.version, row.amount_minor, row.currency)
+}
+
+fn chapter(row: &journal::Model) -> Result<Chapter, String> {
+    let events = outputs_of(row)?.iter().filter(|output| !output.reply).map(words).collect();
+    Ok(Chapter {
+        at: Timestamp::from_millis(row.decided_at),
+        message_id: row.id,
+        kind: row.kind.clone(),
+        code: row.code.clone(),
+        events,
+    })
+}
+
+/// An event in a few words: its type, and the fields that say what changed.
+fn words(output: &StoredOutput) -> String {
+    const TELLING: &[&str] =
+        &["settlement", "reason", "granted", "remaining", "delta", "balance", "points_held", "user", "outcome"];
+    let body: serde_json::Value = serde_json::from_slice(&output.body).unwrap_or_default();
+    let mut text = output.kind.clone();
+    for field in TELLING {
+        match body.get(*field) {
+            Some(serde_json::Value::String(value)) => text.push_str(&format!(" {field}={value}")),
+            Some(serde_json::Value::Number(value)) => text.push_str(&format!(" {field}={value}")),
+            _ => {}
+        }
+    }
+    text
+}
