@@ -65,7 +65,11 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
+fn run(mut arguments: Arguments) -> Result<ExitCode, Failure> {
+    if !matches!(arguments.command, Command::Serve { .. } | Command::Provider) {
+        // What ends by itself tells its result; only trouble is worth a line besides.
+        arguments.settings.log.get_or_insert_with(|| "warn".into());
+    }
     let config = licet_workers::program::configure(arguments.settings)?;
     let done = |()| ExitCode::SUCCESS;
     match arguments.command {
