@@ -20,3 +20,6 @@ pub mod settlement;
 
 mod held;
 mod presented;
+
+#[cfg(test)]
+mod testing;

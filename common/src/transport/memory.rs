@@ -341,7 +341,7 @@ mod tests {
         assert_eq!(broker().publish(&message(topology::EVENTS, "license.granted", false)), Outcome::Confirmed);
     }
 
-    #[tokio::test(start_paused = true)]
+    #[tokio::test]
     async fn a_message_comes_back_from_its_wait_queue_to_the_queue_it_was_sent_for() {
         let broker = broker();
         broker.publish(&message("licet.wait.1s", "licet.purchase", true));
