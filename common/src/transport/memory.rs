@@ -103,6 +103,10 @@ impl Broker {
         Ok((name, consumer))
     }
 
+    pub(super) fn remove_exchange(&self, name: &str) {
+        self.lock().exchanges.remove(name);
+    }
+
     pub(super) fn depth(&self, queue: &str) -> Result<u32, Lost> {
         let depth = self.lock().queue(queue)?.ready.len();
         Ok(u32::try_from(depth).unwrap_or(u32::MAX))

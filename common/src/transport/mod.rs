@@ -211,6 +211,13 @@ impl Transport {
         }))
     }
 
+    /// Takes an exchange of the broker in this process away, as a fault; does nothing to others.
+    pub fn remove_exchange(&self, name: &str) {
+        if let Backend::Memory(broker) = &self.0 {
+            broker.remove_exchange(name);
+        }
+    }
+
     /// How many messages wait in `queue`.
     ///
     /// # Errors
