@@ -25,7 +25,7 @@ pub struct Settings {
     /// The folder of signing keys [default: keys]
     #[arg(long, env = "LICET_KEYS", global = true, value_name = "FOLDER")]
     pub keys: Option<PathBuf>,
-    /// What is logged: error, warn, info, debug, or a tracing filter [default: info]
+    /// What is logged: error, warn, info, debug, or a tracing filter [default: info for what runs until it is stopped, else warn]
     #[arg(long, env = "LICET_LOG", global = true, value_name = "FILTER")]
     pub log: Option<String>,
     /// `iss` of the tokens [default: licet]
@@ -96,7 +96,7 @@ impl Settings {
             amqp_url: self.amqp_url.or(file.amqp_url).map(SecretString::from),
             database_url: self.database_url.or(file.database_url).map(SecretString::from),
             keys: self.keys.or(file.keys).unwrap_or_else(|| PathBuf::from("keys")),
-            log: self.log.or(file.log).unwrap_or_else(|| "info".into()),
+            log: self.log.or(file.log),
             terms,
             limits,
         })
@@ -122,8 +122,8 @@ pub struct Config {
     database_url: Option<SecretString>,
     /// The folder of signing keys.
     pub keys: PathBuf,
-    /// What is logged.
-    pub log: String,
+    /// What is logged, if anybody says.
+    pub log: Option<String>,
     /// What the rules are told.
     pub terms: Terms,
     /// What the loop is told.

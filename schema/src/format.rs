@@ -2,7 +2,7 @@
 //!
 //! JSON: unknown and repeated fields are refused, null is absent. Postcard: one header byte with
 //! the schema version, then one frozen struct of that version, then nothing. The structs of
-//! [`crate::message`] are version 1; `tests/golden.rs` freezes their bytes. A change of a field
+//! [`crate::message`] are version 1; `tests/it/contracts.rs` freezes their bytes. A change of a field
 //! is a new version with a struct of its own, never an edit of the old one.
 
 use serde::{Serialize, de::DeserializeOwned};

@@ -221,7 +221,7 @@ wire! {
         pub container: Option<Uuid>,
         /// What is charged for them.
         pub amount: Money,
-        /// Whether this notice had the provider charge it.
+        /// Whether the provider was to charge it.
         pub settlement: Instruction,
         /// True if the notice had been taken before.
         pub repeated: bool,

@@ -23,6 +23,11 @@ pub(crate) mod accounts {
     pub(crate) fn points(user: &str) -> String {
         format!("points:{user}")
     }
+
+    /// Whether an account has an owner, and so a balance row.
+    pub(crate) fn is_users(account: &str) -> bool {
+        account.starts_with("points:")
+    }
 }
 
 /// The provider of what needs no payment provider: points, and nothing at all.
@@ -140,8 +145,12 @@ pub(crate) fn transfer(context: &Context<'_>, tables: &mut Tables, from: &str, t
             cause: context.message_id,
             booked_at: context.now.as_millis(),
         });
-        if let Some(row) = tables.accounts.change(&account.to_owned()) {
-            row.balance += delta;
+        match tables.accounts.change(&account.to_owned()) {
+            Some(row) => row.balance += delta,
+            None if accounts::is_users(account) => {
+                tables.accounts.add(account::Model { name: account.to_owned(), balance: delta });
+            }
+            None => {}
         }
     }
 }

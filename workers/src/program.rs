@@ -73,13 +73,13 @@ impl From<OpenError> for Failure {
     }
 }
 
-/// Reads the configuration's layers and starts the logs.
+/// Reads the configuration's layers and starts the logs, under `log` if nobody says otherwise.
 ///
 /// # Errors
 /// A mistake in it, named with its key.
-pub fn configure(settings: Settings) -> Result<Config, Failure> {
+pub fn configure(settings: Settings, log: &str) -> Result<Config, Failure> {
     let config = settings.resolve(Path::new("."))?;
-    telemetry::start(&config.log).map_err(Failure::Usage)?;
+    telemetry::start(config.log.as_deref().unwrap_or(log)).map_err(Failure::Usage)?;
     Ok(config)
 }
 
@@ -154,7 +154,7 @@ struct WorkerArguments {
 pub fn worker_main(name: &'static str) -> ExitCode {
     let arguments = WorkerArguments::parse();
     let work = || {
-        let config = configure(arguments.settings)?;
+        let config = configure(arguments.settings, "info")?;
         block_on(async {
             let machine = machine(&config, false).await?;
             let stop = stop_signal()?;

@@ -135,10 +135,10 @@ impl Stage {
         bought
     }
 
-    pub(crate) fn license(&mut self, bought: &Bought, terminal: &str) -> Result<String, Output> {
+    pub(crate) fn license(&mut self, bought: &Bought, terminal: &str) -> Result<String, Box<Output>> {
         match self.ask(license_request(&bought.tokens[0], terminal)) {
             Output::LicenseIssued(issued) => Ok(issued.license_token.expect("a reply has its token")),
-            other => Err(other),
+            other => Err(Box::new(other)),
         }
     }
 
@@ -164,8 +164,11 @@ pub(crate) fn verdict(output: &Output) -> String {
     format!("{}{}", output.kind(), if repeated { "*" } else { "" })
 }
 
-/// A table of verdicts: a sentence, what happens, and the verdict on the last of it.
-pub(crate) fn check(table: &[(&str, fn(&mut Stage) -> Output, &str)]) {
+/// A sentence, what happens, and the verdict on the last of it.
+type Row = (&'static str, fn(&mut Stage) -> Output, &'static str);
+
+/// Checks a table of verdicts.
+pub(crate) fn check(table: &[Row]) {
     for (sentence, play, expected) in table {
         let mut stage = Stage::with_song();
         let output = play(&mut stage);

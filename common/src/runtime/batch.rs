@@ -124,7 +124,7 @@ async fn attempt<W: Worker>(
         write(&transaction, &folded.tables).await?;
         transaction.commit().await?;
     }
-    Ok(answers(work, known, folded, now))
+    answers(work, &known, &folded, now)
 }
 
 /// What the journal knows of these ids.
@@ -238,21 +238,21 @@ where
 /// it is the same message, or `conflict` if it is another.
 fn answers<I>(
     work: &[Work<I>],
-    known: HashMap<Uuid, journal::Model>,
-    folded: Folded,
+    known: &HashMap<Uuid, journal::Model>,
+    folded: &Folded,
     now: Timestamp,
-) -> Vec<Arc<Vec<StoredOutput>>> {
+) -> Result<Vec<Arc<Vec<StoredOutput>>>, StoreError> {
     let digests: HashMap<Uuid, &[u8]> =
         known.values().chain(&folded.journal).map(|row| (row.id, row.digest.as_slice())).collect();
     let answer = |work: &Work<I>| {
         if digests.get(&work.id).is_none_or(|digest| *digest != work.digest) {
-            return Arc::new(vec![conflict(work, now)]);
+            return Ok(Arc::new(vec![conflict(work, now)]));
         }
         if let Some(outputs) = folded.outputs.get(&work.id) {
-            return outputs.clone();
+            return Ok(outputs.clone());
         }
-        let row = known.get(&work.id);
-        Arc::new(row.and_then(|row| stored::outputs_of(row).ok()).unwrap_or_default())
+        let outputs = known.get(&work.id).map(stored::outputs_of).transpose().map_err(StoreError::Refused)?;
+        Ok(Arc::new(outputs.unwrap_or_default()))
     };
     work.iter().map(answer).collect()
 }

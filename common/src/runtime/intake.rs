@@ -46,7 +46,12 @@ pub(super) struct Unreadable {
 }
 
 /// What reading a delivery gave.
-pub(super) type Reading<I> = Result<Work<I>, Unreadable>;
+pub(super) enum Reading<I> {
+    /// It can be decided.
+    Work(Work<I>),
+    /// It cannot.
+    Unreadable(Unreadable),
+}
 
 /// Reads deliveries off the async threads.
 pub(super) async fn read_all<W: Worker>(
@@ -85,9 +90,9 @@ fn read<W: Worker>(worker: &W, keyring: &Keyring, delivery: Delivery) -> Reading
         Ok((id, format, request)) => {
             let digest = digest(&kind, properties.content_type.as_deref(), sender.as_deref(), &delivery.body);
             let input = worker.read(keyring, request);
-            Ok(Work { id, kind, format, sender, digest, attempt, input, delivery })
+            Reading::Work(Work { id, kind, format, sender, digest, attempt, input, delivery })
         }
-        Err(refusal) => Err(Unreadable { refusal, id, kind, answerable, delivery }),
+        Err(refusal) => Reading::Unreadable(Unreadable { refusal, id, kind, answerable, delivery }),
     }
 }
 

@@ -15,7 +15,14 @@
 //! When the broker or the database is away, everything in hand is dropped and made anew: nobody's
 //! message is to blame, and no attempt is counted.
 
-use std::{future::Future, sync::Arc, time::Duration};
+use std::{
+    future::Future,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 
 use licet_schema::{Refusal, Request, topology};
 use sea_orm::DatabaseTransaction;
@@ -104,7 +111,7 @@ impl From<Lost> for Unfinished {
 
 /// Runs a worker until `stop`: then it takes nothing new, finishes what it has in hand, and returns.
 pub async fn run<W: Worker>(worker: W, machine: Machine, stop: CancellationToken) {
-    let runner = Runner { worker: Arc::new(worker), machine };
+    let runner = Runner { worker: Arc::new(worker), machine, dropped_replies: AtomicU64::new(0) };
     let name = runner.worker.name();
     let mut pause = Pause::new();
     while !stop.is_cancelled() {
@@ -126,12 +133,14 @@ pub async fn run<W: Worker>(worker: W, machine: Machine, stop: CancellationToken
         }
         pause.wait(&stop).await;
     }
-    info!(worker = name, "stopped");
+    info!(worker = name, dropped_replies = runner.dropped_replies.load(Ordering::Relaxed), "stopped");
 }
 
 struct Runner<W> {
     worker: Arc<W>,
     machine: Machine,
+    /// Replies that no queue took any more: each can be asked for again.
+    dropped_replies: AtomicU64,
 }
 
 impl<W: Worker> Runner<W> {
@@ -196,7 +205,9 @@ impl<W: Worker> Runner<W> {
             let settled = batch::settle(&self.worker, &self.machine, work).await.map_err(Unfinished::Database)?;
             outbox::extend(self.worker.name(), settled, &mut outgoing);
             // A crash from here on: the journal has the outputs, the broker still has the inputs.
-            outbox::deliver(publisher, outgoing, Duration::from_millis(self.machine.limits.reply_timeout_ms)).await?;
+            let patience = Duration::from_millis(self.machine.limits.reply_timeout_ms);
+            let dropped = outbox::deliver(publisher, outgoing, patience).await?;
+            self.dropped_replies.fetch_add(dropped, Ordering::Relaxed);
             consumer.ack_through(last).await?;
         }
         Ok(())

@@ -42,8 +42,8 @@ pub(super) fn separate<I>(worker: &str, readings: Vec<Reading<I>>) -> (Vec<Work<
     let mut duties = Vec::new();
     for reading in readings {
         match reading {
-            Ok(one) => work.push(one),
-            Err(unreadable) => duties.extend(refuse(worker, unreadable)),
+            Reading::Work(one) => work.push(one),
+            Reading::Unreadable(unreadable) => duties.extend(refuse(worker, unreadable)),
         }
     }
     (work, duties)
@@ -152,11 +152,13 @@ fn dead_letter(worker: &str, delivery: &Delivery, reason: &str) -> Duty {
     Duty::Must(copy(delivery, topology::DEFAULT, &topology::dead_queue(worker), kind, headers))
 }
 
-/// Publishes all, and again what must arrive, until it is confirmed.
+/// Publishes all, and again what must arrive, until it is confirmed. Says how many replies nobody
+/// took.
 ///
 /// # Errors
 /// The connection is gone, or says nothing.
-pub(super) async fn deliver(publisher: &Publisher, duties: Vec<Duty>, patience: Duration) -> Result<(), Lost> {
+pub(super) async fn deliver(publisher: &Publisher, duties: Vec<Duty>, patience: Duration) -> Result<u64, Lost> {
+    let mut dropped = 0;
     let mut left: Vec<Duty> = duties;
     let mut pause = Duration::from_millis(50);
     while !left.is_empty() {
@@ -166,7 +168,10 @@ pub(super) async fn deliver(publisher: &Publisher, duties: Vec<Duty>, patience: 
         for (duty, outcome) in left.into_iter().zip(outcomes) {
             match (duty, outcome) {
                 (_, Outcome::Confirmed) => {}
-                (Duty::Reply(message), outcome) => debug!(to = message.routing_key, ?outcome, "a reply was not taken"),
+                (Duty::Reply(message), outcome) => {
+                    dropped += 1;
+                    debug!(to = message.routing_key, ?outcome, "a reply was not taken");
+                }
                 (Duty::Must(_), Outcome::Unconfirmed) => return Err(Lost("it confirms nothing".into())),
                 (duty @ Duty::Must(_), Outcome::Refused | Outcome::Returned) => again.push(duty),
             }
@@ -178,5 +183,5 @@ pub(super) async fn deliver(publisher: &Publisher, duties: Vec<Duty>, patience: 
             pause = (pause * 2).min(PAUSE_MAX);
         }
     }
-    Ok(())
+    Ok(dropped)
 }

@@ -10,7 +10,7 @@ use uuid::Uuid;
 
 use super::{
     StoreError,
-    rows::{Lock, insert_absent, select},
+    rows::{Lock, select},
 };
 use crate::decision::Tables;
 
@@ -67,7 +67,8 @@ pub async fn purchases(connection: &impl ConnectionTrait, tables: &mut Tables) -
     Ok(())
 }
 
-/// Locks accounts in name order, opening those that are not there.
+/// Locks accounts in name order. One that is not there is opened by whoever first books on it: two
+/// who do so at once meet at its key, and the later begins again.
 ///
 /// # Errors
 /// The database's.
@@ -76,8 +77,6 @@ pub async fn accounts(
     names: &BTreeSet<String>,
     tables: &mut Tables,
 ) -> Result<(), StoreError> {
-    let rows: Vec<_> = names.iter().map(|name| account::Model { name: name.clone(), balance: 0 }).collect();
-    insert_absent::<account::Entity>(connection, &rows.iter().collect::<Vec<_>>()).await?;
     let keys = names.iter().map(|name| vec![name.clone().into()]).collect();
     let locked = select::<account::Entity>(connection, &[account::Column::Name], keys, Lock::ForUpdate).await?;
     tables.accounts.load_all(locked);

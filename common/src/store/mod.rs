@@ -4,7 +4,7 @@
 //! (see [`rows`]), so that every one is prepared once.
 //!
 //! Architecture invariant: nothing here knows what a row means; locks are taken as
-//! DESIGN section 4 orders them ([`locks`]).
+//! [`locks`] orders them.
 
 use std::{
     fs::{File, TryLockError},

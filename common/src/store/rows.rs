@@ -77,20 +77,6 @@ where
     write::<E>(connection, &table, rows, |source| format!("{head} {source}"), false).await
 }
 
-/// Inserts the rows whose key is not there yet.
-///
-/// # Errors
-/// The database's.
-pub async fn insert_absent<E: Keyed>(connection: &impl ConnectionTrait, rows: &[&E::Model]) -> Result<(), StoreError>
-where
-    E::Model: ModelTrait<Entity = E>,
-{
-    let table = Table::of::<E>();
-    let head = format!("INSERT INTO \"{}\" ({})", table.name, table.column_list());
-    let tail = format!("ON CONFLICT ({}) DO NOTHING", table.key_list());
-    write::<E>(connection, &table, rows, |source| format!("{head} {source} {tail}"), false).await
-}
-
 /// Writes rows over those of the same key.
 ///
 /// # Errors

@@ -68,10 +68,10 @@ impl Broker {
 
     pub(super) fn missing(&self, topology: &Topology) -> Vec<String> {
         let state = self.lock();
-        let exchanges =
-            topology.exchanges.iter().map(|one| &one.name).filter(|name| !state.exchanges.contains_key(*name));
-        let queues = topology.queues.iter().map(|one| &one.name).filter(|name| !state.queues.contains_key(*name));
-        exchanges.chain(queues).cloned().collect()
+        let exchanges = topology.exchanges.iter().filter(|one| !state.exchanges.contains_key(&one.name));
+        let queues = topology.queues.iter().filter(|one| !state.queues.contains_key(&one.name));
+        let exchanges = exchanges.map(|one| format!("exchange {}", one.name));
+        exchanges.chain(queues.map(|one| format!("queue {}", one.name))).collect()
     }
 
     pub(super) fn consume(&self, queue: &str) -> Result<Consumer, Lost> {

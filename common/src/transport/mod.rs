@@ -178,7 +178,7 @@ impl Transport {
     pub async fn consume(&self, queue: &str, prefetch: u16) -> Result<Consumer, Lost> {
         Ok(Consumer(match &self.0 {
             Backend::Memory(broker) => ConsumerBackend::Memory(broker.consume(queue)?),
-            Backend::Rabbit(address) => ConsumerBackend::Rabbit(address.consume(queue, prefetch).await?),
+            Backend::Rabbit(address) => ConsumerBackend::Rabbit(Box::new(address.consume(queue, prefetch).await?)),
         }))
     }
 
@@ -195,7 +195,7 @@ impl Transport {
             }
             Backend::Rabbit(address) => {
                 let (name, consumer) = address.subscribe(bindings).await?;
-                Ok((name, Consumer(ConsumerBackend::Rabbit(consumer))))
+                Ok((name, Consumer(ConsumerBackend::Rabbit(Box::new(consumer)))))
             }
         }
     }
@@ -238,7 +238,7 @@ pub struct Consumer(ConsumerBackend);
 #[derive(Debug)]
 enum ConsumerBackend {
     Memory(memory::Consumer),
-    Rabbit(rabbit::Consumer),
+    Rabbit(Box<rabbit::Consumer>),
 }
 
 impl Consumer {

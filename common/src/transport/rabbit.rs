@@ -33,6 +33,10 @@ const CALL_TIMEOUT: Duration = Duration::from_secs(10);
 /// A broker that is silent this long is away (the AMQP heartbeat, in seconds).
 const HEARTBEAT_S: u16 = 10;
 
+/// lapin holds 32 frames of buffer each way for each connection: with the broker's usual 128 KiB a
+/// worker would idle at 16 MB more. Larger bodies come in several frames.
+const FRAME_BYTES_MAX: u32 = 32 << 10;
+
 const PERSISTENT: u8 = 2;
 const CONSUMER_TAG: &str = "licet";
 const GOODBYE: u16 = 200;
@@ -51,15 +55,13 @@ impl Address {
 
     pub(super) async fn apply(&self, topology: &Topology) -> Result<(), TransportError> {
         let connection = self.connect("topology").await?;
+        let channel = self.channel(&connection).await?;
         for exchange in &topology.exchanges {
-            let channel = self.channel(&connection).await?;
             self.declared(&exchange.name, declare_exchange(&channel, exchange, false).await)?;
         }
         for queue in &topology.queues {
-            let channel = self.channel(&connection).await?;
             self.declared(&queue.name, declare_queue(&channel, queue, false).await)?;
         }
-        let channel = self.channel(&connection).await?;
         for binding in &topology.bindings {
             let bound = channel.queue_bind(
                 short(&binding.queue),
@@ -76,14 +78,20 @@ impl Address {
 
     pub(super) async fn missing(&self, topology: &Topology) -> Result<Vec<String>, TransportError> {
         let connection = self.connect("topology").await?;
+        let mut channel = self.channel(&connection).await?;
         let mut missing = Vec::new();
         for exchange in &topology.exchanges {
-            let channel = self.channel(&connection).await?;
-            self.found(&exchange.name, declare_exchange(&channel, exchange, true).await, &mut missing)?;
+            if !self.found(declare_exchange(&channel, exchange, true).await)? {
+                missing.push(format!("exchange {}", exchange.name));
+                // The broker closes the channel on which something was not there.
+                channel = self.channel(&connection).await?;
+            }
         }
         for queue in &topology.queues {
-            let channel = self.channel(&connection).await?;
-            self.found(&queue.name, declare_queue(&channel, queue, true).await, &mut missing)?;
+            if !self.found(declare_queue(&channel, queue, true).await)? {
+                missing.push(format!("queue {}", queue.name));
+                channel = self.channel(&connection).await?;
+            }
         }
         goodbye(&connection).await;
         Ok(missing)
@@ -139,6 +147,7 @@ impl Address {
     async fn connect(&self, purpose: &str) -> Result<Connection, TransportError> {
         let mut uri: AMQPUri = self.url.expose_secret().parse().map_err(TransportError::Url)?;
         uri.query.heartbeat.get_or_insert(HEARTBEAT_S);
+        uri.query.frame_max.get_or_insert(FRAME_BYTES_MAX);
         let properties = ConnectionProperties::default().with_connection_name(format!("licet {purpose}").into());
         match timeout(CONNECT_TIMEOUT, Connection::connect_uri(uri, properties)).await {
             Ok(Ok(connection)) => Ok(connection),
@@ -163,13 +172,10 @@ impl Address {
         }
     }
 
-    fn found(&self, what: &str, result: lapin::Result<()>, missing: &mut Vec<String>) -> Result<(), TransportError> {
+    fn found(&self, result: lapin::Result<()>) -> Result<bool, TransportError> {
         match result {
-            Err(error) if reply_code(&error) == Some(404) => {
-                missing.push(what.to_owned());
-                Ok(())
-            }
-            other => other.map_err(|error| self.unreachable(&error)),
+            Err(error) if reply_code(&error) == Some(404) => Ok(false),
+            other => other.map(|()| true).map_err(|error| self.unreachable(&error)),
         }
     }
 
@@ -180,7 +186,8 @@ impl Address {
     /// The address without user and password.
     fn shown(&self) -> String {
         match self.url.expose_secret().parse::<AMQPUri>() {
-            Ok(uri) => format!("{}:{}/{}", uri.authority.host, uri.authority.port, uri.vhost),
+            Ok(uri) if uri.vhost == "/" => format!("{}:{}", uri.authority.host, uri.authority.port),
+            Ok(uri) => format!("{}:{} (vhost {})", uri.authority.host, uri.authority.port, uri.vhost),
             Err(_) => "LICET_AMQP_URL".into(),
         }
     }

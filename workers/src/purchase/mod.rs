@@ -22,7 +22,7 @@ use licet_common::{
     signing::Keyring,
     store::{StoreError, Transaction, locks},
 };
-use licet_schema::{Refusal, Request, message::PurchaseRequest};
+use licet_schema::{Code, Refusal, Request, message::PurchaseRequest};
 
 use crate::{catalog, held::accounts, presented::PresentedCertificate};
 
@@ -35,8 +35,8 @@ pub struct Purchase;
 pub enum Input {
     /// Buy.
     Purchase(PurchaseRequest),
-    /// Was it altered?
-    Check(PresentedCertificate),
+    /// Was it altered? None: beyond reading.
+    Check(Option<PresentedCertificate>),
 }
 
 impl Worker for Purchase {
@@ -49,7 +49,11 @@ impl Worker for Purchase {
     fn read(&self, keyring: &Keyring, request: Request) -> Result<Input, Refusal> {
         match request {
             Request::PurchaseRequest(purchase) => rules::check(purchase).map(Input::Purchase),
-            Request::CertificateCheck(body) => PresentedCertificate::read(&body, keyring).map(Input::Check),
+            Request::CertificateCheck(body) => match PresentedCertificate::read(&body, keyring) {
+                // What is altered beyond reading is altered: that is what was asked.
+                Err(refusal) if refusal.code == Code::Altered => Ok(Input::Check(None)),
+                presented => presented.map(Some).map(Input::Check),
+            },
             other => Err(crate::program::not_handled(self.name(), &other)),
         }
     }
@@ -74,7 +78,7 @@ impl Worker for Purchase {
     fn decide(&self, context: &Context<'_>, tables: &mut Tables, input: &Input) -> Result<Decision, Refusal> {
         match input {
             Input::Purchase(purchase) => rules::purchase(context, tables, purchase),
-            Input::Check(presented) => Ok(rules::inspect(context, presented)),
+            Input::Check(presented) => Ok(rules::inspect(context, presented.as_ref())),
         }
     }
 }

@@ -28,11 +28,14 @@ pub(super) fn check(purchase: PurchaseRequest) -> Result<PurchaseRequest, Refusa
 }
 
 /// Whether a certificate or container is what was signed.
-pub(super) fn inspect(context: &Context<'_>, presented: &PresentedCertificate) -> Decision {
-    let altered = presented.verify(context.keyring, None).is_err();
-    let (certificates, container) = presented.unverified_certificates();
+pub(super) fn inspect(context: &Context<'_>, presented: Option<&PresentedCertificate>) -> Decision {
+    let altered = presented.is_none_or(|presented| presented.verify(context.keyring, None).is_err());
+    let (certificates, container) = presented.map(PresentedCertificate::unverified_certificates).unwrap_or_default();
     let decision = Decision::new(Output::CertificateChecked(CertificateChecked { altered, certificates, container }));
-    if altered { decision } else { decision.about(presented.unverified_subject()) }
+    match presented {
+        Some(presented) if !altered => decision.about(presented.unverified_subject()),
+        _ => decision,
+    }
 }
 
 /// Issues a certificate for each item, and a container for several.

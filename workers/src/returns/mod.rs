@@ -42,7 +42,7 @@ pub enum Input {
     /// A user gives a license back.
     Return {
         /// The license.
-        license: Presented<LicenseClaims>,
+        license: Box<Presented<LicenseClaims>>,
         /// Who gives it back.
         user: Name,
         /// For what.
@@ -67,7 +67,7 @@ impl Worker for Returns {
     fn read(&self, keyring: &Keyring, request: Request) -> Result<Input, Refusal> {
         match request {
             Request::LicenseReturn(body) => Ok(Input::Return {
-                license: Presented::read(&body.license_token, keyring)?,
+                license: Box::new(Presented::read(&body.license_token, keyring)?),
                 user: body.user,
                 privilege: body.privilege,
                 deleted: body.deleted,

@@ -77,18 +77,18 @@ async fn conclude(machine: &Machine, measured: &Measured, json: bool) -> Result<
     let peak = report::peak_memory_bytes();
     let audited = audit(&machine.store).await?;
     if json {
-        println!("{}", report::json(measured, peak, Some(&audited)));
+        report::tell(report::json(measured, peak, Some(&audited)));
     } else {
-        println!("{}", report::summary(measured));
+        report::tell(report::summary(measured));
         if let Some(example) = measured.example {
             for story in story::stories(&machine.store, &example.to_string()).await? {
-                println!("{}", report::timeline(&story));
+                report::tell(report::timeline(&story));
             }
         }
         if let Some(peak) = peak {
-            println!("Peak memory: {} MB.", peak / 1_000_000);
+            report::tell(format!("Peak memory: {} MB.", peak / 1_000_000));
         }
-        print!("{}", report::verdict(&audited));
+        report::tell(report::verdict(&audited));
     }
     Ok(if audited.violations.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

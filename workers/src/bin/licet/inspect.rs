@@ -44,9 +44,9 @@ pub(crate) fn show(config: &Config, arguments: &Show) -> Result<ExitCode, Failur
         store.check().await?;
         let stories = stories(&store, &arguments.id).await?;
         if arguments.json {
-            println!("{}", json!({"stories": stories}));
+            report::tell(json!({"stories": stories}));
         } else {
-            stories.iter().for_each(|story| println!("{}", report::timeline(story)));
+            stories.iter().for_each(|story| report::tell(report::timeline(story)));
         }
         if stories.is_empty() {
             return Err(Failure::Work(format!("nothing is known of {:?}", arguments.id)));
@@ -66,9 +66,9 @@ pub(crate) fn verify(arguments: &Verify) -> Result<ExitCode, Failure> {
     };
     let expired = ends.is_some_and(|ends| ends < Clock::System.now().as_seconds());
     if arguments.json {
-        println!("{}", json!({"kind": kind, "claims": claims, "expired": expired}));
+        report::tell(json!({"kind": kind, "claims": claims, "expired": expired}));
     } else {
-        println!("A {kind} that is what was signed:\n{claims:#}");
+        report::tell(format!("A {kind} that is what was signed:\n{claims:#}"));
     }
     if expired {
         return Err(Failure::Work(format!("the {kind} is genuine, but its time is over")));
@@ -92,9 +92,9 @@ pub(crate) fn audit(config: &Config, as_json: bool) -> Result<ExitCode, Failure>
         store.check().await?;
         let audited = audit::audit(&store).await?;
         if as_json {
-            println!("{}", json!(audited));
+            report::tell(json!(audited));
         } else {
-            print!("{}", report::verdict(&audited));
+            report::tell(report::verdict(&audited));
         }
         Ok(if audited.violations.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
     })

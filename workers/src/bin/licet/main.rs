@@ -65,12 +65,10 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(mut arguments: Arguments) -> Result<ExitCode, Failure> {
-    if !matches!(arguments.command, Command::Serve { .. } | Command::Provider) {
-        // What ends by itself tells its result; only trouble is worth a line besides.
-        arguments.settings.log.get_or_insert_with(|| "warn".into());
-    }
-    let config = licet_workers::program::configure(arguments.settings)?;
+fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
+    // What ends by itself tells its result; only trouble is worth a line besides.
+    let log = if matches!(arguments.command, Command::Serve { .. } | Command::Provider) { "info" } else { "warn" };
+    let config = licet_workers::program::configure(arguments.settings, log)?;
     let done = |()| ExitCode::SUCCESS;
     match arguments.command {
         Command::Demo(arguments) => demo::demo(&config, &arguments),

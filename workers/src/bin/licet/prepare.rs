@@ -8,6 +8,8 @@ use licet_schema::topology::{POLICIES, Policy, topology as declared};
 use licet_workers::program::{Failure, block_on};
 use serde_json::json;
 
+use crate::report;
+
 /// `licet topology …`
 #[derive(Subcommand)]
 pub(crate) enum Topology {
@@ -36,29 +38,29 @@ pub(crate) fn migrate(config: &Config) -> Result<(), Failure> {
     let url = config.database_url()?;
     block_on(async {
         Store::open(url, 1).await?.migrate().await?;
-        println!("The database is prepared.");
+        report::tell("The database is prepared.");
         Ok(())
     })
 }
 
 pub(crate) fn topology(config: &Config, command: &Topology) -> Result<ExitCode, Failure> {
     if let Topology::Policies { json } = command {
-        println!("{}", policies(*json));
+        report::tell(policies(*json));
         return Ok(ExitCode::SUCCESS);
     }
     let transport = Transport::rabbit(config.amqp_url()?)?;
     block_on(async {
         if matches!(command, Topology::Apply) {
             transport.apply(&declared()).await?;
-            println!("The broker is prepared.");
+            report::tell("The broker is prepared.");
             return Ok(ExitCode::SUCCESS);
         }
         let missing = transport.missing(&declared()).await?;
         for name in &missing {
-            println!("missing: {name}");
+            report::tell(format!("missing: {name}"));
         }
         if missing.is_empty() {
-            println!("Every exchange and queue is there.");
+            report::tell("Every exchange and queue is there.");
             return Ok(ExitCode::SUCCESS);
         }
         Ok(ExitCode::FAILURE)
@@ -96,9 +98,9 @@ pub(crate) fn keys(config: &Config, command: &Keys) -> Result<(), Failure> {
     };
     match command {
         Keys::New => {
-            println!("{} signs from now on.", keyring.signing_kid().unwrap_or_default());
+            report::tell(format!("{} signs from now on.", keyring.signing_kid().unwrap_or_default()));
         }
-        Keys::Export => println!("{}", serde_json::to_string_pretty(&keyring.jwks()).unwrap_or_default()),
+        Keys::Export => report::tell(serde_json::to_string_pretty(&keyring.jwks()).unwrap_or_default()),
     }
     Ok(())
 }

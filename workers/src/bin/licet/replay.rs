@@ -62,9 +62,9 @@ pub(crate) fn replay(config: &Config, arguments: &Arguments) -> Result<ExitCode,
         }
         let measured = driven.map_err(|error| Failure::Work(error.to_string()))?;
         if arguments.json {
-            println!("{}", report::json(&measured, report::peak_memory_bytes(), None));
+            report::tell(report::json(&measured, report::peak_memory_bytes(), None));
         } else {
-            print!("{}", report::summary(&measured));
+            report::tell(report::summary(&measured));
         }
         Ok(ExitCode::SUCCESS)
     })

@@ -1,6 +1,6 @@
 //! What a person reads after a run, and what a program reads.
 
-use std::fmt::Write;
+use std::{fmt::Write as _, io::Write as _};
 
 use licet_workers::{
     audit::{Report, Violation},
@@ -9,6 +9,13 @@ use licet_workers::{
 use serde_json::json;
 
 use crate::driver::Measured;
+
+/// Says it on standard output. Whoever reads has gone (`licet show … | head`): so do we.
+pub(crate) fn tell(text: impl std::fmt::Display) {
+    if writeln!(std::io::stdout(), "{text}").is_err() {
+        std::process::exit(0);
+    }
+}
 
 /// The summary, for people.
 pub(crate) fn summary(measured: &Measured) -> String {
@@ -58,7 +65,10 @@ pub(crate) fn timeline(story: &Story) -> String {
 /// The auditor's verdict.
 pub(crate) fn verdict(report: &Report) -> String {
     if report.violations.is_empty() {
-        return format!("The auditor is content: {} checks, {} journal rows.\n", report.checks, report.journal_rows);
+        return format!(
+            "The auditor is content: {} checks of the tables hold, and so does what {} journal rows tell.\n",
+            report.checks, report.journal_rows
+        );
     }
     let mut text = format!("The auditor found {} invariants broken:\n", report.violations.len());
     for Violation { invariant, what, places } in &report.violations {
