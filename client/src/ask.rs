@@ -8,7 +8,7 @@ use std::{
 
 use licet_common::transport::{Consumer, Delivery, Lost, Outcome, Outgoing, Properties, Publisher, Transport};
 use licet_schema::{Format, Output, Request, topology};
-use tokio::sync::{oneshot, watch};
+use tokio::sync::{Notify, oneshot, watch};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use uuid::Uuid;
 
@@ -73,6 +73,8 @@ struct Shared {
     format: Format,
     patience: Patience,
     waiting: Mutex<HashMap<Uuid, oneshot::Sender<Delivery>>>,
+    /// Told when the publisher is lost, of which the consumer hears nothing.
+    lost: Notify,
 }
 
 #[derive(Clone, Debug)]
@@ -87,7 +89,13 @@ impl Client {
     /// # Errors
     /// The broker is away.
     pub async fn connect(transport: &Transport, format: Format, patience: Patience) -> Result<Self, Lost> {
-        let shared = Arc::new(Shared { transport: transport.clone(), format, patience, waiting: Mutex::default() });
+        let shared = Arc::new(Shared {
+            transport: transport.clone(),
+            format,
+            patience,
+            waiting: Mutex::default(),
+            lost: Notify::new(),
+        });
         let first = open(transport).await?;
         let (sender, session) = watch::channel(Some(first.0));
         let stop = CancellationToken::new();
@@ -169,7 +177,11 @@ impl Client {
         match session.publisher.publish(&[message], self.shared.patience.each).await.as_deref() {
             Ok([Outcome::Confirmed]) => Ok(true),
             Ok([Outcome::Returned]) => Err(ClientError::NoRoute { kind: kind.to_owned() }),
-            _ => Ok(false),
+            Ok(_) => Ok(false),
+            Err(_) => {
+                self.shared.lost.notify_one();
+                Ok(false)
+            }
         }
     }
 }
@@ -215,6 +227,7 @@ async fn keep_connected(
     loop {
         tokio::select! {
             () = stop.cancelled() => break,
+            () = shared.lost.notified() => {}
             received = consumer.receive(256, usize::MAX) => if let Ok(deliveries) = received {
                 deliveries.into_iter().for_each(|delivery| shared.hand_out(delivery));
                 continue;

@@ -92,6 +92,9 @@ impl Settings {
         if !(1..=1024).contains(&limits.batch_max) {
             return Err(wrong("batch_max", "it is a number from 1 to 1024"));
         }
+        if limits.reply_timeout_ms == 0 {
+            return Err(wrong("reply_timeout_ms", "it is at least 1"));
+        }
         Ok(Config {
             amqp_url: self.amqp_url.or(file.amqp_url).map(SecretString::from),
             database_url: self.database_url.or(file.database_url).map(SecretString::from),

@@ -62,6 +62,15 @@ pub enum DecodeError {
         /// What serde_json found.
         source: serde_json::Error,
     },
+    /// JSON that is no object.
+    #[error("the JSON body is not an object")]
+    NoObject,
+    /// Fields that contradict each other, or a list that is too short or too long.
+    #[error("the body contradicts itself: {what}")]
+    Unsound {
+        /// What is wrong.
+        what: crate::vocabulary::Unfit,
+    },
     /// No header byte at all.
     #[error("the postcard body is empty: it begins with its schema version")]
     Empty,
@@ -93,6 +102,8 @@ impl DecodeError {
             Self::UnknownType { .. }
             | Self::ContentType { .. }
             | Self::Json { .. }
+            | Self::NoObject
+            | Self::Unsound { .. }
             | Self::Empty
             | Self::Postcard { .. }
             | Self::TrailingBytes { .. } => crate::Code::Malformed,
@@ -124,6 +135,8 @@ pub fn encode<T: Serialize>(format: Format, body: &T) -> Result<Vec<u8>, EncodeE
 /// The bytes are not exactly one such body.
 pub fn decode<T: DeserializeOwned>(format: Format, body: &[u8]) -> Result<T, DecodeError> {
     match format {
+        // serde would read an array as a struct's fields in their order.
+        Format::Json if body.trim_ascii_start().starts_with(b"[") => Err(DecodeError::NoObject),
         Format::Json => serde_json::from_slice(body).map_err(|source| DecodeError::Json { source }),
         Format::Postcard => {
             let (&version, rest) = body.split_first().ok_or(DecodeError::Empty)?;

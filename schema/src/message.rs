@@ -13,7 +13,7 @@ use crate::{
     money::Money,
     refusal::Code,
     timestamp::Timestamp,
-    vocabulary::{Count, ExternalId, Grants, Name, Seconds, Text, Version},
+    vocabulary::{Count, ExternalId, Grants, Name, Seconds, Text, Unfit, Version},
     wire::wire,
 };
 
@@ -542,6 +542,63 @@ messages! {
         SettlementUnmatched(SettlementUnmatched) = "settlement.unmatched",
         ReturnLapsed(ReturnOpened) = "return.lapsed",
     }
+}
+
+impl Request {
+    /// Reads a body of the type `kind`, and checks what no single field can tell.
+    ///
+    /// # Errors
+    /// It cannot be read, or contradicts itself.
+    pub fn read(kind: &str, format: Format, body: &[u8]) -> Result<Self, DecodeError> {
+        let request = Self::decode(kind, format, body)?;
+        request.check().map_err(|what| DecodeError::Unsound { what })?;
+        Ok(request)
+    }
+
+    /// Checks what no single field can tell.
+    ///
+    /// # Errors
+    /// Fields contradict each other, or a list is too short or too long.
+    pub fn check(&self) -> Result<(), Unfit> {
+        match self {
+            Self::ContentPut(body) => body.check(),
+            Self::PurchaseRequest(body) => match body.items.len() {
+                1..=ITEMS_MAX => Ok(()),
+                count => unfit(format!("a purchase has 1 to {ITEMS_MAX} items, this one has {count}")),
+            },
+            Self::CertificateCheck(body) | Self::CertificateReceipt(body) => {
+                let one = body.certificate_token.is_some() != body.container_token.is_some();
+                if one { Ok(()) } else { unfit("give exactly one of certificate_token and container_token") }
+            }
+            Self::SettlementCompletion(body) => {
+                let one = body.certificate.is_some() != body.container.is_some();
+                if one { Ok(()) } else { unfit("name exactly one of certificate and container") }
+            }
+            Self::LicenseRequest(_) | Self::LicenseReceipt(_) | Self::LicenseReturn(_) | Self::LicenseDeletion(_) => {
+                Ok(())
+            }
+        }
+    }
+}
+
+impl ContentPut {
+    fn check(&self) -> Result<(), Unfit> {
+        if self.return_policy.upgrade == Some(true) && self.successor.is_none() {
+            return unfit("return_policy.upgrade needs a successor: name the content that an upgrade gives");
+        }
+        if self.successor.as_ref().is_some_and(|next| (&next.content, next.version) == (&self.content, self.version)) {
+            return unfit("a content is not its own successor");
+        }
+        let hexadecimal = |digest: &str| digest.len() == 64 && digest.bytes().all(|byte| byte.is_ascii_hexdigit());
+        if self.media.as_ref().is_some_and(|media| !hexadecimal(media.sha256.as_str())) {
+            return unfit("media.sha256 has 64 hexadecimal digits");
+        }
+        Ok(())
+    }
+}
+
+fn unfit(what: impl Into<String>) -> Result<(), Unfit> {
+    Err(Unfit(what.into()))
 }
 
 impl Output {

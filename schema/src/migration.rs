@@ -59,6 +59,7 @@ const INDEXES: &[&str] = &[
     "CREATE INDEX purchase_user ON purchase (\"user\")",
     "CREATE INDEX license_certificate ON license (certificate)",
     "CREATE INDEX license_return_license ON license_return (license)",
+    "CREATE INDEX unmatched_settlement_key ON unmatched_settlement (provider, settlement)",
     "CREATE INDEX entry_account ON entry (account)",
     "CREATE INDEX journal_subject ON journal (subject) WHERE subject IS NOT NULL",
 ];

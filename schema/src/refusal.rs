@@ -92,15 +92,35 @@ pub struct Refusal {
 }
 
 impl Refusal {
-    /// A refusal with its sentence.
+    /// A refusal with its sentence, which is cut if it quotes too much of what was sent.
     pub fn new(code: Code, detail: impl Into<String>) -> Self {
-        Self { code, detail: detail.into() }
+        Self { code, detail: shortened(detail.into()) }
     }
+}
+
+/// The most bytes of a sentence that stands in a header or a body of ours.
+pub const SENTENCE_BYTES_MAX: usize = 500;
+
+/// A sentence of bounded length: what quotes a sender's input is otherwise as long as they like,
+/// and a header that fits in no frame takes the connection down.
+pub fn shortened(mut sentence: String) -> String {
+    if sentence.len() > SENTENCE_BYTES_MAX {
+        sentence.truncate(sentence.floor_char_boundary(SENTENCE_BYTES_MAX));
+        sentence.push('…');
+    }
+    sentence
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_sentence_is_cut_at_a_character() {
+        let long = Refusal::new(Code::Malformed, "ä".repeat(100_000)).detail;
+        assert!(long.len() <= SENTENCE_BYTES_MAX + 3 && long.ends_with('…'));
+        assert_eq!(Refusal::new(Code::Malformed, "short").detail, "short");
+    }
 
     #[test]
     fn every_code_is_written_the_same_by_serde_and_by_as_str() {

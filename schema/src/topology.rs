@@ -35,8 +35,9 @@ pub const APP_ID: &str = "licet";
 pub const SUSPECT_DELIVERIES: u32 = 3;
 
 /// How often a quorum queue redelivers before it dead-letters by itself. High, because up to
-/// RabbitMQ 4.2 one crash of a worker charges every message that it had in hand.
-pub const DELIVERY_LIMIT: i64 = 1000;
+/// RabbitMQ 4.2 one crash of a worker charges every message that it had in hand; and not so high
+/// that a message which no client library can read blocks its queue for long.
+pub const DELIVERY_LIMIT: i64 = 200;
 
 /// The same for queues that have nowhere to dead-letter to: looking at a dead letter, or a payment
 /// provider that gives an instruction back, must never use it up.

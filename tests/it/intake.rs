@@ -12,6 +12,7 @@ on_both!(
     the_same_message_again_earns_the_same_bytes,
     one_id_twice_in_one_batch_is_decided_once,
     a_corrected_retry_may_use_the_id_of_a_dead_letter,
+    a_reply_that_cannot_be_sent_is_dropped_and_the_worker_goes_on,
 );
 
 /// Changes to a good purchase request, each with what its dead letter must say.
@@ -36,6 +37,9 @@ fn spoilt(queue: &str) -> Vec<(Outgoing, &'static str)> {
         (body("[]"), "malformed"),
         (body(r#"{"user":"a","items":[]} {}"#), "malformed"),
         (body(r#"{"user":"a","items":[],"colour":"red"}"#), "unknown field"),
+        (body(&format!(r#"{{"{}":1}}"#, "x".repeat(200_000))), "unknown field"),
+        (body(r#"{"user":"a","items":[]}"#), "1 to 100 items"),
+        (body(r#"["a",[]]"#), "not an object"),
         (body(r#"{"user":"a","user":"b","items":[]}"#), "duplicate field"),
         (body(r#"{"user":" a","items":[]}"#), "blank"),
         (body(r#"{"user":"a","items":[{"content":"song","version":0}]}"#), "version"),
@@ -143,6 +147,20 @@ async fn a_corrected_retry_may_use_the_id_of_a_dead_letter(mut world: World) {
     assert_eq!(dead.next().await.properties.message_id, Some(id.to_string()));
     let answer = world.client.ask_as(id, &purchase("alice", 1)).await.expect("an answer");
     assert_eq!(verdict(&answer), "certificate.issued");
+    world.finish().await;
+}
+
+async fn a_reply_that_cannot_be_sent_is_dropped_and_the_worker_goes_on(mut world: World) {
+    world.put_song_with_workers().await;
+    // The second is what RabbitMQ closes the publisher's connection for.
+    for nowhere in ["nobody.listens.here", "amq.rabbitmq.reply-to.g1h2AA==.bogus"] {
+        let id = Uuid::new_v4();
+        let (_, mut events) = world.listen(&[(topology::EVENTS, "certificate.issued")]).await;
+        world.publish(message(id, &purchase("alice", 1), Some(nowhere))).await;
+        assert_eq!(events.next().await.properties.headers.get(topology::HEADER_CAUSE), Some(&id.to_string()));
+        let again = world.client.ask_as(id, &purchase("alice", 1)).await.expect("an answer");
+        assert_eq!(verdict(&again), "certificate.issued", "it can be asked for again");
+    }
     world.finish().await;
 }
 

@@ -137,6 +137,22 @@ async fn a_broker_restart_in_mid_run_loses_nothing_and_does_nothing_twice() {
     world.finish().await;
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs RabbitMQ and PostgreSQL: run tests/run.sh"]
+async fn a_client_whose_publisher_alone_is_lost_connects_again() {
+    let mut world = World::services().await;
+    world.start_workers();
+    let patience = licet_client::Patience { each: std::time::Duration::from_secs(2), attempts: 3 };
+    let client = licet_client::Client::connect(&world.machine.transport, licet_schema::Format::Json, patience).await;
+    let client = client.expect("the broker answers");
+    // Above the largest message that the private broker takes (1 MiB): it closes the channel for that.
+    let huge = vec![b' '; 3 << 20];
+    assert!(client.ask_raw(uuid::Uuid::new_v4(), "content.put", huge.into()).await.is_err());
+    let answer = client.ask(&licet_schema::Request::ContentPut(crate::world::song(1))).await.expect("an answer");
+    assert_eq!(verdict(&answer), "content.registered");
+    world.finish().await;
+}
+
 /// Lets purchases live their whole lives, 32 at a time; every answer must be the right one.
 async fn drive(world: &World, purchases: usize, done: &AtomicUsize) {
     let lives = (0..purchases).map(|index| async move {

@@ -2,16 +2,14 @@
 //! does not hold. It trusts nothing: what the rows say is held against each other, and against what
 //! the journal's outputs told the world.
 //!
-//! Reads only. On a database that is being written to it may see a message half way between two of
-//! its queries: stop the workers first, or ask again.
+//! Reads only, from one snapshot, so that it may be asked while workers write.
 
 use std::collections::BTreeMap;
 
-use futures_util::TryStreamExt;
 use licet_common::{
     runtime::outputs_of,
     store::{
-        Store, StoreError,
+        Store, StoreError, Transaction,
         rows::{Lock, select},
     },
 };
@@ -54,17 +52,18 @@ pub struct Report {
 /// # Errors
 /// The database's.
 pub async fn audit(store: &Store) -> Result<Report, StoreError> {
+    let view = store.snapshot().await?;
     let mut violations = Vec::new();
     for check in CHECKS {
         let statement = Statement::from_string(store.backend(), format!("{} LIMIT {PLACES}", check.find));
-        let rows = store.reader().query_all(statement).await?;
+        let rows = view.query_all(statement).await?;
         if !rows.is_empty() {
             let places = rows.iter().map(place).collect();
             violations.push(Violation { invariant: check.invariant, what: check.what.to_owned(), places });
         }
     }
     let mut told = Told::default();
-    let journal_rows = hold_against_journal(store, &mut told).await?;
+    let journal_rows = hold_against_journal(&view, &mut told).await?;
     violations.extend(told.violations());
     Ok(Report { checks: CHECKS.len(), journal_rows, violations })
 }
@@ -129,6 +128,25 @@ const CHECKS: &[Check] = &[
         find: "SELECT s.settlement FROM settlement s WHERE s.outcome = 'completed' AND s.amount_minor <> \
                (SELECT COALESCE(SUM(p.amount_minor - p.points), -1) FROM purchase p \
                 WHERE p.container = s.container OR p.id = s.certificate)",
+    },
+    Check {
+        invariant: 3,
+        what: "a settlement in another currency than what it pays for",
+        find: "SELECT s.settlement FROM settlement s JOIN purchase p ON p.container = s.container OR p.id = s.certificate \
+               WHERE s.currency <> p.currency",
+    },
+    Check {
+        invariant: 3,
+        what: "a settlement that is registered and still without a match",
+        find: "SELECT u.settlement FROM unmatched_settlement u JOIN settlement s ON s.provider = u.provider \
+               AND s.settlement = u.settlement AND s.amount_minor = u.amount_minor AND s.currency = u.currency \
+               AND COALESCE(s.container, s.certificate) = COALESCE(u.container, u.certificate)",
+    },
+    Check {
+        invariant: 5,
+        what: "points are held otherwise than live certificates wait for",
+        find: "SELECT 'licet:held' AS account WHERE (SELECT COALESCE(SUM(delta), 0) FROM entry WHERE account = 'licet:held') <> \
+               (SELECT COALESCE(SUM(points), 0) FROM certificate WHERE settlement IS NULL)",
     },
     Check {
         invariant: 3,
@@ -277,13 +295,12 @@ impl Told {
 }
 
 /// Walks the journal by purchase and holds page after page against the tables.
-async fn hold_against_journal(store: &Store, told: &mut Told) -> Result<u64, StoreError> {
-    let connection = store.reader();
+async fn hold_against_journal(connection: &Transaction, told: &mut Told) -> Result<u64, StoreError> {
     let mut rows = 0;
     let mut page: BTreeMap<Uuid, Purchase> = BTreeMap::new();
     let mut after: Option<(Uuid, Uuid)> = None;
     loop {
-        let batch = journal_after(store, after).await?;
+        let batch = journal_after(connection, after).await?;
         let Some(last) = batch.last() else { break };
         after = last.subject.map(|subject| (subject, last.id));
         for row in &batch {
@@ -310,7 +327,7 @@ async fn hold_against_journal(store: &Store, told: &mut Told) -> Result<u64, Sto
             "SELECT (SELECT COUNT(*) FROM license) + (SELECT COUNT(*) FROM collection)",
         ),
     ] {
-        let statement = Statement::from_string(store.backend(), sql);
+        let statement = Statement::from_string(connection.get_database_backend(), sql);
         let found = connection.query_one(statement).await?.and_then(|row| row.try_get_by_index::<i64>(0).ok());
         told.ensure(found.is_some_and(|found| found.unsigned_abs() == counted), what, Uuid::nil());
     }
@@ -318,15 +335,17 @@ async fn hold_against_journal(store: &Store, told: &mut Told) -> Result<u64, Sto
 }
 
 /// The next journal rows in the order of their purchases, a bounded number of them.
-async fn journal_after(store: &Store, after: Option<(Uuid, Uuid)>) -> Result<Vec<journal::Model>, StoreError> {
+async fn journal_after(
+    connection: &Transaction,
+    after: Option<(Uuid, Uuid)>,
+) -> Result<Vec<journal::Model>, StoreError> {
     use journal::Column::{Id, Subject};
     let mut query = journal::Entity::find().filter(Subject.is_not_null());
     if let Some((subject, id)) = after {
         query = query.filter(Subject.gt(subject).or(Subject.eq(subject).and(Id.gt(id))));
     }
     let query = query.order_by_asc(Subject).order_by_asc(Id);
-    let rows = sea_orm::QuerySelect::limit(query, 2048).stream(store.reader()).await?;
-    Ok(rows.try_collect().await?)
+    Ok(sea_orm::QuerySelect::limit(query, 2048).all(connection).await?)
 }
 
 async fn compare(

@@ -33,18 +33,46 @@ pub(crate) mod accounts {
 /// The provider of what needs no payment provider: points, and nothing at all.
 pub(crate) const OWN_PROVIDER: &str = "licet";
 
-/// The live certificates of a purchase, by its subject: a container's members, or the one.
-pub(crate) fn members(tables: &Tables, subject: Uuid) -> Vec<certificate::Model> {
-    match tables.certificates.get(&subject) {
-        Some(alone) => vec![alone.clone()],
-        None => tables.certificates.iter().filter(|row| row.container == Some(subject)).cloned().collect(),
+/// A purchase, by what stands for it. The kinds are kept apart: a container's id given for a
+/// certificate's names nothing, whatever else is at hand.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Subject {
+    /// One certificate.
+    Certificate(Uuid),
+    /// All members of a container.
+    Container(Uuid),
+}
+
+impl Subject {
+    /// The id, of either kind.
+    pub(crate) fn id(self) -> Uuid {
+        match self {
+            Self::Certificate(id) | Self::Container(id) => id,
+        }
+    }
+
+    fn includes(self, certificate: Uuid, container: Option<Uuid>) -> bool {
+        match self {
+            Self::Certificate(id) => certificate == id,
+            Self::Container(id) => container == Some(id),
+        }
     }
 }
 
-/// The ended certificates of a purchase, by its subject.
-pub(crate) fn ended_members(tables: &Tables, subject: Uuid) -> Vec<&purchase::Model> {
-    let belongs = |row: &&purchase::Model| row.id == subject || row.container == Some(subject);
-    tables.purchases.iter().filter(|row| row.ended.is_some()).filter(belongs).collect()
+/// The live certificates of a purchase.
+pub(crate) fn members(tables: &Tables, subject: Subject) -> Vec<certificate::Model> {
+    match subject {
+        Subject::Certificate(id) => tables.certificates.get(&id).cloned().into_iter().collect(),
+        Subject::Container(_) => {
+            tables.certificates.iter().filter(|row| subject.includes(row.id, row.container)).cloned().collect()
+        }
+    }
+}
+
+/// The ended certificates of a purchase.
+pub(crate) fn ended_members(tables: &Tables, subject: Subject) -> Vec<&purchase::Model> {
+    let ended = tables.purchases.iter().filter(|row| row.ended.is_some());
+    ended.filter(|row| subject.includes(row.id, row.container)).collect()
 }
 
 /// The purchase that a certificate belongs to: its container, or itself.
@@ -63,15 +91,26 @@ pub(crate) fn refusal_of(ending: Ending) -> Refusal {
     }
 }
 
-/// Whether a live certificate's deadlines are over at `now`, whether or not anybody has swept.
+/// How certificates bought together have ended by their deadlines at `now`, whether or not anybody
+/// has swept: unpaid ones whole, at the earliest deadline of any; paid ones each by itself, so that
+/// all of them must be over.
 pub(crate) fn overdue(certificates: &[certificate::Model], now: Timestamp) -> Option<Ending> {
     let now = now.as_millis();
-    let unpaid_too_long =
-        |row: &certificate::Model| row.received_at.is_none() && row.settled_at.is_none() && now > row.receipt_due_at;
-    if certificates.iter().any(unpaid_too_long) {
-        return Some(Ending::Lapsed);
+    if certificates.iter().any(|row| row.settled_at.is_some()) {
+        return certificates.iter().all(|row| now > row.expires_at).then_some(Ending::Expired);
     }
-    certificates.iter().any(|row| now > row.expires_at).then_some(Ending::Expired)
+    let expiry = certificates.iter().map(|row| row.expires_at).min()?;
+    let unreceived = certificates.iter().filter(|row| row.received_at.is_none());
+    let receipt = unreceived.map(|row| row.receipt_due_at).min().filter(|due| *due <= expiry);
+    match receipt {
+        Some(due) if now > due => Some(Ending::Lapsed),
+        _ => (now > expiry).then_some(Ending::Expired),
+    }
+}
+
+/// How a purchase stands that cannot go on: ended, if nothing of it lives, or overdue.
+pub(crate) fn over(live: &[certificate::Model], ended: &[&purchase::Model], now: Timestamp) -> Option<Ending> {
+    if live.is_empty() { ended.first().and_then(|row| row.ended) } else { overdue(live, now) }
 }
 
 /// How many more licenses a certificate permits.
@@ -88,6 +127,8 @@ pub(crate) fn due(certificates: &[certificate::Model]) -> Money {
 
 /// Ends a certificate: its row goes, its purchase tells how.
 pub(crate) fn retire(tables: &mut Tables, id: Uuid, ending: Ending, now: Timestamp) -> Option<Output> {
+    // Both or neither.
+    tables.purchases.get(&id)?;
     let row = tables.certificates.remove(&id)?;
     let purchase = tables.purchases.change(&id)?;
     purchase.received_at = row.received_at;

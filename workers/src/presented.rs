@@ -4,6 +4,8 @@ use licet_common::signing::{CertificateClaims, ContainerClaims, Keyring, Present
 use licet_schema::{Code, Refusal, message::CertificatePresented};
 use uuid::Uuid;
 
+use crate::held::Subject;
+
 /// Exactly one of two tokens, read and not yet verified.
 #[derive(Debug)]
 pub enum PresentedCertificate {
@@ -27,12 +29,13 @@ impl PresentedCertificate {
     }
 
     /// The purchase it claims to belong to, for looking it up.
-    pub(crate) fn unverified_subject(&self) -> Uuid {
+    pub(crate) fn unverified_subject(&self) -> Subject {
         match self {
-            Self::Certificate(presented) => {
-                presented.unverified().container.unwrap_or_else(|| presented.unverified_id())
-            }
-            Self::Container(presented) => presented.unverified_id(),
+            Self::Certificate(presented) => match presented.unverified().container {
+                Some(container) => Subject::Container(container),
+                None => Subject::Certificate(presented.unverified_id()),
+            },
+            Self::Container(presented) => Subject::Container(presented.unverified_id()),
         }
     }
 

@@ -91,9 +91,12 @@ async fn story(connection: &impl ConnectionTrait, subject: Uuid) -> Result<Story
     let key = || -> Vec<Vec<Value>> { vec![vec![subject.into()]] };
     let mut bought = select::<purchase::Entity>(connection, &[purchase::Column::Id], key(), Lock::None).await?;
     bought.extend(select::<purchase::Entity>(connection, &[purchase::Column::Container], key(), Lock::None).await?);
-    let mut rows = select::<journal::Entity>(connection, &[journal::Column::Subject], key(), Lock::None).await?;
+    // A refusal knows the certificate alone, where what is decided knows its container.
+    let subjects = bought.iter().map(|row| row.id).chain([subject]).map(|id| vec![id.into()]).collect();
+    let mut rows = select::<journal::Entity>(connection, &[journal::Column::Subject], subjects, Lock::None).await?;
     // Ids are made in order by most upstreams, which settles what happened in one millisecond.
     rows.sort_by_key(|row| (row.decided_at, row.id));
+    rows.dedup_by_key(|row| row.id);
     let chapters = rows.iter().map(chapter).collect::<Result<_, _>>().map_err(StoreError::Refused)?;
     Ok(Story {
         purchase: subject,

@@ -9,7 +9,7 @@ use licet_common::{
     signing::Keyring,
 };
 use licet_schema::{
-    Count, ExternalId, Money, Name, Output, Request, Seconds, Text, Timestamp, Version,
+    Code, Count, ExternalId, Money, Name, Output, Refusal, Request, Seconds, Text, Timestamp, Version,
     message::{
         CertificatePresented, ContentPut, Item, LicenseReceipt, LicenseRequest, LicenseReturn, Privilege,
         PurchaseRequest, ReturnPolicy, SettlementCompletion,
@@ -68,6 +68,10 @@ impl Stage {
 
     /// Decides a message of any type, as its worker would.
     pub(crate) fn ask(&mut self, request: Request) -> Output {
+        if let Err(unfit) = request.check() {
+            self.last = None;
+            return Decision::refused(&Refusal::new(Code::Malformed, unfit.to_string()), request.kind()).reply;
+        }
         match request.kind() {
             "content.put" => self.decide(&Catalog, request),
             "purchase.request" | "certificate.check" => self.decide(&Purchase, request),

@@ -16,7 +16,7 @@ use sea_orm::ModelTrait;
 use uuid::Uuid;
 
 use super::{
-    Machine, Worker,
+    DATABASE_TIMEOUT, Machine, Worker,
     intake::Work,
     stored::{self, StoredOutput},
 };
@@ -89,7 +89,8 @@ async fn attempts<W: Worker>(
 ) -> Result<Vec<Arc<Vec<StoredOutput>>>, StoreError> {
     let mut contentions = 0;
     loop {
-        match attempt(worker, machine, work).await {
+        let attempted = tokio::time::timeout(DATABASE_TIMEOUT, attempt(worker, machine, work)).await;
+        match attempted.unwrap_or_else(|_| Err(StoreError::Away("it does not answer".into()))) {
             Err(StoreError::Contended(_)) if contentions < CONTENTIONS_MAX => {
                 contentions += 1;
                 tokio::time::sleep(jitter(contentions)).await;
@@ -170,7 +171,7 @@ async fn fold<W: Worker>(
             let context = Context { now, keyring: &keyring, terms: &terms, message_id: work.id };
             let decided = work.input.as_ref().map_err(Refusal::clone);
             let decided = decided.and_then(|input| worker.decide(&context, &mut tables, input));
-            let decision = decided.unwrap_or_else(|refusal| Decision::refused(&refusal, &work.kind));
+            let decision = decided.unwrap_or_else(|refusal| refused(&*worker, work, &refusal));
             let made = stored::of_decision(work.id, work.format, now, &decision)?;
             journal.push(journal_row(work, &decision, now, stored::outputs_to_bytes(&made)?));
             outputs.insert(work.id, Arc::new(made));
@@ -187,7 +188,18 @@ async fn fold<W: Worker>(
     }
 }
 
-fn panic_text(panic: &(dyn std::any::Any + Send)) -> &str {
+/// A refusal, in the story of its purchase if it came after the proof that it belongs there.
+fn refused<W: Worker>(worker: &W, work: &Work<W::Input>, refusal: &Refusal) -> Decision {
+    let decision = Decision::refused(refusal, &work.kind);
+    let unproven = matches!(
+        refusal.code,
+        Code::Altered | Code::UntrustedKey | Code::Malformed | Code::UnknownCertificate | Code::UnknownLicense
+    );
+    let subject = work.input.as_ref().ok().filter(|_| !unproven).and_then(|input| worker.subject(input));
+    Decision { subject, ..decision }
+}
+
+pub(super) fn panic_text(panic: &(dyn std::any::Any + Send)) -> &str {
     let text = panic.downcast_ref::<&str>().copied();
     text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("without a word")
 }

@@ -1,13 +1,13 @@
 //! From a delivery to what a worker decides about: the envelope is checked, the body decoded, the
 //! tokens read. What cannot be read is told apart here, before anything is looked up.
 
-use std::sync::Arc;
+use std::{panic::AssertUnwindSafe, sync::Arc};
 
 use licet_schema::{Code, Format, Refusal, Request, topology};
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
-use super::Worker;
+use super::{Worker, batch::panic_text};
 use crate::{signing::Keyring, transport::Delivery};
 
 /// A message that can be decided.
@@ -60,13 +60,25 @@ pub(super) async fn read_all<W: Worker>(
     deliveries: Vec<Delivery>,
 ) -> Vec<Reading<W::Input>> {
     let (worker, keyring) = (worker.clone(), keyring.clone());
-    let reading = move || deliveries.into_iter().map(|delivery| read(&*worker, &keyring, delivery)).collect();
-    match tokio::task::spawn_blocking(reading).await {
-        Ok(readings) => readings,
-        // Only a panic of a decoder ends here. Nothing is acknowledged, and the next time the
-        // message is suspect and alone.
-        Err(panic) => std::panic::resume_unwind(panic.into_panic()),
-    }
+    let reading = move || deliveries.into_iter().map(|delivery| read_safely(&*worker, &keyring, delivery)).collect();
+    // Panics are caught one by one, so that only a runtime that is shutting down has no answer.
+    tokio::task::spawn_blocking(reading).await.unwrap_or_default()
+}
+
+/// A message that brings its decoder down is unreadable, and nothing more.
+fn read_safely<W: Worker>(worker: &W, keyring: &Keyring, delivery: Delivery) -> Reading<W::Input> {
+    let kept = delivery.clone();
+    std::panic::catch_unwind(AssertUnwindSafe(|| read(worker, keyring, delivery))).unwrap_or_else(|panic| {
+        let detail = format!("its decoder panicked: {}", panic_text(&*panic));
+        let refusal = Refusal::new(Code::Malformed, detail);
+        Reading::Unreadable(Unreadable {
+            refusal,
+            id: None,
+            kind: kept.routing_key.clone(),
+            answerable: false,
+            delivery: kept,
+        })
+    })
 }
 
 fn read<W: Worker>(worker: &W, keyring: &Keyring, delivery: Delivery) -> Reading<W::Input> {
@@ -81,7 +93,7 @@ fn read<W: Worker>(worker: &W, keyring: &Keyring, delivery: Delivery) -> Reading
     let answerable = !properties.reply_to.as_deref().unwrap_or_default().starts_with(topology::RESERVED_PREFIX);
 
     let request = envelope(&delivery, &kind, id, answerable).and_then(|(id, format)| {
-        match Request::decode(&kind, format, &delivery.body) {
+        match Request::read(&kind, format, &delivery.body) {
             Ok(request) => Ok((id, format, request)),
             Err(error) => Err(Refusal::new(error.code(), error.to_string())),
         }

@@ -28,6 +28,7 @@ use licet_schema::{Refusal, Request, topology};
 use sea_orm::DatabaseTransaction;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
+use uuid::Uuid;
 
 use crate::{
     clock::Clock,
@@ -35,7 +36,7 @@ use crate::{
     decision::{Context, Decision, Tables},
     signing::Keyring,
     store::{Store, StoreError},
-    transport::{Consumer, Delivery, Lost, Publisher, Transport},
+    transport::{Consumer, Delivery, Lost, Transport},
 };
 
 mod batch;
@@ -43,6 +44,7 @@ mod intake;
 mod outbox;
 mod stored;
 
+use outbox::Outbox;
 pub use stored::{StoredOutput, outputs_of};
 
 /// What makes a worker: how it reads a request, what it loads for a batch, what it decides.
@@ -58,6 +60,12 @@ pub trait Worker: Send + Sync + 'static {
     /// # Errors
     /// A refusal that needs no look at the database.
     fn read(&self, keyring: &Keyring, request: Request) -> Result<Self::Input, Refusal>;
+
+    /// The purchase that an input belongs to, as far as it says itself. Believed only of an input
+    /// whose refusal comes after its proof, so that the refusal stands in the purchase's story.
+    fn subject(&self, _input: &Self::Input) -> Option<Uuid> {
+        None
+    }
 
     /// Takes the locks and reads the rows that these inputs need, with one query for each table.
     ///
@@ -97,13 +105,28 @@ pub struct Machine {
 /// The first and the longest pause between two attempts at something that is away.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(5));
 
-/// Why a batch was not finished. The session is thrown away; the broker delivers it again.
-enum Unfinished {
+/// After so many sessions in a row that settled nothing, the next one takes a single message: it
+/// may be one that ends sessions, and it shall not be counted against its neighbours.
+const FRUITLESS_MAX: u32 = 3;
+/// The pause between two such sessions.
+const CAREFUL_PAUSE: Duration = Duration::from_millis(100);
+/// A transaction that takes longer than this has lost its database.
+const DATABASE_TIMEOUT: Duration = Duration::from_secs(90);
+
+/// Why a session ended. It is thrown away with all that it holds; what it had not acknowledged is
+/// delivered again.
+enum Ended {
+    /// It was told to stop.
+    Stopped,
+    /// The broker is away.
     Broker(Lost),
+    /// The database is away.
     Database(String),
+    /// What ended sessions is dealt with: go on as usual.
+    Recovered,
 }
 
-impl From<Lost> for Unfinished {
+impl From<Lost> for Ended {
     fn from(lost: Lost) -> Self {
         Self::Broker(lost)
     }
@@ -111,25 +134,40 @@ impl From<Lost> for Unfinished {
 
 /// Runs a worker until `stop`: then it takes nothing new, finishes what it has in hand, and returns.
 pub async fn run<W: Worker>(worker: W, machine: Machine, stop: CancellationToken) {
-    let runner = Runner { worker: Arc::new(worker), machine, dropped_replies: AtomicU64::new(0) };
+    let runner =
+        Runner { worker: Arc::new(worker), machine, dropped_replies: AtomicU64::new(0), settled: AtomicU64::new(0) };
     let name = runner.worker.name();
     let mut pause = Pause::new();
+    let mut fruitless = 0;
     while !stop.is_cancelled() {
-        let outcome = match runner.connect().await {
-            Ok((consumer, publisher)) => {
-                info!(worker = name, queue = topology::work_queue(name), "consuming");
-                pause.reset();
-                runner.serve(consumer, publisher, &stop).await
+        let settled = runner.settled.load(Ordering::Relaxed);
+        let careful = fruitless >= FRUITLESS_MAX;
+        let ended = match runner.connect(careful).await {
+            Ok(session) => {
+                if !careful {
+                    info!(worker = name, queue = topology::work_queue(name), "consuming");
+                    pause.next = PAUSE.0;
+                }
+                fruitless += 1;
+                runner.serve(session, &stop, careful).await
             }
-            Err(lost) => Err(Unfinished::Broker(lost)),
+            Err(lost) => Ended::Broker(lost),
         };
-        match outcome {
-            Ok(()) => break,
-            Err(Unfinished::Broker(lost)) => pause.say(name, &lost.to_string()),
-            Err(Unfinished::Database(cause)) => {
+        if runner.settled.load(Ordering::Relaxed) > settled {
+            fruitless = 0;
+            pause = Pause::new();
+        }
+        match ended {
+            Ended::Stopped => break,
+            Ended::Recovered => continue,
+            Ended::Broker(lost) => pause.say(name, &lost.to_string()),
+            Ended::Database(cause) => {
                 pause.say(name, &cause);
                 runner.until_the_database_answers(&stop).await;
             }
+        }
+        if careful {
+            pause.next = CAREFUL_PAUSE;
         }
         pause.wait(&stop).await;
     }
@@ -141,74 +179,88 @@ struct Runner<W> {
     machine: Machine,
     /// Replies that no queue took any more: each can be asked for again.
     dropped_replies: AtomicU64,
+    /// Portions acknowledged.
+    settled: AtomicU64,
+}
+
+/// A consumer and what publishes for it.
+struct Session {
+    consumer: Consumer,
+    outbox: Outbox,
 }
 
 impl<W: Worker> Runner<W> {
-    async fn connect(&self) -> Result<(Consumer, Publisher), Lost> {
-        let publisher = self.machine.transport.publisher().await?;
+    async fn connect(&self, careful: bool) -> Result<Session, Lost> {
+        let limits = &self.machine.limits;
+        let patience = Duration::from_millis(limits.reply_timeout_ms);
+        let outbox = Outbox::open(&self.machine.transport, self.worker.name(), patience).await?;
         // Twice the batch, so that the next one is at hand when this one is done.
-        let prefetch = self.machine.limits.batch_max.saturating_mul(2);
+        let prefetch = if careful { 1 } else { limits.batch_max.saturating_mul(2) };
         let consumer = self.machine.transport.consume(&topology::work_queue(self.worker.name()), prefetch).await?;
-        Ok((consumer, publisher))
+        Ok(Session { consumer, outbox })
     }
 
-    async fn serve(
-        &self,
-        mut consumer: Consumer,
-        publisher: Publisher,
-        stop: &CancellationToken,
-    ) -> Result<(), Unfinished> {
+    async fn serve(&self, mut session: Session, stop: &CancellationToken, careful: bool) -> Ended {
+        let patience = Duration::from_secs(self.machine.limits.shutdown_timeout_s);
+        let overtime = async {
+            stop.cancelled().await;
+            tokio::time::sleep(patience).await;
+        };
+        tokio::select! {
+            ended = self.work(&mut session, stop, careful) => {
+                let ended = ended.err().unwrap_or(Ended::Stopped);
+                if matches!(ended, Ended::Stopped | Ended::Recovered) {
+                    session.consumer.close().await;
+                    session.outbox.close().await;
+                }
+                ended
+            }
+            () = overtime => {
+                warn!(worker = self.worker.name(), "not finished in time: what is left is delivered again");
+                Ended::Stopped
+            }
+        }
+    }
+
+    async fn work(&self, session: &mut Session, stop: &CancellationToken, careful: bool) -> Result<(), Ended> {
         let limits = &self.machine.limits;
         loop {
             let deliveries = tokio::select! {
                 biased;
                 () = stop.cancelled() => break,
-                deliveries = consumer.receive(usize::from(limits.batch_max), limits.batch_max_bytes) => deliveries?,
+                deliveries = session.consumer.receive(usize::from(limits.batch_max), limits.batch_max_bytes) => deliveries?,
             };
-            self.handle(&consumer, &publisher, deliveries).await?;
+            self.handle(session, deliveries).await?;
+            if careful {
+                return Err(Ended::Recovered);
+            }
         }
-        let patience = Duration::from_secs(limits.shutdown_timeout_s);
-        if tokio::time::timeout(patience, self.drain(&mut consumer, &publisher)).await.is_err() {
-            warn!(worker = self.worker.name(), "not finished in time: what is left is delivered again");
-        }
-        consumer.close().await;
-        publisher.close().await;
-        Ok(())
-    }
-
-    /// Finishes what is at hand, so that no delivery is given back and counted against its message.
-    async fn drain(&self, consumer: &mut Consumer, publisher: &Publisher) -> Result<(), Unfinished> {
-        consumer.stop().await?;
-        let limits = &self.machine.limits;
+        // Finishes what is at hand, so that no delivery is given back and counted against its message.
+        session.consumer.stop().await?;
         loop {
-            let deliveries = consumer.receive(usize::from(limits.batch_max), limits.batch_max_bytes).await?;
+            let deliveries = session.consumer.receive(usize::from(limits.batch_max), limits.batch_max_bytes).await?;
             if deliveries.is_empty() {
                 return Ok(());
             }
-            self.handle(consumer, publisher, deliveries).await?;
+            self.handle(session, deliveries).await?;
         }
     }
 
     /// Handles deliveries in their order; one that came back often is handled alone, because it
     /// may be what brings workers down.
-    async fn handle(
-        &self,
-        consumer: &Consumer,
-        publisher: &Publisher,
-        deliveries: Vec<Delivery>,
-    ) -> Result<(), Unfinished> {
+    async fn handle(&self, session: &mut Session, deliveries: Vec<Delivery>) -> Result<(), Ended> {
         let suspect = |delivery: &Delivery| delivery.redeliveries >= topology::SUSPECT_DELIVERIES;
         for portion in deliveries.chunk_by(|one, next| !suspect(one) && !suspect(next)) {
             let Some(last) = portion.last().map(|delivery| delivery.tag) else { continue };
             let readings = intake::read_all(&self.worker, &self.machine.keyring, portion.to_vec()).await;
             let (work, mut outgoing) = outbox::separate(self.worker.name(), readings);
-            let settled = batch::settle(&self.worker, &self.machine, work).await.map_err(Unfinished::Database)?;
+            let settled = batch::settle(&self.worker, &self.machine, work).await.map_err(Ended::Database)?;
             outbox::extend(self.worker.name(), settled, &mut outgoing);
             // A crash from here on: the journal has the outputs, the broker still has the inputs.
-            let patience = Duration::from_millis(self.machine.limits.reply_timeout_ms);
-            let dropped = outbox::deliver(publisher, outgoing, patience).await?;
+            let dropped = session.outbox.deliver(outgoing).await;
             self.dropped_replies.fetch_add(dropped, Ordering::Relaxed);
-            consumer.ack_through(last).await?;
+            session.consumer.ack_through(last).await?;
+            self.settled.fetch_add(1, Ordering::Relaxed);
         }
         Ok(())
     }
@@ -230,10 +282,6 @@ struct Pause {
 impl Pause {
     fn new() -> Self {
         Self { next: PAUSE.0, said: false }
-    }
-
-    fn reset(&mut self) {
-        *self = Self::new();
     }
 
     fn say(&mut self, worker: &str, cause: &str) {

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use licet_schema::{Format, Output, message::RequestRefused, topology};
+use licet_schema::{Format, Output, message::RequestRefused, refusal::shortened, topology};
 use tracing::{debug, warn};
 use uuid::Uuid;
 
@@ -14,11 +14,14 @@ use super::{
 };
 use crate::{
     clock::Clock,
-    transport::{Delivery, Lost, Outcome, Outgoing, Properties, Publisher},
+    transport::{Delivery, Lost, Outcome, Outgoing, Properties, Publisher, Transport},
 };
 
-/// The longest pause before what the broker refused is published again.
+/// The first and the longest pause before what the broker refused is published again.
+const PAUSE_MIN: Duration = Duration::from_millis(50);
 const PAUSE_MAX: Duration = Duration::from_secs(5);
+/// The most bytes of headers that a copy keeps: they must fit in one frame with the rest.
+const KEPT_HEADER_BYTES_MAX: usize = 8 << 10;
 
 /// A message to publish, and what happens if the broker does not take it.
 pub(super) enum Duty {
@@ -65,7 +68,8 @@ fn refuse(worker: &str, unreadable: Unreadable) -> Vec<Duty> {
         let reply = stored::refusal(namespace, "reply:request.refused", format, Clock::System.now(), &refused);
         duties.extend(self::reply(&delivery, id, &reply).map(Duty::Reply));
     }
-    duties.push(dead_letter(worker, &delivery, &refusal.to_string()));
+    let sender = delivery.properties.user_id.clone();
+    duties.push(dead_letter(worker, &delivery, sender, &refusal.to_string()));
     duties
 }
 
@@ -78,7 +82,7 @@ pub(super) fn extend<I>(worker: &str, settled: Vec<Settled<I>>, duties: &mut Vec
                     if output.reply {
                         duties.extend(reply(&work.delivery, Some(work.id), output).map(Duty::Reply));
                     } else {
-                        duties.push(Duty::Must(event(work.id, output)));
+                        duties.push(Duty::Must(event(&work.delivery, Some(work.id), output)));
                     }
                 }
             }
@@ -87,7 +91,7 @@ pub(super) fn extend<I>(worker: &str, settled: Vec<Settled<I>>, duties: &mut Vec
                 warn!(worker, id = %work.id, attempt = work.attempt, "a {} failed: {reason}", work.kind);
                 duties.push(match wait {
                     Some(wait) => delayed(worker, &work, wait),
-                    None => dead_letter(worker, &work.delivery, &reason),
+                    None => dead_letter(worker, &work.delivery, work.sender.clone(), &reason),
                 });
             }
         }
@@ -96,28 +100,25 @@ pub(super) fn extend<I>(worker: &str, settled: Vec<Settled<I>>, duties: &mut Vec
 
 fn reply(delivery: &Delivery, input: Option<Uuid>, output: &StoredOutput) -> Option<Outgoing> {
     let reply_to = delivery.properties.reply_to.clone()?;
-    let correlation_id = delivery.properties.correlation_id.clone().or_else(|| delivery.properties.message_id.clone());
-    let mut message = event(input.unwrap_or_default(), output);
-    message.exchange = topology::DEFAULT.to_owned();
-    message.routing_key = reply_to;
-    message.mandatory = true;
-    message.properties.correlation_id = correlation_id;
-    Some(message)
+    let message = event(delivery, input, output);
+    Some(Outgoing { exchange: topology::DEFAULT.to_owned(), routing_key: reply_to, mandatory: true, ..message })
 }
 
-fn event(input: Uuid, output: &StoredOutput) -> Outgoing {
+fn event(delivery: &Delivery, input: Option<Uuid>, output: &StoredOutput) -> Outgoing {
+    let cause = input.map(|id| (topology::HEADER_CAUSE.to_owned(), id.to_string()));
+    let asked = &delivery.properties;
     Outgoing {
         exchange: topology::EVENTS.to_owned(),
         routing_key: output.kind.clone(),
         mandatory: false,
         properties: Properties {
             message_id: Some(output.message_id.to_string()),
-            correlation_id: Some(input.to_string()),
+            correlation_id: asked.correlation_id.clone().or_else(|| asked.message_id.clone()),
             kind: Some(output.kind.clone()),
             content_type: Some(output.format().content_type().to_owned()),
             timestamp: u64::try_from(output.timestamp_s).ok(),
             app_id: Some(topology::APP_ID.to_owned()),
-            headers: [(topology::HEADER_CAUSE.to_owned(), input.to_string())].into(),
+            headers: cause.into_iter().collect(),
             ..Properties::default()
         },
         body: Bytes::copy_from_slice(&output.body),
@@ -128,7 +129,15 @@ fn event(input: Uuid, output: &StoredOutput) -> Outgoing {
 /// from us), `x-death` or `CC`.
 fn copy(delivery: &Delivery, exchange: &str, key: &str, kind: String, headers: Vec<(&str, String)>) -> Outgoing {
     let mut kept = delivery.properties.headers.clone();
-    kept.retain(|name, _| !name.starts_with("x-") && !matches!(name.as_str(), "CC" | "BCC"));
+    let mut room = KEPT_HEADER_BYTES_MAX;
+    kept.retain(|name, value| {
+        // `licet-` headers are our own word: nobody else's is passed on as it.
+        let foreign = !name.starts_with("x-") && !name.starts_with("licet-") && !matches!(name.as_str(), "CC" | "BCC");
+        let bytes = name.len() + value.len();
+        let keeps = foreign && bytes <= room;
+        room -= if keeps { bytes } else { 0 };
+        keeps
+    });
     kept.extend(headers.into_iter().map(|(name, value)| (name.to_owned(), value)));
     Outgoing {
         exchange: exchange.to_owned(),
@@ -146,42 +155,155 @@ fn delayed<I>(worker: &str, work: &Work<I>, wait: &topology::Wait) -> Duty {
     Duty::Must(copy(&work.delivery, &wait.queue(), &queue, work.kind.clone(), headers))
 }
 
-fn dead_letter(worker: &str, delivery: &Delivery, reason: &str) -> Duty {
+fn dead_letter(worker: &str, delivery: &Delivery, sender: Option<String>, reason: &str) -> Duty {
     let kind = delivery.properties.kind.clone().unwrap_or_else(|| delivery.routing_key.clone());
-    let headers = vec![(topology::HEADER_REASON, reason.to_owned())];
+    let mut headers = vec![(topology::HEADER_REASON, shortened(reason.to_owned()))];
+    headers.extend(sender.map(|sender| (topology::HEADER_SENDER, sender)));
     Duty::Must(copy(delivery, topology::DEFAULT, &topology::dead_queue(worker), kind, headers))
 }
 
-/// Publishes all, and again what must arrive, until it is confirmed. Says how many replies nobody
-/// took.
-///
-/// # Errors
-/// The connection is gone, or says nothing.
-pub(super) async fn deliver(publisher: &Publisher, duties: Vec<Duty>, patience: Duration) -> Result<u64, Lost> {
-    let mut dropped = 0;
-    let mut left: Vec<Duty> = duties;
-    let mut pause = Duration::from_millis(50);
-    while !left.is_empty() {
-        let messages: Vec<_> = left.iter().map(|duty| duty.message().clone()).collect();
-        let outcomes = publisher.publish(&messages, patience).await?;
-        let mut again = Vec::new();
-        for (duty, outcome) in left.into_iter().zip(outcomes) {
-            match (duty, outcome) {
-                (_, Outcome::Confirmed) => {}
-                (Duty::Reply(message), outcome) => {
-                    dropped += 1;
-                    debug!(to = message.routing_key, ?outcome, "a reply was not taken");
-                }
-                (Duty::Must(_), Outcome::Unconfirmed) => return Err(Lost("it confirms nothing".into())),
-                (duty @ Duty::Must(_), Outcome::Refused | Outcome::Returned) => again.push(duty),
+/// What publishes for a worker. It keeps its connection by itself: what was decided is at hand, so
+/// that a lost connection costs another attempt and never the deliveries behind it.
+pub(super) struct Outbox {
+    transport: Transport,
+    publisher: Publisher,
+    worker: &'static str,
+    patience: Duration,
+}
+
+impl Outbox {
+    /// Connects.
+    ///
+    /// # Errors
+    /// The broker is away.
+    pub(super) async fn open(transport: &Transport, worker: &'static str, patience: Duration) -> Result<Self, Lost> {
+        Ok(Self { transport: transport.clone(), publisher: transport.publisher().await?, worker, patience })
+    }
+
+    pub(super) async fn close(self) {
+        self.publisher.close().await;
+    }
+
+    /// Publishes all, and again what must arrive, until it is confirmed. Says how many replies
+    /// nobody took.
+    pub(super) async fn deliver(&mut self, duties: Vec<Duty>) -> u64 {
+        if duties.is_empty() {
+            return 0;
+        }
+        let messages: Vec<_> = duties.iter().map(|duty| duty.message().clone()).collect();
+        match self.publisher.publish(&messages, self.patience).await {
+            Ok(outcomes) => {
+                let (musts, dropped) = left(duties, &outcomes);
+                self.insist(musts, true).await;
+                dropped
+            }
+            Err(lost) => {
+                // One of them may be what the broker closes connections for. Replies are named by
+                // strangers: they come last, and one by one.
+                warn!(worker = self.worker, "{lost}; publishing again");
+                self.reopen().await;
+                let (replies, musts) = duties.into_iter().partition(|duty| matches!(duty, Duty::Reply(_)));
+                self.insist(musts, false).await;
+                self.try_each(replies).await
             }
         }
-        left = again;
-        if let Some(duty) = left.first() {
-            warn!(to = duty.message().routing_key, "the broker does not take {} messages: trying again", left.len());
-            tokio::time::sleep(pause).await;
+    }
+
+    /// Publishes until all are confirmed.
+    async fn insist(&mut self, mut musts: Vec<Duty>, mut refused: bool) {
+        let mut pause = PAUSE_MIN;
+        while let Some(first) = musts.first() {
+            if refused {
+                warn!(
+                    worker = self.worker,
+                    to = first.message().routing_key,
+                    "the broker does not take a message: trying again"
+                );
+                tokio::time::sleep(pause).await;
+                pause = (pause * 2).min(PAUSE_MAX);
+            }
+            let messages: Vec<_> = musts.iter().map(|duty| duty.message().clone()).collect();
+            match self.publisher.publish(&messages, self.patience).await {
+                Ok(outcomes) => musts = left(musts, &outcomes).0,
+                Err(_) => self.reopen().await,
+            }
+            refused = true;
+        }
+    }
+
+    /// Publishes replies one by one while patience lasts; says how many were dropped.
+    async fn try_each(&mut self, replies: Vec<Duty>) -> u64 {
+        let deadline = tokio::time::Instant::now() + self.patience;
+        let mut dropped = 0;
+        for reply in replies {
+            let patience = deadline.saturating_duration_since(tokio::time::Instant::now());
+            let outcome = self.publisher.publish(std::slice::from_ref(reply.message()), patience).await;
+            if outcome.is_err() {
+                self.reopen().await;
+            }
+            dropped += u64::from(outcome.ok().as_deref() != Some(&[Outcome::Confirmed]));
+        }
+        dropped
+    }
+
+    async fn reopen(&mut self) {
+        let mut pause = PAUSE_MIN;
+        loop {
+            match self.transport.publisher().await {
+                Ok(publisher) => {
+                    self.publisher = publisher;
+                    return;
+                }
+                Err(_) => tokio::time::sleep(pause).await,
+            }
             pause = (pause * 2).min(PAUSE_MAX);
         }
     }
-    Ok(dropped)
+}
+
+/// What must still arrive, and how many replies were dropped.
+fn left(duties: Vec<Duty>, outcomes: &[Outcome]) -> (Vec<Duty>, u64) {
+    let (mut musts, mut dropped) = (Vec::new(), 0);
+    for (duty, outcome) in duties.into_iter().zip(outcomes) {
+        match (duty, outcome) {
+            (_, Outcome::Confirmed) => {}
+            (Duty::Reply(message), outcome) => {
+                dropped += 1;
+                debug!(to = message.routing_key, ?outcome, "a reply was not taken");
+            }
+            (must @ Duty::Must(_), Outcome::Refused | Outcome::Returned | Outcome::Unconfirmed) => musts.push(must),
+        }
+    }
+    (musts, dropped)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn delivery(headers: &[(&str, String)]) -> Delivery {
+        let headers = headers.iter().map(|(name, value)| ((*name).to_owned(), value.clone())).collect();
+        let properties = Properties { user_id: Some("shop".into()), headers, ..Properties::default() };
+        let (exchange, routing_key) = ("licet.in".to_owned(), "content.put".to_owned());
+        Delivery { tag: 1, exchange, routing_key, redeliveries: 0, properties, body: Bytes::new() }
+    }
+
+    #[test]
+    fn a_copy_carries_nobodys_word_for_ours_and_fits_in_a_frame() {
+        let delivery = delivery(&[
+            ("traceparent", "00-ab-cd-01".into()),
+            (topology::HEADER_SENDER, "admin".into()),
+            (topology::HEADER_ATTEMPT, "3".into()),
+            ("x-death", "often".into()),
+            ("CC", "elsewhere".into()),
+            ("bulk", "x".repeat(100_000)),
+        ]);
+        let Duty::Must(letter) = dead_letter("catalog", &delivery, None, &"why ".repeat(10_000)) else {
+            panic!("a dead letter must arrive")
+        };
+        assert_eq!(letter.properties.user_id, None);
+        let names: Vec<_> = letter.properties.headers.keys().map(String::as_str).collect();
+        assert_eq!(names, [topology::HEADER_REASON, "traceparent"]);
+        assert!(letter.properties.headers.values().all(|value| value.len() < 1000));
+    }
 }

@@ -15,8 +15,8 @@ use std::{
 
 use licet_schema::migration::Migrations;
 use sea_orm::{
-    ConnectOptions, ConnectionTrait, Database, DatabaseBackend, DatabaseConnection, DatabaseTransaction, DbErr,
-    RuntimeErr, TransactionTrait, sqlx,
+    AccessMode, ConnectOptions, ConnectionTrait, Database, DatabaseBackend, DatabaseConnection, DatabaseTransaction,
+    DbErr, IsolationLevel, RuntimeErr, Statement, TransactionTrait, sqlx,
 };
 use sea_orm_migration::MigratorTrait;
 use secrecy::{ExposeSecret, SecretString};
@@ -60,13 +60,11 @@ impl From<DbErr> for StoreError {
         };
         let RuntimeErr::SqlxError(cause) = cause else { return Self::Refused(text) };
         match cause {
-            sqlx::Error::Database(answer) => match answer.code().as_deref().unwrap_or_default() {
-                // PostgreSQL: deadlock, serialization failure, lock timeout. SQLite: busy, locked.
-                "40P01" | "40001" | "55P03" | "5" | "6" | "261" | "517" => Self::Contended(text),
-                _ if answer.is_unique_violation() => Self::Contended(text),
-                // PostgreSQL: connection trouble, shutting down, starting up, too many connections.
-                code if code.starts_with("08") || code.starts_with("57P") || code == "53300" => Self::Away(text),
-                _ => Self::Refused(text),
+            sqlx::Error::Database(answer) if answer.is_unique_violation() => Self::Contended(text),
+            sqlx::Error::Database(answer) => match kind_of(answer.code().as_deref().unwrap_or_default()) {
+                Kind::Contended => Self::Contended(text),
+                Kind::Away => Self::Away(text),
+                Kind::Refused => Self::Refused(text),
             },
             sqlx::Error::Io(_)
             | sqlx::Error::Tls(_)
@@ -76,6 +74,34 @@ impl From<DbErr> for StoreError {
             | sqlx::Error::WorkerCrashed => Self::Away(text),
             _ => Self::Refused(text),
         }
+    }
+}
+
+enum Kind {
+    Contended,
+    Away,
+    Refused,
+}
+
+/// What an error code means: five characters are PostgreSQL's, a number is SQLite's.
+fn kind_of(code: &str) -> Kind {
+    if code.len() != 5 {
+        return match code.parse::<u32>().map(|code| code & 0xff) {
+            // Busy, locked.
+            Ok(5 | 6) => Kind::Contended,
+            // Read-only, I/O error, disk full, cannot open.
+            Ok(8 | 10 | 13 | 14) => Kind::Away,
+            _ => Kind::Refused,
+        };
+    }
+    match code {
+        // Deadlock, serialization failure, lock timeout, statement timeout (which waited for one).
+        "40P01" | "40001" | "55P03" | "57014" => Kind::Contended,
+        // A standby that cannot write (a failover that is not over).
+        "25006" => Kind::Away,
+        // Connection trouble, resources used up, shutting down or starting up, system errors.
+        _ if ["08", "53", "57", "58"].iter().any(|class| code.starts_with(class)) => Kind::Away,
+        _ => Kind::Refused,
     }
 }
 
@@ -111,7 +137,7 @@ impl Store {
     /// It cannot be reached, or its SQLite file is in use.
     pub async fn open(url: &SecretString, connections: u32) -> Result<Self, OpenError> {
         match url.expose_secret().strip_prefix("sqlite:") {
-            Some(file) => Self::open_sqlite(Path::new(file.trim_start_matches("//"))).await,
+            Some(file) => Self::open_sqlite(Path::new(file.strip_prefix("//").unwrap_or(file))).await,
             None => Self::open_postgres(url, connections).await,
         }
     }
@@ -167,18 +193,38 @@ impl Store {
         Ok(Migrations::up(&self.database, None).await?)
     }
 
-    /// Checks that the tables are those of this release.
+    /// Checks that the tables are those of this release. Reads only.
     ///
     /// # Errors
     /// They are not.
     pub async fn check(&self) -> Result<(), OpenError> {
-        match Migrations::get_pending_migrations(&self.database).await {
-            Ok(pending) if pending.is_empty() => Ok(()),
-            Ok(_) => Err(OpenError::NotMigrated),
-            Err(error) => {
-                Err(OpenError::Unreachable { address: "LICET_DATABASE_URL".into(), cause: error.to_string() })
+        let statement = Statement::from_string(self.backend(), "SELECT version FROM seaql_migrations");
+        let applied = match self.database.query_all(statement).await.map_err(StoreError::from) {
+            Ok(rows) => rows,
+            // There is no such table.
+            Err(StoreError::Refused(_)) => return Err(OpenError::NotMigrated),
+            Err(error @ (StoreError::Away(_) | StoreError::Contended(_))) => {
+                return Err(OpenError::Unreachable { address: "LICET_DATABASE_URL".into(), cause: error.to_string() });
             }
-        }
+        };
+        let applied: Vec<String> = applied.iter().filter_map(|row| row.try_get_by_index(0).ok()).collect();
+        let wanted = Migrations::migrations();
+        let all =
+            wanted.len() == applied.len() && wanted.iter().all(|one| applied.iter().any(|name| name == one.name()));
+        if all { Ok(()) } else { Err(OpenError::NotMigrated) }
+    }
+
+    /// One unchanging view of everything, to read from: on PostgreSQL a read-only transaction of
+    /// its own snapshot; SQLite has one connection, and it is held.
+    ///
+    /// # Errors
+    /// The database is away.
+    pub async fn snapshot(&self) -> Result<Transaction, StoreError> {
+        let one_view = match self.backend() {
+            DatabaseBackend::Postgres => (Some(IsolationLevel::RepeatableRead), Some(AccessMode::ReadOnly)),
+            _ => (None, None),
+        };
+        Ok(self.database.begin_with_config(one_view.0, one_view.1).await?)
     }
 
     /// Begins a transaction. On PostgreSQL READ COMMITTED: a statement sees what was committed
@@ -190,12 +236,12 @@ impl Store {
         Ok(self.database.begin().await?)
     }
 
-    /// Whether it answers.
+    /// Whether it answers, and can be written to.
     ///
     /// # Errors
-    /// It does not.
+    /// It does not, or cannot.
     pub async fn ping(&self) -> Result<(), StoreError> {
-        Ok(self.database.execute_unprepared("SELECT 1").await.map(|_| ())?)
+        Ok(self.database.execute_unprepared("UPDATE journal SET kind = kind WHERE 1 = 0").await.map(|_| ())?)
     }
 
     /// The connection, for readers such as the auditor.
@@ -233,4 +279,22 @@ fn unreachable(url: &SecretString, error: &DbErr) -> OpenError {
         |(_, address)| address.to_owned(),
     );
     OpenError::Unreachable { address: after_password, cause: error.to_string() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_database_that_cannot_work_is_nobodys_fault() {
+        for code in ["08006", "25006", "53100", "53300", "57P01", "57P03", "58030", "10", "13", "8", "266", "1032"] {
+            assert!(matches!(kind_of(code), Kind::Away), "{code}");
+        }
+        for code in ["40P01", "40001", "55P03", "57014", "5", "6", "261", "517"] {
+            assert!(matches!(kind_of(code), Kind::Contended), "{code}");
+        }
+        for code in ["22003", "42P01", "23502", "1", "19", ""] {
+            assert!(matches!(kind_of(code), Kind::Refused), "{code}");
+        }
+    }
 }

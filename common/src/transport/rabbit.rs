@@ -22,7 +22,7 @@ use lapin::{
 };
 use licet_schema::topology::{Argument, Exchange, ExchangeKind, Queue, Topology};
 use secrecy::{ExposeSecret, SecretString};
-use tokio::time::timeout;
+use tokio::time::{timeout, timeout_at};
 
 use super::{Delivery, Lost, Outcome, Outgoing, Properties, TransportError};
 
@@ -33,9 +33,9 @@ const CALL_TIMEOUT: Duration = Duration::from_secs(10);
 /// A broker that is silent this long is away (the AMQP heartbeat, in seconds).
 const HEARTBEAT_S: u16 = 10;
 
-/// lapin holds 32 frames of buffer each way for each connection: with the broker's usual 128 KiB a
-/// worker would idle at 16 MB more. Larger bodies come in several frames.
-const FRAME_BYTES_MAX: u32 = 32 << 10;
+/// lapin holds 32 frames of buffer each way for each connection. What only sends does with small
+/// ones, and idles at 6 MB less; what receives must take headers as large as the broker lets in.
+const SENT_FRAME_BYTES_MAX: u32 = 32 << 10;
 
 const PERSISTENT: u8 = 2;
 const CONSUMER_TAG: &str = "licet";
@@ -54,7 +54,7 @@ impl Address {
     }
 
     pub(super) async fn apply(&self, topology: &Topology) -> Result<(), TransportError> {
-        let connection = self.connect("topology").await?;
+        let connection = self.connect("topology", Some(SENT_FRAME_BYTES_MAX)).await?;
         let channel = self.channel(&connection).await?;
         for exchange in &topology.exchanges {
             self.declared(&exchange.name, declare_exchange(&channel, exchange, false).await)?;
@@ -70,14 +70,14 @@ impl Address {
                 QueueBindOptions::default(),
                 FieldTable::default(),
             );
-            bound.await.map_err(|error| self.unreachable(&error))?;
+            timeout(CALL_TIMEOUT, bound).await.map_err(|_| self.silent())?.map_err(|error| self.unreachable(&error))?;
         }
         goodbye(&connection).await;
         Ok(())
     }
 
     pub(super) async fn missing(&self, topology: &Topology) -> Result<Vec<String>, TransportError> {
-        let connection = self.connect("topology").await?;
+        let connection = self.connect("topology", Some(SENT_FRAME_BYTES_MAX)).await?;
         let mut channel = self.channel(&connection).await?;
         let mut missing = Vec::new();
         for exchange in &topology.exchanges {
@@ -98,20 +98,17 @@ impl Address {
     }
 
     pub(super) async fn consume(&self, queue: &str, prefetch: u16) -> Result<Consumer, Lost> {
-        let connection = self.connect(queue).await?;
+        let connection = self.connect(queue, None).await?;
         let channel = self.channel(&connection).await?;
-        timeout(CALL_TIMEOUT, channel.basic_qos(prefetch, BasicQosOptions::default()))
-            .await
-            .map_err(silent)?
-            .map_err(lost)?;
+        answered(channel.basic_qos(prefetch, BasicQosOptions::default())).await?;
         Consumer::start(connection, channel, queue, false).await
     }
 
     pub(super) async fn subscribe(&self, bindings: &[(&str, &str)]) -> Result<(String, Consumer), Lost> {
-        let connection = self.connect("client").await?;
+        let connection = self.connect("client", None).await?;
         let channel = self.channel(&connection).await?;
         let options = QueueDeclareOptions { exclusive: true, auto_delete: true, ..QueueDeclareOptions::default() };
-        let queue = channel.queue_declare(short(""), options, FieldTable::default()).await.map_err(lost)?;
+        let queue = answered(channel.queue_declare(short(""), options, FieldTable::default())).await?;
         let name = queue.name().as_str().to_owned();
         for (exchange, key) in bindings {
             let bound = channel.queue_bind(
@@ -121,45 +118,47 @@ impl Address {
                 QueueBindOptions::default(),
                 FieldTable::default(),
             );
-            bound.await.map_err(lost)?;
+            answered(bound).await?;
         }
         let consumer = Consumer::start(connection, channel, &name, true).await?;
         Ok((name, consumer))
     }
 
     pub(super) async fn publisher(&self) -> Result<Publisher, Lost> {
-        let connection = self.connect("publisher").await?;
+        let connection = self.connect("publisher", Some(SENT_FRAME_BYTES_MAX)).await?;
         let channel = self.channel(&connection).await?;
-        channel.confirm_select(ConfirmSelectOptions::default()).await.map_err(lost)?;
+        answered(channel.confirm_select(ConfirmSelectOptions::default())).await?;
         Ok(Publisher { connection: Arc::new(connection), channel, returned: Arc::default() })
     }
 
     pub(super) async fn depth(&self, queue: &str) -> Result<u32, Lost> {
-        let connection = self.connect("depth").await?;
+        let connection = self.connect("depth", Some(SENT_FRAME_BYTES_MAX)).await?;
         let channel = self.channel(&connection).await?;
         let options = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
-        let queue = channel.queue_declare(short(queue), options, FieldTable::default()).await.map_err(lost)?;
+        let queue = answered(channel.queue_declare(short(queue), options, FieldTable::default())).await?;
         let depth = queue.message_count();
         goodbye(&connection).await;
         Ok(depth)
     }
 
-    async fn connect(&self, purpose: &str) -> Result<Connection, TransportError> {
+    async fn connect(&self, purpose: &str, frame_bytes_max: Option<u32>) -> Result<Connection, TransportError> {
         let mut uri: AMQPUri = self.url.expose_secret().parse().map_err(TransportError::Url)?;
         uri.query.heartbeat.get_or_insert(HEARTBEAT_S);
-        uri.query.frame_max.get_or_insert(FRAME_BYTES_MAX);
+        if let Some(bytes) = frame_bytes_max {
+            uri.query.frame_max.get_or_insert(bytes);
+        }
         let properties = ConnectionProperties::default().with_connection_name(format!("licet {purpose}").into());
         match timeout(CONNECT_TIMEOUT, Connection::connect_uri(uri, properties)).await {
             Ok(Ok(connection)) => Ok(connection),
             Ok(Err(error)) => Err(self.unreachable(&error)),
-            Err(_) => Err(TransportError::Unreachable { address: self.shown(), cause: "it does not answer".into() }),
+            Err(_) => Err(self.silent()),
         }
     }
 
     async fn channel(&self, connection: &Connection) -> Result<Channel, TransportError> {
         match timeout(CALL_TIMEOUT, connection.create_channel()).await {
             Ok(channel) => channel.map_err(|error| self.unreachable(&error)),
-            Err(_) => Err(TransportError::Unreachable { address: self.shown(), cause: "it does not answer".into() }),
+            Err(_) => Err(self.silent()),
         }
     }
 
@@ -181,6 +180,10 @@ impl Address {
 
     fn unreachable(&self, error: &lapin::Error) -> TransportError {
         TransportError::Unreachable { address: self.shown(), cause: error.to_string() }
+    }
+
+    fn silent(&self) -> TransportError {
+        TransportError::Unreachable { address: self.shown(), cause: "it does not answer".into() }
     }
 
     /// The address without user and password.
@@ -234,7 +237,7 @@ impl Consumer {
     async fn start(connection: Connection, channel: Channel, queue: &str, no_ack: bool) -> Result<Self, Lost> {
         let options = BasicConsumeOptions { no_ack, ..BasicConsumeOptions::default() };
         let consume = channel.basic_consume(short(queue), short(CONSUMER_TAG), options, FieldTable::default());
-        let deliveries = timeout(CALL_TIMEOUT, consume).await.map_err(silent)?.map_err(lost)?;
+        let deliveries = answered(consume).await?;
         Ok(Self { connection, channel, deliveries, stopped: false })
     }
 
@@ -265,11 +268,11 @@ impl Consumer {
     pub(super) async fn stop(&mut self) -> Result<(), Lost> {
         self.stopped = true;
         let cancel = self.channel.basic_cancel(short(CONSUMER_TAG), BasicCancelOptions::default());
-        timeout(CALL_TIMEOUT, cancel).await.map_err(silent)?.map_err(lost)
+        answered(cancel).await
     }
 
     pub(super) async fn ack_through(&self, tag: u64) -> Result<(), Lost> {
-        self.channel.basic_ack(tag, BasicAckOptions { multiple: true }).await.map_err(lost)
+        answered(self.channel.basic_ack(tag, BasicAckOptions { multiple: true })).await
     }
 
     pub(super) async fn close(self) {
@@ -283,9 +286,28 @@ impl Consumer {
 pub(super) struct Publisher {
     connection: Arc<Connection>,
     channel: Channel,
-    /// Ids of returned messages. lapin hands a return out with whichever confirmation comes next,
-    /// so that only its message_id says whose it is.
-    returned: Arc<Mutex<BTreeSet<String>>>,
+    /// lapin hands a return out with whichever confirmation comes next, so that only what the
+    /// message says of itself tells whose it is.
+    returned: Arc<Mutex<BTreeSet<Returned>>>,
+}
+
+/// A returned message. Two that are alike in this were for the same place, so that either both
+/// arrived or neither.
+#[derive(PartialEq, Eq, PartialOrd, Ord)]
+struct Returned {
+    exchange: String,
+    routing_key: String,
+    message_id: Option<String>,
+}
+
+impl Returned {
+    fn of(message: &Outgoing) -> Self {
+        Self {
+            exchange: message.exchange.clone(),
+            routing_key: message.routing_key.clone(),
+            message_id: message.properties.message_id.clone(),
+        }
+    }
 }
 
 impl std::fmt::Debug for Publisher {
@@ -306,30 +328,38 @@ impl Publisher {
                 &message.body,
                 written(&message.properties),
             );
-            confirms.push(sent.await.map_err(lost)?);
+            // A broker that is short of memory takes nothing more from this connection.
+            let sent = timeout_at(deadline, sent).await.map_err(|_| Lost("it takes no messages".into()))?;
+            confirms.push(sent.map_err(lost)?);
         }
         let mut outcomes = Vec::with_capacity(messages.len());
         for confirm in confirms {
-            outcomes.push(match tokio::time::timeout_at(deadline, confirm).await {
+            outcomes.push(match timeout_at(deadline, confirm).await {
                 Err(_) => Outcome::Unconfirmed,
                 Ok(confirmation) => self.outcome(confirmation.map_err(lost)?),
             });
         }
         let mut returned = self.returned.lock().unwrap_or_else(PoisonError::into_inner);
         for (outcome, message) in outcomes.iter_mut().zip(messages).filter(|(_, message)| message.mandatory) {
-            if message.properties.message_id.as_ref().is_some_and(|id| returned.remove(id)) {
+            if returned.contains(&Returned::of(message)) {
                 *outcome = Outcome::Returned;
             }
         }
+        messages.iter().for_each(|message| {
+            returned.remove(&Returned::of(message));
+        });
         Ok(outcomes)
     }
 
     fn outcome(&self, confirmation: Confirmation) -> Outcome {
         let outcome = if confirmation.is_ack() { Outcome::Confirmed } else { Outcome::Refused };
-        if let Some(message) = confirmation.take_message()
-            && let Some(id) = message.delivery.properties.message_id()
-        {
-            self.returned.lock().unwrap_or_else(PoisonError::into_inner).insert(id.as_str().to_owned());
+        if let Some(message) = confirmation.take_message() {
+            let delivery = &message.delivery;
+            self.returned.lock().unwrap_or_else(PoisonError::into_inner).insert(Returned {
+                exchange: delivery.exchange.as_str().to_owned(),
+                routing_key: delivery.routing_key.as_str().to_owned(),
+                message_id: delivery.properties.message_id().as_ref().map(|id| id.as_str().to_owned()),
+            });
         }
         outcome
     }
@@ -437,8 +467,12 @@ fn lost(error: lapin::Error) -> Lost {
     Lost(error.to_string())
 }
 
-fn silent(_: tokio::time::error::Elapsed) -> Lost {
-    Lost("it does not answer".into())
+/// What the broker answers, if it does.
+async fn answered<T>(call: impl Future<Output = lapin::Result<T>>) -> Result<T, Lost> {
+    match timeout(CALL_TIMEOUT, call).await {
+        Ok(answer) => answer.map_err(lost),
+        Err(_) => Err(Lost("it does not answer".into())),
+    }
 }
 
 async fn goodbye(connection: &Connection) {

@@ -38,7 +38,7 @@ impl Worker for Catalog {
 
     fn read(&self, _: &Keyring, request: Request) -> Result<ContentPut, Refusal> {
         match request {
-            Request::ContentPut(put) => rules::check(put),
+            Request::ContentPut(put) => Ok(put),
             other => Err(crate::program::not_handled(self.name(), &other)),
         }
     }

@@ -1,30 +1,11 @@
-//! What may be put, and what putting it changes.
+//! What putting a content changes.
 
 use licet_common::decision::{Context, Decision, Tables};
 use licet_schema::{
-    Code, Output, Refusal,
+    Output, Refusal,
     entity::content,
     message::{ContentPut, ContentRegistered},
 };
-
-/// Refuses terms that could never be kept.
-pub(super) fn check(put: ContentPut) -> Result<ContentPut, Refusal> {
-    let malformed = |detail: &str| Err(Refusal::new(Code::Malformed, detail));
-    let upgrades = put.return_policy.upgrade == Some(true);
-    if upgrades && put.successor.is_none() {
-        return malformed("return_policy.upgrade needs a successor: name the content that an upgrade gives");
-    }
-    if put.successor.as_ref().is_some_and(|next| (&next.content, next.version) == (&put.content, put.version)) {
-        return malformed("a content is not its own successor");
-    }
-    if let Some(media) = &put.media {
-        let digest = media.sha256.as_str();
-        if digest.len() != 64 || !digest.bytes().all(|byte| byte.is_ascii_hexdigit()) {
-            return malformed("media.sha256 has 64 hexadecimal digits");
-        }
-    }
-    Ok(put)
-}
 
 /// Makes the terms what is sold from now on.
 pub(super) fn put(context: &Context<'_>, tables: &mut Tables, put: &ContentPut) -> Result<Decision, Refusal> {

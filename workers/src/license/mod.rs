@@ -21,6 +21,7 @@ use licet_common::{
     },
 };
 use licet_schema::{Name, Refusal, Request, entity::license};
+use uuid::Uuid;
 
 /// The license worker.
 #[derive(Debug)]
@@ -49,6 +50,11 @@ impl Worker for License {
             }
             other => Err(crate::program::not_handled(self.name(), &other)),
         }
+    }
+
+    fn subject(&self, input: &Input) -> Option<Uuid> {
+        let claims = input.certificate.unverified();
+        Some(claims.container.unwrap_or(claims.jti))
     }
 
     async fn load(&self, connection: &Transaction, inputs: &[&Input]) -> Result<Tables, StoreError> {

@@ -7,7 +7,7 @@ use licet_common::{
 use licet_schema::{
     Code, Name, Output, Refusal, Timestamp, Version,
     entity::{certificate, content, pending_reception, purchase},
-    message::{CertificateChecked, CertificateIssued, ITEMS_MAX, IssuedCertificate, Item, PurchaseRequest},
+    message::{CertificateChecked, CertificateIssued, IssuedCertificate, Item, PurchaseRequest},
     vocabulary::INTEGER_MAX,
 };
 use uuid::Uuid;
@@ -17,23 +17,13 @@ use crate::{
     presented::PresentedCertificate,
 };
 
-/// Refuses what no content could answer.
-pub(super) fn check(purchase: PurchaseRequest) -> Result<PurchaseRequest, Refusal> {
-    match purchase.items.len() {
-        1..=ITEMS_MAX => Ok(purchase),
-        count => {
-            Err(Refusal::new(Code::Malformed, format!("a purchase has 1 to {ITEMS_MAX} items, this one has {count}")))
-        }
-    }
-}
-
 /// Whether a certificate or container is what was signed.
 pub(super) fn inspect(context: &Context<'_>, presented: Option<&PresentedCertificate>) -> Decision {
     let altered = presented.is_none_or(|presented| presented.verify(context.keyring, None).is_err());
     let (certificates, container) = presented.map(PresentedCertificate::unverified_certificates).unwrap_or_default();
     let decision = Decision::new(Output::CertificateChecked(CertificateChecked { altered, certificates, container }));
     match presented {
-        Some(presented) if !altered => decision.about(presented.unverified_subject()),
+        Some(presented) if !altered => decision.about(presented.unverified_subject().id()),
         _ => decision,
     }
 }

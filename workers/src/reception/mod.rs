@@ -30,7 +30,7 @@ use licet_schema::{
 };
 use uuid::Uuid;
 
-use crate::presented::PresentedCertificate;
+use crate::{held::Subject, presented::PresentedCertificate};
 
 /// The reception worker.
 #[derive(Debug)]
@@ -60,6 +60,13 @@ impl Worker for Reception {
         }
     }
 
+    fn subject(&self, input: &Input) -> Option<Uuid> {
+        Some(match input {
+            Input::Certificate(presented) => presented.unverified_subject().id(),
+            Input::License(presented) => presented.unverified().certificate,
+        })
+    }
+
     async fn load(&self, connection: &Transaction, inputs: &[&Input]) -> Result<Tables, StoreError> {
         let mut tables = Tables::default();
         let mut wanted = locks::Wanted::default();
@@ -69,11 +76,11 @@ impl Worker for Reception {
             match input {
                 Input::Certificate(presented) => {
                     let subject = presented.unverified_subject();
-                    match presented.unverified_certificates().1 {
-                        Some(container) => wanted.containers.insert(container),
-                        None => wanted.certificates.insert(subject),
+                    match subject {
+                        Subject::Certificate(id) => wanted.certificates.insert(id),
+                        Subject::Container(id) => wanted.containers.insert(id),
                     };
-                    pending.push(subject);
+                    pending.push(subject.id());
                 }
                 Input::License(presented) => {
                     wanted.certificates.insert(presented.unverified().certificate);

@@ -15,8 +15,8 @@ use uuid::Uuid;
 
 use crate::{
     held::{
-        OWN_PROVIDER, count, due, ended_members, external, members, money, name, overdue, refusal_of, remaining,
-        retire, settle, subject_of,
+        OWN_PROVIDER, count, due, ended_members, external, members, money, name, over, refusal_of, remaining, retire,
+        settle, subject_of,
     },
     presented::PresentedCertificate,
 };
@@ -36,12 +36,12 @@ pub(super) fn certificate(
     }
     still_the_one(presented, &live, &ended)?;
     if live.iter().any(|row| row.received_at.is_some()) || ended.iter().any(|row| row.received_at.is_some()) {
-        return Ok(repeated(subject, &live, &ended));
+        return Ok(repeated(subject.id(), &live, &ended));
     }
-    if let Some(ending) = ended.first().and_then(|row| row.ended).or_else(|| overdue(&live, context.now)) {
+    if let Some(ending) = over(&live, &ended, context.now) {
         return Err(refusal_of(ending));
     }
-    Ok(accept(context, tables, subject, &live))
+    Ok(accept(context, tables, subject.id(), &live))
 }
 
 /// The digest of the token that was sent: what is presented is nearly always that.

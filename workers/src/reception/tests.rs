@@ -97,6 +97,31 @@ fn verdicts_on_certificate_receipt() {
 }
 
 #[test]
+fn a_paid_container_is_received_even_if_one_of_its_members_has_expired() {
+    let mut stage = Stage::with_song();
+    let bought = stage.buy(2);
+    stage.settle(&bought, "pay-1");
+    let (short, long) = (bought.certificates[0], bought.certificates[1]);
+    stage.tables.certificates.change(&short).expect("it is live").expires_at = stage.now_ms + 1;
+    stage.later(2);
+    assert_eq!(verdict(&stage.receive(&bought)), "certificate.accepted");
+    let token = |id| bought.tokens[bought.certificates.iter().position(|one| *one == id).expect("a member")].clone();
+    assert_eq!(verdict(&stage.ask(license_request(&token(short), "player"))), "expired");
+    assert_eq!(verdict(&stage.ask(license_request(&token(long), "player"))), "license.issued");
+}
+
+#[test]
+fn an_unpaid_container_ends_whole_at_its_earliest_deadline() {
+    for (change, expected) in [(-1, "expired"), (1, "lapsed")] {
+        let mut stage = Stage::with_song();
+        let bought = stage.buy(2);
+        let row = stage.tables.certificates.change(&bought.certificates[0]).expect("it is live");
+        row.expires_at = row.receipt_due_at + change;
+        assert_eq!(verdict(&stage.later(48 * HOUR_MS).receive(&bought)), expected);
+    }
+}
+
+#[test]
 fn a_receipt_instructs_the_settlement_once_and_deletes_the_pending_reception() {
     let mut stage = Stage::with_song();
     let bought = stage.buy(1);

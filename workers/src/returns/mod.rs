@@ -77,6 +77,13 @@ impl Worker for Returns {
         }
     }
 
+    fn subject(&self, input: &Input) -> Option<Uuid> {
+        match input {
+            Input::Return { license, .. } => Some(license.unverified().certificate),
+            Input::Deletion { .. } => None,
+        }
+    }
+
     async fn load(&self, connection: &Transaction, inputs: &[&Input]) -> Result<Tables, StoreError> {
         let mut tables = Tables::default();
         let (mut wanted, mut users, mut licenses, mut returns) =

@@ -12,10 +12,11 @@ use licet_schema::{
     message::{
         ContentDeleted, ContentStatus, LicenseAttributes, LicenseReturned, Privilege, PrivilegeGranted, ReturnOpened,
     },
+    vocabulary::INTEGER_MAX,
 };
 use uuid::Uuid;
 
-use crate::held::{accounts, count, money, name, points_changed, subject_of, text, transfer, version};
+use crate::held::{accounts, balance, count, money, name, points_changed, subject_of, text, transfer, version};
 
 /// A user gives a license back.
 pub(super) fn give_back(
@@ -50,6 +51,7 @@ pub(super) fn give_back(
     }
     let case = Case::of(tables, license)?;
     case.offered(wish)?;
+    case.creditable(tables)?;
 
     let lapsed = open.map(|open| lapse(context, tables, &case, &open));
     let row = case.open(context, user, wish);
@@ -73,6 +75,7 @@ pub(super) fn deletion(context: &Context<'_>, tables: &mut Tables, id: Uuid) -> 
     }
     let license = tables.licenses.get(&row.license).cloned().ok_or_else(|| gone(tables, row.license))?;
     let case = Case::of(tables, license)?;
+    case.creditable(tables)?;
     let subject = case.subject();
     Ok(case.complete(context, tables, row).about(subject))
 }
@@ -125,6 +128,18 @@ impl Case {
                 not("licenses are taken back for points alone")
             }
         }
+    }
+
+    /// Whether the user's account can hold the points besides those that it has.
+    fn creditable(&self, tables: &Tables) -> Result<(), Refusal> {
+        let points = self.terms.return_points.unwrap_or_default();
+        if balance(tables, &self.license.user).saturating_add(points) > INTEGER_MAX {
+            return Err(Refusal::new(
+                Code::NotReturnable,
+                "the user has as many points as an account can hold: spend some first",
+            ));
+        }
+        Ok(())
     }
 
     fn open(&self, context: &Context<'_>, user: &Name, wish: Privilege) -> license_return::Model {

@@ -166,6 +166,17 @@ fn a_return_deletes_the_license_and_leaves_a_collection_a_privilege_and_points()
 }
 
 #[test]
+fn an_account_that_is_full_takes_no_more_points() {
+    let mut stage = Stage::with_song();
+    let balance = licet_schema::vocabulary::INTEGER_MAX - 39;
+    stage.tables.accounts.add(licet_schema::entity::account::Model { name: "points:alice".into(), balance });
+    let token = stage.granted("player");
+    assert_eq!(verdict(&stage.ask(license_return(&token, "alice", Privilege::Points, true))), "not_returnable");
+    stage.tables.accounts.change(&"points:alice".to_owned()).expect("the account").balance -= 1;
+    assert_eq!(verdict(&stage.ask(license_return(&token, "alice", Privilege::Points, true))), "license.returned");
+}
+
+#[test]
 fn a_return_that_is_met_after_its_deadline_lapses_and_says_so() {
     let mut stage = Stage::with_song();
     let token = stage.granted("player");

@@ -22,7 +22,12 @@ use licet_common::{
         rows::{Lock, select},
     },
 };
-use licet_schema::{Refusal, Request, entity::settlement, message::SettlementCompletion};
+use licet_schema::{
+    Refusal, Request,
+    entity::{settlement, unmatched_settlement},
+    message::SettlementCompletion,
+};
+use uuid::Uuid;
 
 /// The settlement worker.
 #[derive(Debug)]
@@ -42,16 +47,27 @@ impl Worker for Settlement {
         }
     }
 
+    fn subject(&self, input: &SettlementCompletion) -> Option<Uuid> {
+        input.container.or(input.certificate)
+    }
+
     async fn load(&self, connection: &Transaction, inputs: &[&SettlementCompletion]) -> Result<Tables, StoreError> {
         let mut tables = Tables::default();
         let mut wanted = locks::Wanted::default();
         wanted.certificates.extend(inputs.iter().filter_map(|input| input.certificate));
         wanted.containers.extend(inputs.iter().filter_map(|input| input.container));
         locks::certificates(connection, &wanted, &mut tables).await?;
-        let keys = inputs.iter().map(|input| vec![input.provider.as_str().into(), input.settlement.as_str().into()]);
+        let keys = || {
+            let key =
+                |input: &&SettlementCompletion| vec![input.provider.as_str().into(), input.settlement.as_str().into()];
+            inputs.iter().map(key).collect()
+        };
         let columns = [settlement::Column::Provider, settlement::Column::Settlement];
-        let known = select::<settlement::Entity>(connection, &columns, keys.collect(), Lock::None).await?;
+        let known = select::<settlement::Entity>(connection, &columns, keys(), Lock::None).await?;
         tables.settlements.load_all(known);
+        let columns = [unmatched_settlement::Column::Provider, unmatched_settlement::Column::Settlement];
+        let unmatched = select::<unmatched_settlement::Entity>(connection, &columns, keys(), Lock::None).await?;
+        tables.unmatched_settlements.load_all(unmatched);
         Ok(tables)
     }
 

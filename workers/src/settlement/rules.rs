@@ -7,15 +7,11 @@ use licet_schema::{
     message::{SettlementCompletion, SettlementOutcome, SettlementRegistered, SettlementUnmatched},
     vocabulary::Grants,
 };
-use uuid::Uuid;
 
-use crate::held::{OWN_PROVIDER, due, ended_members, external, members, overdue, refusal_of, settle, subject_of};
+use crate::held::{OWN_PROVIDER, Subject, due, ended_members, external, members, over, refusal_of, settle};
 
-/// Refuses what cannot name one purchase, or pretends to be Licet.
+/// Refuses whoever pretends to be Licet.
 pub(super) fn check(completion: SettlementCompletion) -> Result<SettlementCompletion, Refusal> {
-    if completion.certificate.is_some() == completion.container.is_some() {
-        return Err(Refusal::new(Code::Malformed, "name exactly one of certificate and container"));
-    }
     if completion.provider.as_str() == OWN_PROVIDER {
         return Err(Refusal::new(Code::Forbidden, format!("the provider name {OWN_PROVIDER:?} is reserved")));
     }
@@ -24,11 +20,10 @@ pub(super) fn check(completion: SettlementCompletion) -> Result<SettlementComple
 
 /// A provider was paid.
 pub(super) fn completion(context: &Context<'_>, tables: &mut Tables, told: &SettlementCompletion) -> Decision {
-    let subject = told.container.or(told.certificate).unwrap_or_default();
+    let subject = subject(told);
     if let Some(known) = tables.settlements.get(&(told.provider.to_string(), told.settlement.to_string())) {
         if same(known, told) {
-            let reference = members(tables, subject).first().and_then(|row| row.reference.clone());
-            return registered(told, known.grants, reference, true).about(subject);
+            return registered(told, known.grants, reference(tables, subject), true).about(subject.id());
         }
         let refusal =
             Refusal::new(Code::AlreadySettled, "this settlement was told before, for another purchase or amount");
@@ -38,6 +33,18 @@ pub(super) fn completion(context: &Context<'_>, tables: &mut Tables, told: &Sett
         Ok(certificates) => register(context, tables, told, subject, &certificates),
         Err(refusal) => unmatched(context, tables, told, &refusal),
     }
+}
+
+fn subject(told: &SettlementCompletion) -> Subject {
+    match (told.container, told.certificate) {
+        (Some(container), _) => Subject::Container(container),
+        (None, certificate) => Subject::Certificate(certificate.unwrap_or_default()),
+    }
+}
+
+fn reference(tables: &Tables, subject: Subject) -> Option<String> {
+    let live = members(tables, subject).first().map(|row| row.reference.clone());
+    live.unwrap_or_else(|| ended_members(tables, subject).first().and_then(|row| row.reference.clone()))
 }
 
 fn same(known: &settlement::Model, told: &SettlementCompletion) -> bool {
@@ -53,7 +60,7 @@ fn payable(
     context: &Context<'_>,
     tables: &Tables,
     told: &SettlementCompletion,
-    subject: Uuid,
+    subject: Subject,
 ) -> Result<Vec<certificate::Model>, Refusal> {
     let live = members(tables, subject);
     let ended = ended_members(tables, subject);
@@ -64,7 +71,7 @@ fn payable(
     if container.is_some() && told.container.is_none() {
         let detail = format!(
             "the certificate was bought in a container: settle the container {}",
-            subject_of(subject, container)
+            container.unwrap_or_default()
         );
         return Err(Refusal::new(Code::UnknownCertificate, detail));
     }
@@ -72,7 +79,7 @@ fn payable(
     if settled {
         return Err(Refusal::new(Code::AlreadySettled, "it is paid for already, by another settlement"));
     }
-    if let Some(ending) = ended.first().and_then(|row| row.ended).or_else(|| overdue(&live, context.now)) {
+    if let Some(ending) = over(&live, &ended, context.now) {
         return Err(match ending {
             Ending::Granted => Refusal::new(Code::AlreadySettled, "it is paid for already"),
             Ending::Lapsed | Ending::Expired | Ending::Declined | Ending::Reversed => refusal_of(ending),
@@ -90,7 +97,7 @@ fn register(
     context: &Context<'_>,
     tables: &mut Tables,
     told: &SettlementCompletion,
-    subject: Uuid,
+    subject: Subject,
     certificates: &[certificate::Model],
 ) -> Decision {
     let grants = told.grants.map(|grants| grants.get());
@@ -107,8 +114,13 @@ fn register(
         registered_at: context.now.as_millis(),
         cause: context.message_id,
     });
+    // It was unmatched before, and now has its match: it must not be refunded as well.
+    let matched: Vec<_> = unmatched_before(tables, told).map(|row| row.id).collect();
+    for id in matched {
+        tables.unmatched_settlements.remove(&id);
+    }
     let reference = certificates.first().and_then(|row| row.reference.clone());
-    registered(told, grants, reference, false).about(subject)
+    registered(told, grants, reference, false).about(subject.id())
 }
 
 fn registered(told: &SettlementCompletion, grants: Option<i64>, reference: Option<String>, repeated: bool) -> Decision {
@@ -123,8 +135,28 @@ fn registered(told: &SettlementCompletion, grants: Option<i64>, reference: Optio
     }))
 }
 
-/// Money without a match: refused to the provider, kept for the operator, announced to all.
+/// The same settlement, told before and kept without a match.
+fn unmatched_before<'a>(
+    tables: &'a Tables,
+    told: &'a SettlementCompletion,
+) -> impl Iterator<Item = &'a unmatched_settlement::Model> {
+    let same = |row: &&unmatched_settlement::Model| {
+        row.provider == told.provider.as_str() && row.settlement == told.settlement.as_str()
+    };
+    tables.unmatched_settlements.iter().filter(same)
+}
+
+/// Money without a match: refused to the provider, kept for the operator, announced to all; once,
+/// however often it is told.
 fn unmatched(context: &Context<'_>, tables: &mut Tables, told: &SettlementCompletion, refusal: &Refusal) -> Decision {
+    let known = unmatched_before(tables, told).any(|row| {
+        (row.certificate, row.container) == (told.certificate, told.container)
+            && row.amount_minor == told.amount.amount_minor.get()
+            && row.currency == told.amount.currency.as_str()
+    });
+    if known {
+        return Decision::refused(refusal, "settlement.completion");
+    }
     tables.unmatched_settlements.add(unmatched_settlement::Model {
         id: context.message_id,
         provider: told.provider.to_string(),

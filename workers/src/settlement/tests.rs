@@ -99,6 +99,17 @@ fn verdicts_on_settlement_completion() {
             "unknown_certificate",
         ),
         (
+            "a certificate's id for a container's, while the certificate is at hand",
+            |stage| {
+                let bought = stage.buy(1);
+                stage.ask(completion(&bought, "pay-1", usd(1)));
+                stage.ask(told(&bought, |body| {
+                    body.container = body.certificate.take();
+                }))
+            },
+            "unknown_certificate",
+        ),
+        (
             "for what was not acknowledged in time",
             |stage| {
                 let bought = stage.buy(1);
@@ -144,6 +155,18 @@ fn money_without_a_match_is_kept_and_announced() {
     assert_eq!(kept.len(), 1);
     assert_eq!((kept[0].amount_minor, kept[0].reason.as_str()), (1, "amount_mismatch"));
     assert_eq!(verdict(&stage.settle(&bought, "pay-1")), "settlement.registered", "the right amount may still come");
+}
+
+#[test]
+fn money_without_a_match_that_is_told_again_is_kept_once_and_goes_when_it_finds_its_match() {
+    let mut stage = Stage::with_song();
+    let bought = stage.buy(1);
+    stage.ask(completion(&bought, "pay-1", usd(1)));
+    assert_eq!(verdict(&stage.ask(completion(&bought, "pay-1", usd(1)))), "amount_mismatch");
+    assert!(stage.events().is_empty(), "it was announced before");
+    assert_eq!(stage.tables.unmatched_settlements.iter().count(), 1);
+    stage.settle(&bought, "pay-1");
+    assert_eq!(stage.tables.unmatched_settlements.iter().count(), 0);
 }
 
 #[test]
