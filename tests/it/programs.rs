@@ -153,16 +153,16 @@ async fn a_worker_starts_within_a_second_idles_small_logs_little_and_stops_clean
     }
     let elapsed = began.elapsed();
     assert!(elapsed.as_millis() < 1000, "it took {elapsed:?} to start");
+    for version in 1..=50i64 {
+        let version = licet_schema::Version::try_from(version).expect("a version");
+        world.ask(&Request::ContentPut(licet_schema::message::ContentPut { version, ..song(1) })).await;
+    }
     let status = std::fs::read_to_string(format!("/proc/{}/status", worker.id())).expect("it runs");
     let resident =
         status.lines().find(|line| line.starts_with("VmRSS")).and_then(|line| line.split_whitespace().nth(1));
     let resident_kib: u64 = resident.and_then(|kib| kib.parse().ok()).expect("a size");
     println!("started in {elapsed:?}, {resident_kib} KiB of its own");
     assert!(resident_kib < 20_000_000 / 1024, "{resident_kib} KiB of its own");
-    for version in 1..=50i64 {
-        let version = licet_schema::Version::try_from(version).expect("a version");
-        world.ask(&Request::ContentPut(licet_schema::message::ContentPut { version, ..song(1) })).await;
-    }
     assert_eq!(worker.terminate(), Some(0));
     let lines = std::fs::read_to_string(&log).expect("its log");
     assert_eq!(lines.lines().count(), 2, "one line when it consumes, one when it stops: {lines}");
