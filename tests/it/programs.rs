@@ -159,7 +159,7 @@ async fn a_worker_starts_within_a_second_idles_small_logs_little_and_stops_clean
     }
     let status = std::fs::read_to_string(format!("/proc/{}/status", worker.id())).expect("it runs");
     let resident =
-        status.lines().find(|line| line.starts_with("VmRSS")).and_then(|line| line.split_whitespace().nth(1));
+        status.lines().find(|line| line.starts_with("RssAnon")).and_then(|line| line.split_whitespace().nth(1));
     let resident_kib: u64 = resident.and_then(|kib| kib.parse().ok()).expect("a size");
     println!("started in {elapsed:?}, {resident_kib} KiB of its own");
     assert!(resident_kib < 20_000_000 / 1024, "{resident_kib} KiB of its own");
