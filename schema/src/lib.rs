@@ -1,6 +1,6 @@
 //! Licet's contracts: everything that two programs, or two releases, must agree on.
 //!
-//! What stands here: the message types and their two encodings ([`message`], [`format`]), the
+//! What stands here: the message types and their two encodings ([`message`], [`mod@format`]), the
 //! vocabulary they are made of ([`vocabulary`], [`money`], [`timestamp`]), the refusal codes
 //! ([`refusal`]), the names on the broker ([`topology`]) and, behind the feature `database`, the
 //! tables ([`entity`]) and how they come to be ([`migration`]).

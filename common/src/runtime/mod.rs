@@ -1,11 +1,11 @@
 //! The loop that every worker runs: acknowledge last.
 //!
 //! 1. **Receive** what is there ([`crate::transport`]); never wait for more while anything is in hand.
-//! 2. **Read** ([`intake`]): decode, and read tokens, off the async threads. What cannot be read
+//! 2. **Read** (`intake`): decode, and read tokens, off the async threads. What cannot be read
 //!    becomes a dead letter with its reason.
-//! 3. **Decide** ([`batch`]): one transaction; journal look-up, locks and reads, the worker's pure
+//! 3. **Decide** (`batch`): one transaction; journal look-up, locks and reads, the worker's pure
 //!    rules as a fold over the batch, journal and rows written, commit.
-//! 4. **Publish** ([`outbox`]) all outputs and wait until each is confirmed.
+//! 4. **Publish** (`outbox`) all outputs and wait until each is confirmed.
 //! 5. **Acknowledge** the batch.
 //!
 //! A crash before the commit changes nothing, and the broker delivers again. A crash after it finds
