@@ -1,0 +1,100 @@
+//! Between AMQP's properties, as lapin has them, and ours.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use lapin::{
+    BasicProperties,
+    types::{AMQPValue, FieldTable, ShortString},
+};
+
+use crate::transport::{Delivery, Properties};
+
+const PERSISTENT: u8 = 2;
+
+pub(super) fn read(delivery: lapin::message::Delivery) -> Delivery {
+    let text = |value: &Option<ShortString>| value.as_ref().map(|text| text.as_str().to_owned());
+    let properties = &delivery.properties;
+    let mut redeliveries = u32::from(delivery.redelivered);
+    let mut headers = BTreeMap::new();
+    for (name, value) in properties.headers().iter().flat_map(|table| table.inner()) {
+        if name.as_str() == "x-delivery-count" {
+            redeliveries = number(value).unwrap_or(redeliveries);
+        }
+        if let AMQPValue::LongString(value) = value
+            && let Ok(value) = std::str::from_utf8(value.as_bytes())
+        {
+            headers.insert(name.as_str().to_owned(), value.to_owned());
+        }
+    }
+    Delivery {
+        tag: delivery.delivery_tag,
+        exchange: delivery.exchange.as_str().to_owned(),
+        routing_key: delivery.routing_key.as_str().to_owned(),
+        redeliveries,
+        properties: Properties {
+            message_id: text(properties.message_id()),
+            kind: text(properties.kind()),
+            content_type: text(properties.content_type()),
+            reply_to: text(properties.reply_to()),
+            correlation_id: text(properties.correlation_id()),
+            user_id: text(properties.user_id()),
+            app_id: text(properties.app_id()),
+            timestamp: *properties.timestamp(),
+            headers,
+        },
+        body: Bytes::from(delivery.data),
+    }
+}
+
+pub(super) fn written(properties: &Properties) -> BasicProperties {
+    let mut written = BasicProperties::default().with_delivery_mode(PERSISTENT);
+    if let Some(id) = &properties.message_id {
+        written = written.with_message_id(short(id));
+    }
+    if let Some(kind) = &properties.kind {
+        written = written.with_type(short(kind));
+    }
+    if let Some(content_type) = &properties.content_type {
+        written = written.with_content_type(short(content_type));
+    }
+    if let Some(reply_to) = &properties.reply_to {
+        written = written.with_reply_to(short(reply_to));
+    }
+    if let Some(id) = &properties.correlation_id {
+        written = written.with_correlation_id(short(id));
+    }
+    if let Some(app) = &properties.app_id {
+        written = written.with_app_id(short(app));
+    }
+    if let Some(timestamp) = properties.timestamp {
+        written = written.with_timestamp(timestamp);
+    }
+    if !properties.headers.is_empty() {
+        let mut headers = FieldTable::default();
+        for (name, value) in &properties.headers {
+            headers.insert(short(name), AMQPValue::LongString(value.as_str().into()));
+        }
+        written = written.with_headers(headers);
+    }
+    written
+}
+
+fn number(value: &AMQPValue) -> Option<u32> {
+    match value {
+        AMQPValue::LongLongInt(number) => u32::try_from(*number).ok(),
+        AMQPValue::LongInt(number) => u32::try_from(*number).ok(),
+        AMQPValue::LongUInt(number) => Some(*number),
+        AMQPValue::ShortInt(number) => u32::try_from(*number).ok(),
+        AMQPValue::ShortShortInt(number) => u32::try_from(*number).ok(),
+        AMQPValue::ShortUInt(number) => Some(u32::from(*number)),
+        AMQPValue::ShortShortUInt(number) => Some(u32::from(*number)),
+        _ => None,
+    }
+}
+
+/// AMQP's short strings hold 255 bytes. What is longer can only be somebody's own correlation id
+/// or queue name that arrived as one, so that it never is.
+pub(super) fn short(text: &str) -> ShortString {
+    ShortString::try_new(text).unwrap_or_else(|_| ShortString::from(""))
+}
