@@ -21,7 +21,7 @@ use std::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use licet_schema::{Refusal, Request, topology};
@@ -110,6 +110,8 @@ const PAUSE: (Duration, Duration) = (Duration::from_millis(50), Duration::from_s
 const FRUITLESS_MAX: u32 = 3;
 /// The pause between two such sessions.
 const CAREFUL_PAUSE: Duration = Duration::from_millis(100);
+/// How long trouble that comes and goes is not told of again.
+const QUIET: Duration = Duration::from_secs(30);
 /// A transaction that takes longer than this has lost its database.
 const DATABASE_TIMEOUT: Duration = Duration::from_secs(90);
 
@@ -137,7 +139,7 @@ pub async fn run<W: Worker>(worker: W, machine: Machine, stop: CancellationToken
     let runner =
         Runner { worker: Arc::new(worker), machine, dropped_replies: AtomicU64::new(0), settled: AtomicU64::new(0) };
     let name = runner.worker.name();
-    let mut pause = Pause::new();
+    let (mut pause, mut voice) = (Pause::new(), Voice::new(name));
     let mut fruitless = 0;
     while !stop.is_cancelled() {
         let settled = runner.settled.load(Ordering::Relaxed);
@@ -145,8 +147,8 @@ pub async fn run<W: Worker>(worker: W, machine: Machine, stop: CancellationToken
         let ended = match runner.connect(careful).await {
             Ok(session) => {
                 if !careful {
-                    info!(worker = name, queue = topology::work_queue(name), "consuming");
-                    pause.next = PAUSE.0;
+                    voice.up();
+                    pause = Pause::new();
                 }
                 fruitless += 1;
                 runner.serve(session, &stop, careful).await
@@ -160,9 +162,9 @@ pub async fn run<W: Worker>(worker: W, machine: Machine, stop: CancellationToken
         match ended {
             Ended::Stopped => break,
             Ended::Recovered => continue,
-            Ended::Broker(lost) => pause.say(name, &lost.to_string()),
+            Ended::Broker(lost) => voice.down(&lost.to_string()),
             Ended::Database(cause) => {
-                pause.say(name, &cause);
+                voice.down(&cause);
                 runner.until_the_database_answers(&stop).await;
             }
         }
@@ -273,25 +275,46 @@ impl<W: Worker> Runner<W> {
     }
 }
 
-/// Growing pauses, and one log line for each change of state.
+/// Growing pauses.
 struct Pause {
     next: Duration,
-    said: bool,
 }
 
 impl Pause {
     fn new() -> Self {
-        Self { next: PAUSE.0, said: false }
-    }
-
-    fn say(&mut self, worker: &str, cause: &str) {
-        if !std::mem::replace(&mut self.said, true) {
-            warn!(worker, "{cause}; trying again until it is back");
-        }
+        Self { next: PAUSE.0 }
     }
 
     async fn wait(&mut self, stop: &CancellationToken) {
         let _ = tokio::time::timeout(self.next, stop.cancelled()).await;
         self.next = (self.next * 2).min(PAUSE.1);
+    }
+}
+
+/// One log line for each change of state; and where states change by the second, a pair of lines
+/// now and then.
+struct Voice {
+    worker: &'static str,
+    is_up: bool,
+    complained_at: Option<Instant>,
+}
+
+impl Voice {
+    fn new(worker: &'static str) -> Self {
+        Self { worker, is_up: false, complained_at: None }
+    }
+
+    fn up(&mut self) {
+        if !std::mem::replace(&mut self.is_up, true) {
+            info!(worker = self.worker, queue = topology::work_queue(self.worker), "consuming");
+        }
+    }
+
+    fn down(&mut self, cause: &str) {
+        if self.complained_at.is_none_or(|at| at.elapsed() > QUIET) {
+            self.is_up = false;
+            self.complained_at = Some(Instant::now());
+            warn!(worker = self.worker, "{cause}; trying again until it is back");
+        }
     }
 }
