@@ -181,10 +181,11 @@ async fn fold<W: Worker>(
     };
     match tokio::task::spawn_blocking(folding).await {
         Ok(folded) => folded.map_err(StoreError::Refused),
-        Err(error) => Err(StoreError::Refused(match error.try_into_panic() {
-            Ok(panic) => format!("a rule panicked: {}", panic_text(&*panic)),
-            Err(_) => "the rules were interrupted".into(),
-        })),
+        Err(error) => Err(match error.try_into_panic() {
+            Ok(panic) => StoreError::Refused(format!("a rule panicked: {}", panic_text(&*panic))),
+            // There are no threads any more: no message is to blame.
+            Err(_) => StoreError::Away("the program is ending".into()),
+        }),
     }
 }
 

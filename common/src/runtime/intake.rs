@@ -8,7 +8,10 @@ use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
 use super::{Worker, batch::panic_text};
-use crate::{signing::Keyring, transport::Delivery};
+use crate::{
+    signing::Keyring,
+    transport::{Delivery, Lost},
+};
 
 /// A message that can be decided.
 pub(super) struct Work<I> {
@@ -54,15 +57,17 @@ pub(super) enum Reading<I> {
 }
 
 /// Reads deliveries off the async threads.
+///
+/// # Errors
+/// The program is ending, and there are no threads any more: nothing of this may be acknowledged.
 pub(super) async fn read_all<W: Worker>(
     worker: &Arc<W>,
     keyring: &Arc<Keyring>,
     deliveries: Vec<Delivery>,
-) -> Vec<Reading<W::Input>> {
+) -> Result<Vec<Reading<W::Input>>, Lost> {
     let (worker, keyring) = (worker.clone(), keyring.clone());
     let reading = move || deliveries.into_iter().map(|delivery| read_safely(&*worker, &keyring, delivery)).collect();
-    // Panics are caught one by one, so that only a runtime that is shutting down has no answer.
-    tokio::task::spawn_blocking(reading).await.unwrap_or_default()
+    tokio::task::spawn_blocking(reading).await.map_err(|_| Lost("the program is ending".into()))
 }
 
 /// A message that brings its decoder down is unreadable, and nothing more.

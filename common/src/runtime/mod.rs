@@ -254,7 +254,7 @@ impl<W: Worker> Runner<W> {
         let suspect = |delivery: &Delivery| delivery.redeliveries >= topology::SUSPECT_DELIVERIES;
         for portion in deliveries.chunk_by(|one, next| !suspect(one) && !suspect(next)) {
             let Some(last) = portion.last().map(|delivery| delivery.tag) else { continue };
-            let readings = intake::read_all(&self.worker, &self.machine.keyring, portion.to_vec()).await;
+            let readings = intake::read_all(&self.worker, &self.machine.keyring, portion.to_vec()).await?;
             let (work, mut outgoing) = outbox::separate(self.worker.name(), readings);
             let settled = batch::settle(&self.worker, &self.machine, work).await.map_err(Ended::Database)?;
             outbox::extend(self.worker.name(), settled, &mut outgoing);
