@@ -23,6 +23,7 @@ use crate::world::{PATIENCE, World, message, on_both, song};
 
 on_both!(
     one_bad_message_takes_only_itself_down,
+    a_message_that_brings_its_decoder_down_is_a_dead_letter_and_nothing_more,
     a_failing_message_is_tried_again_later_and_then_succeeds,
     a_batch_that_others_are_in_the_way_of_begins_again,
     a_worker_that_is_told_to_stop_finishes_what_it_has,
@@ -52,6 +53,7 @@ impl Worker for Contrary {
 
     fn read(&self, _: &Keyring, request: Request) -> Result<ContentPut, Refusal> {
         let Request::ContentPut(put) = request else { panic!("only contents come here") };
+        assert_ne!(put.content.as_str(), "unreadable", "this content cannot be read");
         Ok(put)
     }
 
@@ -102,6 +104,25 @@ async fn one_bad_message_takes_only_itself_down(world: World) {
     running.await.expect("the worker outlives the panic of a rule");
     let depth = world.machine.transport.depth(&topology::WAITS[0].queue()).await.expect("the wait queue");
     assert_eq!(depth, 1, "the bad one waits for another attempt");
+}
+
+async fn a_message_that_brings_its_decoder_down_is_a_dead_letter_and_nothing_more(world: World) {
+    let (queue, mut replies) = world.listen(&[]).await;
+    let mut dead = world.dead_letters("catalog").await;
+    let batch: Vec<_> = ["before", "unreadable", "after"]
+        .iter()
+        .map(|name| message(Uuid::new_v4(), &put(name), Some(&queue)))
+        .collect();
+    world.publish_all(&batch).await;
+    let (_, stop, running) = start(&world);
+    for _ in 0..2 {
+        assert_eq!(replies.next().await.properties.kind.as_deref(), Some("content.registered"));
+    }
+    let letter = dead.next().await;
+    assert_eq!(letter.properties.message_id, batch[1].properties.message_id);
+    assert!(letter.properties.headers[topology::HEADER_REASON].contains("its decoder panicked"));
+    stop.cancel();
+    running.await.expect("the worker outlives it");
 }
 
 async fn a_failing_message_is_tried_again_later_and_then_succeeds(world: World) {

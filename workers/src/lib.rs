@@ -19,6 +19,7 @@ pub mod returns;
 pub mod settlement;
 
 mod held;
+mod load;
 mod presented;
 
 #[cfg(test)]

@@ -60,18 +60,7 @@ macro_rules! failed_work {
         }
     )*};
 }
-failed_work!(StoreError, TransportError, Lost, std::io::Error);
-
-impl From<OpenError> for Failure {
-    fn from(error: OpenError) -> Self {
-        match error {
-            OpenError::Url(_) => Self::Usage(error.to_string()),
-            OpenError::Unreachable { .. } | OpenError::InUse { .. } | OpenError::NotMigrated => {
-                Self::Work(error.to_string())
-            }
-        }
-    }
-}
+failed_work!(OpenError, StoreError, TransportError, Lost, std::io::Error);
 
 /// Reads the configuration's layers and starts the logs, under `log` if nobody says otherwise.
 ///

@@ -31,7 +31,7 @@ pub(super) struct Work<I> {
     /// What the rules are given, or the refusal that its reading earned.
     pub(super) input: Result<I, Refusal>,
     /// The delivery, for its reply and for a copy of it.
-    pub(super) delivery: Delivery,
+    pub(super) delivery: Arc<Delivery>,
 }
 
 /// A message that cannot be decided.
@@ -45,7 +45,7 @@ pub(super) struct Unreadable {
     /// Whether its sender may be answered.
     pub(super) answerable: bool,
     /// The delivery.
-    pub(super) delivery: Delivery,
+    pub(super) delivery: Arc<Delivery>,
 }
 
 /// What reading a delivery gave.
@@ -72,6 +72,7 @@ pub(super) async fn read_all<W: Worker>(
 
 /// A message that brings its decoder down is unreadable, and nothing more.
 fn read_safely<W: Worker>(worker: &W, keyring: &Keyring, delivery: Delivery) -> Reading<W::Input> {
+    let delivery = Arc::new(delivery);
     let kept = delivery.clone();
     std::panic::catch_unwind(AssertUnwindSafe(|| read(worker, keyring, delivery))).unwrap_or_else(|panic| {
         let detail = format!("its decoder panicked: {}", panic_text(&*panic));
@@ -86,7 +87,7 @@ fn read_safely<W: Worker>(worker: &W, keyring: &Keyring, delivery: Delivery) -> 
     })
 }
 
-fn read<W: Worker>(worker: &W, keyring: &Keyring, delivery: Delivery) -> Reading<W::Input> {
+fn read<W: Worker>(worker: &W, keyring: &Keyring, delivery: Arc<Delivery>) -> Reading<W::Input> {
     let properties = &delivery.properties;
     // What comes back from a wait queue has our own headers, and the queue for a routing key.
     let retried = delivery.exchange == topology::RETRY;

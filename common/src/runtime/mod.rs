@@ -251,10 +251,9 @@ impl<W: Worker> Runner<W> {
     /// Handles deliveries in their order; one that came back often is handled alone, because it
     /// may be what brings workers down.
     async fn handle(&self, session: &mut Session, deliveries: Vec<Delivery>) -> Result<(), Ended> {
-        let suspect = |delivery: &Delivery| delivery.redeliveries >= topology::SUSPECT_DELIVERIES;
-        for portion in deliveries.chunk_by(|one, next| !suspect(one) && !suspect(next)) {
+        for portion in portions(deliveries) {
             let Some(last) = portion.last().map(|delivery| delivery.tag) else { continue };
-            let readings = intake::read_all(&self.worker, &self.machine.keyring, portion.to_vec()).await?;
+            let readings = intake::read_all(&self.worker, &self.machine.keyring, portion).await?;
             let (work, mut outgoing) = outbox::separate(self.worker.name(), readings);
             let settled = batch::settle(&self.worker, &self.machine, work).await.map_err(Ended::Database)?;
             outbox::extend(self.worker.name(), settled, &mut outgoing);
@@ -273,6 +272,19 @@ impl<W: Worker> Runner<W> {
             pause.wait(stop).await;
         }
     }
+}
+
+/// Deliveries in their order, with each suspect in a portion of its own.
+fn portions(deliveries: Vec<Delivery>) -> Vec<Vec<Delivery>> {
+    let suspect = |delivery: &Delivery| delivery.redeliveries >= topology::SUSPECT_DELIVERIES;
+    let mut portions: Vec<Vec<Delivery>> = Vec::new();
+    for delivery in deliveries {
+        match portions.last_mut() {
+            Some(portion) if !suspect(&delivery) && !portion.last().is_some_and(suspect) => portion.push(delivery),
+            _ => portions.push(vec![delivery]),
+        }
+    }
+    portions
 }
 
 /// Growing pauses.
@@ -316,5 +328,27 @@ impl Voice {
             self.complained_at = Some(Instant::now());
             warn!(worker = self.worker, "{cause}; trying again until it is back");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_suspect_is_alone_and_the_order_stays() {
+        let delivery = |(tag, redeliveries): (u64, u32)| Delivery {
+            tag,
+            redeliveries,
+            exchange: String::new(),
+            routing_key: String::new(),
+            properties: crate::transport::Properties::default(),
+            body: bytes::Bytes::new(),
+        };
+        let redeliveries = [0, 2, 3, 3, 0, 1, 9];
+        let portions = portions((1..).zip(redeliveries).map(delivery).collect());
+        let tags: Vec<Vec<u64>> =
+            portions.iter().map(|one| one.iter().map(|delivery| delivery.tag).collect()).collect();
+        assert_eq!(tags, [vec![1, 2], vec![3], vec![4], vec![5, 6], vec![7]]);
     }
 }

@@ -1,6 +1,6 @@
 //! From what was decided to what is on the broker: replies, events, dead letters, delayed copies.
 
-use std::time::Duration;
+use std::{borrow::Borrow, time::Duration};
 
 use bytes::Bytes;
 use licet_schema::{Format, Output, message::RequestRefused, refusal::shortened, topology};
@@ -31,8 +31,8 @@ pub(super) enum Duty {
     Must(Outgoing),
 }
 
-impl Duty {
-    fn message(&self) -> &Outgoing {
+impl Borrow<Outgoing> for Duty {
+    fn borrow(&self) -> &Outgoing {
         match self {
             Self::Reply(message) | Self::Must(message) => message,
         }
@@ -190,8 +190,7 @@ impl Outbox {
         if duties.is_empty() {
             return 0;
         }
-        let messages: Vec<_> = duties.iter().map(|duty| duty.message().clone()).collect();
-        match self.publisher.publish(&messages, self.patience).await {
+        match self.publisher.publish(&duties, self.patience).await {
             Ok(outcomes) => {
                 let (musts, dropped) = left(duties, &outcomes);
                 self.insist(musts, true).await;
@@ -216,14 +215,13 @@ impl Outbox {
             if refused {
                 warn!(
                     worker = self.worker,
-                    to = first.message().routing_key,
+                    to = Borrow::<Outgoing>::borrow(first).routing_key,
                     "the broker does not take a message: trying again"
                 );
                 tokio::time::sleep(pause).await;
                 pause = (pause * 2).min(PAUSE_MAX);
             }
-            let messages: Vec<_> = musts.iter().map(|duty| duty.message().clone()).collect();
-            match self.publisher.publish(&messages, self.patience).await {
+            match self.publisher.publish(&musts, self.patience).await {
                 Ok(outcomes) => musts = left(musts, &outcomes).0,
                 Err(_) => self.reopen().await,
             }
@@ -237,7 +235,7 @@ impl Outbox {
         let mut dropped = 0;
         for reply in replies {
             let patience = deadline.saturating_duration_since(tokio::time::Instant::now());
-            let outcome = self.publisher.publish(std::slice::from_ref(reply.message()), patience).await;
+            let outcome = self.publisher.publish(&[reply], patience).await;
             if outcome.is_err() {
                 self.reopen().await;
             }

@@ -125,9 +125,6 @@ pub enum OpenError {
     /// The tables are missing or of another release.
     #[error("the database is not prepared for this release: run `licet migrate`")]
     NotMigrated,
-    /// The URL cannot be read.
-    #[error("LICET_DATABASE_URL is not a database URL: {0}")]
-    Url(String),
 }
 
 impl Store {

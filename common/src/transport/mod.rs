@@ -8,7 +8,7 @@
 //!
 //! Architecture invariant: nothing here knows a message type or a worker.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{borrow::Borrow, collections::BTreeMap, time::Duration};
 
 use bytes::Bytes;
 use licet_schema::topology::Topology;
@@ -308,9 +308,15 @@ impl Publisher {
     ///
     /// # Errors
     /// The connection is gone; any of them may have arrived.
-    pub async fn publish(&self, messages: &[Outgoing], patience: Duration) -> Result<Vec<Outcome>, Lost> {
+    pub async fn publish<M: Borrow<Outgoing> + Sync>(
+        &self,
+        messages: &[M],
+        patience: Duration,
+    ) -> Result<Vec<Outcome>, Lost> {
         match &self.0 {
-            PublisherBackend::Memory(broker) => Ok(messages.iter().map(|message| broker.publish(message)).collect()),
+            PublisherBackend::Memory(broker) => {
+                Ok(messages.iter().map(|message| broker.publish(message.borrow())).collect())
+            }
             PublisherBackend::Rabbit(publisher) => publisher.publish(messages, patience).await,
         }
     }

@@ -11,19 +11,15 @@ mod rules;
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeSet;
-
 use licet_common::{
     decision::{Context, Decision, Tables},
     runtime::Worker,
     signing::Keyring,
-    store::{
-        StoreError, Transaction,
-        rows::{Lock, select},
-    },
+    store::{StoreError, Transaction},
 };
-use licet_schema::{Refusal, Request, entity::content, message::ContentPut};
-use sea_orm::ConnectionTrait;
+use licet_schema::{Refusal, Request, message::ContentPut};
+
+use crate::load;
 
 /// The catalog worker.
 #[derive(Debug)]
@@ -45,23 +41,11 @@ impl Worker for Catalog {
 
     async fn load(&self, connection: &Transaction, inputs: &[&ContentPut]) -> Result<Tables, StoreError> {
         let mut tables = Tables::default();
-        load_current(connection, inputs.iter().map(|put| put.content.as_str()).collect(), &mut tables).await?;
+        load::contents_sold(connection, inputs.iter().map(|put| put.content.as_str()).collect(), &mut tables).await?;
         Ok(tables)
     }
 
     fn decide(&self, context: &Context<'_>, tables: &mut Tables, input: &ContentPut) -> Result<Decision, Refusal> {
         rules::put(context, tables, input)
     }
-}
-
-/// Reads what is sold now of the contents of these names, in every version.
-pub(crate) async fn load_current(
-    connection: &impl ConnectionTrait,
-    names: BTreeSet<&str>,
-    tables: &mut Tables,
-) -> Result<(), StoreError> {
-    let keys = names.into_iter().map(|name| vec![name.into(), true.into()]).collect();
-    let columns = [content::Column::Content, content::Column::Current];
-    tables.contents.load_all(select::<content::Entity>(connection, &columns, keys, Lock::None).await?);
-    Ok(())
 }

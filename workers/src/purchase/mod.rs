@@ -24,7 +24,7 @@ use licet_common::{
 };
 use licet_schema::{Code, Refusal, Request, message::PurchaseRequest};
 
-use crate::{catalog, held::accounts, presented::PresentedCertificate};
+use crate::{held::accounts, load, presented::PresentedCertificate};
 
 /// The purchase worker.
 #[derive(Debug)]
@@ -71,7 +71,7 @@ impl Worker for Purchase {
         locks::accounts(connection, &names, &mut tables).await?;
         let items: Vec<_> = purchases().flat_map(|purchase| &purchase.items).collect();
         let contents: BTreeSet<_> = items.into_iter().map(|item| item.content.as_str()).collect();
-        catalog::load_current(connection, contents, &mut tables).await?;
+        load::contents_sold(connection, contents, &mut tables).await?;
         Ok(tables)
     }
 

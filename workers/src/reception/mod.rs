@@ -24,13 +24,10 @@ use licet_common::{
         rows::{Lock, select},
     },
 };
-use licet_schema::{
-    Refusal, Request,
-    entity::{license, license_return, pending_reception},
-};
+use licet_schema::{Refusal, Request, entity::pending_reception};
 use uuid::Uuid;
 
-use crate::{held::Subject, presented::PresentedCertificate};
+use crate::{held::Subject, load, presented::PresentedCertificate};
 
 /// The reception worker.
 #[derive(Debug)]
@@ -90,7 +87,7 @@ impl Worker for Reception {
         }
         locks::certificates(connection, &wanted, &mut tables).await?;
         if !licenses.is_empty() {
-            load_licenses(connection, &licenses, &mut tables).await?;
+            load::licenses(connection, &licenses, &mut tables).await?;
             locks::purchases(connection, &mut tables).await?;
         }
         let keys = pending.into_iter().map(|id| vec![id.into()]).collect();
@@ -107,17 +104,4 @@ impl Worker for Reception {
             Input::License(presented) => rules::license(context, tables, presented),
         }
     }
-}
-
-/// Reads licenses and, for those that are no longer there, what became of them.
-pub(crate) async fn load_licenses(
-    connection: &Transaction,
-    ids: &[Uuid],
-    tables: &mut Tables,
-) -> Result<(), StoreError> {
-    let keys = || ids.iter().map(|id| vec![(*id).into()]).collect();
-    tables.licenses.load_all(select::<license::Entity>(connection, &[license::Column::Id], keys(), Lock::None).await?);
-    let columns = [license_return::Column::License];
-    tables.returns.load_all(select::<license_return::Entity>(connection, &columns, keys(), Lock::None).await?);
-    Ok(())
 }

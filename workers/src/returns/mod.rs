@@ -30,7 +30,7 @@ use licet_schema::{
 };
 use uuid::Uuid;
 
-use crate::{held::accounts, reception::load_licenses};
+use crate::{held::accounts, load};
 
 /// The return worker.
 #[derive(Debug)]
@@ -109,7 +109,7 @@ impl Worker for Returns {
         }
         locks::certificates(connection, &wanted, &mut tables).await?;
         locks::accounts(connection, &users, &mut tables).await?;
-        load_licenses(connection, &licenses, &mut tables).await?;
+        load::licenses(connection, &licenses, &mut tables).await?;
         locks::purchases(connection, &mut tables).await?;
         load_terms(connection, &mut tables).await?;
         let completed = || returns.clone();

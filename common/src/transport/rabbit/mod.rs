@@ -4,6 +4,7 @@
 //! acknowledgement must never meet a delivery tag of another connection).
 
 use std::{
+    borrow::Borrow,
     collections::BTreeSet,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
@@ -319,10 +320,14 @@ impl std::fmt::Debug for Publisher {
 }
 
 impl Publisher {
-    pub(super) async fn publish(&self, messages: &[Outgoing], patience: Duration) -> Result<Vec<Outcome>, Lost> {
+    pub(super) async fn publish<M: Borrow<Outgoing> + Sync>(
+        &self,
+        messages: &[M],
+        patience: Duration,
+    ) -> Result<Vec<Outcome>, Lost> {
         let deadline = tokio::time::Instant::now() + patience;
         let mut confirms = Vec::with_capacity(messages.len());
-        for message in messages {
+        for message in messages.iter().map(Borrow::borrow) {
             let sent = self.channel.basic_publish(
                 short(&message.exchange),
                 short(&message.routing_key),
@@ -342,12 +347,14 @@ impl Publisher {
             });
         }
         let mut returned = self.returned.lock().unwrap_or_else(PoisonError::into_inner);
-        for (outcome, message) in outcomes.iter_mut().zip(messages).filter(|(_, message)| message.mandatory) {
+        for (outcome, message) in
+            outcomes.iter_mut().zip(messages.iter().map(Borrow::borrow)).filter(|(_, message)| message.mandatory)
+        {
             if returned.contains(&Returned::of(message)) {
                 *outcome = Outcome::Returned;
             }
         }
-        messages.iter().for_each(|message| {
+        messages.iter().map(Borrow::borrow).for_each(|message| {
             returned.remove(&Returned::of(message));
         });
         Ok(outcomes)
