@@ -118,12 +118,13 @@ impl Client {
     pub async fn ask_as(&self, id: Uuid, request: &Request) -> Result<Output, ClientError> {
         let kind = request.kind();
         let body = request.encode(self.shared.format).map_err(|error| ClientError::Unwritable(error.to_string()))?;
-        let delivery = self.ask_raw(id, kind, body.into()).await?;
-        let unreadable = |cause: String| ClientError::Unreadable { kind: kind.to_owned(), cause };
-        let format =
-            Format::of(delivery.properties.content_type.as_deref()).map_err(|error| unreadable(error.to_string()))?;
-        let answer = delivery.properties.kind.as_deref().unwrap_or_default();
-        Output::decode(answer, format, &delivery.body).map_err(|error| unreadable(error.to_string()))
+        read(kind, &self.ask_raw(id, kind, body.into()).await?)
+    }
+
+    /// Sends a JSON body as it stands, whatever this client's own format is: for whoever keeps what
+    /// was asked, to ask again with the same id and the same bytes.
+    pub(crate) async fn ask_json(&self, id: Uuid, kind: &str, body: bytes::Bytes) -> Result<Output, ClientError> {
+        read(kind, &self.deliver(id, kind, Format::Json, body).await?)
     }
 
     /// Sends any body as `kind` under this id and awaits the delivery that answers it.
@@ -131,6 +132,11 @@ impl Client {
     /// # Errors
     /// There is none.
     pub async fn ask_raw(&self, id: Uuid, kind: &str, body: bytes::Bytes) -> Result<Delivery, ClientError> {
+        self.deliver(id, kind, self.shared.format, body).await
+    }
+
+    async fn deliver(&self, id: Uuid, kind: &str, format: Format, body: bytes::Bytes) -> Result<Delivery, ClientError> {
+        let message = message(id, kind, format, body);
         let (sender, mut answer) = oneshot::channel();
         self.shared.waiting().insert(id, sender);
         let _forget = Forget { shared: &self.shared, id };
@@ -140,7 +146,7 @@ impl Client {
                 let Ok(Some(current)) = session.wait_for(Option::is_some).await.map(|current| current.clone()) else {
                     return std::future::pending().await;
                 };
-                if !self.send(&current, id, kind, &body).await? {
+                if !self.send(&current, message.clone()).await? {
                     // Lost or refused: the wait for the answer is the pause before the next attempt.
                     tokio::time::sleep(self.shared.patience.each / 10).await;
                     return Ok(None);
@@ -159,24 +165,12 @@ impl Client {
         Err(ClientError::NoAnswer { kind: kind.to_owned(), id, attempts: self.shared.patience.attempts })
     }
 
-    async fn send(&self, session: &Session, id: Uuid, kind: &str, body: &bytes::Bytes) -> Result<bool, ClientError> {
-        let message = Outgoing {
-            exchange: topology::IN.to_owned(),
-            routing_key: kind.to_owned(),
-            mandatory: true,
-            properties: Properties {
-                message_id: Some(id.to_string()),
-                correlation_id: Some(id.to_string()),
-                kind: Some(kind.to_owned()),
-                content_type: Some(self.shared.format.content_type().to_owned()),
-                reply_to: Some(session.reply_to.clone()),
-                ..Properties::default()
-            },
-            body: body.clone(),
-        };
+    async fn send(&self, session: &Session, mut message: Outgoing) -> Result<bool, ClientError> {
+        let kind = message.routing_key.clone();
+        message.properties.reply_to = Some(session.reply_to.clone());
         match session.publisher.publish(&[message], self.shared.patience.each).await.as_deref() {
             Ok([Outcome::Confirmed]) => Ok(true),
-            Ok([Outcome::Returned]) => Err(ClientError::NoRoute { kind: kind.to_owned() }),
+            Ok([Outcome::Returned]) => Err(ClientError::NoRoute { kind }),
             Ok(_) => Ok(false),
             Err(_) => {
                 self.shared.lost.notify_one();
@@ -210,6 +204,30 @@ impl Drop for Forget<'_> {
     fn drop(&mut self) {
         self.shared.waiting().remove(&self.id);
     }
+}
+
+fn message(id: Uuid, kind: &str, format: Format, body: bytes::Bytes) -> Outgoing {
+    Outgoing {
+        exchange: topology::IN.to_owned(),
+        routing_key: kind.to_owned(),
+        mandatory: true,
+        properties: Properties {
+            message_id: Some(id.to_string()),
+            correlation_id: Some(id.to_string()),
+            kind: Some(kind.to_owned()),
+            content_type: Some(format.content_type().to_owned()),
+            ..Properties::default()
+        },
+        body,
+    }
+}
+
+fn read(kind: &str, delivery: &Delivery) -> Result<Output, ClientError> {
+    let unreadable = |cause: String| ClientError::Unreadable { kind: kind.to_owned(), cause };
+    let format =
+        Format::of(delivery.properties.content_type.as_deref()).map_err(|error| unreadable(error.to_string()))?;
+    let answer = delivery.properties.kind.as_deref().unwrap_or_default();
+    Output::decode(answer, format, &delivery.body).map_err(|error| unreadable(error.to_string()))
 }
 
 async fn open(transport: &Transport) -> Result<(Session, Consumer), Lost> {

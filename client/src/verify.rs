@@ -21,12 +21,14 @@ pub enum Verified {
 /// # Errors
 /// It is none, or not one of these keys', or altered.
 pub fn verify(token: &str, keyring: &Keyring) -> Result<Verified, TokenError> {
-    fn one<C: Claims + Clone>(token: &str, keyring: &Keyring) -> Result<C, TokenError> {
-        Presented::<C>::read(token, keyring)?.verify(keyring, None).cloned()
-    }
-    let certificate = one(token, keyring).map(Verified::Certificate);
+    let certificate = verify_as(token, keyring).map(Verified::Certificate);
     let Err(TokenError::Malformed { .. }) = certificate else { return certificate };
-    let container = one(token, keyring).map(Verified::Container);
+    let container = verify_as(token, keyring).map(Verified::Container);
     let Err(TokenError::Malformed { .. }) = container else { return container };
-    one(token, keyring).map(Verified::License)
+    verify_as(token, keyring).map(Verified::License)
+}
+
+/// Verifies a token of one kind.
+pub(crate) fn verify_as<C: Claims + Clone>(token: &str, keyring: &Keyring) -> Result<C, TokenError> {
+    Presented::<C>::read(token, keyring)?.verify(keyring, None).cloned()
 }

@@ -15,8 +15,10 @@ use licet_schema::Timestamp;
 pub enum Clock {
     /// The operating system.
     System,
-    /// A value that a test or a demonstration moves.
+    /// A value that a test moves.
     Manual(Arc<AtomicI64>),
+    /// The operating system's, ahead by as many milliseconds as a demonstration has moved it.
+    Ahead(Arc<AtomicI64>),
 }
 
 impl Clock {
@@ -28,19 +30,30 @@ impl Clock {
     /// The time, in whole milliseconds.
     pub fn now(&self) -> Timestamp {
         let millis = match self {
-            Self::System => {
-                let elapsed = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-                i64::try_from(elapsed.as_millis()).unwrap_or(i64::MAX)
-            }
+            Self::System => system_ms(),
             Self::Manual(millis) => millis.load(Ordering::SeqCst),
+            Self::Ahead(by_ms) => system_ms().saturating_add(by_ms.load(Ordering::SeqCst)),
         };
         Timestamp::from_millis(millis)
     }
 
-    /// Moves a manual clock forward; the system's clock goes by itself.
+    /// The operating system's clock, which can be moved ahead.
+    pub fn ahead() -> Self {
+        Self::Ahead(Arc::default())
+    }
+
+    /// Moves a clock forward; the system's own cannot be moved.
     pub fn advance_ms(&self, by_ms: i64) {
-        if let Self::Manual(millis) = self {
-            millis.fetch_add(by_ms, Ordering::SeqCst);
+        match self {
+            Self::System => {}
+            Self::Manual(millis) | Self::Ahead(millis) => {
+                millis.fetch_add(by_ms, Ordering::SeqCst);
+            }
         }
     }
+}
+
+fn system_ms() -> i64 {
+    let elapsed = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(elapsed.as_millis()).unwrap_or(i64::MAX)
 }

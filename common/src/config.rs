@@ -1,10 +1,13 @@
 //! Configuration: defaults < `licet.toml` < environment < flags, validated once at start. A
 //! mistake is named with its key.
 
-use std::path::{Path, PathBuf};
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+};
 
 use clap::Args;
-use licet_schema::{Seconds, money::Currency};
+use licet_schema::{Request, Seconds, money::Currency};
 use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
 
@@ -52,6 +55,12 @@ pub struct Settings {
     /// How long a worker that is told to stop may finish its batch, in seconds [default: 25]
     #[arg(long, env = "LICET_SHUTDOWN_TIMEOUT_S", global = true, value_name = "SECONDS")]
     pub shutdown_timeout_s: Option<u64>,
+    /// How often the sweep worker looks for what is overdue, in seconds [default: 10]
+    #[arg(long, env = "LICET_SWEEP_INTERVAL_S", global = true, value_name = "SECONDS")]
+    pub sweep_interval_s: Option<u64>,
+    /// Which broker users may send which types; only in the file, as the table `[senders]`.
+    #[arg(skip)]
+    pub senders: Option<BTreeMap<String, Vec<String>>>,
 }
 
 /// A mistake in the configuration. The text names the key and says what it should be.
@@ -88,7 +97,11 @@ impl Settings {
             batch_max_bytes: self.batch_max_bytes.or(file.batch_max_bytes).unwrap_or(4 << 20),
             reply_timeout_ms: self.reply_timeout_ms.or(file.reply_timeout_ms).unwrap_or(10_000),
             shutdown_timeout_s: self.shutdown_timeout_s.or(file.shutdown_timeout_s).unwrap_or(25),
+            sweep_interval_s: self.sweep_interval_s.or(file.sweep_interval_s).unwrap_or(10),
         };
+        if !(1..=86_400).contains(&limits.sweep_interval_s) {
+            return Err(wrong("sweep_interval_s", "it is a number from 1 to 86400"));
+        }
         if !(1..=1024).contains(&limits.batch_max) {
             return Err(wrong("batch_max", "it is a number from 1 to 1024"));
         }
@@ -102,6 +115,7 @@ impl Settings {
             log: self.log.or(file.log),
             terms,
             limits,
+            senders: Senders::new(self.senders.or(file.senders))?,
         })
     }
 
@@ -131,6 +145,8 @@ pub struct Config {
     pub terms: Terms,
     /// What the loop is told.
     pub limits: Limits,
+    /// Who may send what.
+    pub senders: Senders,
 }
 
 impl Config {
@@ -216,11 +232,63 @@ pub struct Limits {
     pub reply_timeout_ms: u64,
     /// How long a worker may finish its batch after it was told to stop, in seconds.
     pub shutdown_timeout_s: u64,
+    /// How often the sweep worker looks for what is overdue, in seconds.
+    pub sweep_interval_s: u64,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { batch_max: 256, batch_max_bytes: 4 << 20, reply_timeout_ms: 10_000, shutdown_timeout_s: 25 }
+        Self {
+            batch_max: 256,
+            batch_max_bytes: 4 << 20,
+            reply_timeout_ms: 10_000,
+            shutdown_timeout_s: 25,
+            sweep_interval_s: 10,
+        }
+    }
+}
+
+/// Which broker users may send which types: the table `[senders]`. Without it everybody may send
+/// everything; with it, nobody else anything.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Senders(Option<BTreeMap<String, Vec<String>>>);
+
+impl Senders {
+    /// From each user's types: a type, all that begin alike (`settlement.*`), or all (`*`).
+    ///
+    /// # Errors
+    /// A pattern that no type matches; the text names it.
+    pub fn new(table: Option<BTreeMap<String, Vec<String>>>) -> Result<Self, ConfigError> {
+        for (user, patterns) in table.iter().flatten() {
+            for pattern in patterns {
+                if !Request::KINDS.iter().any(|kind| matches(pattern, kind)) {
+                    return Err(ConfigError(format!(
+                        "senders.{user} names {pattern:?}, which is no message type: write one of them, settlement.* or *"
+                    )));
+                }
+            }
+        }
+        Ok(Self(table))
+    }
+
+    /// Whether everybody may send everything.
+    pub fn is_open(&self) -> bool {
+        self.0.is_none()
+    }
+
+    /// Whether this broker user may send this type.
+    pub fn permit(&self, user: Option<&str>, kind: &str) -> bool {
+        let Some(table) = &self.0 else { return true };
+        let patterns = user.and_then(|user| table.get(user));
+        patterns.is_some_and(|patterns| patterns.iter().any(|pattern| matches(pattern, kind)))
+    }
+}
+
+fn matches(pattern: &str, kind: &str) -> bool {
+    match pattern.strip_suffix('*') {
+        Some("") => true,
+        Some(start) => start.ends_with('.') && kind.starts_with(start),
+        None => pattern == kind,
     }
 }
 
@@ -255,6 +323,26 @@ mod tests {
             let error = Settings::default().resolve(folder(file).path()).expect_err("a mistake").to_string();
             assert!(error.contains(key), "{file}: {error}");
         }
+    }
+
+    #[test]
+    fn senders_may_send_what_the_table_says_and_nobody_else_anything() {
+        let folder = folder("[senders]\nbank = [\"settlement.*\"]\nshop = [\"purchase.request\"]\nroot = [\"*\"]\n");
+        let senders = Settings::default().resolve(folder.path()).expect("sound").senders;
+        for (user, kind, may) in [
+            (Some("bank"), "settlement.reversal", true),
+            (Some("bank"), "payout.completion", false),
+            (Some("shop"), "purchase.request", true),
+            (Some("shop"), "settlement.completion", false),
+            (Some("root"), "content.put", true),
+            (Some("mallory"), "content.put", false),
+            (None, "content.put", false),
+        ] {
+            assert_eq!(senders.permit(user, kind), may, "{user:?} sends {kind}");
+        }
+        assert!(Senders::default().permit(None, "content.put"));
+        let typo = BTreeMap::from([("shop".to_owned(), vec!["purchase.reqest".to_owned()])]);
+        assert!(Senders::new(Some(typo)).is_err_and(|error| error.to_string().contains("purchase.reqest")));
     }
 
     #[test]

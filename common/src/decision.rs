@@ -6,13 +6,13 @@
 //!
 //! Architecture invariant: no I/O, no clock, no randomness. Ids come from the message's own id.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use licet_schema::{
     Output, Refusal, Timestamp,
     entity::{
-        Keyed, account, certificate, collection, content, entry, license, license_return, pending_reception, privilege,
-        purchase, settlement, unmatched_settlement,
+        Keyed, account, certificate, collection, content, entry, license, license_return, payout, pending_reception,
+        privilege, purchase, settlement, unmatched_settlement,
     },
     message::RequestRefused,
 };
@@ -66,20 +66,27 @@ impl Context<'_> {
 /// What was decided about one message.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Decision {
-    /// The answer to whoever asked.
-    pub reply: Output,
+    /// The answer to whoever asked; none to a clock.
+    pub reply: Option<Output>,
     /// What everybody hears besides the reply's own event.
     pub events: Vec<Output>,
     /// Whether the reply, without its tokens, is an event too. Not if its effect stood already.
     pub announced: bool,
     /// The purchase it belongs to: the container's id, or the certificate's if bought alone.
     pub subject: Option<Uuid>,
+    /// Further purchases that it changed or made.
+    pub mentions: BTreeSet<Uuid>,
 }
 
 impl Decision {
     /// An answer.
     pub fn new(reply: Output) -> Self {
-        Self { reply, events: Vec::new(), announced: true, subject: None }
+        Self { reply: Some(reply), ..Self::nothing() }
+    }
+
+    /// Nothing to say. If it stays so, nothing was to be done, and the journal gets no row.
+    pub fn nothing() -> Self {
+        Self { reply: None, events: Vec::new(), announced: true, subject: None, mentions: BTreeSet::new() }
     }
 
     /// A refusal.
@@ -98,10 +105,24 @@ impl Decision {
         self
     }
 
+    /// With more events.
+    #[must_use]
+    pub fn with_all(mut self, events: impl IntoIterator<Item = Output>) -> Self {
+        self.events.extend(events);
+        self
+    }
+
     /// Not announced: its effect stood already.
     #[must_use]
     pub fn quietly(mut self) -> Self {
         self.announced = false;
+        self
+    }
+
+    /// Telling of this purchase too.
+    #[must_use]
+    pub fn mentioning(mut self, purchase: Uuid) -> Self {
+        self.mentions.insert(purchase);
         self
     }
 
@@ -236,6 +257,10 @@ pub struct Tables {
     pub settlements: Rows<settlement::Entity>,
     /// Money without a match.
     pub unmatched_settlements: Rows<unmatched_settlement::Entity>,
+    /// Buy-backs paid out.
+    pub payouts: Rows<payout::Entity>,
+    /// Whether more rows than these wait to be dealt with.
+    pub more: bool,
 }
 
 #[cfg(test)]

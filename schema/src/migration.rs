@@ -36,11 +36,13 @@ impl MigrationTrait for First {
         create(manager, entity::license_return::Entity).await?;
         create(manager, entity::collection::Entity).await?;
         create(manager, entity::privilege::Entity).await?;
+        create(manager, entity::payout::Entity).await?;
         create(manager, entity::account::Entity).await?;
         create(manager, entity::entry::Entity).await?;
         create(manager, entity::settlement::Entity).await?;
         create(manager, entity::unmatched_settlement::Entity).await?;
         create(manager, entity::journal::Entity).await?;
+        create(manager, entity::mention::Entity).await?;
         for index in INDEXES {
             manager.get_connection().execute_unprepared(index).await?;
         }
@@ -57,9 +59,16 @@ const INDEXES: &[&str] = &[
     "CREATE INDEX certificate_container ON certificate (container) WHERE container IS NOT NULL",
     "CREATE INDEX purchase_container ON purchase (container) WHERE container IS NOT NULL",
     "CREATE INDEX purchase_user ON purchase (\"user\")",
+    "CREATE INDEX purchase_reference ON purchase (reference) WHERE reference IS NOT NULL",
+    "CREATE INDEX certificate_expires_at ON certificate (expires_at)",
+    "CREATE INDEX pending_reception_due_at ON pending_reception (due_at) WHERE due_at IS NOT NULL",
     "CREATE INDEX license_certificate ON license (certificate)",
+    "CREATE INDEX license_user ON license (\"user\", id)",
     "CREATE INDEX license_return_license ON license_return (license)",
-    "CREATE INDEX unmatched_settlement_key ON unmatched_settlement (provider, settlement)",
+    "CREATE INDEX license_return_certificate ON license_return (certificate)",
+    "CREATE INDEX license_return_delete_by ON license_return (delete_by) WHERE state = 'opened'",
+    "CREATE INDEX settlement_settlement ON settlement (settlement)",
+    "CREATE UNIQUE INDEX unmatched_settlement_key ON unmatched_settlement (provider, settlement, amount_minor, currency)",
     "CREATE INDEX entry_account ON entry (account)",
     "CREATE INDEX journal_subject ON journal (subject) WHERE subject IS NOT NULL",
 ];

@@ -57,9 +57,15 @@ pub const WORKERS: &[Worker] = &[
     Worker { name: "catalog", handles: &["content.put"] },
     Worker { name: "purchase", handles: &["purchase.request", "certificate.check"] },
     Worker { name: "reception", handles: &["certificate.receipt", "license.receipt"] },
-    Worker { name: "settlement", handles: &["settlement.completion"] },
+    Worker {
+        name: "settlement",
+        handles: &["settlement.completion", "settlement.failure", "settlement.reversal", "payout.completion"],
+    },
     Worker { name: "license", handles: &["license.request"] },
     Worker { name: "return", handles: &["license.return", "license.deletion"] },
+    Worker { name: "reissue", handles: &["certificate.reissue"] },
+    Worker { name: "sweep", handles: &["sweep.due"] },
+    Worker { name: "query", handles: &["holdings.query", "status.query"] },
 ];
 
 /// The delays after which a message is tried again: the first after the first, and so on.
@@ -84,6 +90,12 @@ impl Wait {
     pub fn queue(&self) -> String {
         format!("licet.wait.{}", self.name)
     }
+}
+
+/// Where a message of this type is published: what a worker handles goes to it, even if it comes
+/// from another worker; everything else is an event.
+pub fn exchange_of(kind: &str) -> &'static str {
+    if WORKERS.iter().any(|worker| worker.handles.contains(&kind)) { IN } else { EVENTS }
 }
 
 /// The work queue of a worker.
@@ -239,7 +251,7 @@ pub struct Policy {
 pub const POLICIES: &[Policy] = &[
     Policy {
         name: "licet-work",
-        pattern: "^licet\\.(catalog|purchase|reception|settlement|license|return)$",
+        pattern: "^licet\\.(catalog|purchase|reception|settlement|license|return|reissue|sweep|query)$",
         max_length: 2_000_000,
         max_length_bytes: 4 << 30,
     },

@@ -99,6 +99,19 @@ fn bodies() -> BTreeMap<&'static str, serde_json::Value> {
         ("license.receipt", json!({"license_token": "a.b.c"})),
         ("license.return", json!({"license_token": "a.b.c", "user": "alice", "privilege": "points", "deleted": true})),
         ("license.deletion", json!({"license_return": id})),
+        (
+            "settlement.failure",
+            json!({"container": id, "settlement": "pay-1", "provider": "bank", "reason": "card expired"}),
+        ),
+        (
+            "settlement.reversal",
+            json!({"certificate": id, "settlement": "pay-1", "provider": "bank", "reason": "chargeback"}),
+        ),
+        ("payout.completion", json!({"license_return": id, "payout": "out-1", "provider": "bank", "amount": money})),
+        ("certificate.reissue", json!({"certificate": id, "reason": "terminal lost", "granted": 0})),
+        ("holdings.query", json!({"user": "alice", "after": id, "limit": 10})),
+        ("status.query", json!({"reference": "order-7"})),
+        ("sweep.due", json!({"kind": "certificate", "before": "2026-11-22T10:00:00Z"})),
     ])
 }
 

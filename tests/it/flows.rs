@@ -1,6 +1,6 @@
 //! The whole life, from `content.put` to a returned license, on both pairs of services.
 
-use licet_client::{Patience, Verified, verify};
+use licet_client::{Charges, Patience, Verified, verify};
 use licet_common::signing::Keyring;
 use licet_schema::{
     Format, Output, Request,
@@ -90,7 +90,8 @@ async fn the_trial_provider_settles_what_is_instructed(mut world: World) {
     // The instruction was given before anybody listened: it waits.
     let stop = CancellationToken::new();
     let (transport, client, told) = (world.machine.transport.clone(), world.client.clone(), stop.clone());
-    let provider = tokio::spawn(async move { licet_client::provide(&transport, &client, &told).await });
+    let provider =
+        tokio::spawn(async move { licet_client::provide(&transport, &client, Charges::Succeed, &told).await });
     let event = settled.next().await;
     let event = Output::decode("settlement.registered", Format::Json, &event.body).expect("an event");
     assert!(matches!(event, Output::SettlementRegistered(registered) if registered.container == bought.container));

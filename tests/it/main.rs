@@ -3,11 +3,16 @@
 //! Everything that can run on the embedded transport and SQLite does; the same test functions run
 //! again on RabbitMQ and PostgreSQL, where they are ignored unless `tests/run.sh` has started both.
 
+mod claims;
 mod contracts;
+mod events;
 mod failures;
 mod flows;
 mod intake;
+mod operations;
+mod overdue;
 mod processes;
 mod programs;
 mod runtime;
+mod terminal;
 mod world;

@@ -165,7 +165,8 @@ async fn a_worker_starts_within_a_second_idles_small_logs_little_and_stops_clean
     assert!(resident_kib < 20_000_000 / 1024, "{resident_kib} KiB of its own");
     assert_eq!(worker.terminate(), Some(0));
     let lines = std::fs::read_to_string(&log).expect("its log");
-    assert_eq!(lines.lines().count(), 2, "one line when it consumes, one when it stops: {lines}");
+    assert!(lines.lines().next().is_some_and(|line| line.contains("no table [senders]")), "it says so: {lines}");
+    assert_eq!(lines.lines().count(), 3, "besides, one line when it consumes, one when it stops: {lines}");
     world.finish().await;
 }
 
@@ -192,5 +193,55 @@ async fn a_broker_or_a_database_that_is_not_prepared_is_named_with_its_remedy() 
     assert!(run("licet", &["topology", "apply"], &prepared, at).status.success());
     assert!(run("licet", &["topology", "apply"], &prepared, at).status.success(), "again does no harm");
     assert!(run("licet", &["topology", "check"], &prepared, at).status.success());
+    world.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs RabbitMQ and PostgreSQL: run tests/run.sh"]
+async fn an_operator_reissues_certificates_and_works_off_unmatched_money() {
+    let mut world = World::services().await;
+    world.start_workers();
+    world.put_song(1).await;
+    let (amqp, keys) = (crate::world::amqp_url(), world.folder.path().join("keys"));
+    let database = world.database_url.clone().expect("a PostgreSQL database");
+    let settings = [
+        ("LICET_AMQP_URL", amqp.as_str()),
+        ("LICET_KEYS", keys.to_str().expect("UTF-8")),
+        ("LICET_DATABASE_URL", database.as_str()),
+    ];
+    let licet = |arguments: &[&str]| run("licet", arguments, &settings, world.folder.path());
+    let listed = || {
+        let output = licet(&["unmatched", "list", "--json"]);
+        let list: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
+        list["unmatched"].as_array().expect("a list").clone()
+    };
+
+    let (first, second) = (world.ready("alice", 1).await, world.buy("alice", 1).await);
+    world.ask(&crate::world::receipt(&second)).await;
+    // Paid twice, under two ids: the second has no match.
+    let Request::SettlementCompletion(mut again) = crate::world::completion(&first) else { unreachable!() };
+    for id in ["pay-twice", "pay-thrice"] {
+        again.settlement = licet_schema::ExternalId::try_from(id).expect("an id");
+        let answer = world.ask(&Request::SettlementCompletion(again.clone())).await;
+        assert_eq!(crate::world::verdict(&answer), "already_settled");
+    }
+    let kept = listed();
+    assert_eq!(kept.len(), 2);
+    let id = |index: usize| kept[index]["id"].as_str().expect("an id").to_owned();
+    let taken = first.certificates[0].to_string();
+    fails(&licet(&["unmatched", "assign", &id(0), "--certificate", &taken]), 1, "already_settled");
+    let waiting = second.certificates[0].to_string();
+    assert!(licet(&["unmatched", "assign", &id(0), "--certificate", &waiting]).status.success());
+    let license = world.ask(&crate::world::license_request(&second.tokens[0], "player")).await;
+    assert_eq!(crate::world::verdict(&license), "license.issued", "it is paid for now");
+    assert!(licet(&["unmatched", "refund", &id(1)]).status.success());
+    assert!(listed().is_empty());
+    fails(&licet(&["unmatched", "refund", &id(1)]), 1, "licet unmatched list");
+
+    let output = licet(&["reissue", &taken, "--reason", "terminal lost", "--json"]);
+    let reissued: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    assert_eq!((&reissued["generation"], &reissued["remaining"]), (&serde_json::json!(2), &serde_json::json!(1)));
+    let old = world.ask(&crate::world::license_request(&first.tokens[0], "player")).await;
+    assert_eq!(crate::world::verdict(&old), "superseded");
     world.finish().await;
 }

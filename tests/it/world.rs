@@ -14,7 +14,7 @@ use licet_common::{
 };
 use licet_schema::{
     Count, ExternalId, Format, Money, Name, Output, Request, Seconds, Text, Timestamp, Version,
-    entity::journal,
+    entity::{Keyed, journal},
     message::{
         CertificatePresented, ContentPut, Item, LicenseReceipt, LicenseRequest, LicenseReturn, Privilege,
         PurchaseRequest, ReturnPolicy, SettlementCompletion,
@@ -24,7 +24,7 @@ use licet_schema::{
     vocabulary::Grants,
 };
 use licet_workers::{audit::audit, registry};
-use sea_orm::{ConnectionTrait, Database, EntityTrait};
+use sea_orm::{ConnectionTrait, Database, EntityTrait, PrimaryKeyTrait};
 use tokio::{sync::OwnedMutexGuard, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
@@ -104,7 +104,9 @@ impl World {
             keyring: Arc::new(keyring),
             clock: Clock::manual(Timestamp::from_millis(1_700_000_000_000)),
             terms: Arc::new(Terms::default()),
-            limits: Limits::default(),
+            // Tests sweep when they mean to.
+            limits: Limits { sweep_interval_s: 86_400, ..Limits::default() },
+            senders: Arc::default(),
         };
         let patience = Patience { each: Duration::from_secs(5), attempts: 12 };
         let client = Client::connect(&transport, Format::Json, patience).await.expect("the broker answers");
@@ -393,10 +395,69 @@ pub(crate) fn program(name: &str) -> PathBuf {
         let root = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
         let build = std::process::Command::new(env!("CARGO"))
             .args(["build", "--quiet", "--workspace", "--bins"])
+            .args((!cfg!(debug_assertions)).then_some("--release"))
             .current_dir(root)
             .status();
         assert!(build.expect("cargo runs").success(), "the programs could not be built");
     });
     let test = std::env::current_exe().expect("the test's own path");
     test.parent().and_then(|deps| deps.parent()).expect("the target folder").join(name)
+}
+
+/// What a message brought about.
+#[derive(Debug)]
+pub(crate) struct Told {
+    /// Its id, which is the cause of all that follows.
+    pub(crate) id: Uuid,
+    pub(crate) answer: Output,
+    /// What everybody heard of it, in order.
+    pub(crate) events: Vec<Output>,
+}
+
+impl World {
+    /// Sends a message, and looks up in the journal all that was sent because of it.
+    pub(crate) async fn tell(&self, request: &Request) -> Told {
+        let id = Uuid::now_v7();
+        let answer = self.client.ask_as(id, request).await.expect("an answer");
+        Told { id, answer, events: self.events_of(id).await }
+    }
+
+    /// What everybody heard because of a message, once it is decided.
+    pub(crate) async fn events_of(&self, id: Uuid) -> Vec<Output> {
+        let outputs = self.decided(id).await.into_iter().filter(|output| !output.reply);
+        let event = |output: StoredOutput| Output::decode(&output.kind, output.format(), &output.body);
+        outputs.map(|output| event(output).expect("an event")).collect()
+    }
+
+    /// Every row of a table, by key.
+    pub(crate) async fn rows<E: Keyed>(&self) -> Vec<E::Model> {
+        let mut rows = E::find().all(self.machine.store.reader()).await.expect("the table can be read");
+        rows.sort_by_key(E::key);
+        rows
+    }
+
+    /// The row of this id, if there is one.
+    pub(crate) async fn row<E: Keyed>(&self, id: Uuid) -> Option<E::Model>
+    where
+        Uuid: Into<<E::PrimaryKey as PrimaryKeyTrait>::ValueType>,
+    {
+        E::find_by_id(id.into()).one(self.machine.store.reader()).await.expect("the table can be read")
+    }
+}
+
+impl Told {
+    /// The types of what everybody heard.
+    pub(crate) fn kinds(&self) -> Vec<&'static str> {
+        self.events.iter().map(Output::kind).collect()
+    }
+}
+
+impl Mailbox {
+    /// The next event, and the message that caused it.
+    pub(crate) async fn event(&mut self) -> (Output, Uuid) {
+        let Delivery { properties, body, .. } = self.next().await;
+        let kind = properties.kind.expect("a type");
+        let cause = properties.headers.get(topology::HEADER_CAUSE).and_then(|cause| Uuid::parse_str(cause).ok());
+        (Output::decode(&kind, Format::Json, &body).expect("an event"), cause.expect("a cause"))
+    }
 }

@@ -1,41 +1,22 @@
 //! What several rules say about the rows they share: which certificates belong together, how one
-//! has ended, what is due for it, how it is retired, how points move.
+//! has ended, what is due for it, how it is settled and retired.
 
 use licet_common::decision::{Context, Tables};
 use licet_schema::{
-    Code, Count, ExternalId, Money, Name, Output, Refusal, Text, Timestamp, Version,
-    entity::{Ending, account, certificate, entry, purchase},
-    message::{self, CertificateRetired, PointsChanged},
-    money::Currency,
+    Code, Money, Output, Refusal, Timestamp,
+    entity::{Ending, certificate, purchase},
+    message::{self, CertificateRetired},
 };
 use uuid::Uuid;
 
-/// Licet's own accounts. They have entries and no balance row.
-pub(crate) mod accounts {
-    /// Where granted points come from.
-    pub(crate) const ISSUED: &str = "licet:issued";
-    /// Points that wait for their purchase to be settled.
-    pub(crate) const HELD: &str = "licet:held";
-    /// Points that paid for something.
-    pub(crate) const SPENT: &str = "licet:spent";
-
-    /// A user's points.
-    pub(crate) fn points(user: &str) -> String {
-        format!("points:{user}")
-    }
-
-    /// Whether an account has an owner, and so a balance row.
-    pub(crate) fn is_users(account: &str) -> bool {
-        account.starts_with("points:")
-    }
-}
+use crate::{points, values::money};
 
 /// The provider of what needs no payment provider: points, and nothing at all.
 pub(crate) const OWN_PROVIDER: &str = "licet";
 
 /// A purchase, by what stands for it. The kinds are kept apart: a container's id given for a
 /// certificate's names nothing, whatever else is at hand.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Subject {
     /// One certificate.
     Certificate(Uuid),
@@ -51,7 +32,13 @@ impl Subject {
         }
     }
 
-    fn includes(self, certificate: Uuid, container: Option<Uuid>) -> bool {
+    /// Of a certificate: its container, or itself.
+    pub(crate) fn of(certificate: Uuid, container: Option<Uuid>) -> Self {
+        container.map_or(Self::Certificate(certificate), Self::Container)
+    }
+
+    /// Whether a certificate belongs to it.
+    pub(crate) fn includes(self, certificate: Uuid, container: Option<Uuid>) -> bool {
         match self {
             Self::Certificate(id) => certificate == id,
             Self::Container(id) => container == Some(id),
@@ -134,6 +121,7 @@ pub(crate) fn retire(tables: &mut Tables, id: Uuid, ending: Ending, now: Timesta
     purchase.received_at = row.received_at;
     purchase.settlement = row.settlement;
     purchase.provider = row.provider;
+    purchase.settled_at = row.settled_at;
     purchase.grants = Some(row.grants);
     purchase.granted = row.granted;
     purchase.generation = row.generation;
@@ -152,7 +140,8 @@ fn reason(ending: Ending) -> message::Ending {
     }
 }
 
-/// Settles certificates bought together: the points held for them are spent.
+/// Settles certificates bought together: the points held for them are spent, and from now on
+/// their reception may take as long as they live.
 pub(crate) fn settle(
     context: &Context<'_>,
     tables: &mut Tables,
@@ -170,73 +159,9 @@ pub(crate) fn settle(
             row.grants = grants.unwrap_or(row.grants);
         }
     }
-    transfer(context, tables, accounts::HELD, accounts::SPENT, held);
-}
-
-/// Books points from one account to another: two entries that sum to zero.
-pub(crate) fn transfer(context: &Context<'_>, tables: &mut Tables, from: &str, to: &str, points: i64) {
-    if points == 0 {
-        return;
+    points::transfer(context, tables, points::HELD, points::SPENT, held);
+    let subject = certificates.first().map(|row| subject_of(row.id, row.container));
+    if let Some(pending) = subject.and_then(|subject| tables.pending_receptions.change(&subject)) {
+        pending.due_at = None;
     }
-    for (account, delta) in [(from, -points), (to, points)] {
-        tables.entries.add(entry::Model {
-            id: context.id(&format!("entry:{from}:{to}:{account}"), 0),
-            account: account.to_owned(),
-            delta,
-            cause: context.message_id,
-            booked_at: context.now.as_millis(),
-        });
-        match tables.accounts.change(&account.to_owned()) {
-            Some(row) => row.balance += delta,
-            None if accounts::is_users(account) => {
-                tables.accounts.add(account::Model { name: account.to_owned(), balance: delta });
-            }
-            None => {}
-        }
-    }
-}
-
-/// What everybody hears of a change to a user's points.
-pub(crate) fn points_changed(context: &Context<'_>, tables: &Tables, user: &str, delta: i64) -> Output {
-    let balance = balance(tables, user);
-    Output::PointsChanged(PointsChanged { user: name(user), delta, balance: count(balance), cause: context.message_id })
-}
-
-/// A user's points.
-pub(crate) fn balance(tables: &Tables, user: &str) -> i64 {
-    tables.accounts.get(&accounts::points(user)).map_or(0, |row: &account::Model| row.balance)
-}
-
-// Rows hold what was checked when it came in. A value that no longer fits means a damaged
-// database: the runtime catches the panic and sets the one message aside.
-
-/// A name from a row.
-pub(crate) fn name(text: &str) -> Name {
-    Name::try_from(text).expect("names in the database were checked")
-}
-
-/// A text from a row.
-pub(crate) fn text(text: &str) -> Text {
-    Text::try_from(text).expect("texts in the database were checked")
-}
-
-/// Another system's id from a row.
-pub(crate) fn external(text: &str) -> ExternalId {
-    ExternalId::try_from(text).expect("ids in the database were checked")
-}
-
-/// A version from a row.
-pub(crate) fn version(number: i64) -> Version {
-    Version::try_from(number).expect("versions in the database were checked")
-}
-
-/// A count from rows.
-pub(crate) fn count(number: i64) -> Count {
-    Count::try_from(number).expect("counts in the database are never negative")
-}
-
-/// An amount from rows.
-pub(crate) fn money(amount_minor: i64, currency: &str) -> Money {
-    let currency = Currency::try_from(currency).expect("currencies in the database were checked");
-    Money { amount_minor: count(amount_minor), currency }
 }

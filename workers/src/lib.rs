@@ -14,13 +14,21 @@ pub mod story;
 pub mod catalog;
 pub mod license;
 pub mod purchase;
+pub mod query;
 pub mod reception;
+pub mod reissue;
 pub mod returns;
 pub mod settlement;
+pub mod sweep;
 
+mod effects;
 mod held;
 mod load;
+mod points;
 mod presented;
+mod values;
 
+#[cfg(test)]
+mod histories;
 #[cfg(test)]
 mod testing;

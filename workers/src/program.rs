@@ -103,6 +103,9 @@ pub async fn machine(config: &Config, alone: bool) -> Result<Machine, Failure> {
             missing.first().map(String::as_str).unwrap_or_default()
         )));
     }
+    if config.senders.is_open() {
+        tracing::info!("there is no table [senders]: every broker user may send every type");
+    }
     Ok(Machine {
         transport,
         store,
@@ -110,6 +113,7 @@ pub async fn machine(config: &Config, alone: bool) -> Result<Machine, Failure> {
         clock: Clock::System,
         terms: Arc::new(config.terms.clone()),
         limits: config.limits,
+        senders: Arc::new(config.senders.clone()),
     })
 }
 

@@ -6,7 +6,7 @@ use licet_common::runtime::{Machine, run};
 use licet_schema::topology;
 use tokio_util::sync::CancellationToken;
 
-use crate::{catalog, license, purchase, reception, returns, settlement};
+use crate::{catalog, license, purchase, query, reception, reissue, returns, settlement, sweep};
 
 /// Starts the worker of this name until `stop`; none if there is no such worker.
 pub fn start(name: &str, machine: Machine, stop: CancellationToken) -> Option<BoxFuture<'static, ()>> {
@@ -17,6 +17,9 @@ pub fn start(name: &str, machine: Machine, stop: CancellationToken) -> Option<Bo
         "settlement" => Box::pin(run(settlement::Settlement, machine, stop)),
         "license" => Box::pin(run(license::License, machine, stop)),
         "return" => Box::pin(run(returns::Returns, machine, stop)),
+        "reissue" => Box::pin(run(reissue::Reissue, machine, stop)),
+        "sweep" => Box::pin(sweep::start(machine, stop)),
+        "query" => Box::pin(run(query::Query, machine, stop)),
         _ => return None,
     })
 }

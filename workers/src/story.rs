@@ -1,5 +1,7 @@
 //! The story of a purchase, a certificate, a license, a return or a user, as the journal tells it.
 
+use std::collections::BTreeSet;
+
 use licet_common::{
     runtime::{StoredOutput, outputs_of},
     store::{
@@ -9,7 +11,7 @@ use licet_common::{
 };
 use licet_schema::{
     Timestamp,
-    entity::{collection, journal, license, license_return, purchase},
+    entity::{collection, journal, license, license_return, mention, purchase},
 };
 use sea_orm::{ConnectionTrait, Value};
 use uuid::Uuid;
@@ -95,9 +97,17 @@ async fn story(connection: &impl ConnectionTrait, subject: Uuid) -> Result<Story
     let subjects = bought.iter().map(|row| row.id).chain([subject]).map(|id| vec![id.into()]).collect();
     let mut rows = select::<journal::Entity>(connection, &[journal::Column::Subject], subjects, Lock::None).await?;
     // Ids are made in order by most upstreams, which settles what happened in one millisecond.
+    let own = rows.iter().map(|row| row.id).collect::<BTreeSet<_>>();
+    rows.extend(mentions(connection, subject).await?);
     rows.sort_by_key(|row| (row.decided_at, row.id));
     rows.dedup_by_key(|row| row.id);
-    let chapters = rows.iter().map(chapter).collect::<Result<_, _>>().map_err(StoreError::Refused)?;
+    let ids: Vec<_> = bought.iter().map(|row| row.id.to_string()).chain([subject.to_string()]).collect();
+    let chapters = rows.iter().map(|row| {
+        // What only mentions this purchase may tell of many others.
+        let about = |output: &StoredOutput| own.contains(&row.id) || names_any(&output.body, &ids);
+        chapter(row, about)
+    });
+    let chapters = chapters.collect::<Result<_, _>>().map_err(StoreError::Refused)?;
     Ok(Story {
         purchase: subject,
         user: bought.first().map(|row| row.user.clone()).unwrap_or_default(),
@@ -112,8 +122,21 @@ fn certificate(row: &purchase::Model) -> String {
     format!("{} {} v{} for {} {}, {ended}", row.id, row.content, row.version, row.amount_minor, row.currency)
 }
 
-fn chapter(row: &journal::Model) -> Result<Chapter, String> {
-    let events = outputs_of(row)?.iter().filter(|output| !output.reply).map(words).collect();
+/// Messages about other purchases, or about none, that changed or made this one.
+async fn mentions(connection: &impl ConnectionTrait, subject: Uuid) -> Result<Vec<journal::Model>, StoreError> {
+    let keys = vec![vec![subject.into()]];
+    let mentions = select::<mention::Entity>(connection, &[mention::Column::Subject], keys, Lock::None).await?;
+    let keys = mentions.iter().map(|row| vec![row.journal.into()]).collect();
+    select::<journal::Entity>(connection, &[journal::Column::Id], keys, Lock::None).await
+}
+
+fn names_any(body: &[u8], ids: &[String]) -> bool {
+    let text = String::from_utf8_lossy(body);
+    ids.iter().any(|id| text.contains(id.as_str()))
+}
+
+fn chapter(row: &journal::Model, about: impl Fn(&StoredOutput) -> bool) -> Result<Chapter, String> {
+    let events = outputs_of(row)?.iter().filter(|output| !output.reply && about(output)).map(words).collect();
     Ok(Chapter {
         at: Timestamp::from_millis(row.decided_at),
         message_id: row.id,
@@ -129,6 +152,10 @@ fn words(output: &StoredOutput) -> String {
         &["settlement", "reason", "granted", "remaining", "delta", "balance", "points_held", "user", "outcome"];
     let body: serde_json::Value = serde_json::from_slice(&output.body).unwrap_or_default();
     let mut text = output.kind.clone();
+    let privilege = body.pointer("/privilege/kind").or(body.get("privilege"));
+    if let Some(serde_json::Value::String(kind)) = privilege {
+        text.push_str(&format!(" privilege={kind}"));
+    }
     for field in TELLING {
         match body.get(*field) {
             Some(serde_json::Value::String(value)) => text.push_str(&format!(" {field}={value}")),

@@ -10,18 +10,21 @@ use licet_common::{
 };
 use licet_schema::{
     Code, Count, ExternalId, Money, Name, Output, Refusal, Request, Seconds, Text, Timestamp, Version,
+    entity::account,
     message::{
-        CertificatePresented, ContentPut, Item, LicenseReceipt, LicenseRequest, LicenseReturn, Privilege,
-        PurchaseRequest, ReturnPolicy, SettlementCompletion,
+        CertificatePresented, CertificateReissue, ContentPut, ContentVersion, Item, LicenseReceipt, LicenseRequest,
+        LicenseReturn, Privilege, PurchaseRequest, ReturnPolicy, SettlementCompletion, SettlementSetback, SweepDue,
+        SweepKind,
     },
     money::Currency,
+    topology,
     vocabulary::Grants,
 };
 use uuid::Uuid;
 
 use crate::{
-    catalog::Catalog, license::License, purchase::Purchase, reception::Reception, returns::Returns,
-    settlement::Settlement,
+    catalog::Catalog, license::License, purchase::Purchase, query::Query, reception::Reception, reissue::Reissue,
+    returns::Returns, settlement::Settlement, sweep::Sweep,
 };
 
 pub(crate) const HOUR_MS: i64 = 3_600_000;
@@ -70,19 +73,37 @@ impl Stage {
     pub(crate) fn ask(&mut self, request: Request) -> Output {
         if let Err(unfit) = request.check() {
             self.last = None;
-            return Decision::refused(&Refusal::new(Code::Malformed, unfit.to_string()), request.kind()).reply;
+            let refused = Decision::refused(&Refusal::new(Code::Malformed, unfit.to_string()), request.kind());
+            return refused.reply.expect("a refusal is an answer");
         }
-        match request.kind() {
-            "content.put" => self.decide(&Catalog, request),
-            "purchase.request" | "certificate.check" => self.decide(&Purchase, request),
-            "certificate.receipt" | "license.receipt" => self.decide(&Reception, request),
-            "settlement.completion" => self.decide(&Settlement, request),
-            "license.request" => self.decide(&License, request),
-            _ => self.decide(&Returns, request),
+        self.tell(request).expect("whoever asks is answered")
+    }
+
+    /// Decides a message that may have no answer.
+    pub(crate) fn tell(&mut self, request: Request) -> Option<Output> {
+        let worker = topology::WORKERS.iter().find(|worker| worker.handles.contains(&request.kind()));
+        match worker.expect("every type has a worker").name {
+            "catalog" => self.decide(&Catalog, request),
+            "purchase" => self.decide(&Purchase, request),
+            "reception" => self.decide(&Reception, request),
+            "settlement" => self.decide(&Settlement, request),
+            "license" => self.decide(&License, request),
+            "return" => self.decide(&Returns, request),
+            "reissue" => self.decide(&Reissue, request),
+            "sweep" => self.decide(&Sweep, request),
+            "query" => self.decide(&Query, request),
+            other => panic!("the stage has no {other} worker"),
         }
     }
 
-    fn decide<W: Worker>(&mut self, worker: &W, request: Request) -> Output {
+    /// Sweeps everything of this kind that is overdue; says what came of it.
+    pub(crate) fn sweep(&mut self, kind: SweepKind) -> Vec<&'static str> {
+        let before = Timestamp::from_millis(self.now_ms);
+        assert_eq!(self.tell(Request::SweepDue(SweepDue { kind, before })), None, "a clock is not answered");
+        self.events()
+    }
+
+    fn decide<W: Worker>(&mut self, worker: &W, request: Request) -> Option<Output> {
         self.messages += 1;
         let kind = request.kind();
         let context = Context {
@@ -101,7 +122,7 @@ impl Stage {
     /// The types of the events that the last message caused.
     pub(crate) fn events(&self) -> Vec<&'static str> {
         let Some(last) = &self.last else { return Vec::new() };
-        let public = last.announced.then(|| last.reply.public()).flatten();
+        let public = last.reply.as_ref().filter(|_| last.announced).and_then(Output::public);
         public.iter().map(Output::kind).chain(last.events.iter().map(Output::kind)).collect()
     }
 
@@ -111,7 +132,12 @@ impl Stage {
     }
 
     pub(crate) fn buy(&mut self, count: usize) -> Bought {
-        match self.ask(purchase(count, 0)) {
+        let answer = self.ask(purchase(count, 0));
+        self.bought(answer)
+    }
+
+    fn bought(&self, answer: Output) -> Bought {
+        match answer {
             Output::CertificateIssued(issued) => Bought {
                 certificates: issued.certificates.iter().map(|one| one.certificate).collect(),
                 tokens: issued.certificates.into_iter().filter_map(|one| one.certificate_token).collect(),
@@ -121,6 +147,26 @@ impl Stage {
             },
             other => panic!("a purchase was answered with {other:?}"),
         }
+    }
+
+    pub(crate) fn buy_with_points(&mut self, count: usize, points: i64) -> Bought {
+        let answer = self.ask(purchase(count, points));
+        self.bought(answer)
+    }
+
+    /// Gives a user points without a history.
+    pub(crate) fn rich(&mut self, user: &str, points: i64) {
+        self.tables.accounts.add(account::Model { name: crate::points::account(user), balance: points });
+    }
+
+    /// A license of a certificate of its own, paid for and given back for points.
+    pub(crate) fn granted_and_returned(&mut self, user: &str) {
+        let bought = self.buy(1);
+        self.receive(&bought);
+        self.settle(&bought, &format!("pay-{}", bought.certificates[0]));
+        let license = self.license(&bought, "player").expect("a license");
+        self.ask(license_receipt(&license));
+        self.ask(license_return(&license, user, Privilege::Points, true));
     }
 
     pub(crate) fn receive(&mut self, bought: &Bought) -> Output {
@@ -163,6 +209,7 @@ pub(crate) fn verdict(output: &Output) -> String {
         Output::SettlementRegistered(body) => body.repeated,
         Output::LicenseGranted(body) => body.repeated,
         Output::LicenseReturned(body) => body.repeated,
+        Output::PayoutRegistered(body) => body.repeated,
         _ => false,
     };
     format!("{}{}", output.kind(), if repeated { "*" } else { "" })
@@ -208,6 +255,30 @@ pub(crate) fn song() -> ContentPut {
     }
 }
 
+/// What an upgrade of the generous song gives.
+pub(crate) fn sequel() -> ContentPut {
+    ContentPut { content: name("sequel"), grants: grants(5), ..song() }
+}
+
+/// The song with everything on offer for its return.
+pub(crate) fn generous_song() -> ContentPut {
+    let successor = ContentVersion { content: name("sequel"), version: Version::try_from(1i64).expect("a version") };
+    ContentPut {
+        successor: Some(successor),
+        return_policy: ReturnPolicy {
+            points: Count::try_from(40i64).ok(),
+            upgrade: Some(true),
+            buyback: Some(usd(300)),
+            collection: Some(true),
+        },
+        ..song()
+    }
+}
+
+fn grants(count: i64) -> Grants {
+    Grants::try_from(count).expect("a count")
+}
+
 pub(crate) fn purchase(count: usize, points: i64) -> Request {
     Request::PurchaseRequest(PurchaseRequest {
         user: name("alice"),
@@ -237,6 +308,25 @@ pub(crate) fn completion(bought: &Bought, id: &str, amount: Money) -> Request {
         provider: name("bank"),
         amount,
         grants: None,
+    })
+}
+
+pub(crate) fn setback(bought: &Bought, id: &str) -> SettlementSetback {
+    SettlementSetback {
+        certificate: bought.container.is_none().then(|| bought.certificates[0]),
+        container: bought.container,
+        settlement: ExternalId::try_from(id).expect("an id"),
+        provider: name("bank"),
+        reason: Text::try_from("as the bank says").expect("a text"),
+        amount: None,
+    }
+}
+
+pub(crate) fn reissue(certificate: Uuid, granted: Option<i64>) -> Request {
+    Request::CertificateReissue(CertificateReissue {
+        certificate,
+        reason: Text::try_from("the terminal was lost").expect("a text"),
+        granted: granted.and_then(|granted| Count::try_from(granted).ok()),
     })
 }
 

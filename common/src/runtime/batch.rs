@@ -9,7 +9,7 @@ use std::{collections::HashMap, sync::Arc, time::Duration};
 use futures_util::future::BoxFuture;
 use licet_schema::{
     Code, Output, Refusal, Timestamp,
-    entity::{Keyed, journal},
+    entity::{Keyed, journal, mention},
     message::RequestRefused,
 };
 use sea_orm::ModelTrait;
@@ -112,20 +112,36 @@ async fn attempt<W: Worker>(
     machine: &Machine,
     work: &Arc<Vec<Work<W::Input>>>,
 ) -> Result<Vec<Arc<Vec<StoredOutput>>>, StoreError> {
+    if !worker.changes() {
+        let view = machine.store.snapshot().await?;
+        let folded = decide(worker, machine, work, (0..work.len()).collect(), &view).await?;
+        let answer = |index| folded.outputs.get(&index).cloned().unwrap_or_default();
+        return Ok((0..work.len()).map(answer).collect());
+    }
     let transaction = machine.store.begin().await?;
     let known = journaled(&transaction, work).await?;
-    let fresh = fresh(work, &known);
-    let inputs: Vec<_> = fresh.iter().filter_map(|&index| work[index].input.as_ref().ok()).collect();
-    let tables = if inputs.is_empty() { Tables::default() } else { worker.load(&transaction, &inputs).await? };
-    // After the locks: whoever held them first has the earlier time.
-    let now = machine.clock.now();
-    let folded = fold(worker, machine, work, fresh, tables, now).await?;
+    let folded = decide(worker, machine, work, fresh(work, &known), &transaction).await?;
     if !folded.journal.is_empty() {
         rows::insert::<journal::Entity>(&transaction, &folded.journal.iter().collect::<Vec<_>>()).await?;
+        rows::insert::<mention::Entity>(&transaction, &folded.mentions.iter().collect::<Vec<_>>()).await?;
         write(&transaction, &folded.tables).await?;
         transaction.commit().await?;
     }
-    answers(work, &known, &folded, now)
+    answers(work, &known, &folded)
+}
+
+/// Loads what these messages of the batch need, and decides them.
+async fn decide<W: Worker>(
+    worker: &Arc<W>,
+    machine: &Machine,
+    work: &Arc<Vec<Work<W::Input>>>,
+    indices: Vec<usize>,
+    transaction: &Transaction,
+) -> Result<Folded, StoreError> {
+    let inputs: Vec<_> = indices.iter().filter_map(|&index| work[index].input.as_ref().ok()).collect();
+    let tables = if inputs.is_empty() { Tables::default() } else { worker.load(transaction, &inputs).await? };
+    // After the locks: whoever held them first has the earlier time.
+    fold(worker, machine, work, indices, tables, machine.clock.now()).await
 }
 
 /// What the journal knows of these ids.
@@ -147,9 +163,12 @@ fn fresh<I>(work: &[Work<I>], known: &HashMap<Uuid, journal::Model>) -> Vec<usiz
 
 /// A decided batch, before it is written.
 struct Folded {
+    now: Timestamp,
     tables: Tables,
     journal: Vec<journal::Model>,
-    outputs: HashMap<Uuid, Arc<Vec<StoredOutput>>>,
+    mentions: Vec<mention::Model>,
+    /// By the message's place in the batch.
+    outputs: HashMap<usize, Arc<Vec<StoredOutput>>>,
 }
 
 /// The fold over the batch, off the async threads: rules and signatures.
@@ -157,27 +176,33 @@ async fn fold<W: Worker>(
     worker: &Arc<W>,
     machine: &Machine,
     work: &Arc<Vec<Work<W::Input>>>,
-    fresh: Vec<usize>,
+    indices: Vec<usize>,
     mut tables: Tables,
     now: Timestamp,
 ) -> Result<Folded, StoreError> {
     let (worker, work) = (worker.clone(), work.clone());
     let (keyring, terms) = (machine.keyring.clone(), machine.terms.clone());
     let folding = move || {
-        let mut journal = Vec::with_capacity(fresh.len());
-        let mut outputs = HashMap::with_capacity(fresh.len());
-        for index in fresh {
+        let mut journal = Vec::with_capacity(indices.len());
+        let mut mentions = Vec::new();
+        let mut outputs = HashMap::with_capacity(indices.len());
+        for index in indices {
             let work = &work[index];
             let context = Context { now, keyring: &keyring, terms: &terms, message_id: work.id };
             let decided = work.input.as_ref().map_err(Refusal::clone);
             let decided = decided.and_then(|input| worker.decide(&context, &mut tables, input));
             let decision = decided.unwrap_or_else(|refusal| refused(&*worker, work, &refusal));
             let made = stored::of_decision(work.id, work.format, now, &decision)?;
-            journal.push(journal_row(work, &decision, now, stored::outputs_to_bytes(&made)?));
-            outputs.insert(work.id, Arc::new(made));
+            // What has nothing to say has done nothing.
+            if worker.changes() && !made.is_empty() {
+                journal.push(journal_row(work, &decision, now, stored::outputs_to_bytes(&made)?));
+                let others = decision.mentions.iter().filter(|purchase| Some(**purchase) != decision.subject);
+                mentions.extend(others.map(|&subject| mention::Model { subject, journal: work.id }));
+            }
+            outputs.insert(index, Arc::new(made));
         }
         journal.sort_unstable_by_key(|row| row.id);
-        Ok(Folded { tables, journal, outputs })
+        Ok(Folded { now, tables, journal, mentions, outputs })
     };
     match tokio::task::spawn_blocking(folding).await {
         Ok(folded) => folded.map_err(StoreError::Refused),
@@ -207,7 +232,7 @@ pub(super) fn panic_text(panic: &(dyn std::any::Any + Send)) -> &str {
 
 fn journal_row<I>(work: &Work<I>, decision: &Decision, now: Timestamp, outputs: Vec<u8>) -> journal::Model {
     let code = match &decision.reply {
-        Output::RequestRefused(refused) => Some(refused.code.to_string()),
+        Some(Output::RequestRefused(refused)) => Some(refused.code.to_string()),
         _ => None,
     };
     journal::Model {
@@ -233,6 +258,7 @@ async fn write(transaction: &Transaction, tables: &Tables) -> Result<(), StoreEr
     table(transaction, &tables.returns).await?;
     table(transaction, &tables.collections).await?;
     table(transaction, &tables.privileges).await?;
+    table(transaction, &tables.payouts).await?;
     table(transaction, &tables.accounts).await?;
     table(transaction, &tables.entries).await?;
     table(transaction, &tables.unmatched_settlements).await
@@ -253,16 +279,17 @@ fn answers<I>(
     work: &[Work<I>],
     known: &HashMap<Uuid, journal::Model>,
     folded: &Folded,
-    now: Timestamp,
 ) -> Result<Vec<Arc<Vec<StoredOutput>>>, StoreError> {
     let digests: HashMap<Uuid, &[u8]> =
         known.values().chain(&folded.journal).map(|row| (row.id, row.digest.as_slice())).collect();
+    let decided: HashMap<Uuid, &Arc<Vec<StoredOutput>>> =
+        folded.outputs.iter().map(|(&index, outputs)| (work[index].id, outputs)).collect();
     let answer = |work: &Work<I>| {
-        if digests.get(&work.id).is_none_or(|digest| *digest != work.digest) {
-            return Ok(Arc::new(vec![conflict(work, now)]));
+        if digests.get(&work.id).is_some_and(|digest| *digest != work.digest) {
+            return Ok(Arc::new(vec![conflict(work, folded.now)]));
         }
-        if let Some(outputs) = folded.outputs.get(&work.id) {
-            return Ok(outputs.clone());
+        if let Some(outputs) = decided.get(&work.id) {
+            return Ok(Arc::clone(outputs));
         }
         let outputs = known.get(&work.id).map(stored::outputs_of).transpose().map_err(StoreError::Refused)?;
         Ok(Arc::new(outputs.unwrap_or_default()))

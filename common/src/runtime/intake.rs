@@ -7,8 +7,9 @@ use licet_schema::{Code, Format, Refusal, Request, topology};
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
-use super::{Worker, batch::panic_text};
+use super::{Machine, Worker, batch::panic_text};
 use crate::{
+    config::Senders,
     signing::Keyring,
     transport::{Delivery, Lost},
 };
@@ -34,8 +35,8 @@ pub(super) struct Work<I> {
     pub(super) delivery: Arc<Delivery>,
 }
 
-/// A message that cannot be decided.
-pub(super) struct Unreadable {
+/// A message that cannot be decided, or whose sender may not send it.
+pub(super) struct TurnedAway {
     /// Why.
     pub(super) refusal: Refusal,
     /// Its message_id, if it has a usable one.
@@ -44,6 +45,8 @@ pub(super) struct Unreadable {
     pub(super) kind: String,
     /// Whether its sender may be answered.
     pub(super) answerable: bool,
+    /// Whether it is kept as a dead letter.
+    pub(super) kept: bool,
     /// The delivery.
     pub(super) delivery: Arc<Delivery>,
 }
@@ -53,7 +56,7 @@ pub(super) enum Reading<I> {
     /// It can be decided.
     Work(Work<I>),
     /// It cannot.
-    Unreadable(Unreadable),
+    TurnedAway(TurnedAway),
 }
 
 /// Reads deliveries off the async threads.
@@ -62,32 +65,33 @@ pub(super) enum Reading<I> {
 /// The program is ending, and there are no threads any more: nothing of this may be acknowledged.
 pub(super) async fn read_all<W: Worker>(
     worker: &Arc<W>,
-    keyring: &Arc<Keyring>,
+    machine: &Machine,
     deliveries: Vec<Delivery>,
 ) -> Result<Vec<Reading<W::Input>>, Lost> {
-    let (worker, keyring) = (worker.clone(), keyring.clone());
-    let reading = move || deliveries.into_iter().map(|delivery| read_safely(&*worker, &keyring, delivery)).collect();
+    let (worker, keyring, senders) = (worker.clone(), machine.keyring.clone(), machine.senders.clone());
+    let reading =
+        move || deliveries.into_iter().map(|delivery| read_safely(&*worker, &keyring, &senders, delivery)).collect();
     tokio::task::spawn_blocking(reading).await.map_err(|_| Lost("the program is ending".into()))
 }
 
 /// A message that brings its decoder down is unreadable, and nothing more.
-fn read_safely<W: Worker>(worker: &W, keyring: &Keyring, delivery: Delivery) -> Reading<W::Input> {
+fn read_safely<W: Worker>(worker: &W, keyring: &Keyring, senders: &Senders, delivery: Delivery) -> Reading<W::Input> {
     let delivery = Arc::new(delivery);
-    let kept = delivery.clone();
-    std::panic::catch_unwind(AssertUnwindSafe(|| read(worker, keyring, delivery))).unwrap_or_else(|panic| {
+    let held = delivery.clone();
+    std::panic::catch_unwind(AssertUnwindSafe(|| read(worker, keyring, senders, delivery))).unwrap_or_else(|panic| {
         let detail = format!("its decoder panicked: {}", panic_text(&*panic));
-        let refusal = Refusal::new(Code::Malformed, detail);
-        Reading::Unreadable(Unreadable {
-            refusal,
+        Reading::TurnedAway(TurnedAway {
+            refusal: Refusal::new(Code::Malformed, detail),
             id: None,
-            kind: kept.routing_key.clone(),
+            kind: held.routing_key.clone(),
             answerable: false,
-            delivery: kept,
+            kept: true,
+            delivery: held,
         })
     })
 }
 
-fn read<W: Worker>(worker: &W, keyring: &Keyring, delivery: Arc<Delivery>) -> Reading<W::Input> {
+fn read<W: Worker>(worker: &W, keyring: &Keyring, senders: &Senders, delivery: Arc<Delivery>) -> Reading<W::Input> {
     let properties = &delivery.properties;
     // What comes back from a wait queue has our own headers, and the queue for a routing key.
     let retried = delivery.exchange == topology::RETRY;
@@ -105,12 +109,20 @@ fn read<W: Worker>(worker: &W, keyring: &Keyring, delivery: Arc<Delivery>) -> Re
         }
     });
     match request {
+        // No journal row: a stranger neither uses up message ids nor fills the database.
+        Ok((id, ..)) if !senders.permit(sender.as_deref(), &kind) => {
+            let detail = format!(
+                "this broker user may not send {kind}: the table [senders] of the workers' licet.toml says who may"
+            );
+            let refusal = Refusal::new(Code::Forbidden, detail);
+            Reading::TurnedAway(TurnedAway { refusal, id: Some(id), kind, answerable, kept: false, delivery })
+        }
         Ok((id, format, request)) => {
             let digest = digest(&kind, properties.content_type.as_deref(), sender.as_deref(), &delivery.body);
             let input = worker.read(keyring, request);
             Reading::Work(Work { id, kind, format, sender, digest, attempt, input, delivery })
         }
-        Err(refusal) => Reading::Unreadable(Unreadable { refusal, id, kind, answerable, delivery }),
+        Err(refusal) => Reading::TurnedAway(TurnedAway { refusal, id, kind, answerable, kept: true, delivery }),
     }
 }
 

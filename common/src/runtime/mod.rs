@@ -32,7 +32,7 @@ use uuid::Uuid;
 
 use crate::{
     clock::Clock,
-    config::{Limits, Terms},
+    config::{Limits, Senders, Terms},
     decision::{Context, Decision, Tables},
     signing::Keyring,
     store::{Store, StoreError},
@@ -60,6 +60,18 @@ pub trait Worker: Send + Sync + 'static {
     /// # Errors
     /// A refusal that needs no look at the database.
     fn read(&self, keyring: &Keyring, request: Request) -> Result<Self::Input, Refusal>;
+
+    /// Whether it changes anything. What only looks is not journaled, takes no locks, and answers
+    /// anew when it is asked again.
+    fn changes(&self) -> bool {
+        true
+    }
+
+    /// Whether it rests after a portion for as long as that took. For work that nobody waits for,
+    /// and that leaves room for what somebody does wait for.
+    fn rests(&self) -> bool {
+        false
+    }
 
     /// The purchase that an input belongs to, as far as it says itself. Believed only of an input
     /// whose refusal comes after its proof, so that the refusal stands in the purchase's story.
@@ -100,6 +112,8 @@ pub struct Machine {
     pub terms: Arc<Terms>,
     /// How the loop is bounded.
     pub limits: Limits,
+    /// Who may send what.
+    pub senders: Arc<Senders>,
 }
 
 /// The first and the longest pause between two attempts at something that is away.
@@ -112,6 +126,8 @@ const FRUITLESS_MAX: u32 = 3;
 const CAREFUL_PAUSE: Duration = Duration::from_millis(100);
 /// How long trouble that comes and goes is not told of again.
 const QUIET: Duration = Duration::from_secs(30);
+/// A worker that rests does not rest longer than this.
+const REST_MAX: Duration = Duration::from_secs(1);
 /// A transaction that takes longer than this has lost its database.
 const DATABASE_TIMEOUT: Duration = Duration::from_secs(90);
 
@@ -253,7 +269,8 @@ impl<W: Worker> Runner<W> {
     async fn handle(&self, session: &mut Session, deliveries: Vec<Delivery>) -> Result<(), Ended> {
         for portion in portions(deliveries) {
             let Some(last) = portion.last().map(|delivery| delivery.tag) else { continue };
-            let readings = intake::read_all(&self.worker, &self.machine.keyring, portion).await?;
+            let began = Instant::now();
+            let readings = intake::read_all(&self.worker, &self.machine, portion).await?;
             let (work, mut outgoing) = outbox::separate(self.worker.name(), readings);
             let settled = batch::settle(&self.worker, &self.machine, work).await.map_err(Ended::Database)?;
             outbox::extend(self.worker.name(), settled, &mut outgoing);
@@ -262,13 +279,16 @@ impl<W: Worker> Runner<W> {
             self.dropped_replies.fetch_add(dropped, Ordering::Relaxed);
             session.consumer.ack_through(last).await?;
             self.settled.fetch_add(1, Ordering::Relaxed);
+            if self.worker.rests() {
+                tokio::time::sleep(began.elapsed().min(REST_MAX)).await;
+            }
         }
         Ok(())
     }
 
     async fn until_the_database_answers(&self, stop: &CancellationToken) {
         let mut pause = Pause::new();
-        while !stop.is_cancelled() && self.machine.store.ping().await.is_err() {
+        while !stop.is_cancelled() && self.machine.store.ping(self.worker.changes()).await.is_err() {
             pause.wait(stop).await;
         }
     }

@@ -9,7 +9,7 @@ use uuid::Uuid;
 
 use super::{
     batch::Settled,
-    intake::{Reading, Unreadable, Work},
+    intake::{Reading, TurnedAway, Work},
     stored::{self, StoredOutput},
 };
 use crate::{
@@ -46,15 +46,15 @@ pub(super) fn separate<I>(worker: &str, readings: Vec<Reading<I>>) -> (Vec<Work<
     for reading in readings {
         match reading {
             Reading::Work(one) => work.push(one),
-            Reading::Unreadable(unreadable) => duties.extend(refuse(worker, unreadable)),
+            Reading::TurnedAway(turned_away) => duties.extend(refuse(worker, turned_away)),
         }
     }
     (work, duties)
 }
 
-/// What cannot be read is answered, if anybody can be, and set aside with its reason.
-fn refuse(worker: &str, unreadable: Unreadable) -> Vec<Duty> {
-    let Unreadable { refusal, id, kind, answerable, delivery } = unreadable;
+/// What is turned away is answered, if anybody can be, and set aside with its reason.
+fn refuse(worker: &str, turned_away: TurnedAway) -> Vec<Duty> {
+    let TurnedAway { refusal, id, kind, answerable, kept, delivery } = turned_away;
     let mut duties = Vec::new();
     if answerable && delivery.properties.reply_to.is_some() {
         let refused = Output::RequestRefused(RequestRefused {
@@ -68,8 +68,10 @@ fn refuse(worker: &str, unreadable: Unreadable) -> Vec<Duty> {
         let reply = stored::refusal(namespace, "reply:request.refused", format, Clock::System.now(), &refused);
         duties.extend(self::reply(&delivery, id, &reply).map(Duty::Reply));
     }
-    let sender = delivery.properties.user_id.clone();
-    duties.push(dead_letter(worker, &delivery, sender, &refusal.to_string()));
+    if kept {
+        let sender = delivery.properties.user_id.clone();
+        duties.push(dead_letter(worker, &delivery, sender, &refusal.to_string()));
+    }
     duties
 }
 
@@ -107,10 +109,12 @@ fn reply(delivery: &Delivery, input: Option<Uuid>, output: &StoredOutput) -> Opt
 fn event(delivery: &Delivery, input: Option<Uuid>, output: &StoredOutput) -> Outgoing {
     let cause = input.map(|id| (topology::HEADER_CAUSE.to_owned(), id.to_string()));
     let asked = &delivery.properties;
+    let exchange = topology::exchange_of(&output.kind);
     Outgoing {
-        exchange: topology::EVENTS.to_owned(),
+        exchange: exchange.to_owned(),
         routing_key: output.kind.clone(),
-        mandatory: false,
+        // Work for a worker must find its queue; an event need not interest anybody.
+        mandatory: exchange == topology::IN,
         properties: Properties {
             message_id: Some(output.message_id.to_string()),
             correlation_id: asked.correlation_id.clone().or_else(|| asked.message_id.clone()),

@@ -51,8 +51,12 @@ pub(super) fn of_decision(
     now: Timestamp,
     decision: &Decision,
 ) -> Result<Vec<StoredOutput>, String> {
-    let mut outputs = vec![output(input, format, now, &decision.reply, true)?];
-    let announced = decision.announced.then(|| decision.reply.public()).flatten();
+    let mut outputs = Vec::with_capacity(2 + decision.events.len());
+    if let Some(reply) = &decision.reply {
+        outputs.push(output(input, format, now, reply, true)?);
+    }
+    let reply = decision.reply.as_ref().filter(|_| decision.announced);
+    let announced = reply.and_then(Output::public);
     for event in announced.iter().chain(&decision.events) {
         outputs.push(output(input, Format::Json, now, event, false)?);
     }

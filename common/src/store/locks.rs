@@ -57,6 +57,18 @@ pub async fn certificates(
     Ok(())
 }
 
+/// Locks those of these certificates that nobody else has locked, and waits for none.
+///
+/// # Errors
+/// The database's.
+pub async fn free_certificates(
+    connection: &impl ConnectionTrait,
+    ids: &BTreeSet<Uuid>,
+) -> Result<Vec<certificate::Model>, StoreError> {
+    let keys = ids.iter().map(|id| vec![(*id).into()]).collect();
+    select::<certificate::Entity>(connection, &[certificate::Column::Id], keys, Lock::Free).await
+}
+
 /// The purchases of the live certificates that are locked: what is written when they end.
 ///
 /// # Errors
@@ -64,6 +76,20 @@ pub async fn certificates(
 pub async fn purchases(connection: &impl ConnectionTrait, tables: &mut Tables) -> Result<(), StoreError> {
     let keys = tables.certificates.iter().map(|row| vec![row.id.into()]).collect();
     tables.purchases.load_all(select::<purchase::Entity>(connection, &[purchase::Column::Id], keys, Lock::None).await?);
+    Ok(())
+}
+
+/// Reads accounts as they are, for who only looks.
+///
+/// # Errors
+/// The database's.
+pub async fn look_at_accounts(
+    connection: &impl ConnectionTrait,
+    names: &[String],
+    tables: &mut Tables,
+) -> Result<(), StoreError> {
+    let keys = names.iter().map(|name| vec![name.clone().into()]).collect();
+    tables.accounts.load_all(select::<account::Entity>(connection, &[account::Column::Name], keys, Lock::None).await?);
     Ok(())
 }
 

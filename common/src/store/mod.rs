@@ -233,12 +233,13 @@ impl Store {
         Ok(self.database.begin().await?)
     }
 
-    /// Whether it answers, and can be written to.
+    /// Whether it answers, and can be written to, if that is needed.
     ///
     /// # Errors
     /// It does not, or cannot.
-    pub async fn ping(&self) -> Result<(), StoreError> {
-        Ok(self.database.execute_unprepared("UPDATE journal SET kind = kind WHERE 1 = 0").await.map(|_| ())?)
+    pub async fn ping(&self, writes: bool) -> Result<(), StoreError> {
+        let test = if writes { "UPDATE journal SET kind = kind WHERE 1 = 0" } else { "SELECT 1" };
+        Ok(self.database.execute_unprepared(test).await.map(|_| ())?)
     }
 
     /// The connection, for readers such as the auditor.

@@ -24,6 +24,8 @@ pub enum Lock {
     None,
     /// They are locked, in key order, until the transaction ends. SQLite has one writer anyway.
     ForUpdate,
+    /// The same, but those that others have locked are left out instead of waited for.
+    Free,
 }
 
 /// The rows of `E` whose `columns` are among `keys`, each a value for each column.
@@ -46,6 +48,7 @@ pub async fn select<E: Keyed>(
     let tail = match lock {
         Lock::None => String::new(),
         Lock::ForUpdate => format!(" ORDER BY {} FOR UPDATE", table.key_list()),
+        Lock::Free => format!(" ORDER BY {} FOR UPDATE SKIP LOCKED", table.key_list()),
     };
     match connection.get_database_backend() {
         DatabaseBackend::Postgres => {
@@ -62,6 +65,31 @@ pub async fn select<E: Keyed>(
         }
     }
     Ok(found)
+}
+
+/// The first rows of `E` whose `column` is below `bound`, lowest first, `most` of them. `condition`
+/// is SQL for a partial index to be found by, or empty.
+///
+/// # Errors
+/// The database's.
+pub async fn below<E: EntityTrait>(
+    connection: &impl ConnectionTrait,
+    column: E::Column,
+    condition: &str,
+    bound: i64,
+    most: u64,
+) -> Result<Vec<E::Model>, StoreError> {
+    let table = Table::of::<E>();
+    let [low, high] = match connection.get_database_backend() {
+        DatabaseBackend::Postgres => ["$1", "$2"],
+        _ => ["?", "?"],
+    };
+    let (columns, name, column) = (table.column_list(), table.name, column.as_str());
+    let and = if condition.is_empty() { "" } else { " AND " };
+    let text = format!(
+        "SELECT {columns} FROM \"{name}\" WHERE \"{column}\" < {low}{and}{condition} ORDER BY \"{column}\" LIMIT {high}"
+    );
+    query::<E>(connection, text, vec![bound.into(), i64::try_from(most).unwrap_or(i64::MAX).into()]).await
 }
 
 /// Inserts rows.

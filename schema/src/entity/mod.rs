@@ -18,6 +18,8 @@ pub mod entry;
 pub mod journal;
 pub mod license;
 pub mod license_return;
+pub mod mention;
+pub mod payout;
 pub mod pending_reception;
 pub mod privilege;
 pub mod purchase;

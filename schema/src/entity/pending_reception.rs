@@ -20,8 +20,9 @@ pub struct Model {
     /// SHA-256 of the token that was sent.
     #[sea_orm(column_type = "Blob")]
     pub token_digest: Vec<u8>,
-    /// Until when it waits, in Unix milliseconds.
-    pub due_at: i64,
+    /// Until when it waits, in Unix milliseconds; none once it is paid for: then it waits as long as
+    /// its certificates live.
+    pub due_at: Option<i64>,
 }
 
 /// None: tables are joined by hand, set by set.

@@ -47,6 +47,8 @@ pub struct Model {
     /// Its provider.
     #[sea_orm(column_type = "Text", nullable)]
     pub provider: Option<String>,
+    /// When that was registered, once ended.
+    pub settled_at: Option<i64>,
     /// Licenses paid for, once ended.
     pub grants: Option<i64>,
     /// Deliveries confirmed, once ended.

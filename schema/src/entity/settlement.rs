@@ -20,11 +20,11 @@ pub struct Model {
     pub container: Option<Uuid>,
     /// What it told last.
     pub outcome: Outcome,
-    /// What was paid, in minor units.
-    pub amount_minor: i64,
+    /// What was paid, in minor units; none if only its failure, or its reversal, was told yet.
+    pub amount_minor: Option<i64>,
     /// Its currency.
-    #[sea_orm(column_type = "Text")]
-    pub currency: String,
+    #[sea_orm(column_type = "Text", nullable)]
+    pub currency: Option<String>,
     /// Grants of each certificate, if it said so.
     pub grants: Option<i64>,
     /// When, in Unix milliseconds.

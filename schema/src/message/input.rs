@@ -7,12 +7,17 @@ use super::Request;
 use crate::{
     format::{DecodeError, Format},
     money::Money,
+    timestamp::Timestamp,
     vocabulary::{Count, ExternalId, Grants, Name, Seconds, Text, Unfit, Version},
     wire::wire,
 };
 
 /// The most items that one purchase request may hold.
 pub const ITEMS_MAX: usize = 100;
+/// The most licenses of one page of holdings.
+pub const PAGE_MAX: i64 = 1000;
+/// Licenses of a page where the query does not say.
+pub const PAGE_DEFAULT: i64 = 100;
 
 wire! {
     /// `content.put`: register a content, or change what is sold of it from now on.
@@ -113,6 +118,35 @@ wire! {
         pub grants: Option<Grants>,
     }
 
+    /// `settlement.failure` and `settlement.reversal`: the payment failed, or was taken back.
+    pub struct SettlementSetback {
+        /// The certificate it was for, if that was bought alone.
+        pub certificate: Option<Uuid>,
+        /// The container it was for, if there were several.
+        pub container: Option<Uuid>,
+        /// The provider's id of the settlement.
+        pub settlement: ExternalId,
+        /// The provider.
+        pub provider: Name,
+        /// Why, for people.
+        pub reason: Text,
+        /// What was taken back, where the settlement was told with several amounts. Never of a
+        /// failure: then nothing was paid.
+        pub amount: Option<Money>,
+    }
+
+    /// `payout.completion`: the money for a buy-back was paid out.
+    pub struct PayoutCompletion {
+        /// The return that it was for.
+        pub license_return: Uuid,
+        /// The provider's id of the payout.
+        pub payout: ExternalId,
+        /// The provider.
+        pub provider: Name,
+        /// What was paid out.
+        pub amount: Money,
+    }
+
     /// `license.request`: a terminal asks for a license.
     pub struct LicenseRequest {
         /// The certificate that permits it.
@@ -143,6 +177,76 @@ wire! {
     pub struct LicenseDeletion {
         /// The return that was opened.
         pub license_return: Uuid,
+    }
+
+    /// `certificate.reissue`: regenerate a certificate, its settlement and its count.
+    pub struct CertificateReissue {
+        /// The certificate.
+        pub certificate: Uuid,
+        /// Why, for people.
+        pub reason: Text,
+        /// How many of its licenses shall count as granted, if fewer than did.
+        pub granted: Option<Count>,
+    }
+
+    /// `holdings.query`: what licenses does a user hold?
+    pub struct HoldingsQuery {
+        /// The user.
+        pub user: Name,
+        /// Only licenses after this one: `next` of the page before.
+        pub after: Option<Uuid>,
+        /// Most licenses of a page, 1 to [`PAGE_MAX`]; [`PAGE_DEFAULT`] if absent.
+        pub limit: Option<Count>,
+    }
+
+    /// `status.query`: where does it stand? Exactly one of these.
+    pub struct StatusQuery {
+        /// A certificate.
+        pub certificate: Option<Uuid>,
+        /// A container.
+        pub container: Option<Uuid>,
+        /// A license.
+        pub license: Option<Uuid>,
+        /// A return.
+        pub license_return: Option<Uuid>,
+        /// The upstream's order number.
+        pub reference: Option<ExternalId>,
+        /// A provider's id of a settlement.
+        pub settlement: Option<ExternalId>,
+    }
+
+    /// `sweep.due`: end what is overdue. From the sweeper's own clock.
+    pub struct SweepDue {
+        /// What is overdue.
+        pub kind: SweepKind,
+        /// Whose deadline was before this; the time of the decision, if that is earlier.
+        pub before: Timestamp,
+    }
+}
+
+/// The deadlines that a sweep looks after.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SweepKind {
+    /// Certificates whose reception was not acknowledged.
+    Reception,
+    /// Certificates whose time is over.
+    Certificate,
+    /// Returns whose deletion was not told.
+    Return,
+}
+
+impl SweepKind {
+    /// Every kind.
+    pub const ALL: [Self; 3] = [Self::Reception, Self::Certificate, Self::Return];
+
+    /// The kind on the wire.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Reception => "reception",
+            Self::Certificate => "certificate",
+            Self::Return => "return",
+        }
     }
 }
 
@@ -186,13 +290,42 @@ impl Request {
                 let one = body.certificate_token.is_some() != body.container_token.is_some();
                 if one { Ok(()) } else { unfit("give exactly one of certificate_token and container_token") }
             }
-            Self::SettlementCompletion(body) => {
-                let one = body.certificate.is_some() != body.container.is_some();
-                if one { Ok(()) } else { unfit("name exactly one of certificate and container") }
+            Self::SettlementCompletion(body) => one_purchase(body.certificate, body.container),
+            Self::SettlementFailure(body) if body.amount.is_some() => {
+                unfit("a failure has no amount: nothing was paid")
             }
-            Self::LicenseRequest(_) | Self::LicenseReceipt(_) | Self::LicenseReturn(_) | Self::LicenseDeletion(_) => {
-                Ok(())
+            Self::SettlementFailure(body) | Self::SettlementReversal(body) => {
+                one_purchase(body.certificate, body.container)
             }
+            Self::HoldingsQuery(body) => match body.limit.map(Count::get) {
+                None | Some(1..=PAGE_MAX) => Ok(()),
+                Some(_) => unfit(format!("limit is a number from 1 to {PAGE_MAX}")),
+            },
+            Self::StatusQuery(body) => body.check(),
+            Self::LicenseRequest(_)
+            | Self::LicenseReceipt(_)
+            | Self::LicenseReturn(_)
+            | Self::LicenseDeletion(_)
+            | Self::CertificateReissue(_)
+            | Self::PayoutCompletion(_)
+            | Self::SweepDue(_) => Ok(()),
+        }
+    }
+}
+
+fn one_purchase(certificate: Option<Uuid>, container: Option<Uuid>) -> Result<(), Unfit> {
+    let one = certificate.is_some() != container.is_some();
+    if one { Ok(()) } else { unfit("name exactly one of certificate and container") }
+}
+
+impl StatusQuery {
+    fn check(&self) -> Result<(), Unfit> {
+        let ids = [self.certificate, self.container, self.license, self.license_return];
+        let texts = [&self.reference, &self.settlement];
+        let named = ids.iter().flatten().count() + texts.into_iter().flatten().count();
+        match named {
+            1 => Ok(()),
+            _ => unfit("name exactly one of certificate, container, license, license_return, reference, settlement"),
         }
     }
 }

@@ -58,10 +58,17 @@ messages! {
         CertificateCheck(CertificatePresented) = "certificate.check",
         CertificateReceipt(CertificatePresented) = "certificate.receipt",
         SettlementCompletion(SettlementCompletion) = "settlement.completion",
+        SettlementFailure(SettlementSetback) = "settlement.failure",
+        SettlementReversal(SettlementSetback) = "settlement.reversal",
+        PayoutCompletion(PayoutCompletion) = "payout.completion",
         LicenseRequest(LicenseRequest) = "license.request",
         LicenseReceipt(LicenseReceipt) = "license.receipt",
         LicenseReturn(LicenseReturn) = "license.return",
         LicenseDeletion(LicenseDeletion) = "license.deletion",
+        CertificateReissue(CertificateReissue) = "certificate.reissue",
+        HoldingsQuery(HoldingsQuery) = "holdings.query",
+        StatusQuery(StatusQuery) = "status.query",
+        SweepDue(SweepDue) = "sweep.due",
     }
 }
 
@@ -77,6 +84,10 @@ messages! {
         LicenseGranted(LicenseGranted) = "license.granted",
         ReturnOpened(ReturnOpened) = "return.opened",
         LicenseReturned(LicenseReturned) = "license.returned",
+        CertificateReissued(CertificateReissued) = "certificate.reissued",
+        PayoutRegistered(PayoutRegistered) = "payout.registered",
+        HoldingsListed(HoldingsListed) = "holdings.listed",
+        StatusListed(StatusListed) = "status.listed",
         RequestRefused(RequestRefused) = "request.refused",
         SettlementInstructed(SettlementInstructed) = "settlement.instructed",
         CertificateRetired(CertificateRetired) = "certificate.retired",
@@ -84,5 +95,8 @@ messages! {
         ContentDeleted(ContentDeleted) = "content.deleted",
         SettlementUnmatched(SettlementUnmatched) = "settlement.unmatched",
         ReturnLapsed(ReturnOpened) = "return.lapsed",
+        LicenseRevoked(LicenseRevoked) = "license.revoked",
+        PayoutInstructed(PayoutInstructed) = "payout.instructed",
+        SweepDue(SweepDue) = "sweep.due",
     }
 }

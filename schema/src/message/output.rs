@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::{Output, Privilege};
+use super::{Output, Privilege, SweepDue};
 use crate::{
     money::Money,
     refusal::Code,
@@ -225,6 +225,136 @@ pub enum ContentStatus {
 }
 
 wire! {
+    /// `certificate.reissued`. As an event it has no token.
+    pub struct CertificateReissued {
+        /// The certificate.
+        pub certificate: Uuid,
+        /// Its new token; none in an event.
+        pub certificate_token: Option<String>,
+        /// The generation that counts from now on.
+        pub generation: Count,
+        /// Licenses that count as granted.
+        pub granted: Count,
+        /// How many more licenses it permits.
+        pub remaining: Count,
+        /// The upstream's order number.
+        pub reference: Option<ExternalId>,
+    }
+
+    /// `payout.registered`: a buy-back was paid out.
+    pub struct PayoutRegistered {
+        /// The return.
+        pub license_return: Uuid,
+        /// The provider's id of the payout.
+        pub payout: ExternalId,
+        /// True if it was registered before.
+        pub repeated: bool,
+    }
+
+    /// `holdings.listed`: a page of what a user holds.
+    pub struct HoldingsListed {
+        /// The user.
+        pub user: Name,
+        /// Points that can be spent.
+        pub points: Count,
+        /// Points owed: repaid first from later points.
+        pub debt: Count,
+        /// Licenses, in the order of their ids.
+        pub licenses: Vec<Holding>,
+        /// Give this as `after` for the next page; none if this is the last.
+        pub next: Option<Uuid>,
+    }
+
+    /// A license in a user's hands.
+    pub struct Holding {
+        /// The license.
+        pub license: Uuid,
+        /// Its content.
+        pub content: Name,
+        /// The content's version.
+        pub version: Version,
+        /// What was bought.
+        pub attributes: LicenseAttributes,
+        /// What returning it would bring back; nothing, if it cannot be returned now.
+        pub returnable: Vec<Privilege>,
+    }
+
+    /// `status.listed`: where purchases stand.
+    pub struct StatusListed {
+        /// The certificates that were asked for.
+        pub certificates: Vec<CertificateStatus>,
+    }
+
+    /// Where a certificate stands.
+    pub struct CertificateStatus {
+        /// The certificate.
+        pub certificate: Uuid,
+        /// `issued`, `received`, `settled`, or how it ended.
+        pub state: CertificateState,
+        /// The upstream's order number.
+        pub reference: Option<ExternalId>,
+        /// Confirmed deliveries of its licenses.
+        pub granted: Count,
+        /// How many more licenses it permits.
+        pub remaining: Count,
+        /// The settlement that paid for it.
+        pub settlement: Option<ExternalId>,
+    }
+}
+
+/// Where a certificate stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum CertificateState {
+    /// Sent, its reception not acknowledged.
+    Issued,
+    /// Its reception was acknowledged.
+    Received,
+    /// Paid for. It grants licenses once it is received too.
+    Settled,
+    /// All its grants were used.
+    Granted,
+    /// Its reception was not acknowledged in time.
+    Lapsed,
+    /// Its time was over.
+    Expired,
+    /// Its payment was declined.
+    Declined,
+    /// Its payment was taken back.
+    Reversed,
+}
+
+/// Why a license was revoked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Revocation {
+    /// Its certificate was reissued.
+    Reissued,
+    /// What paid for it was taken back.
+    Reversed,
+}
+
+wire! {
+    /// `license.revoked`: a license counts no more.
+    pub struct LicenseRevoked {
+        /// The license.
+        pub license: Uuid,
+        /// Its certificate.
+        pub certificate: Uuid,
+        /// Why.
+        pub reason: Revocation,
+    }
+
+    /// `payout.instructed`: what the payment provider is to pay out.
+    pub struct PayoutInstructed {
+        /// The return that it is for.
+        pub license_return: Uuid,
+        /// Whom to pay.
+        pub user: Name,
+        /// How much.
+        pub amount: Money,
+    }
+
     /// `request.refused`.
     pub struct RequestRefused {
         /// Why, for programs.
@@ -335,6 +465,13 @@ impl Output {
             Self::PointsChanged(body) => body.user.to_string(),
             Self::ContentDeleted(body) => body.license.to_string(),
             Self::SettlementUnmatched(body) => format!("{}:{}", body.provider, body.settlement),
+            Self::CertificateReissued(body) => body.certificate.to_string(),
+            Self::PayoutRegistered(body) => body.license_return.to_string(),
+            Self::HoldingsListed(body) => body.user.to_string(),
+            Self::StatusListed(body) => first(None, body.certificates.iter().map(|one| one.certificate)),
+            Self::LicenseRevoked(body) => body.license.to_string(),
+            Self::PayoutInstructed(body) => body.license_return.to_string(),
+            Self::SweepDue(SweepDue { kind, .. }) => kind.as_str().to_owned(),
         }
     }
 
@@ -342,7 +479,12 @@ impl Output {
     /// goes only to its bearer. None for what is no event: queries, refusals and repeats.
     pub fn public(&self) -> Option<Self> {
         match self {
-            Self::CertificateChecked(_) | Self::RequestRefused(_) => None,
+            Self::CertificateChecked(_)
+            | Self::RequestRefused(_)
+            | Self::HoldingsListed(_)
+            | Self::StatusListed(_)
+            | Self::SweepDue(_) => None,
+            Self::PayoutRegistered(body) if body.repeated => None,
             Self::CertificateAccepted(body) if body.repeated => None,
             Self::SettlementRegistered(body) if body.repeated => None,
             Self::LicenseGranted(body) if body.repeated => None,
@@ -361,6 +503,9 @@ impl Output {
                 body.privilege.certificate_token = None;
                 Some(Self::LicenseReturned(body))
             }
+            Self::CertificateReissued(body) => {
+                Some(Self::CertificateReissued(CertificateReissued { certificate_token: None, ..body.clone() }))
+            }
             Self::ContentRegistered(_)
             | Self::CertificateAccepted(_)
             | Self::SettlementRegistered(_)
@@ -371,7 +516,10 @@ impl Output {
             | Self::CertificateRetired(_)
             | Self::PointsChanged(_)
             | Self::ContentDeleted(_)
-            | Self::SettlementUnmatched(_) => Some(self.clone()),
+            | Self::SettlementUnmatched(_)
+            | Self::PayoutRegistered(_)
+            | Self::LicenseRevoked(_)
+            | Self::PayoutInstructed(_) => Some(self.clone()),
         }
     }
 }

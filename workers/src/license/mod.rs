@@ -5,11 +5,14 @@
 //! many terminals ask at once. The same terminal, asking again before it has confirmed, gets the
 //! same license.
 //!
-//! Locks the certificates; reads their outstanding licenses.
+//! Locks the certificates; reads their outstanding licenses, and for unpaid ones the other members
+//! of their containers, with which they end.
 
 mod rules;
 #[cfg(test)]
 mod tests;
+
+use std::collections::BTreeSet;
 
 use licet_common::{
     decision::{Context, Decision, Tables},
@@ -20,7 +23,10 @@ use licet_common::{
         rows::{Lock, select},
     },
 };
-use licet_schema::{Name, Refusal, Request, entity::license};
+use licet_schema::{
+    Name, Refusal, Request,
+    entity::{certificate, license},
+};
 use uuid::Uuid;
 
 /// The license worker.
@@ -62,6 +68,15 @@ impl Worker for License {
         let mut wanted = locks::Wanted::default();
         wanted.certificates.extend(inputs.iter().map(|input| input.certificate.unverified_id()));
         locks::certificates(connection, &wanted, &mut tables).await?;
+        let unpaid = tables.certificates.iter().filter(|row| row.settled_at.is_none());
+        let containers: BTreeSet<_> = unpaid.filter_map(|row| row.container).collect();
+        let keys = containers.into_iter().map(|id| vec![id.into()]).collect();
+        let columns = [certificate::Column::Container];
+        for row in select::<certificate::Entity>(connection, &columns, keys, Lock::None).await? {
+            if tables.certificates.get(&row.id).is_none() {
+                tables.certificates.load(row);
+            }
+        }
         let with_outstanding = tables.certificates.iter().filter(|row| row.outstanding > 0);
         let keys = with_outstanding.map(|row| vec![row.id.into(), "outstanding".into()]).collect();
         let columns = [license::Column::Certificate, license::Column::State];

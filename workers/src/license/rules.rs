@@ -11,7 +11,10 @@ use licet_schema::{
 };
 
 use super::Input;
-use crate::held::{count, name, overdue, refusal_of, remaining, subject_of, version};
+use crate::{
+    held::{Subject, members, overdue, refusal_of, remaining, subject_of},
+    values::{count, name, version},
+};
 
 /// A terminal asks for a license.
 pub(super) fn request(context: &Context<'_>, tables: &mut Tables, input: &Input) -> Result<Decision, Refusal> {
@@ -30,7 +33,10 @@ pub(super) fn request(context: &Context<'_>, tables: &mut Tables, input: &Input)
     let Some(row) = live else {
         return Err(refusal_of(ended.and_then(|row| row.ended).unwrap_or(Ending::Granted)));
     };
-    if let Some(ending) = overdue(std::slice::from_ref(&row), context.now) {
+    // What is not paid for ends with its container.
+    let subject = Subject::of(row.id, row.container);
+    let with_it = if row.settled_at.is_some() { vec![row.clone()] } else { members(tables, subject) };
+    if let Some(ending) = overdue(&with_it, context.now) {
         return Err(refusal_of(ending));
     }
     if row.received_at.is_none() {

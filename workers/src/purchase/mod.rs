@@ -24,7 +24,9 @@ use licet_common::{
 };
 use licet_schema::{Code, Refusal, Request, message::PurchaseRequest};
 
-use crate::{held::accounts, load, presented::PresentedCertificate};
+pub(crate) use rules::{claims, permanent};
+
+use crate::{load, points, presented::PresentedCertificate};
 
 /// The purchase worker.
 #[derive(Debug)]
@@ -67,7 +69,7 @@ impl Worker for Purchase {
             })
         };
         let spenders = purchases().filter(|purchase| purchase.points.is_some_and(|points| points.get() > 0));
-        let names: BTreeSet<_> = spenders.map(|purchase| accounts::points(purchase.user.as_str())).collect();
+        let names: BTreeSet<_> = spenders.map(|purchase| points::account(purchase.user.as_str())).collect();
         locks::accounts(connection, &names, &mut tables).await?;
         let items: Vec<_> = purchases().flat_map(|purchase| &purchase.items).collect();
         let contents: BTreeSet<_> = items.into_iter().map(|item| item.content.as_str()).collect();

@@ -13,8 +13,10 @@ use licet_schema::{
 use uuid::Uuid;
 
 use crate::{
-    held::{accounts, balance, count, money, name, points_changed, transfer, version},
+    effects::Effects,
+    points,
     presented::PresentedCertificate,
+    values::{count, money, name, version},
 };
 
 /// Whether a certificate or container is what was signed.
@@ -47,7 +49,7 @@ pub(super) fn purchase(
         container: container.is_some(),
         user: request.user.to_string(),
         token_digest: digest.unwrap_or_default().to_vec(),
-        due_at: order.receipt_due_at.as_millis(),
+        due_at: Some(order.receipt_due_at.as_millis()),
     });
     let reply = Output::CertificateIssued(CertificateIssued {
         certificates: certificates
@@ -67,13 +69,9 @@ pub(super) fn purchase(
         tables.purchases.add(permanent(&row));
         tables.certificates.add(row);
     }
-    let mut decision = Decision::new(reply).about(subject);
-    if held > 0 {
-        let user = request.user.as_str();
-        transfer(context, tables, &accounts::points(user), accounts::HELD, held);
-        decision = decision.with(points_changed(context, tables, user, -held));
-    }
-    Ok(decision)
+    let mut effects = Effects::default();
+    points::hold(context, tables, effects.points(), request.user.as_str(), held);
+    Ok(effects.into(context, tables, Decision::new(reply).about(subject)))
 }
 
 /// What is sold under an item's name: the version it names, or the highest.
@@ -106,7 +104,7 @@ fn held_points(
     if order.currency != context.terms.points_currency.as_str() {
         return refused(format!("points pay for contents in {} alone", context.terms.points_currency));
     }
-    let balance = balance(tables, request.user.as_str());
+    let balance = points::balance(tables, request.user.as_str());
     if balance < held {
         return refused(format!("{held} points are needed, and there are {balance}"));
     }
@@ -220,7 +218,7 @@ impl<'a> Order<'a> {
     }
 }
 
-fn claims(context: &Context<'_>, row: &certificate::Model) -> CertificateClaims {
+pub(crate) fn claims(context: &Context<'_>, row: &certificate::Model) -> CertificateClaims {
     let version: Version = version(row.version);
     CertificateClaims {
         iss: context.terms.issuer.clone(),
@@ -235,7 +233,7 @@ fn claims(context: &Context<'_>, row: &certificate::Model) -> CertificateClaims 
     }
 }
 
-fn permanent(row: &certificate::Model) -> purchase::Model {
+pub(crate) fn permanent(row: &certificate::Model) -> purchase::Model {
     purchase::Model {
         id: row.id,
         container: row.container,
@@ -252,6 +250,7 @@ fn permanent(row: &certificate::Model) -> purchase::Model {
         received_at: None,
         settlement: None,
         provider: None,
+        settled_at: None,
         grants: None,
         granted: 0,
         ended: None,

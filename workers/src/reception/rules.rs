@@ -15,10 +15,10 @@ use uuid::Uuid;
 
 use crate::{
     held::{
-        OWN_PROVIDER, count, due, ended_members, external, members, money, name, over, refusal_of, remaining, retire,
-        settle, subject_of,
+        OWN_PROVIDER, due, ended_members, members, over, overdue, refusal_of, remaining, retire, settle, subject_of,
     },
     presented::PresentedCertificate,
+    values::{count, external, money, name},
 };
 
 /// A certificate or container arrived at its terminal.
@@ -35,13 +35,25 @@ pub(super) fn certificate(
         return Err(Refusal::new(Code::UnknownCertificate, "there is no such certificate, and never was"));
     }
     still_the_one(presented, &live, &ended)?;
-    if live.iter().any(|row| row.received_at.is_some()) || ended.iter().any(|row| row.received_at.is_some()) {
+    // All of a purchase wait together, unless one of them was reissued before it was received; and
+    // what is paid for ends one by one, swept or not.
+    let (received, unreceived): (Vec<_>, Vec<_>) = live.iter().cloned().partition(|row| row.received_at.is_some());
+    let over_by_itself = |row: &certificate::Model| {
+        row.settled_at.is_some() && overdue(std::slice::from_ref(row), context.now).is_some()
+    };
+    let waiting: Vec<_> = unreceived.iter().filter(|row| !over_by_itself(row)).cloned().collect();
+    let told_before = !received.is_empty() || ended.iter().any(|row| row.received_at.is_some());
+    if told_before && waiting.is_empty() {
         return Ok(repeated(subject.id(), &live, &ended));
     }
-    if let Some(ending) = over(&live, &ended, context.now) {
+    if let Some(ending) = over(&unreceived, &ended, context.now) {
         return Err(refusal_of(ending));
     }
-    Ok(accept(context, tables, subject.id(), &live))
+    let decision = accept(context, tables, subject.id(), &waiting);
+    if waiting.len() == unreceived.len() {
+        tables.pending_receptions.remove(&subject.id());
+    }
+    Ok(decision)
 }
 
 /// The digest of the token that was sent: what is presented is nearly always that.
@@ -80,7 +92,6 @@ fn accept(context: &Context<'_>, tables: &mut Tables, subject: Uuid, live: &[cer
             row.received_at = Some(context.now.as_millis());
         }
     }
-    tables.pending_receptions.remove(&subject);
     let amount = due(live);
     let settled = live.iter().any(|row| row.settled_at.is_some());
     let charged = !settled && amount.amount_minor.get() > 0;
@@ -126,8 +137,8 @@ fn settle_without_money(
         certificate,
         container,
         outcome: Outcome::Completed,
-        amount_minor: 0,
-        currency: live.first().map(|row| row.currency.clone()).unwrap_or_default(),
+        amount_minor: Some(0),
+        currency: live.first().map(|row| row.currency.clone()),
         grants: None,
         registered_at: context.now.as_millis(),
         cause: context.message_id,
@@ -178,7 +189,7 @@ pub(super) fn license(
     let Some(row) = row else {
         let returned = tables.returns.iter().any(|one| one.license == id && one.state == ReturnState::Completed);
         return if returned {
-            Ok(granted(tables, id, claims.certificate, true))
+            Ok(granted(context, tables, id, claims.certificate, true))
         } else {
             Err(Refusal::new(Code::UnknownLicense, "there is no such license, and never was"))
         };
@@ -188,7 +199,7 @@ pub(super) fn license(
             Code::Superseded,
             "the license was revoked: request a new one with the latest certificate",
         )),
-        LicenseState::Granted | LicenseState::Returning => Ok(granted(tables, id, row.certificate, true)),
+        LicenseState::Granted | LicenseState::Returning => Ok(granted(context, tables, id, row.certificate, true)),
         LicenseState::Outstanding => Ok(grant(context, tables, id, row.certificate)),
     }
 }
@@ -207,21 +218,23 @@ fn grant(context: &Context<'_>, tables: &mut Tables, id: Uuid, certificate: Uuid
         // The certificate ended while the license was under way: it is granted all the same.
         row.granted += 1;
     }
-    let decision = granted(tables, id, certificate, false);
+    let decision = granted(context, tables, id, certificate, false);
     let retired = used_up.then(|| retire(tables, certificate, Ending::Granted, context.now)).flatten();
     retired.into_iter().fold(decision, Decision::with)
 }
 
-fn granted(tables: &Tables, license: Uuid, certificate: Uuid, repeated: bool) -> Decision {
+fn granted(context: &Context<'_>, tables: &Tables, license: Uuid, certificate: Uuid, repeated: bool) -> Decision {
     let live = tables.certificates.get(&certificate);
     let ended = tables.purchases.get(&certificate);
+    // Overdue, it permits no more, swept or not.
+    let going_on = live.filter(|row| overdue(std::slice::from_ref(row), context.now).is_none());
     let granted = live.map(|row| row.granted).or(ended.map(|row| row.granted)).unwrap_or_default();
     let container = live.map_or_else(|| ended.and_then(|row| row.container), |row| row.container);
     Decision::new(Output::LicenseGranted(LicenseGranted {
         license,
         certificate,
         granted: count(granted),
-        remaining: count(live.map_or(0, remaining)),
+        remaining: count(going_on.map_or(0, remaining)),
         repeated,
     }))
     .about(subject_of(certificate, container))

@@ -3,11 +3,15 @@
 //! In: `license.return`. Out: `license.returned` where the terminal has deleted its copy already,
 //! or else `return.opened` with a deadline; then `license.deletion`, and `license.returned`.
 //! Promised: only the license's own user returns it, once; a completed return deletes the license
-//! row and leaves one collection row, with the transaction it goes back to, and one privilege.
+//! row and leaves one collection row, with the transaction it goes back to, and one privilege:
+//! points, the successor's certificate, money that a payment provider is instructed to pay out, or
+//! the collection row alone, as the terms offer that the license was bought under.
 //!
 //! Locks the certificates (or, where they have ended, their purchases), then the points accounts;
-//! reads licenses, returns and the terms they were bought under after that.
+//! reads licenses, returns and terms after that.
 
+mod case;
+mod privilege;
 mod rules;
 #[cfg(test)]
 mod tests;
@@ -25,12 +29,15 @@ use licet_common::{
 };
 use licet_schema::{
     Name, Refusal, Request,
-    entity::{collection, content, license_return, privilege},
+    entity::{collection, license_return},
     message::Privilege,
 };
 use uuid::Uuid;
 
-use crate::{held::accounts, load};
+pub(crate) use case::{Case, attributes, wish};
+pub(crate) use privilege::offers;
+
+use crate::{load, points};
 
 /// The return worker.
 #[derive(Debug)]
@@ -92,7 +99,7 @@ impl Worker for Returns {
             match input {
                 Input::Return { license, user, .. } => {
                     wanted.certificates.insert(license.unverified().certificate);
-                    users.insert(accounts::points(user.as_str()));
+                    users.extend(points::accounts(user.as_str()));
                     licenses.push(license.unverified_id());
                 }
                 Input::Deletion { license_return } => returns.push(vec![(*license_return).into()]),
@@ -104,21 +111,18 @@ impl Worker for Returns {
                 .await?;
         for row in &opened {
             wanted.certificates.insert(row.certificate);
-            users.insert(accounts::points(&row.user));
+            users.extend(points::accounts(&row.user));
             licenses.push(row.license);
         }
         locks::certificates(connection, &wanted, &mut tables).await?;
         locks::accounts(connection, &users, &mut tables).await?;
         load::licenses(connection, &licenses, &mut tables).await?;
         locks::purchases(connection, &mut tables).await?;
-        load_terms(connection, &mut tables).await?;
-        let completed = || returns.clone();
-        let collections =
-            select::<collection::Entity>(connection, &[collection::Column::Id], completed(), Lock::None).await?;
+        load::terms(connection, &mut tables).await?;
+        let columns = [collection::Column::Id];
+        let collections = select::<collection::Entity>(connection, &columns, returns.clone(), Lock::None).await?;
         tables.collections.load_all(collections);
-        let privileges =
-            select::<privilege::Entity>(connection, &[privilege::Column::Id], completed(), Lock::None).await?;
-        tables.privileges.load_all(privileges);
+        load::privileges(connection, returns, &mut tables).await?;
         Ok(tables)
     }
 
@@ -130,14 +134,4 @@ impl Worker for Returns {
             Input::Deletion { license_return } => rules::deletion(context, tables, *license_return),
         }
     }
-}
-
-/// The terms under which the purchases at hand were made.
-async fn load_terms(connection: &Transaction, tables: &mut Tables) -> Result<(), StoreError> {
-    let keys: BTreeSet<_> =
-        tables.purchases.iter().map(|row| (row.content.clone(), row.version, row.revision)).collect();
-    let keys = keys.into_iter().map(|(name, version, revision)| vec![name.into(), version.into(), revision.into()]);
-    let columns = [content::Column::Content, content::Column::Version, content::Column::Revision];
-    tables.contents.load_all(select::<content::Entity>(connection, &columns, keys.collect(), Lock::None).await?);
-    Ok(())
 }

@@ -4,7 +4,7 @@ use licet_schema::{
 };
 use uuid::Uuid;
 
-use crate::testing::{HOUR_MS, Stage, altered, check, license_return, verdict};
+use crate::testing::{HOUR_MS, Stage, altered, check, license_receipt, license_return, verdict};
 
 fn deletion(opened: &Output) -> Request {
     match opened {
@@ -204,4 +204,91 @@ fn a_deletion_told_again_gets_the_same_answer_but_for_the_mark() {
         other => panic!("{other:?}"),
     }
     assert_eq!(verdict(&opened), "return.opened");
+}
+
+fn upgraded(stage: &mut Stage, license: &str) -> licet_schema::message::LicenseReturned {
+    match stage.ask(license_return(license, "alice", Privilege::Upgrade, true)) {
+        Output::LicenseReturned(returned) => returned,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn each_privilege_is_given_as_the_policy_offers() {
+    for (privilege, brings) in [
+        (Privilege::Points, (Some(40), None, false)),
+        (Privilege::Buyback, (None, Some(300), false)),
+        (Privilege::Collection, (None, None, false)),
+        (Privilege::Upgrade, (None, None, true)),
+    ] {
+        let mut stage = Stage::with_song();
+        stage.ask(Request::ContentPut(crate::testing::sequel()));
+        let poor = stage.granted("player");
+        if privilege != Privilege::Points {
+            assert_eq!(verdict(&stage.ask(license_return(&poor, "alice", privilege, true))), "not_returnable");
+        }
+        stage.ask(Request::ContentPut(crate::testing::generous_song()));
+        let bought = stage.buy(1);
+        stage.receive(&bought);
+        stage.settle(&bought, "pay-2");
+        let license = stage.license(&bought, "player").expect("a license");
+        stage.ask(license_receipt(&license));
+        let Output::LicenseReturned(returned) = stage.ask(license_return(&license, "alice", privilege, true)) else {
+            panic!("{privilege:?} was not given")
+        };
+        let given = &returned.privilege;
+        let given = (
+            given.points.map(|points| points.get()),
+            given.amount.map(|amount| amount.amount_minor.get()),
+            given.certificate.is_some(),
+        );
+        assert_eq!(given, brings, "{privilege:?}");
+        assert_eq!(stage.tables.collections.iter().count(), 1, "{privilege:?}");
+        assert_eq!(stage.tables.privileges.iter().count(), 1, "{privilege:?}");
+    }
+}
+
+#[test]
+fn an_upgrade_carries_the_grants_that_are_left_and_they_are_not_there_twice() {
+    let mut stage = Stage::with_song();
+    stage.ask(Request::ContentPut(crate::testing::sequel()));
+    stage.ask(Request::ContentPut(crate::testing::generous_song()));
+    let bought = stage.ready(1);
+    let license = stage.license(&bought, "player").expect("a license");
+    stage.ask(license_receipt(&license));
+    let returned = upgraded(&mut stage, &license);
+    let token = returned.privilege.certificate_token.expect("the successor's token");
+    let row = stage.tables.certificates.get(&returned.privilege.certificate.unwrap_or_default()).expect("it lives");
+    assert_eq!((row.content.as_str(), row.grants, row.provider.as_deref()), ("sequel", 3, Some("licet")));
+    for terminal in ["a", "b", "c"] {
+        assert_eq!(verdict(&stage.ask(crate::testing::license_request(&token, terminal))), "license.issued");
+    }
+    assert_eq!(verdict(&stage.ask(crate::testing::license_request(&token, "d"))), "exhausted");
+    assert_eq!(verdict(&stage.ask(crate::testing::license_request(&bought.tokens[0], "d"))), "exhausted");
+}
+
+#[test]
+fn an_upgrade_to_what_is_not_sold_is_not_on_offer() {
+    let mut stage = Stage::with_song();
+    stage.ask(Request::ContentPut(crate::testing::generous_song()));
+    let license = stage.granted("player");
+    assert_eq!(verdict(&stage.ask(license_return(&license, "alice", Privilege::Upgrade, true))), "not_returnable");
+}
+
+#[test]
+fn an_upgrades_token_goes_to_whoever_told_the_deletion_first_and_to_nobody_else() {
+    let mut stage = Stage::with_song();
+    stage.ask(Request::ContentPut(crate::testing::sequel()));
+    stage.ask(Request::ContentPut(crate::testing::generous_song()));
+    let license = stage.granted("player");
+    let Output::ReturnOpened(opened) = stage.ask(license_return(&license, "alice", Privilege::Upgrade, false)) else {
+        panic!("not opened")
+    };
+    let deletion = Request::LicenseDeletion(LicenseDeletion { license_return: opened.license_return });
+    let mut tokens = Vec::new();
+    for _ in 0..2 {
+        let Output::LicenseReturned(returned) = stage.ask(deletion.clone()) else { panic!("not returned") };
+        tokens.push((returned.repeated, returned.privilege.certificate_token.is_some()));
+    }
+    assert_eq!(tokens, [(false, true), (true, false)]);
 }

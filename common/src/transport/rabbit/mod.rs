@@ -12,7 +12,7 @@ use std::{
 
 use futures_util::{FutureExt, StreamExt};
 use lapin::{
-    Channel, Confirmation, Connection, ConnectionProperties, ErrorKind,
+    BasicProperties, Channel, Confirmation, Connection, ConnectionProperties, ErrorKind,
     options::{
         BasicAckOptions, BasicCancelOptions, BasicConsumeOptions, BasicPublishOptions, BasicQosOptions,
         ConfirmSelectOptions, ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions,
@@ -20,7 +20,7 @@ use lapin::{
     types::{AMQPValue, FieldTable},
     uri::AMQPUri,
 };
-use licet_schema::topology::{Argument, Exchange, ExchangeKind, Queue, Topology};
+use licet_schema::topology::{self, Argument, Exchange, ExchangeKind, Queue, Topology};
 use secrecy::{ExposeSecret, SecretString};
 use tokio::time::{timeout, timeout_at};
 
@@ -48,12 +48,13 @@ const GOODBYE: u16 = 200;
 #[derive(Clone, Debug)]
 pub(super) struct Address {
     url: SecretString,
+    user: String,
 }
 
 impl Address {
     pub(super) fn new(url: &SecretString) -> Result<Self, TransportError> {
-        url.expose_secret().parse::<AMQPUri>().map_err(TransportError::Url)?;
-        Ok(Self { url: url.clone() })
+        let parsed = url.expose_secret().parse::<AMQPUri>().map_err(TransportError::Url)?;
+        Ok(Self { url: url.clone(), user: parsed.authority.userinfo.username })
     }
 
     pub(super) async fn apply(&self, topology: &Topology) -> Result<(), TransportError> {
@@ -131,7 +132,8 @@ impl Address {
         let connection = self.connect("publisher", Some(SENT_FRAME_BYTES_MAX)).await?;
         let channel = self.channel(&connection).await?;
         answered(channel.confirm_select(ConfirmSelectOptions::default())).await?;
-        Ok(Publisher { connection: Arc::new(connection), channel, returned: Arc::default() })
+        let user = self.user.clone();
+        Ok(Publisher { connection: Arc::new(connection), channel, user, returned: Arc::default() })
     }
 
     pub(super) async fn depth(&self, queue: &str) -> Result<u32, Lost> {
@@ -289,6 +291,7 @@ impl Consumer {
 pub(super) struct Publisher {
     connection: Arc<Connection>,
     channel: Channel,
+    user: String,
     /// lapin hands a return out with whichever confirmation comes next, so that only what the
     /// message says of itself tells whose it is.
     returned: Arc<Mutex<BTreeSet<Returned>>>,
@@ -333,7 +336,7 @@ impl Publisher {
                 short(&message.routing_key),
                 BasicPublishOptions { mandatory: message.mandatory, ..BasicPublishOptions::default() },
                 &message.body,
-                written(&message.properties),
+                self.signed(message),
             );
             // A broker that is short of memory takes nothing more from this connection.
             let sent = timeout_at(deadline, sent).await.map_err(|_| Lost("it takes no messages".into()))?;
@@ -358,6 +361,17 @@ impl Publisher {
             returned.remove(&Returned::of(message));
         });
         Ok(outcomes)
+    }
+
+    /// The properties, and on what goes to workers our user's name, which the broker checks: that
+    /// is how workers know who sent it.
+    fn signed(&self, message: &Outgoing) -> BasicProperties {
+        let properties = written(&message.properties);
+        let own = (message.exchange == topology::IN).then_some(self.user.as_str());
+        match message.properties.user_id.as_deref().or(own) {
+            Some(user) => properties.with_user_id(short(user)),
+            None => properties,
+        }
     }
 
     fn outcome(&self, confirmation: Confirmation) -> Outcome {

@@ -1,13 +1,19 @@
 //! `licet demo`: the whole life of real purchases, in this process alone: the in-process broker, a
-//! SQLite file in a temporary folder, new keys, all workers, and a payment provider.
+//! SQLite file in a temporary folder, new keys, all workers, and a payment provider. Then the scenes
+//! that few purchases have, on a clock that is moved by weeks.
 
 use std::{process::ExitCode, sync::Arc, time::Duration};
 
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
-use licet_client::{Client, Keyring, Patience, provide, schema::Format};
+use licet_client::{Charges, Client, Keyring, Patience, provide, schema::Format};
 use licet_common::{
-    clock::Clock, config::Config, runtime::Machine, signing::folder, store::Store, transport::Transport,
+    clock::Clock,
+    config::{Config, Limits},
+    runtime::Machine,
+    signing::folder,
+    store::Store,
+    transport::Transport,
 };
 use licet_schema::topology::topology;
 use licet_workers::{
@@ -19,8 +25,9 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     cdnow,
-    driver::{Driver, Measured},
+    driver::{DriveError, Driver, Measured},
     report,
+    scenes::{Scene, Stage},
 };
 
 /// What can be chosen.
@@ -58,33 +65,47 @@ async fn play(config: &Config, arguments: &Arguments, purchases: Vec<cdnow::Purc
     let client = Client::connect(&machine.transport, Format::Json, patience).await?;
     let provider = tokio::spawn({
         let (transport, client, stop) = (machine.transport.clone(), client.clone(), stop.clone());
-        async move { provide(&transport, &client, &stop).await }
+        async move { provide(&transport, &client, Charges::Succeed, &stop).await }
     });
 
     // Terminals know the public keys alone.
     let published = Keyring::from_jwks(&machine.keyring.jwks()).map_err(Failure::Work)?;
     let progress = progress(&purchases, arguments.json);
-    let driver = Driver::new(client, published, progress.clone());
-    let driven = driver.drive(&machine.transport, &purchases, usize::from(arguments.in_flight)).await;
+    let playing = async {
+        let driver = Driver::new(client.clone(), published.clone(), progress.clone());
+        let measured = driver.drive(&machine.transport, &purchases, usize::from(arguments.in_flight)).await?;
+        progress.finish_and_clear();
+        let stage = Stage::new(&machine.transport, client, published, machine.clock.clone()).await?;
+        Ok::<_, DriveError>((measured, stage.play().await?))
+    };
+    let played = playing.await;
     progress.finish_and_clear();
     stop.cancel();
     let _ = tokio::join!(workers, provider);
-    let measured = driven.map_err(|error| Failure::Work(error.to_string()))?;
-    conclude(&machine, &measured, arguments.json).await
+    let (measured, scenes) = played.map_err(|error| Failure::Work(error.to_string()))?;
+    conclude(&machine, &measured, &scenes, arguments.json).await
 }
 
-async fn conclude(machine: &Machine, measured: &Measured, json: bool) -> Result<ExitCode, Failure> {
+async fn conclude(machine: &Machine, measured: &Measured, scenes: &[Scene], json: bool) -> Result<ExitCode, Failure> {
     let peak = report::peak_memory_bytes();
     let audited = audit(&machine.store).await?;
+    let mut stories = Vec::new();
+    for purchase in measured.example.iter().chain(scenes.iter().map(|scene| &scene.purchase)) {
+        stories.extend(story::stories(&machine.store, &purchase.to_string()).await?);
+    }
     if json {
-        report::tell(report::json(measured, peak, Some(&audited)));
+        let mut all = report::json(measured, peak, Some(&audited));
+        all["scenes"] = serde_json::json!(scenes);
+        all["stories"] = serde_json::json!(stories);
+        report::tell(all);
     } else {
         report::tell(report::summary(measured));
-        if let Some(example) = measured.example {
-            for story in story::stories(&machine.store, &example.to_string()).await? {
-                report::tell(report::timeline(&story));
-            }
+        report::tell("Then, one by one, on a clock that was moved by a month:");
+        for scene in scenes {
+            report::tell(format!("  {:<9} {}", scene.name, scene.shown));
         }
+        report::tell("");
+        stories.iter().for_each(|story| report::tell(report::timeline(story)));
         if let Some(peak) = peak {
             report::tell(format!("Peak memory: {} MB.", peak / 1_000_000));
         }
@@ -103,9 +124,11 @@ async fn machine(config: &Config, folder: &std::path::Path) -> Result<Machine, F
         transport,
         store,
         keyring: Arc::new(folder::create(&folder.join("keys"))?),
-        clock: Clock::System,
+        clock: Clock::ahead(),
         terms: Arc::new(config.terms.clone()),
-        limits: config.limits,
+        // The scenes wait for the sweep.
+        limits: Limits { sweep_interval_s: 1, ..config.limits },
+        senders: Arc::default(),
     })
 }
 

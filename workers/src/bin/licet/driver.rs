@@ -389,7 +389,7 @@ fn usd(cents: i64) -> Result<Money, Unfit> {
     Money::new(cents, Currency::try_from("USD")?)
 }
 
-fn unexpected(asked: &'static str, answer: &Output) -> DriveError {
+pub(crate) fn unexpected(asked: &'static str, answer: &Output) -> DriveError {
     let answer = match answer {
         Output::RequestRefused(refused) => format!("{}: {}", refused.code, refused.detail),
         other => other.kind().to_owned(),

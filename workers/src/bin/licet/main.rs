@@ -2,16 +2,20 @@
 
 mod cdnow;
 mod demo;
+mod desk;
 mod driver;
 mod inspect;
 mod prepare;
 mod replay;
 mod report;
+mod scenes;
 mod serve;
+mod terminal;
 
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use licet_client::Charges;
 use licet_common::config::Settings;
 use licet_workers::program::Failure;
 
@@ -41,10 +45,21 @@ enum Command {
     /// Create or publish signing keys
     #[command(subcommand)]
     Keys(prepare::Keys),
-    /// Play a payment provider that is always paid, for trials
-    Provider,
+    /// Play a payment provider, for trials
+    Provider {
+        /// Decline every charge instead of being paid
+        #[arg(long)]
+        decline: bool,
+    },
+    /// Restore a certificate that was lost, in its next generation
+    Reissue(desk::Reissue),
+    /// Deal with money that matches no purchase
+    #[command(subcommand)]
+    Unmatched(desk::Unmatched),
     /// Be the upstream: drive the purchases of a file through running workers
     Replay(replay::Arguments),
+    /// Play a client terminal: buy, fetch, give back
+    Terminal(terminal::Arguments),
     /// Tell the story of a purchase, certificate, license, return or user
     Show(inspect::Show),
     /// Verify a token offline
@@ -67,7 +82,8 @@ fn main() -> ExitCode {
 
 fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
     // What ends by itself tells its result; only trouble is worth a line besides.
-    let log = if matches!(arguments.command, Command::Serve { .. } | Command::Provider) { "info" } else { "warn" };
+    let log =
+        if matches!(arguments.command, Command::Serve { .. } | Command::Provider { .. }) { "info" } else { "warn" };
     let config = licet_workers::program::configure(arguments.settings, log)?;
     let done = |()| ExitCode::SUCCESS;
     match arguments.command {
@@ -76,8 +92,14 @@ fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
         Command::Migrate => prepare::migrate(&config).map(done),
         Command::Topology(command) => prepare::topology(&config, &command),
         Command::Keys(command) => prepare::keys(&config, &command).map(done),
-        Command::Provider => serve::provider(&config).map(done),
+        Command::Provider { decline } => {
+            let charges = if decline { Charges::Fail } else { Charges::Succeed };
+            serve::provider(&config, charges).map(done)
+        }
+        Command::Reissue(arguments) => desk::reissue(&config, &arguments),
+        Command::Unmatched(command) => desk::unmatched(&config, &command),
         Command::Replay(arguments) => replay::replay(&config, &arguments),
+        Command::Terminal(arguments) => terminal::terminal(&config, &arguments),
         Command::Show(arguments) => inspect::show(&config, &arguments),
         Command::Verify(arguments) => inspect::verify(&arguments),
         Command::Audit { json } => inspect::audit(&config, json),

@@ -3,7 +3,7 @@
 use std::{path::PathBuf, process::ExitCode, time::Duration};
 
 use clap::Args;
-use licet_client::{Client, Keyring, Patience, Transport, provide, schema::Format};
+use licet_client::{Charges, Client, Keyring, Patience, Transport, provide, schema::Format};
 use licet_common::{config::Config, signing::folder};
 use licet_workers::program::{Failure, block_on};
 use tokio_util::sync::CancellationToken;
@@ -50,7 +50,7 @@ pub(crate) fn replay(config: &Config, arguments: &Arguments) -> Result<ExitCode,
         let stop = CancellationToken::new();
         let provider = (!arguments.no_provider).then(|| {
             let (transport, client, stop) = (transport.clone(), client.clone(), stop.clone());
-            tokio::spawn(async move { provide(&transport, &client, &stop).await })
+            tokio::spawn(async move { provide(&transport, &client, Charges::Succeed, &stop).await })
         });
         let progress = demo::progress(&purchases, arguments.json);
         let driver = Driver::new(client, keyring, progress.clone());

@@ -54,12 +54,20 @@ pub(crate) fn timeline(story: &Story) -> String {
     let began = story.chapters.first().map_or(0, |chapter| chapter.at.as_millis());
     for chapter in &story.chapters {
         let refused = chapter.code.as_ref().map(|code| format!("  refused: {code}")).unwrap_or_default();
-        let _ = writeln!(text, "  {:>+8} ms  {}{refused}", chapter.at.as_millis() - began, chapter.kind);
+        let _ = writeln!(text, "  {:>11}  {}{refused}", elapsed(chapter.at.as_millis() - began), chapter.kind);
         for event in &chapter.events {
             let _ = writeln!(text, "               → {event}");
         }
     }
     text
+}
+
+fn elapsed(millis: i64) -> String {
+    match millis {
+        ..600_000 => format!("+{millis} ms"),
+        600_000..172_800_000 => format!("+{} h", millis / 3_600_000),
+        _ => format!("+{} days", millis / 86_400_000),
+    }
 }
 
 /// The auditor's verdict.

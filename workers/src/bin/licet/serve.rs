@@ -1,6 +1,6 @@
 //! `licet serve` and `licet provider`: what runs until it is told to stop.
 
-use licet_client::{Client, Patience, Transport, provide, schema::Format};
+use licet_client::{Charges, Client, Patience, Transport, provide, schema::Format};
 use licet_common::config::Config;
 use licet_schema::topology::WORKERS;
 use licet_workers::{
@@ -24,13 +24,16 @@ pub(crate) fn serve(config: &Config, workers: &[String]) -> Result<(), Failure> 
 }
 
 /// Plays a payment provider.
-pub(crate) fn provider(config: &Config) -> Result<(), Failure> {
+pub(crate) fn provider(config: &Config, charges: Charges) -> Result<(), Failure> {
     let transport = Transport::rabbit(config.amqp_url()?)?;
     block_on(async {
         let stop = program::stop_signal()?;
         let client = Client::connect(&transport, Format::Json, Patience::default()).await?;
-        tracing::info!("paying whatever is instructed");
-        provide(&transport, &client, &stop).await;
+        match charges {
+            Charges::Succeed => tracing::info!("charging and paying out whatever is instructed"),
+            Charges::Fail => tracing::info!("declining every charge, and paying out whatever is instructed"),
+        }
+        provide(&transport, &client, charges, &stop).await;
         Ok(())
     })
 }

@@ -1,0 +1,7 @@
+//! The sweep worker.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    licet_workers::program::worker_main("sweep")
+}

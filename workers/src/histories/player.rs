@@ -1,0 +1,444 @@
+//! Who plays a history: makes messages of its steps, from what it was told so far.
+
+use std::collections::BTreeMap;
+
+use licet_schema::{
+    Count, ExternalId, Money, Name, Output, Request, Timestamp,
+    message::{
+        CertificatePresented, CertificateReissue, HoldingsQuery, Item, LicenseDeletion, LicenseReceipt, LicenseRequest,
+        LicenseReturn, PayoutCompletion, Privilege, PurchaseRequest, SettlementCompletion, SettlementSetback,
+        StatusQuery, SweepDue,
+    },
+    vocabulary::Grants,
+};
+use uuid::Uuid;
+
+use super::{
+    model::Token,
+    script::{Amount, Asked, Flaw, Payment, Pick, Points, Step, Target, Wait, Wish},
+    shop::{CONTENTS, content, count, eur, named, usd},
+    strangers::Strangers,
+    world::World,
+};
+use crate::testing::{altered, name};
+
+/// The second of them is left for later, so that some upgrades lead nowhere at first.
+const SOLD_LATER: usize = 2;
+const NOTHING: Uuid = Uuid::from_u128(42);
+
+/// A world, and all that its users, terminals and providers know.
+pub(super) struct Player {
+    pub(super) world: World,
+    messages: Vec<(u128, Request)>,
+    purchases: Vec<Uuid>,
+    certificates: Vec<Uuid>,
+    /// The latest token of each certificate and container.
+    latest: BTreeMap<Uuid, String>,
+    certificate_tokens: Vec<String>,
+    licenses: Vec<(Uuid, String)>,
+    returns: Vec<Uuid>,
+    settlements: Vec<ExternalId>,
+    foreign: Strangers,
+    untrusted: Strangers,
+}
+
+impl Player {
+    pub(super) fn new() -> Self {
+        let mut world = World::new();
+        let foreign = Strangers::foreign(&mut world.model);
+        let untrusted = Strangers::untrusted(&mut world.model);
+        Self {
+            world,
+            foreign,
+            untrusted,
+            messages: Vec::new(),
+            purchases: Vec::new(),
+            certificates: Vec::new(),
+            latest: BTreeMap::new(),
+            certificate_tokens: Vec::new(),
+            licenses: Vec::new(),
+            returns: Vec::new(),
+            settlements: Vec::new(),
+        }
+    }
+
+    pub(super) fn open_shop(&mut self) -> Result<(), String> {
+        let first = (0..CONTENTS.len()).filter(|number| *number != SOLD_LATER);
+        first.map(|number| Request::ContentPut(content(number, 0))).try_for_each(|put| self.send(put))
+    }
+
+    pub(super) fn step(&mut self, step: &Step) -> Result<(), String> {
+        if let Step::Again { of, same_id } = step {
+            return match of.of(&self.messages).cloned() {
+                Some((id, request)) if *same_id => self.world.deliver(id, &request).map(|_| ()),
+                Some((_, request)) => self.send(request),
+                None => Ok(()),
+            };
+        }
+        match step {
+            Step::Wait(wait) => self.world.stage.now_ms = self.time(*wait, true),
+            _ => {
+                let request = self.request(step);
+                self.send(request)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// At the end every certificate and every user is asked about.
+    pub(super) fn ask_for_everything(&mut self) -> Result<(), String> {
+        let users = (0..3).map(|number| holdings(number, None, None));
+        let certificates = self.certificates.iter().map(|id| status(|query| query.certificate = Some(*id)));
+        let all: Vec<_> = users.chain(certificates).collect();
+        all.into_iter().try_for_each(|request| self.send(request))
+    }
+
+    /// Sends a message under a new id.
+    fn send(&mut self, request: Request) -> Result<(), String> {
+        let id = self.messages.len() as u128 + 1;
+        let heard = self.world.deliver(id, &request)?;
+        self.messages.push((id, request));
+        heard.reply.iter().for_each(|reply| self.learn(reply));
+        Ok(())
+    }
+
+    fn learn(&mut self, reply: &Output) {
+        match reply {
+            Output::CertificateIssued(body) => {
+                for one in &body.certificates {
+                    self.hold(one.certificate, one.certificate_token.as_ref());
+                }
+                if let Some((id, token)) = body.container.zip(body.container_token.clone()) {
+                    self.latest.insert(id, token);
+                }
+                self.purchases.push(body.container.unwrap_or(body.certificates[0].certificate));
+            }
+            Output::CertificateReissued(body) => self.hold(body.certificate, body.certificate_token.as_ref()),
+            Output::LicenseIssued(body) => {
+                let one = (body.license, body.license_token.clone().unwrap_or_default());
+                if !self.licenses.contains(&one) {
+                    self.licenses.push(one);
+                }
+            }
+            Output::ReturnOpened(body) => self.returns.push(body.license_return),
+            Output::LicenseReturned(body) if !body.repeated => {
+                if !self.returns.contains(&body.license_return) {
+                    self.returns.push(body.license_return);
+                }
+                if let Some(id) = body.privilege.certificate {
+                    self.hold(id, body.privilege.certificate_token.as_ref());
+                    self.purchases.push(id);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn hold(&mut self, id: Uuid, token: Option<&String>) {
+        let token = token.cloned().unwrap_or_default();
+        if !self.certificates.contains(&id) {
+            self.certificates.push(id);
+        }
+        self.certificate_tokens.push(token.clone());
+        self.latest.insert(id, token);
+    }
+
+    fn request(&mut self, step: &Step) -> Request {
+        match step {
+            Step::Put { content: number, variant } => Request::ContentPut(content(*number, *variant)),
+            Step::Buy { user, items, points, reference } => Request::PurchaseRequest(PurchaseRequest {
+                user: self::user(*user),
+                items: items.iter().map(item).collect(),
+                points: self.offered(*user, *points),
+                reference: (*reference > 0).then(|| external(format!("order-{reference}"))),
+            }),
+            Step::Check { of, whole, flaw } => Request::CertificateCheck(self.presented(*of, *whole, *flaw)),
+            Step::Receive { of, whole, flaw } => Request::CertificateReceipt(self.presented(*of, *whole, *flaw)),
+            Step::Complete { payment, amount, grants } => self.completion(payment, *amount, *grants),
+            Step::Fail(payment) => Request::SettlementFailure(self.setback(payment, None)),
+            Step::Reverse { payment, amount } => Request::SettlementReversal(self.setback(payment, *amount)),
+            Step::Request { of, terminal, flaw } => Request::LicenseRequest(LicenseRequest {
+                certificate_token: self.certificate_token(*of, *flaw),
+                terminal: [None, Some("phone"), Some("player")][*terminal].map(name),
+            }),
+            Step::Confirm { of, flaw } => {
+                Request::LicenseReceipt(LicenseReceipt { license_token: self.license_token(*of, *flaw) })
+            }
+            Step::Return { of, as_user, wish, deleted, flaw } => Request::LicenseReturn(LicenseReturn {
+                license_token: self.license_token(*of, *flaw),
+                user: as_user.map_or_else(|| self.holder(*of), user),
+                privilege: self.wished(*of, *wish),
+                deleted: *deleted,
+            }),
+            Step::Delete { of, known } => {
+                Request::LicenseDeletion(LicenseDeletion { license_return: self.license_return(*of, *known) })
+            }
+            Step::PayOut { of, known, id_of, amount, provider } => self.payout(*of, *known, *id_of, *amount, *provider),
+            Step::Reissue { of, known, granted } => Request::CertificateReissue(CertificateReissue {
+                certificate: of.of(&self.certificates).copied().filter(|_| *known).unwrap_or(NOTHING),
+                reason: "the terminal was lost".try_into().expect("a text"),
+                granted: granted.map(count),
+            }),
+            Step::Sweep { kind, before } => {
+                let before = Timestamp::from_millis(self.time(*before, false));
+                Request::SweepDue(SweepDue { kind: *kind, before })
+            }
+            Step::Holdings { user, after, limit } => {
+                let after = after.and_then(|after| after.of(&self.licenses)).map(|(id, _)| *id);
+                holdings(*user, after, *limit)
+            }
+            Step::Status(asked) => self.status(*asked),
+            Step::Wait(_) | Step::Again { .. } => unreachable!("these make no message"),
+        }
+    }
+
+    /// A time by the clock, or by the nearest deadline to come (or gone).
+    fn time(&self, wait: Wait, to_come: bool) -> i64 {
+        let (now, model) = (self.world.stage.now_ms, &self.world.model);
+        match wait {
+            Wait::Seconds(seconds) => now + seconds * 1000,
+            Wait::Deadline(pick, past_ms) => {
+                let due = model.purchases.values().map(|one| one.receipt_due_at);
+                let expiries = model.certificates.values().map(|one| one.expires_at);
+                let deletions = model.returns.values().map(|one| one.delete_by);
+                let mut deadlines: Vec<_> =
+                    due.chain(expiries).chain(deletions).filter(|at| (*at >= now) == to_come).collect();
+                deadlines.sort_by_key(|at| std::cmp::Reverse((at - now).abs()));
+                pick.of(&deadlines).copied().unwrap_or(now) + past_ms
+            }
+        }
+    }
+
+    // Tokens.
+
+    fn flawed(&mut self, token: Option<String>, flaw: Flaw, kind: fn(&Strangers) -> &String, other: String) -> String {
+        let foreign = kind(&self.foreign).clone();
+        let Some(token) = token else { return foreign };
+        match flaw {
+            Flaw::None | Flaw::Old => token,
+            Flaw::Foreign => foreign,
+            Flaw::Untrusted => kind(&self.untrusted).clone(),
+            Flaw::OtherKind => other,
+            Flaw::Garbage => "garbage".into(),
+            Flaw::Altered => {
+                let changed = altered(&token);
+                let stands = self.world.model.tokens[&token].stands.clone();
+                let fault = Some(licet_schema::Code::Altered);
+                self.world.model.tokens.insert(changed.clone(), Token { stands, fault });
+                changed
+            }
+        }
+    }
+
+    fn certificate_token(&mut self, of: Pick, flaw: Flaw) -> String {
+        let latest = |token: &&String| self.latest.values().any(|latest| latest == *token);
+        let old: Vec<_> = self.certificate_tokens.iter().filter(|token| !latest(token)).cloned().collect();
+        let token = match flaw {
+            Flaw::Old if !old.is_empty() => of.of(&old).cloned(),
+            _ => of.of(&self.certificates).map(|id| self.latest[id].clone()),
+        };
+        let other = self.foreign.license.clone();
+        self.flawed(token, flaw, |strangers| &strangers.certificate, other)
+    }
+
+    fn license_token(&mut self, of: Pick, flaw: Flaw) -> String {
+        let token = of.of(&self.licenses).map(|(_, token)| token.clone());
+        let other = self.foreign.container.clone();
+        self.flawed(token, flaw, |strangers| &strangers.license, other)
+    }
+
+    /// A purchase's token as it was sent, or one of its certificates'.
+    fn presented(&mut self, of: Pick, whole: bool, flaw: Flaw) -> CertificatePresented {
+        let purchase = of.of(&self.purchases).copied().filter(|_| whole);
+        let container = purchase.filter(|id| self.world.model.purchases[id].container);
+        let (mut certificate_token, mut container_token) = (None, None);
+        match (purchase, container) {
+            (_, Some(id)) => {
+                let token = self.latest.get(&id).cloned();
+                let other = self.foreign.certificate.clone();
+                container_token = Some(self.flawed(token, flaw, |strangers| &strangers.container, other));
+            }
+            (Some(id), None) => {
+                let token = self.latest.get(&id).cloned();
+                let other = self.foreign.container.clone();
+                certificate_token = Some(self.flawed(token, flaw, |strangers| &strangers.certificate, other));
+            }
+            (None, None) => certificate_token = Some(self.certificate_token(of, flaw)),
+        }
+        CertificatePresented { certificate_token, container_token }
+    }
+
+    fn holder(&self, of: Pick) -> Name {
+        let model = &self.world.model;
+        let holder = of.of(&self.licenses).map(|(id, _)| model.licenses[id].certificate);
+        let holder = holder.map(|id| model.purchases[&model.certificates[&id].purchase].user.clone());
+        holder.unwrap_or_else(|| user(0))
+    }
+
+    fn wished(&self, of: Pick, wish: Wish) -> Privilege {
+        match wish {
+            Wish::Any(privilege) => privilege,
+            Wish::Offered(number) => {
+                let model = &self.world.model;
+                let offers = of.of(&self.licenses).map(|(id, _)| model.offers(&model.licenses[id])).unwrap_or_default();
+                offers.get(number % offers.len().max(1)).copied().unwrap_or(Privilege::Points)
+            }
+        }
+    }
+
+    // Money.
+
+    fn offered(&self, user: usize, points: Points) -> Option<Count> {
+        let all = self.world.model.balance(&format!("points:{}", self::user(user)));
+        let offered = match points {
+            Points::None => 0,
+            Points::Few(points) if all > 0 => points,
+            Points::Few(_) => 0,
+            Points::All => all,
+            Points::TooMany => all + 1,
+        };
+        (offered > 0).then(|| count(offered))
+    }
+
+    /// Certificate and container, as a settlement of this purchase names them.
+    fn target(&self, payment: &Payment) -> (Option<Uuid>, Option<Uuid>) {
+        let purchase = payment.of.of(&self.purchases).copied().unwrap_or(NOTHING);
+        let bought = self.world.model.purchases.get(&purchase);
+        let container = bought.is_some_and(|one| one.container);
+        match payment.target {
+            Target::Whole if container => (None, Some(purchase)),
+            Target::Whole => (Some(purchase), None),
+            Target::OtherKind if container => (Some(purchase), None),
+            Target::OtherKind => (None, Some(purchase)),
+            Target::Member => (bought.map(|one| one.members[0]).or(Some(NOTHING)), None),
+            Target::Unknown => (Some(NOTHING), None),
+        }
+    }
+
+    /// The provider's id of a purchase's settlement, or of a return's payout.
+    fn payment_id(&mut self, kind: &str, of: Pick, attempt: usize, known: usize) -> ExternalId {
+        let number = of.of(&(0..known).collect::<Vec<_>>()).copied().unwrap_or_default();
+        let id = external(format!("{kind}-{number}-{attempt}"));
+        if !self.settlements.contains(&id) {
+            self.settlements.push(id.clone());
+        }
+        id
+    }
+
+    fn completion(&mut self, payment: &Payment, amount: Amount, grants: Option<i64>) -> Request {
+        let of = payment.id_of.unwrap_or(payment.of);
+        let settlement = self.payment_id("pay", of, payment.attempt, self.purchases.len());
+        let (certificate, container) = self.target(payment);
+        let provider = provider(payment.provider);
+        let grants = grants.and_then(|grants| Grants::try_from(grants).ok());
+        let amount = self.amount(payment.of, amount);
+        let body = SettlementCompletion { certificate, container, settlement, provider, amount, grants };
+        Request::SettlementCompletion(body)
+    }
+
+    fn amount(&self, of: Pick, amount: Amount) -> Money {
+        let model = &self.world.model;
+        let Some(bought) = of.of(&self.purchases).map(|id| &model.purchases[id]) else { return usd(1) };
+        let currency = model.certificates[&bought.members[0]].price.currency;
+        let sum = |value: fn(&super::model::Certificate) -> i64| -> i64 {
+            bought.members.iter().map(|id| value(&model.certificates[id])).sum()
+        };
+        let price = sum(|one| one.price.amount_minor.get());
+        let due = price - sum(|one| one.points);
+        varied(Money { amount_minor: count(due), currency }, price, amount)
+    }
+
+    fn setback(&mut self, payment: &Payment, amount: Option<Amount>) -> SettlementSetback {
+        let of = payment.id_of.unwrap_or(payment.of);
+        let settlement = self.payment_id("pay", of, payment.attempt, self.purchases.len());
+        let (certificate, container) = self.target(payment);
+        let reason = "the card was stolen".try_into().expect("a text");
+        let (provider, amount) = (provider(payment.provider), amount.map(|amount| self.amount(payment.of, amount)));
+        SettlementSetback { certificate, container, settlement, provider, reason, amount }
+    }
+
+    fn license_return(&self, of: Pick, known: bool) -> Uuid {
+        of.of(&self.returns).copied().filter(|_| known).unwrap_or(NOTHING)
+    }
+
+    fn payout(&mut self, of: Pick, known: bool, id_of: Option<Pick>, amount: Amount, by: usize) -> Request {
+        let brought = |id: &Uuid| self.world.model.returns.get(id)?.brought.as_ref()?.amount;
+        let buybacks: Vec<_> = self.returns.iter().copied().filter(|id| brought(id).is_some()).collect();
+        let known = of.of(&buybacks).copied().filter(|_| known);
+        let license_return = known.or(of.of(&self.returns).copied()).unwrap_or(NOTHING);
+        let due = brought(&license_return).unwrap_or_else(|| usd(9));
+        let payout = self.payment_id("out", id_of.unwrap_or(of), 0, buybacks.len());
+        let amount = varied(due, due.amount_minor.get(), amount);
+        Request::PayoutCompletion(PayoutCompletion { license_return, payout, provider: provider(by), amount })
+    }
+
+    // Questions.
+
+    fn status(&self, asked: Asked) -> Request {
+        let bought = |id: &&Uuid| self.world.model.purchases[*id].container;
+        let containers: Vec<_> = self.purchases.iter().filter(bought).copied().collect();
+        let licenses: Vec<_> = self.licenses.iter().map(|(id, _)| *id).collect();
+        let one_of = |pick: Pick, known: &[Uuid]| Some(pick.of(known).copied().unwrap_or(NOTHING));
+        status(|query| match asked {
+            Asked::Certificate(pick) => query.certificate = one_of(pick, &self.certificates),
+            Asked::Container(pick) => query.container = one_of(pick, &containers),
+            Asked::License(pick) => query.license = one_of(pick, &licenses),
+            Asked::Return(pick) => query.license_return = one_of(pick, &self.returns),
+            Asked::Reference(number) => query.reference = Some(external(format!("order-{number}"))),
+            Asked::Settlement(pick) => {
+                query.settlement = Some(pick.of(&self.settlements).cloned().unwrap_or_else(|| external("none".into())));
+            }
+            Asked::Nothing(0) => query.certificate = Some(NOTHING),
+            Asked::Nothing(1) => query.container = self.certificates.first().copied().or(Some(NOTHING)),
+            Asked::Nothing(2) => query.license = Some(NOTHING),
+            Asked::Nothing(3) => query.license_return = Some(NOTHING),
+            Asked::Nothing(4) => query.settlement = Some(external("none".into())),
+            Asked::Nothing(_) => {}
+        })
+    }
+}
+
+fn user(number: usize) -> Name {
+    name(["alice", "bob", "carol", "nobody"][number])
+}
+
+fn provider(number: usize) -> Name {
+    name(["bank", "purse", "licet"][number])
+}
+
+fn external(id: String) -> ExternalId {
+    ExternalId::try_from(id).expect("an id")
+}
+
+fn item((number, versioned): &(usize, bool)) -> Item {
+    let (content, version) = named(*number);
+    Item { content, version: versioned.then_some(version) }
+}
+
+fn varied(due: Money, price: i64, amount: Amount) -> Money {
+    let minor = due.amount_minor.get();
+    match amount {
+        Amount::Due => due,
+        Amount::Price => Money { amount_minor: count(price), ..due },
+        Amount::OneMore => Money { amount_minor: count(minor + 1), ..due },
+        Amount::OtherCurrency if due.currency == usd(0).currency => eur(minor),
+        Amount::OtherCurrency => usd(minor),
+    }
+}
+
+fn holdings(number: usize, after: Option<Uuid>, limit: Option<i64>) -> Request {
+    Request::HoldingsQuery(HoldingsQuery { user: user(number), after, limit: limit.map(count) })
+}
+
+fn status(ask: impl FnOnce(&mut StatusQuery)) -> Request {
+    let mut query = StatusQuery {
+        certificate: None,
+        container: None,
+        license: None,
+        license_return: None,
+        reference: None,
+        settlement: None,
+    };
+    ask(&mut query);
+    Request::StatusQuery(query)
+}
