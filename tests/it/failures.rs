@@ -1,7 +1,17 @@
 //! Crashes between the steps of the loop.
 
-use licet_common::transport::Delivery;
-use licet_schema::topology::{self, Topology, topology};
+use std::collections::BTreeSet;
+
+use licet_common::{
+    decision::Tables,
+    store::{locks, rows},
+    transport::Delivery,
+};
+use licet_schema::{
+    entity::account,
+    topology::{self, Topology, topology},
+};
+use sea_orm::{ConnectionTrait, Statement};
 use uuid::Uuid;
 
 use crate::world::{World, amqp_url, message, on_both, purchase};
@@ -59,4 +69,37 @@ async fn remove_events_exchange(world: &World) {
     connection.close(200, "done".into()).await.expect("a goodbye");
     let gone = Topology { queues: Vec::new(), bindings: Vec::new(), ..topology() };
     assert_eq!(world.machine.transport.missing(&gone).await.expect("the broker answers"), ["exchange licet.events"]);
+}
+
+/// On PostgreSQL a statement that waited for a lock sees only that row anew, and no row that was
+/// inserted meanwhile: a debt must not be missed so.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs RabbitMQ and PostgreSQL: run tests/run.sh"]
+async fn a_debt_that_was_opened_while_somebody_waited_for_the_points_is_seen() {
+    let world = World::services().await;
+    let store = world.machine.store.clone();
+    let row = |name: &str, balance| account::Model { name: name.into(), balance };
+    let setup = store.begin().await.expect("a transaction");
+    rows::insert::<account::Entity>(&setup, &[&row("points:alice", 50)]).await.expect("a row");
+    setup.commit().await.expect("it is there");
+
+    let names: BTreeSet<String> = ["points:alice".to_owned(), "debt:alice".to_owned()].into();
+    let first = store.begin().await.expect("a transaction");
+    let mut tables = Tables::default();
+    locks::accounts(&first, &names, &mut tables).await.expect("locked");
+    rows::insert::<account::Entity>(&first, &[&row("debt:alice", 150)]).await.expect("a debt");
+    let second = tokio::spawn(async move {
+        let second = store.begin().await.expect("a transaction");
+        let mut tables = Tables::default();
+        locks::accounts(&second, &names, &mut tables).await.expect("locked, after a while");
+        tables.accounts.get(&"debt:alice".to_owned()).map(|row| row.balance)
+    });
+    // Once it waits, PostgreSQL says so.
+    let waiting = "SELECT 1 FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'";
+    let waiting = Statement::from_string(world.machine.store.backend(), waiting);
+    while world.machine.store.reader().query_one(waiting.clone()).await.expect("it answers").is_none() {
+        tokio::task::yield_now().await;
+    }
+    first.commit().await.expect("the first is done");
+    assert_eq!(second.await.expect("the second is done"), Some(150));
 }

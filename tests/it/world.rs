@@ -388,14 +388,17 @@ pub(crate) async fn empty_broker() {
     connection.close(200, "done".into()).await.expect("a goodbye");
 }
 
-/// The program of this name, built from the sources as they are.
+/// The program of this name: from the folder `LICET_TEST_PROGRAMS`, if that is set, or else built
+/// from the sources as they are.
 pub(crate) fn program(name: &str) -> PathBuf {
+    if let Some(folder) = std::env::var_os("LICET_TEST_PROGRAMS") {
+        return PathBuf::from(folder).join(name);
+    }
     static BUILT: std::sync::Once = std::sync::Once::new();
     BUILT.call_once(|| {
         let root = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
         let build = std::process::Command::new(env!("CARGO"))
             .args(["build", "--quiet", "--workspace", "--bins"])
-            .args((!cfg!(debug_assertions)).then_some("--release"))
             .current_dir(root)
             .status();
         assert!(build.expect("cargo runs").success(), "the programs could not be built");

@@ -12,7 +12,7 @@ use licet_schema::{
     message::PointsChanged,
 };
 
-use crate::values::{count, name};
+use crate::values::{name, shown};
 
 /// Where granted points come from, and where those that are taken back go.
 pub(crate) const ISSUED: &str = "licet:issued";
@@ -70,7 +70,7 @@ impl Changes {
     pub(crate) fn events(self, context: &Context<'_>, tables: &Tables) -> Vec<Output> {
         let changed = self.0.into_iter().filter(|(_, delta)| *delta != 0);
         let event = |(user, delta): (String, i64)| {
-            let balance = count(balance(tables, &user));
+            let balance = shown(balance(tables, &user));
             Output::PointsChanged(PointsChanged { user: name(&user), delta, balance, cause: context.message_id })
         };
         changed.map(event).collect()
@@ -113,7 +113,8 @@ pub(crate) fn transfer(context: &Context<'_>, tables: &mut Tables, from: &str, t
         return;
     }
     for (account, delta) in [(from, -points), (to, points)] {
-        enter(context, tables, &format!("{from}:{to}:{account}"), account, delta);
+        // Names have no control characters: no two labels are alike.
+        enter(context, tables, &format!("{from}\0{to}\0{account}"), account, delta);
         match tables.accounts.change(&account.to_owned()) {
             Some(row) => row.balance += delta,
             None if is_users(account) => {

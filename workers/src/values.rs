@@ -2,7 +2,7 @@
 //! no longer fits means a damaged database: the runtime catches the panic and sets the one message
 //! aside.
 
-use licet_schema::{Count, ExternalId, Money, Name, Text, Version, money::Currency};
+use licet_schema::{Count, ExternalId, Money, Name, Text, Version, money::Currency, vocabulary::INTEGER_MAX};
 
 /// A name from a row.
 pub(crate) fn name(text: &str) -> Name {
@@ -27,6 +27,11 @@ pub(crate) fn version(number: i64) -> Version {
 /// A count from rows.
 pub(crate) fn count(number: i64) -> Count {
     Count::try_from(number).expect("counts in the database are never negative")
+}
+
+/// A balance from rows, which may grow beyond what the wire can tell.
+pub(crate) fn shown(balance: i64) -> Count {
+    count(balance.min(INTEGER_MAX))
 }
 
 /// An amount from rows.

@@ -45,8 +45,9 @@ impl Terminal {
         self.complete_purchase(&asked, &purchase).await
     }
 
-    /// Asks for a purchase that is written down, and keeps what comes. A crash before the request is
-    /// taken off leads here again: the same answer is kept over itself.
+    /// Asks for a purchase that is written down, keeps what comes, and acknowledges it. The request
+    /// is taken off last, so that whoever buys the same again before that completes this purchase.
+    /// A crash before leads here again: what is kept stays as it stands.
     pub(super) async fn complete_purchase(
         &mut self,
         asked: &Asked,
@@ -61,13 +62,19 @@ impl Terminal {
             self.store.put(container)?;
         }
         for certificate in &certificates {
-            self.store.put(certificate)?;
+            if self.store.get::<Certificate>(certificate.claims.jti)?.is_none() {
+                self.store.put(certificate)?;
+            }
         }
-        self.store.remove::<Asked>(asked.about)?;
-        match certificates.into_iter().next() {
+        let bought = match certificates.into_iter().next() {
             Some(first) => self.acknowledge(first).await,
             None => Err(TerminalError::Mismatch { what: "purchase" }),
+        };
+        let answered = bought.as_ref().err().is_none_or(|error| error.refusal().is_some());
+        if answered {
+            self.store.remove::<Asked>(asked.about)?;
         }
+        bought
     }
 
     /// Tells that a certificate, and all that came with it, is held here. A crash afterwards leads

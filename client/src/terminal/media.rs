@@ -91,6 +91,8 @@ async fn copy(source: Source, media: &Media, path: &Path) -> Result<(), MediaErr
     if !sha256.eq_ignore_ascii_case(media.sha256.as_str()) {
         return Err(different(format!("its SHA-256 is {sha256} and not {}", media.sha256)));
     }
+    // Flushed first: a failed write in flight is told by that alone.
+    file.flush().await.map_err(unwritable)?;
     file.sync_all().await.map_err(unwritable)?;
     Ok(())
 }

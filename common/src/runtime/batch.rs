@@ -194,7 +194,7 @@ async fn fold<W: Worker>(
             let decision = decided.unwrap_or_else(|refusal| refused(&*worker, work, &refusal));
             let made = stored::of_decision(work.id, work.format, now, &decision)?;
             // What has nothing to say has done nothing.
-            if worker.changes() && !made.is_empty() {
+            if !made.is_empty() {
                 journal.push(journal_row(work, &decision, now, stored::outputs_to_bytes(&made)?));
                 let others = decision.mentions.iter().filter(|purchase| Some(**purchase) != decision.subject);
                 mentions.extend(others.map(|&subject| mention::Model { subject, journal: work.id }));
@@ -268,9 +268,10 @@ async fn table<E: Keyed>(transaction: &Transaction, rows: &Rows<E>) -> Result<()
 where
     E::Model: ModelTrait<Entity = E>,
 {
-    rows::insert::<E>(transaction, &rows.added()).await?;
+    // Deleted first: what is added may take a place, under a unique index, that is left so.
+    rows::delete::<E>(transaction, rows.removed().into_iter().map(E::key_values).collect()).await?;
     rows::update::<E>(transaction, &rows.changed()).await?;
-    rows::delete::<E>(transaction, rows.removed().into_iter().map(E::key_values).collect()).await
+    rows::insert::<E>(transaction, &rows.added()).await
 }
 
 /// The outputs for each message of the batch: its own, or those of the first bearer of its id if

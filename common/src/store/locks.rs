@@ -94,7 +94,9 @@ pub async fn look_at_accounts(
 }
 
 /// Locks accounts in name order. One that is not there is opened by whoever first books on it: two
-/// who do so at once meet at its key, and the later begins again.
+/// who do so at once meet at its key, and the later begins again. What was opened while this waited
+/// for another account is seen by a new statement only, and must not be missed: a debt is repaid
+/// from whatever is credited.
 ///
 /// # Errors
 /// The database's.
@@ -103,8 +105,14 @@ pub async fn accounts(
     names: &BTreeSet<String>,
     tables: &mut Tables,
 ) -> Result<(), StoreError> {
-    let keys = names.iter().map(|name| vec![name.clone().into()]).collect();
-    let locked = select::<account::Entity>(connection, &[account::Column::Name], keys, Lock::ForUpdate).await?;
-    tables.accounts.load_all(locked);
+    let mut names = names.clone();
+    for _ in 0..2 {
+        let keys = names.iter().map(|name| vec![name.clone().into()]).collect();
+        let locked = select::<account::Entity>(connection, &[account::Column::Name], keys, Lock::ForUpdate).await?;
+        for row in locked {
+            names.remove(&row.name);
+            tables.accounts.load(row);
+        }
+    }
     Ok(())
 }

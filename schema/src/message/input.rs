@@ -14,8 +14,9 @@ use crate::{
 
 /// The most items that one purchase request may hold.
 pub const ITEMS_MAX: usize = 100;
-/// The most licenses of one page of holdings.
-pub const PAGE_MAX: i64 = 1000;
+/// The most licenses of one page of holdings, and the most certificates that a status lists: with
+/// the longest titles it still fits in a message of 1 MiB.
+pub const PAGE_MAX: i64 = 250;
 /// Licenses of a page where the query does not say.
 pub const PAGE_DEFAULT: i64 = 100;
 
@@ -315,7 +316,12 @@ impl Request {
 
 fn one_purchase(certificate: Option<Uuid>, container: Option<Uuid>) -> Result<(), Unfit> {
     let one = certificate.is_some() != container.is_some();
-    if one { Ok(()) } else { unfit("name exactly one of certificate and container") }
+    match certificate.or(container) {
+        // No id of ours, and in sets of rows the stand-in for none.
+        Some(id) if id.is_nil() => unfit("the nil UUID is no certificate's or container's id"),
+        _ if one => Ok(()),
+        _ => unfit("name exactly one of certificate and container"),
+    }
 }
 
 impl StatusQuery {

@@ -63,7 +63,7 @@ pub(super) const CHECKS: &[Check] = &[
         invariant: 3,
         what: "a settlement in another currency than what it pays for",
         find: "SELECT s.settlement FROM settlement s JOIN purchase p ON p.container = s.container OR p.id = s.certificate \
-               WHERE s.currency <> p.currency",
+               WHERE s.outcome = 'completed' AND s.currency <> p.currency",
     },
     Check {
         invariant: 3,

@@ -278,6 +278,8 @@ fn pending_receptions_are_waited_for(tables: &Tables, broken: &mut Broken) {
             |one: &certificate::Model| if row.container { one.container == Some(row.id) } else { one.id == row.id };
         let waits = tables.certificates.iter().filter(waiting).find(|one| member(one));
         broken.unless(waits.is_some(), || format!("7: nobody waits for the reception of {}", row.id));
+        let token = waits.is_none_or(|one| row.container || row.token_digest == one.token_digest);
+        broken.unless(token, || format!("7: the reception of {} is pending under another token", row.id));
         let due = waits.is_none_or(|one| row.due_at == one.settled_at.is_none().then_some(one.receipt_due_at));
         broken.unless(due, || format!("7: the reception of {} is due at {:?}", row.id, row.due_at));
     }

@@ -14,6 +14,7 @@
 //! again under its own id is answered from a journal that the world keeps for the purpose; one that
 //! comes again under another id meets the rules again.
 
+mod chance;
 mod invariants;
 mod model;
 mod orders;

@@ -11,10 +11,7 @@ use std::{
 use licet_schema::{Code, Output, Request};
 use proptest::test_runner::{Config, RngAlgorithm, TestCaseError, TestError, TestRng, TestRunner};
 
-use super::{
-    player::Player,
-    script::{Step, history},
-};
+use super::{chance::history, player::Player, script::Step};
 use crate::testing::verdict;
 
 const SEED: u64 = 1;

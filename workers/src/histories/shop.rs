@@ -32,7 +32,10 @@ pub(super) fn content(number: usize, variant: usize) -> ContentPut {
             let game = put(number, eur(500), 1, DAY_S, policy(Some(0), false, Some(eur(250)), false));
             ContentPut { receipt_ttl_s: seconds(2 * DAY_S), ..game }
         }
-        4 => put(number, usd(0), 2, 3 * DAY_S, policy(Some(25), false, None, true)),
+        4 => {
+            let gift = put(number, usd(0), 2, 3 * DAY_S, policy(Some(25), false, None, true));
+            ContentPut { receipt_ttl_s: seconds(3 * DAY_S), ..gift }
+        }
         _ => ContentPut {
             successor: next(1),
             ..put(number, usd(60), 2, 5 * DAY_S, policy(Some(100), true, Some(usd(30)), true))

@@ -11,7 +11,7 @@ use licet_common::{
 };
 use licet_schema::{
     entity::{LicenseState, certificate, license, license_return, purchase, settlement},
-    message::{HoldingsQuery, StatusQuery},
+    message::{HoldingsQuery, PAGE_MAX, StatusQuery},
 };
 use sea_orm::{ColumnTrait, EntityTrait, QueryFilter, QueryOrder, QuerySelect, Value};
 use uuid::Uuid;
@@ -71,7 +71,12 @@ pub(super) async fn status(
         tables.settlements.load_all(rows);
     }
     if let Some(reference) = &query.reference {
-        bought(connection, purchase::Column::Reference, vec![vec![reference.as_str().into()]], tables).await?;
+        let named = purchase::Entity::find()
+            .filter(purchase::Column::Reference.eq(reference.as_str()))
+            .order_by_desc(purchase::Column::Id)
+            .limit(PAGE_MAX.unsigned_abs());
+        let keys = named.all(connection).await?.iter().map(|row| vec![row.id.into()]).collect();
+        bought(connection, purchase::Column::Id, keys, tables).await?;
     }
     for subject in subjects {
         // Unpaid certificates end with their container: all of it tells whether they are overdue.

@@ -5,7 +5,7 @@ use licet_schema::{
     Code, Output, Refusal,
     entity::{Ending, LicenseState, ReturnState, license, purchase, settlement},
     message::{
-        CertificateState, CertificateStatus, Holding, HoldingsListed, HoldingsQuery, Privilege, StatusListed,
+        CertificateState, CertificateStatus, Holding, HoldingsListed, HoldingsQuery, PAGE_MAX, Privilege, StatusListed,
         StatusQuery,
     },
 };
@@ -16,7 +16,7 @@ use crate::{
     held::{Subject, members, overdue, remaining},
     points,
     returns::{attributes, offers},
-    values::{count, external, name, version},
+    values::{count, external, name, shown, version},
 };
 
 /// A page of what a user holds.
@@ -35,8 +35,8 @@ pub(super) fn holdings(context: &Context<'_>, tables: &Tables, query: &HoldingsQ
     licenses.truncate(page(query));
     Decision::new(Output::HoldingsListed(HoldingsListed {
         user: query.user.clone(),
-        points: count(points::balance(tables, user)),
-        debt: count(points::debt(tables, user)),
+        points: shown(points::balance(tables, user)),
+        debt: shown(points::debt(tables, user)),
         next: licenses.last().filter(|_| more).map(|last| last.license),
         licenses,
     }))
@@ -72,7 +72,10 @@ pub(super) fn status(context: &Context<'_>, tables: &Tables, query: &StatusQuery
     let found: Vec<_> = match &query.reference {
         Some(reference) => {
             let named = |row: &&purchase::Model| row.reference.as_deref() == Some(reference.as_str());
-            tables.purchases.iter().filter(named).collect()
+            // The newest, where one reference names more than a reply can hold.
+            let mut found: Vec<_> = tables.purchases.iter().filter(named).collect();
+            let newest = found.len().saturating_sub(usize::try_from(PAGE_MAX).unwrap_or(usize::MAX));
+            found.split_off(newest)
         }
         None => {
             let subjects = asked(tables, query)?;

@@ -74,7 +74,7 @@ fn verdicts_on_queries() {
         (
             "of pages that are too long",
             |stage| {
-                let limit = Count::try_from(1001i64).ok();
+                let limit = Count::try_from(251i64).ok();
                 stage.ask(Request::HoldingsQuery(HoldingsQuery { user: name("alice"), after: None, limit }))
             },
             "malformed",

@@ -153,6 +153,11 @@ fn overtaken(
     if let Some(standing) = tables.settlements.change(&(row.provider.clone(), row.settlement.clone())) {
         *standing = row.clone();
     }
+    for kept in unmatched_before(tables, told.provider.as_str(), told.settlement.as_str()) {
+        if kept.amount_minor == told.amount.amount_minor.get() && kept.currency == told.amount.currency.as_str() {
+            tables.unmatched_settlements.remove(&kept.id);
+        }
+    }
     let decision = registered(tables, &named_by(told, row), false);
     effects.into(context, tables, decision)
 }

@@ -55,7 +55,7 @@ pub(super) fn reversal(
     told: &SettlementSetback,
 ) -> Result<Decision, Refusal> {
     let Some(known) = known(tables, &told.provider, &told.settlement).cloned() else {
-        return Ok(of_unknown(context, tables, told));
+        return of_unknown(context, tables, told);
     };
     let same = same_purchase(&known, told);
     if same.is_err() || other_amount(&known, told) {
@@ -76,7 +76,11 @@ pub(super) fn reversal(
             }
             None => registered(tables, &known, true),
         }),
-        Outcome::Reversed => Ok(registered(tables, &known, true)),
+        // Money of it may have been kept meanwhile: that is gone, too.
+        Outcome::Reversed => {
+            let kept = give_up_kept(tables, told);
+            Ok(registered(tables, &known, kept.is_none()))
+        }
     }
 }
 
@@ -84,7 +88,10 @@ fn undo(context: &Context<'_>, tables: &mut Tables, known: settlement::Model) ->
     let row = settlement::Model { outcome: Outcome::Reversed, ..known };
     write(tables, &row);
     let mut undoing = Undoing::default();
-    undoing.purchase(context, tables, subject(row.certificate, row.container));
+    undoing.left.push(subject(row.certificate, row.container));
+    while let Some(purchase) = undoing.left.pop() {
+        undoing.purchase(context, tables, purchase);
+    }
     let Undoing { mut effects, credits, .. } = undoing;
     for (user, spent) in credits {
         points::credit(context, tables, effects.points(), points::SPENT, &user, spent);
@@ -95,13 +102,19 @@ fn undo(context: &Context<'_>, tables: &mut Tables, known: settlement::Model) ->
 
 /// A settlement of which nothing is known, or only that it matches nothing: kept, so that its
 /// completion, when it comes, is known to be reversed.
-fn of_unknown(context: &Context<'_>, tables: &mut Tables, told: &SettlementSetback) -> Decision {
+fn of_unknown(context: &Context<'_>, tables: &mut Tables, told: &SettlementSetback) -> Result<Decision, Refusal> {
     let mut row = row(context, told, Outcome::Reversed);
-    if let Some(kept) = give_up_kept(tables, told) {
-        row = reversed(row, told, &kept);
+    match give_up_kept(tables, told) {
+        Some(kept) => row = reversed(row, told, &kept),
+        // An amount picks one of several that were told.
+        None if told.amount.is_some() => {
+            let detail = "no such amount was told of this settlement: tell its reversal without an amount";
+            return Err(Refusal::new(Code::AmountMismatch, detail));
+        }
+        None => {}
     }
     tables.settlements.add(row.clone());
-    registered(tables, &row, false)
+    Ok(registered(tables, &row, false))
 }
 
 /// Money that was kept for the operator is gone again: the newest of what was told.
@@ -174,6 +187,8 @@ struct Undoing {
     effects: Effects,
     /// Points that the purchases had spent: they go back last, when all debts are known.
     credits: Vec<(String, i64)>,
+    /// Purchases that are still to be undone: upgrades made one of another.
+    left: Vec<Subject>,
     done: BTreeSet<Uuid>,
 }
 
@@ -223,7 +238,7 @@ impl Undoing {
                 points::debit(context, tables, self.effects.points(), &privilege.user, earned);
             }
             if let Some(upgrade) = privilege.certificate {
-                self.purchase(context, tables, Subject::Certificate(upgrade));
+                self.left.push(Subject::Certificate(upgrade));
             }
         }
     }

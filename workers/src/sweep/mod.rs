@@ -26,6 +26,7 @@ use licet_common::{
 };
 use licet_schema::{Refusal, Request, message::SweepDue};
 use tokio_util::sync::CancellationToken;
+use tracing::warn;
 
 /// The most rows that one sweep takes. Few, since whoever asks for a license meanwhile waits for
 /// the processor and the disk.
@@ -37,6 +38,11 @@ pub struct Sweep;
 
 /// Runs the worker and its clock until `stop`.
 pub async fn start(machine: Machine, stop: CancellationToken) {
+    if !machine.senders.permit_anybody("sweep.due") {
+        warn!(
+            "the table [senders] lets nobody send sweep.due: nothing will be swept until it names this worker's user"
+        );
+    }
     // One sweep at a time: a transaction holds one portion.
     let mut alone = machine.clone();
     alone.limits.batch_max = 1;

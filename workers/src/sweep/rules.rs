@@ -25,7 +25,7 @@ pub(super) fn sweep(context: &Context<'_>, tables: &mut Tables, due: &SweepDue) 
     };
     // Only while it gets on: what others hold is left to the next tick.
     if ended > 0 && tables.more {
-        effects.tell(Output::SweepDue(due.clone()));
+        effects.tell(Output::SweepDue(SweepDue { before, ..due.clone() }));
     }
     effects.into(context, tables, Decision::nothing())
 }

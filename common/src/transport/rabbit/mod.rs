@@ -18,7 +18,7 @@ use lapin::{
         ConfirmSelectOptions, ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions,
     },
     types::{AMQPValue, FieldTable},
-    uri::AMQPUri,
+    uri::{AMQPUri, SASLMechanism},
 };
 use licet_schema::topology::{self, Argument, Exchange, ExchangeKind, Queue, Topology};
 use secrecy::{ExposeSecret, SecretString};
@@ -48,13 +48,17 @@ const GOODBYE: u16 = 200;
 #[derive(Clone, Debug)]
 pub(super) struct Address {
     url: SecretString,
-    user: String,
+    /// The broker's name for us, where the URL tells it.
+    user: Option<String>,
 }
 
 impl Address {
     pub(super) fn new(url: &SecretString) -> Result<Self, TransportError> {
         let parsed = url.expose_secret().parse::<AMQPUri>().map_err(TransportError::Url)?;
-        Ok(Self { url: url.clone(), user: parsed.authority.userinfo.username })
+        // Under another mechanism (a client certificate) the broker names its user otherwise.
+        let by_password = parsed.query.auth_mechanism.is_none_or(|mechanism| mechanism == SASLMechanism::Plain);
+        let user = Some(parsed.authority.userinfo.username).filter(|_| by_password);
+        Ok(Self { url: url.clone(), user })
     }
 
     pub(super) async fn apply(&self, topology: &Topology) -> Result<(), TransportError> {
@@ -291,7 +295,7 @@ impl Consumer {
 pub(super) struct Publisher {
     connection: Arc<Connection>,
     channel: Channel,
-    user: String,
+    user: Option<String>,
     /// lapin hands a return out with whichever confirmation comes next, so that only what the
     /// message says of itself tells whose it is.
     returned: Arc<Mutex<BTreeSet<Returned>>>,
@@ -367,7 +371,7 @@ impl Publisher {
     /// is how workers know who sent it.
     fn signed(&self, message: &Outgoing) -> BasicProperties {
         let properties = written(&message.properties);
-        let own = (message.exchange == topology::IN).then_some(self.user.as_str());
+        let own = self.user.as_deref().filter(|_| message.exchange == topology::IN);
         match message.properties.user_id.as_deref().or(own) {
             Some(user) => properties.with_user_id(short(user)),
             None => properties,

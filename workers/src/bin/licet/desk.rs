@@ -8,7 +8,7 @@ use licet_client::{
     Client, Patience, Transport,
     schema::{
         Count, ExternalId, Format, Money, Name, Output, Request, Text, Timestamp,
-        message::{CertificateReissue, SettlementCompletion, SettlementSetback},
+        message::{CertificateReissue, SettlementCompletion, SettlementOutcome, SettlementSetback},
         money::Currency,
         vocabulary::Unfit,
     },
@@ -107,7 +107,8 @@ pub(crate) fn unmatched(config: &Config, command: &Unmatched) -> Result<ExitCode
                     amount: amount(&kept)?,
                     grants: None,
                 });
-                registered(&ask(config, &request).await?, "It pays for that purchase now.")
+                let sentence = "It pays for that purchase now.";
+                registered(&ask(config, &request).await?, SettlementOutcome::Completed, sentence)
             }
             Unmatched::Refund { id, reason } => {
                 let kept = find(config, *id).await?;
@@ -119,7 +120,8 @@ pub(crate) fn unmatched(config: &Config, command: &Unmatched) -> Result<ExitCode
                     reason: Text::try_from(reason.as_str()).map_err(usage)?,
                     amount: Some(amount(&kept)?),
                 });
-                registered(&ask(config, &request).await?, "It is off the list, and known as given back.")
+                let sentence = "It is off the list, and known as given back.";
+                registered(&ask(config, &request).await?, SettlementOutcome::Reversed, sentence)
             }
         }
     })
@@ -178,8 +180,12 @@ fn amount(kept: &unmatched_settlement::Model) -> Result<Money, Failure> {
     Money::new(kept.amount_minor, currency).map_err(damaged)
 }
 
-fn registered(answer: &Output, sentence: &str) -> Result<ExitCode, Failure> {
-    let Output::SettlementRegistered(_) = answer else { return Err(unexpected(answer)) };
+fn registered(answer: &Output, wanted: SettlementOutcome, sentence: &str) -> Result<ExitCode, Failure> {
+    let Output::SettlementRegistered(registered) = answer else { return Err(unexpected(answer)) };
+    if registered.outcome != wanted {
+        let what = "something else is known of this settlement by now: see `licet unmatched list` and its story";
+        return Err(Failure::Work(what.into()));
+    }
     report::tell(sentence);
     Ok(ExitCode::SUCCESS)
 }

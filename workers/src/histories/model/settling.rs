@@ -56,6 +56,8 @@ impl Model {
         let outcome = SettlementOutcome::Reversed;
         let (amount, grants) = (Some(body.amount), body.grants);
         self.settlements.insert(key_of(body), Settlement { amount, grants, ..known });
+        // Kept before, it came and went too.
+        self.unmatched.retain(|one| one.key != key_of(body) || one.amount != body.amount);
         self.registered(named, &body.settlement, outcome, grants, false)
     }
 
@@ -136,6 +138,9 @@ impl Model {
         let (grants, repeated) = match self.settlements.get(&key).cloned() {
             None => {
                 let amount = self.let_go(body);
+                if amount.is_none() && body.amount.is_some() {
+                    return Err(Code::AmountMismatch);
+                }
                 self.settlements.insert(key, Settlement { named, outcome, amount, grants: None });
                 (None, false)
             }
@@ -157,7 +162,7 @@ impl Model {
                 }
                 None => return Ok(self.registered(named, &body.settlement, known.outcome, known.grants, true)),
             },
-            Some(known) => (known.grants, true),
+            Some(known) => (known.grants, self.let_go(body).is_none()),
         };
         Ok(self.registered(named, &body.settlement, outcome, grants, repeated))
     }

@@ -1,0 +1,266 @@
+//! How likely each step of a random history is, and in which company.
+
+use licet_schema::message::{Privilege, SweepKind};
+use proptest::prelude::*;
+
+use super::script::{Amount, Asked, Flaw, Payment, Pick, Points, Step, Target, Wait, Wish};
+
+/// A history: a purchase, and up to so many scenes.
+pub(super) fn history() -> impl Strategy<Value = Vec<Vec<Step>>> {
+    (bought(), proptest::collection::vec(scene(), 0..24)).prop_map(|(first, rest)| [vec![first], rest].concat())
+}
+
+/// A few steps in a row.
+fn scene() -> impl Strategy<Value = Vec<Step>> {
+    prop_oneof![
+        12 => step().prop_map(|step| vec![step]),
+        2 => bought(),
+        2 => (bought(), 0..3_usize).prop_map(|(steps, terminal)| granted(steps, terminal)),
+        3 => (bought(), give_back()).prop_map(|(steps, back)| [granted(steps, 0), vec![back]].concat()),
+        2 => (wait(), sweep()).prop_map(|(wait, sweep)| vec![Step::Wait(wait), sweep]),
+        4 => muddle(),
+        3 => undone(),
+    ]
+}
+
+/// A license is returned, what it brought is used, and then its payment is taken back.
+fn undone() -> impl Strategy<Value = Vec<Step>> {
+    let (of, flaw) = (Pick::NEWEST, Flaw::None);
+    let buy = |points| Step::Buy { user: 0, items: vec![(5, false)], points, reference: 1 };
+    let used = prop_oneof![
+        Just((Privilege::Points, vec![buy(Points::All)])),
+        Just((Privilege::Upgrade, vec![Step::Request { of, terminal: 0, flaw }, Step::Confirm { of, flaw }])),
+    ];
+    let more = || proptest::collection::vec(about_it(), 0..4);
+    let taken = Step::Reverse { payment: Payment { of: Pick(1), ..own() }, amount: None };
+    (used, more(), more()).prop_map(move |((privilege, used), meanwhile, then)| {
+        let start = vec![
+            buy(Points::None),
+            Step::Receive { of, whole: true, flaw },
+            Step::Complete { payment: own(), amount: Amount::Due, grants: None },
+        ];
+        let back = Step::Return { of, as_user: None, wish: Wish::Any(privilege), deleted: true, flaw };
+        [granted(start, 0), vec![back], used, meanwhile, vec![taken.clone()], then].concat()
+    })
+}
+
+/// A purchase, and what comes of it in any order.
+fn muddle() -> impl Strategy<Value = Vec<Step>> {
+    (buy(), proptest::collection::vec(about_it(), 3..10)).prop_map(|(buy, rest)| [vec![buy], rest].concat())
+}
+
+/// A step about what is newest.
+fn about_it() -> impl Strategy<Value = Step> {
+    let (of, flaw) = (Pick::NEWEST, Flaw::None);
+    let paid = || prop_oneof![3 => Just(Amount::Due), 1 => Just(Amount::OneMore)];
+    let taken = prop_oneof![3 => Just(None), 1 => paid().prop_map(Some)];
+    prop_oneof![
+        4 => Just(Step::Receive { of, whole: true, flaw }),
+        5 => paid().prop_map(|amount| Step::Complete { payment: own(), amount, grants: None }),
+        1 => Just(Step::Fail(own())),
+        2 => taken.prop_map(|amount| Step::Reverse { payment: own(), amount }),
+        4 => (0..2_usize).prop_map(move |terminal| Step::Request { of, terminal, flaw }),
+        4 => Just(Step::Confirm { of, flaw }),
+        2 => (0..4_usize, any::<bool>()).prop_map(move |(number, deleted)| {
+            Step::Return { of, as_user: None, wish: Wish::Offered(number), deleted, flaw }
+        }),
+        2 => Just(Step::Delete { of, known: true }),
+        1 => paid().prop_map(move |amount| Step::PayOut { of, known: true, id_of: None, amount, provider: 0 }),
+        2 => prop_oneof![Just(None), Just(Some(0))].prop_map(move |granted| Step::Reissue { of, known: true, granted }),
+        1 => wait().prop_map(Step::Wait),
+        1 => sweep(),
+        1 => pick().prop_map(|of| Step::Again { of, same_id: false }),
+    ]
+}
+
+/// Bought, received and paid for, in one order or the other, or only one of both.
+fn bought() -> impl Strategy<Value = Vec<Step>> {
+    let notices = vec![
+        Step::Receive { of: Pick::NEWEST, whole: true, flaw: Flaw::None },
+        Step::Complete { payment: own(), amount: Amount::Due, grants: None },
+    ];
+    let told = prop_oneof![1 => Just(1_usize), 4 => Just(2)];
+    (buy(), Just(notices).prop_shuffle(), told).prop_map(|(buy, mut notices, told)| {
+        notices.truncate(told);
+        [vec![buy], notices].concat()
+    })
+}
+
+fn own() -> Payment {
+    Payment { of: Pick::NEWEST, target: Target::Whole, id_of: None, attempt: 0, provider: 0 }
+}
+
+fn granted(mut steps: Vec<Step>, terminal: usize) -> Vec<Step> {
+    steps.push(Step::Request { of: Pick::NEWEST, terminal, flaw: Flaw::None });
+    steps.push(Step::Confirm { of: Pick::NEWEST, flaw: Flaw::None });
+    steps
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        4 => wait().prop_map(Step::Wait),
+        1 => (0..6_usize, 0..3_usize).prop_map(|(content, variant)| Step::Put { content, variant }),
+        4 => buy(),
+        1 => (pick(), any::<bool>(), flaw()).prop_map(|(of, whole, flaw)| Step::Check { of, whole, flaw }),
+        4 => (pick(), any::<bool>(), flaw()).prop_map(|(of, whole, flaw)| Step::Receive { of, whole, flaw }),
+        5 => settling(),
+        6 => (pick(), 0..3_usize, flaw()).prop_map(|(of, terminal, flaw)| Step::Request { of, terminal, flaw }),
+        6 => (pick(), flaw()).prop_map(|(of, flaw)| Step::Confirm { of, flaw }),
+        6 => returning(),
+        3 => reissuing(),
+        2 => sweep(),
+        2 => asking(),
+        3 => (pick(), any::<bool>()).prop_map(|(of, same_id)| Step::Again { of, same_id }),
+    ]
+}
+
+fn sweep() -> impl Strategy<Value = Step> {
+    let before = prop_oneof![2 => Just(Wait::Seconds(0)), 1 => wait()];
+    (0..SweepKind::ALL.len(), before).prop_map(|(kind, before)| Step::Sweep { kind: SweepKind::ALL[kind], before })
+}
+
+fn buy() -> impl Strategy<Value = Step> {
+    let one = || (prop_oneof![24 => 0..6_usize, 1 => Just(6)], any::<bool>());
+    let usd = || (prop_oneof![Just(0_usize), Just(1), Just(4), Just(5)], any::<bool>());
+    let items = prop_oneof![
+        4 => one().prop_map(|item| vec![item]),
+        3 => proptest::collection::vec(usd(), 2..4),
+        1 => proptest::collection::vec(one(), 2..4),
+    ];
+    let points = prop_oneof![
+        12 => Just(Points::None),
+        2 => (1..60_i64).prop_map(Points::Few),
+        8 => Just(Points::All),
+        1 => Just(Points::TooMany),
+    ];
+    let user = prop_oneof![3 => Just(0_usize), 2 => Just(1), 1 => Just(2)];
+    (user, items, points, 0..4_usize).prop_map(|(user, items, points, reference)| Step::Buy {
+        user,
+        items,
+        points,
+        reference,
+    })
+}
+
+fn settling() -> impl Strategy<Value = Step> {
+    let grants = prop_oneof![4 => Just(None), 1 => (1..4_i64).prop_map(Some)];
+    prop_oneof![
+        5 => (payment(), amount(), grants)
+            .prop_map(|(payment, amount, grants)| Step::Complete { payment, amount, grants }),
+        2 => payment().prop_map(Step::Fail),
+        3 => (payment(), prop_oneof![2 => Just(None), 1 => amount().prop_map(Some)])
+            .prop_map(|(payment, amount)| Step::Reverse { payment, amount }),
+    ]
+}
+
+fn payment() -> impl Strategy<Value = Payment> {
+    let target = prop_oneof![
+        16 => Just(Target::Whole),
+        1 => Just(Target::Member),
+        1 => Just(Target::OtherKind),
+        1 => Just(Target::Unknown),
+    ];
+    let attempt = prop_oneof![4 => Just(0_usize), 1 => Just(1)];
+    let id_of = prop_oneof![8 => Just(None), 1 => pick().prop_map(Some)];
+    (pick(), target, id_of, attempt, provider()).prop_map(|(of, target, id_of, attempt, provider)| Payment {
+        of,
+        target,
+        id_of,
+        attempt,
+        provider,
+    })
+}
+
+/// The bank, another, or one that calls itself Licet.
+fn provider() -> impl Strategy<Value = usize> {
+    prop_oneof![24 => Just(0_usize), 2 => Just(1), 1 => Just(2)]
+}
+
+fn amount() -> impl Strategy<Value = Amount> {
+    prop_oneof![
+        12 => Just(Amount::Due),
+        1 => Just(Amount::Price),
+        1 => Just(Amount::OneMore),
+        1 => Just(Amount::OtherCurrency),
+    ]
+}
+
+fn returning() -> impl Strategy<Value = Step> {
+    let id_of = prop_oneof![4 => Just(None), 1 => pick().prop_map(Some)];
+    prop_oneof![
+        6 => give_back(),
+        4 => (pick(), known()).prop_map(|(of, known)| Step::Delete { of, known }),
+        4 => (pick(), known(), id_of, amount(), provider())
+            .prop_map(|(of, known, id_of, amount, provider)| Step::PayOut { of, known, id_of, amount, provider }),
+    ]
+}
+
+fn give_back() -> impl Strategy<Value = Step> {
+    let as_user = prop_oneof![16 => Just(None), 1 => (0..3_usize).prop_map(Some)];
+    let privileges = [Privilege::Points, Privilege::Upgrade, Privilege::Buyback, Privilege::Collection];
+    let wish = prop_oneof![
+        5 => (0..4_usize).prop_map(Wish::Offered),
+        1 => (0..4_usize).prop_map(move |number| Wish::Any(privileges[number])),
+    ];
+    (pick(), as_user, wish, any::<bool>(), flaw()).prop_map(|(of, as_user, wish, deleted, flaw)| Step::Return {
+        of,
+        as_user,
+        wish,
+        deleted,
+        flaw,
+    })
+}
+
+fn reissuing() -> impl Strategy<Value = Step> {
+    let granted = prop_oneof![3 => Just(None), 2 => (0..4_i64).prop_map(Some)];
+    (pick(), known(), granted).prop_map(|(of, known, granted)| Step::Reissue { of, known, granted })
+}
+
+fn asking() -> impl Strategy<Value = Step> {
+    let after = prop_oneof![2 => Just(None), 1 => pick().prop_map(Some)];
+    let limit = prop_oneof![2 => Just(None), 2 => (1..4_i64).prop_map(Some), 1 => Just(Some(0))];
+    let asked = prop_oneof![
+        pick().prop_map(Asked::Certificate),
+        pick().prop_map(Asked::Container),
+        pick().prop_map(Asked::License),
+        pick().prop_map(Asked::Return),
+        (0..4_usize).prop_map(Asked::Reference),
+        pick().prop_map(Asked::Settlement),
+        (0..6_usize).prop_map(Asked::Nothing),
+    ];
+    prop_oneof![
+        (0..4_usize, after, limit).prop_map(|(user, after, limit)| Step::Holdings { user, after, limit }),
+        asked.prop_map(Step::Status),
+    ]
+}
+
+fn wait() -> impl Strategy<Value = Wait> {
+    const HOUR: i64 = 3600;
+    const DAY: i64 = 24 * HOUR;
+    let seconds = prop_oneof![Just(1), Just(HOUR / 2), Just(3 * HOUR), Just(DAY), Just(4 * DAY), Just(70 * DAY)];
+    prop_oneof![
+        4 => seconds.prop_map(Wait::Seconds),
+        1 => Just(Wait::Seconds(-HOUR)),
+        5 => (pick(), -1..3_i64).prop_map(|(of, past_ms)| Wait::Deadline(of, past_ms)),
+    ]
+}
+
+fn pick() -> impl Strategy<Value = Pick> {
+    prop_oneof![4 => Just(0_usize), 4 => 0..4_usize, 2 => 0..64_usize].prop_map(Pick)
+}
+
+fn known() -> impl Strategy<Value = bool> {
+    proptest::bool::weighted(0.95)
+}
+
+fn flaw() -> impl Strategy<Value = Flaw> {
+    prop_oneof![
+        32 => Just(Flaw::None),
+        3 => Just(Flaw::Old),
+        1 => Just(Flaw::Altered),
+        1 => Just(Flaw::Foreign),
+        1 => Just(Flaw::Untrusted),
+        1 => Just(Flaw::OtherKind),
+        1 => Just(Flaw::Garbage),
+    ]
+}
