@@ -20,7 +20,55 @@ fn scene() -> impl Strategy<Value = Vec<Step>> {
         2 => (wait(), sweep()).prop_map(|(wait, sweep)| vec![Step::Wait(wait), sweep]),
         4 => muddle(),
         3 => undone(),
+        1 => reissued(),
+        1 => revived(),
     ]
+}
+
+/// A member of a paid container expires before the reception, and is reissued afterwards.
+fn revived() -> impl Strategy<Value = Vec<Step>> {
+    let (of, flaw, member) = (Pick::NEWEST, Flaw::None, Pick(1));
+    let late = Step::Wait(Wait::Seconds(3 * 3600));
+    let swept = Step::Sweep { kind: SweepKind::Certificate, before: Wait::Seconds(0) };
+    let receive = Step::Receive { of, whole: true, flaw };
+    let steps = [
+        Step::Buy { user: 2, items: vec![(1, true), (0, true)], points: Points::None, reference: 3 },
+        Step::Complete { payment: own(), amount: Amount::Due, grants: None },
+        late.clone(),
+        swept.clone(),
+        receive.clone(),
+        Step::Reissue { of: member, known: true, granted: None },
+        late,
+        swept,
+        receive,
+        Step::Request { of: member, terminal: 0, flaw },
+    ];
+    // Neither the sweeps nor the second delay need come.
+    proptest::collection::vec(any::<bool>(), steps.len()).prop_map(move |comes| {
+        let needed = |index: usize| !matches!(index, 3 | 6 | 7);
+        let steps = steps.iter().enumerate().filter(|(index, _)| needed(*index) || comes[*index]);
+        steps.map(|(_, step)| step.clone()).collect()
+    })
+}
+
+/// Several terminals hold licenses of one certificate, and then it is reissued.
+fn reissued() -> impl Strategy<Value = Vec<Step>> {
+    let (of, flaw) = (Pick::NEWEST, Flaw::None);
+    let start = vec![
+        Step::Buy { user: 1, items: vec![(0, false)], points: Points::None, reference: 2 },
+        Step::Receive { of, whole: true, flaw },
+        Step::Complete { payment: own(), amount: Amount::Due, grants: None },
+    ];
+    let terminals = proptest::collection::vec((0..3_usize, 0..3_i64), 2..4);
+    let granted = (0..4_i64).prop_map(move |granted| Step::Reissue { of, known: true, granted: Some(granted) });
+    (terminals, granted, about_it()).prop_map(move |(terminals, reissue, then)| {
+        let mut steps = start.clone();
+        for (terminal, seconds) in terminals {
+            steps = self::granted(steps, terminal);
+            steps.push(Step::Wait(Wait::Seconds(seconds)));
+        }
+        [steps, vec![reissue, then, Step::Holdings { user: 1, after: None, limit: None }]].concat()
+    })
 }
 
 /// A license is returned, what it brought is used, and then its payment is taken back.
