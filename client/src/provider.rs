@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use licet_common::transport::{Consumer, Delivery, Lost, Transport};
 use licet_schema::{
-    ExternalId, Format, Name, Output, Request, Text,
+    Code, ExternalId, Format, Name, Output, Request, Text,
     message::{PayoutCompletion, PayoutInstructed, SettlementCompletion, SettlementInstructed, SettlementSetback},
     topology,
 };
@@ -67,7 +67,12 @@ async fn serve(
             let client = client.clone();
             telling.spawn(async move { tell(&client, charges, &delivery).await });
         }
-        for told in telling.join_all().await {
+        let told = tokio::select! {
+            told = telling.join_all() => told,
+            // What is not told yet is delivered again.
+            () = stop.cancelled() => return Ok(()),
+        };
+        for told in told {
             if let Err(error) = told {
                 // Not acknowledged: it is delivered again with the next connection.
                 return Err(Lost(error.to_string()));
@@ -86,6 +91,10 @@ async fn tell(client: &Client, charges: Charges, delivery: &Delivery) -> Result<
     };
     let id = Uuid::new_v5(&subject, format!("trial provider: {}", told.kind()).as_bytes());
     if let Output::RequestRefused(refused) = client.ask_as(id, &told).await? {
+        // Nothing was decided about it: the instruction must wait for whoever mends the table.
+        if refused.code == Code::Forbidden {
+            return Err(ClientError::Unwritable(refused.detail));
+        }
         warn!(%subject, "a {} was refused: {}", told.kind(), refused.detail);
     }
     Ok(())

@@ -276,11 +276,6 @@ impl Senders {
         self.0.is_none()
     }
 
-    /// Whether there is anybody who may send this type.
-    pub fn permit_anybody(&self, kind: &str) -> bool {
-        self.0.as_ref().is_none_or(|table| table.values().flatten().any(|pattern| matches(pattern, kind)))
-    }
-
     /// Whether this broker user may send this type.
     pub fn permit(&self, user: Option<&str>, kind: &str) -> bool {
         let Some(table) = &self.0 else { return true };

@@ -119,7 +119,8 @@ async fn story(connection: &impl ConnectionTrait, subject: Uuid) -> Result<Story
 fn certificate(row: &purchase::Model) -> String {
     let ended =
         row.ended.map_or("live".to_owned(), |ending| format!("ended: {}", sea_orm::ActiveEnum::to_value(&ending)));
-    format!("{} {} v{} for {} {}, {ended}", row.id, row.content, row.version, row.amount_minor, row.currency)
+    let (price, currency) = (row.amount_minor, &row.currency);
+    format!("{} {} v{} for {price} {currency} (minor units), {ended}", row.id, row.content, row.version)
 }
 
 /// Messages about other purchases, or about none, that changed or made this one.

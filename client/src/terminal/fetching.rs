@@ -64,7 +64,7 @@ impl Terminal {
         };
         match obtained {
             Ok(license) => {
-                let license = self.told(license, media)?;
+                let license = self.told(license, media).await?;
                 self.deliver(license).await
             }
             Err(error) => match error.refusal() {
@@ -98,12 +98,15 @@ impl Terminal {
         Ok(license)
     }
 
-    /// A license that is told where its content is to be had. Another content's copy goes first, so
-    /// that one that is here is always the one of `media`.
-    fn told(&self, mut license: License, media: Option<Media>) -> Result<License, StoreError> {
-        if media.is_some() && license.media != media {
-            self.store.remove_content(license.claims.jti)?;
-            license.media = media;
+    /// A license that is told where its content is to be had. A copy that is here stays until the
+    /// other one is.
+    async fn told(&self, mut license: License, media: Option<Media>) -> Result<License, TerminalError> {
+        if let Some(media) = media.filter(|media| license.media.as_ref() != Some(media)) {
+            let id = license.claims.jti;
+            if self.store.content(id).is_some() {
+                media::fetch(&media, &self.store.content_path(id)).await?;
+            }
+            license.media = Some(media);
             self.store.put(&license)?;
         }
         Ok(license)

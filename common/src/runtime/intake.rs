@@ -111,9 +111,11 @@ fn read<W: Worker>(worker: &W, keyring: &Keyring, senders: &Senders, delivery: A
     match request {
         // No journal row: a stranger neither uses up message ids nor fills the database.
         Ok((id, ..)) if !senders.permit(sender.as_deref(), &kind) => {
-            let detail = format!(
-                "this broker user may not send {kind}: the table [senders] of the workers' licet.toml says who may"
-            );
+            let who = match &sender {
+                Some(user) => format!("the broker user {user:?} may not send {kind}"),
+                None => format!("nobody without the property user_id may send {kind}"),
+            };
+            let detail = format!("{who}: the table [senders] of the workers' licet.toml says who may");
             let refusal = Refusal::new(Code::Forbidden, detail);
             Reading::TurnedAway(TurnedAway { refusal, id: Some(id), kind, answerable, kept: false, delivery })
         }

@@ -146,6 +146,14 @@ impl Transport {
         rabbit::Address::new(url).map(|address| Self(Backend::Rabbit(address)))
     }
 
+    /// The broker's name for whoever publishes here, as far as it is known.
+    pub fn user(&self) -> Option<&str> {
+        match &self.0 {
+            Backend::Memory(_) => None,
+            Backend::Rabbit(address) => address.user(),
+        }
+    }
+
     /// Declares exchanges, queues and bindings. What is there already stays.
     ///
     /// # Errors

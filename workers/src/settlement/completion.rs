@@ -171,7 +171,8 @@ pub(super) fn unmatched_before(tables: &Tables, provider: &str, id: &str) -> Vec
 /// Money without a match: refused to the provider, kept for the operator, announced to all; once,
 /// however often and for whatever purchase it is told.
 fn unmatched(context: &Context<'_>, tables: &mut Tables, told: &SettlementCompletion, refusal: &Refusal) -> Decision {
-    let refused = Decision::refused(refusal, "settlement.completion");
+    let named = subject(told.certificate, told.container);
+    let refused = Decision::refused(refusal, "settlement.completion").about(named.id());
     let known = unmatched_before(tables, told.provider.as_str(), told.settlement.as_str());
     if known
         .iter()

@@ -38,10 +38,9 @@ pub struct Sweep;
 
 /// Runs the worker and its clock until `stop`.
 pub async fn start(machine: Machine, stop: CancellationToken) {
-    if !machine.senders.permit_anybody("sweep.due") {
-        warn!(
-            "the table [senders] lets nobody send sweep.due: nothing will be swept until it names this worker's user"
-        );
+    let user = machine.transport.user();
+    if !machine.senders.permit(user, "sweep.due") {
+        warn!(user, "[senders] does not let this worker's broker user send sweep.due: nothing is swept until it does");
     }
     // One sweep at a time: a transaction holds one portion.
     let mut alone = machine.clone();

@@ -61,6 +61,10 @@ impl Address {
         Ok(Self { url: url.clone(), user })
     }
 
+    pub(super) fn user(&self) -> Option<&str> {
+        self.user.as_deref()
+    }
+
     pub(super) async fn apply(&self, topology: &Topology) -> Result<(), TransportError> {
         let connection = self.connect("topology", Some(SENT_FRAME_BYTES_MAX)).await?;
         let channel = self.channel(&connection).await?;

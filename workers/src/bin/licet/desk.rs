@@ -144,7 +144,7 @@ async fn list(config: &Config, as_json: bool) -> Result<ExitCode, Failure> {
     for row in rows.iter().filter(|_| !as_json) {
         let named = row.container.or(row.certificate).unwrap_or_default();
         report::tell(format!(
-            "{}  {} {}  {} {}  for {named}: {}, told {}",
+            "{}  {} {} (minor units)  {} {}  for {named}: {}, told {}",
             row.id,
             row.amount_minor,
             row.currency,
