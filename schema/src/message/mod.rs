@@ -7,6 +7,7 @@
 
 mod input;
 mod output;
+mod public;
 
 pub use input::*;
 pub use output::*;
