@@ -1,5 +1,5 @@
-//! Which rows a sweep needs: candidates are read unlocked, and those that nobody else is at are
-//! locked.
+//! Which rows a sweep needs: candidates are read unlocked; of the certificates, those that nobody
+//! else is at are locked; what late returns go back to is locked in its turn.
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -6,7 +6,7 @@
 //! `points.changed`; and where more is overdue than one portion, another `sweep.due`.
 //!
 //! Promised: any number of sweepers are as good as one (the clock's messages have the same ids, and
-//! what another has locked is left to it); a sweep holds few rows and for a short time, however
+//! a certificate that another has locked is left to it); a sweep holds few rows and for a short time, however
 //! much is overdue; one that finds nothing leaves no trace.
 //!
 //! Deadlines are judged again under the locks, and by everybody who meets an overdue row: whether
