@@ -1,1 +1,3 @@
-//! Licet's tests over whole systems live in `it/`; this library is empty.
+//! What Licet's tests over whole systems share with the tool `licet-tests`. The tests are in `it/`.
+
+pub mod figures;
