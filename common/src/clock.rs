@@ -1,14 +1,16 @@
-//! The one place that asks what time it is. Rules never do: time is passed in.
+//! The one place that asks what time it is, and that lets it pass. Rules never do: time is passed in.
 
 use std::{
     sync::{
         Arc,
         atomic::{AtomicI64, Ordering},
     },
-    time::{SystemTime, UNIX_EPOCH},
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use licet_schema::Timestamp;
+
+use crate::gate::{Gate, Step};
 
 /// Where `now` comes from.
 #[derive(Clone, Debug)]
@@ -19,6 +21,8 @@ pub enum Clock {
     Manual(Arc<AtomicI64>),
     /// The operating system's, ahead by as many milliseconds as a demonstration has moved it.
     Ahead(Arc<AtomicI64>),
+    /// A value that a simulation moves, whose gate says when whoever sleeps wakes.
+    Simulated(Arc<AtomicI64>, Arc<dyn Gate>),
 }
 
 impl Clock {
@@ -31,7 +35,7 @@ impl Clock {
     pub fn now(&self) -> Timestamp {
         let millis = match self {
             Self::System => system_ms(),
-            Self::Manual(millis) => millis.load(Ordering::SeqCst),
+            Self::Manual(millis) | Self::Simulated(millis, _) => millis.load(Ordering::SeqCst),
             Self::Ahead(by_ms) => system_ms().saturating_add(by_ms.load(Ordering::SeqCst)),
         };
         Timestamp::from_millis(millis)
@@ -46,9 +50,26 @@ impl Clock {
     pub fn advance_ms(&self, by_ms: i64) {
         match self {
             Self::System => {}
-            Self::Manual(millis) | Self::Ahead(millis) => {
+            Self::Manual(millis) | Self::Ahead(millis) | Self::Simulated(millis, _) => {
                 millis.fetch_add(by_ms, Ordering::SeqCst);
             }
+        }
+    }
+
+    /// Lets time pass.
+    pub async fn sleep(&self, time: Duration) {
+        match self {
+            Self::System | Self::Manual(_) | Self::Ahead(_) => tokio::time::sleep(time).await,
+            Self::Simulated(_, gate) => drop(gate.pass(Step::Sleep(time)).await),
+        }
+    }
+
+    /// The same time for a worker of a simulation, whose sleeping its own gate decides.
+    #[must_use]
+    pub fn gated(&self, gate: Arc<dyn Gate>) -> Self {
+        match self {
+            Self::Manual(millis) | Self::Simulated(millis, _) => Self::Simulated(millis.clone(), gate),
+            Self::System | Self::Ahead(_) => self.clone(),
         }
     }
 }

@@ -1,6 +1,6 @@
 //! Licet's machine: what every worker needs and none is named in.
 //!
-//! Floors, each importing only downward: [`signing`], [`clock`], [`config`], [`decision`] →
+//! Floors, each importing only downward: [`signing`], [`gate`], [`clock`], [`config`], [`decision`] →
 //! [`store`], [`transport`] → [`runtime`]. A client links [`signing`] and [`transport`] alone
 //! (no feature `database`).
 //!
@@ -8,6 +8,7 @@
 
 pub mod clock;
 pub mod config;
+pub mod gate;
 pub mod signing;
 pub mod telemetry;
 pub mod transport;

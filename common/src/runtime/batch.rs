@@ -93,7 +93,7 @@ async fn attempts<W: Worker>(
         match attempted.unwrap_or_else(|_| Err(StoreError::Away("it does not answer".into()))) {
             Err(StoreError::Contended(_)) if contentions < CONTENTIONS_MAX => {
                 contentions += 1;
-                tokio::time::sleep(jitter(contentions)).await;
+                machine.clock.sleep(jitter(contentions)).await;
             }
             outcome => return outcome,
         }

@@ -25,7 +25,6 @@ use std::{
 };
 
 use licet_schema::{Refusal, Request, topology};
-use sea_orm::DatabaseTransaction;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 use uuid::Uuid;
@@ -35,7 +34,7 @@ use crate::{
     config::{Limits, Senders, Terms},
     decision::{Context, Decision, Tables},
     signing::Keyring,
-    store::{Store, StoreError},
+    store::{Store, StoreError, Transaction},
     transport::{Consumer, Delivery, Lost, Transport},
 };
 
@@ -85,7 +84,7 @@ pub trait Worker: Send + Sync + 'static {
     /// The database's.
     fn load(
         &self,
-        connection: &DatabaseTransaction,
+        connection: &Transaction,
         inputs: &[&Self::Input],
     ) -> impl Future<Output = Result<Tables, StoreError>> + Send;
 
@@ -187,7 +186,7 @@ pub async fn run<W: Worker>(worker: W, machine: Machine, stop: CancellationToken
         if careful {
             pause.next = CAREFUL_PAUSE;
         }
-        pause.wait(&stop).await;
+        pause.wait(&runner.machine.clock, &stop).await;
     }
     info!(worker = name, dropped_replies = runner.dropped_replies.load(Ordering::Relaxed), "stopped");
 }
@@ -211,7 +210,7 @@ impl<W: Worker> Runner<W> {
     async fn connect(&self, careful: bool) -> Result<Session, Lost> {
         let limits = &self.machine.limits;
         let patience = Duration::from_millis(limits.reply_timeout_ms);
-        let outbox = Outbox::open(&self.machine.transport, self.worker.name(), patience).await?;
+        let outbox = Outbox::open(&self.machine, self.worker.name(), patience).await?;
         // Twice the batch, so that the next one is at hand when this one is done.
         let prefetch = if careful { 1 } else { limits.batch_max.saturating_mul(2) };
         let consumer = self.machine.transport.consume(&topology::work_queue(self.worker.name()), prefetch).await?;
@@ -280,7 +279,7 @@ impl<W: Worker> Runner<W> {
             session.consumer.ack_through(last).await?;
             self.settled.fetch_add(1, Ordering::Relaxed);
             if self.worker.rests() {
-                tokio::time::sleep(began.elapsed().min(REST_MAX)).await;
+                self.machine.clock.sleep(began.elapsed().min(REST_MAX)).await;
             }
         }
         Ok(())
@@ -289,7 +288,7 @@ impl<W: Worker> Runner<W> {
     async fn until_the_database_answers(&self, stop: &CancellationToken) {
         let mut pause = Pause::new();
         while !stop.is_cancelled() && self.machine.store.ping(self.worker.changes()).await.is_err() {
-            pause.wait(stop).await;
+            pause.wait(&self.machine.clock, stop).await;
         }
     }
 }
@@ -317,8 +316,11 @@ impl Pause {
         Self { next: PAUSE.0 }
     }
 
-    async fn wait(&mut self, stop: &CancellationToken) {
-        let _ = tokio::time::timeout(self.next, stop.cancelled()).await;
+    async fn wait(&mut self, clock: &Clock, stop: &CancellationToken) {
+        tokio::select! {
+            () = clock.sleep(self.next) => {}
+            () = stop.cancelled() => {}
+        }
         self.next = (self.next * 2).min(PAUSE.1);
     }
 }

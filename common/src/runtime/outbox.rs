@@ -8,6 +8,7 @@ use tracing::{debug, warn};
 use uuid::Uuid;
 
 use super::{
+    Machine,
     batch::Settled,
     intake::{Reading, TurnedAway, Work},
     stored::{self, StoredOutput},
@@ -170,6 +171,7 @@ fn dead_letter(worker: &str, delivery: &Delivery, sender: Option<String>, reason
 /// that a lost connection costs another attempt and never the deliveries behind it.
 pub(super) struct Outbox {
     transport: Transport,
+    clock: Clock,
     publisher: Publisher,
     worker: &'static str,
     patience: Duration,
@@ -180,8 +182,10 @@ impl Outbox {
     ///
     /// # Errors
     /// The broker is away.
-    pub(super) async fn open(transport: &Transport, worker: &'static str, patience: Duration) -> Result<Self, Lost> {
-        Ok(Self { transport: transport.clone(), publisher: transport.publisher().await?, worker, patience })
+    pub(super) async fn open(machine: &Machine, worker: &'static str, patience: Duration) -> Result<Self, Lost> {
+        let (transport, clock) = (machine.transport.clone(), machine.clock.clone());
+        let publisher = transport.publisher().await?;
+        Ok(Self { transport, clock, publisher, worker, patience })
     }
 
     pub(super) async fn close(self) {
@@ -222,7 +226,7 @@ impl Outbox {
                     to = Borrow::<Outgoing>::borrow(first).routing_key,
                     "the broker does not take a message: trying again"
                 );
-                tokio::time::sleep(pause).await;
+                self.clock.sleep(pause).await;
                 pause = (pause * 2).min(PAUSE_MAX);
             }
             match self.publisher.publish(&musts, self.patience).await {
@@ -256,7 +260,7 @@ impl Outbox {
                     self.publisher = publisher;
                     return;
                 }
-                Err(_) => tokio::time::sleep(pause).await,
+                Err(_) => self.clock.sleep(pause).await,
             }
             pause = (pause * 2).min(PAUSE_MAX);
         }

@@ -15,17 +15,19 @@ use std::{
 
 use licet_schema::migration::Migrations;
 use sea_orm::{
-    AccessMode, ConnectOptions, ConnectionTrait, Database, DatabaseBackend, DatabaseConnection, DatabaseTransaction,
-    DbErr, IsolationLevel, RuntimeErr, Statement, TransactionTrait, sqlx,
+    AccessMode, ConnectOptions, ConnectionTrait, Database, DatabaseBackend, DatabaseConnection, DbErr, IsolationLevel,
+    RuntimeErr, Statement, TransactionTrait, sqlx,
 };
 use sea_orm_migration::MigratorTrait;
 use secrecy::{ExposeSecret, SecretString};
 
+use crate::gate::{Gate, Step, Verdict};
+
 pub mod locks;
 pub mod rows;
+mod transaction;
 
-/// A transaction that is rolled back unless it is committed.
-pub type Transaction = DatabaseTransaction;
+pub use transaction::Transaction;
 
 /// A connected database.
 #[derive(Clone, Debug)]
@@ -33,6 +35,7 @@ pub struct Store {
     database: DatabaseConnection,
     /// Held while a SQLite file is open: it has one writer, and that is this process.
     _sole: Option<Arc<File>>,
+    gate: Option<Arc<dyn Gate>>,
 }
 
 /// What a database can answer, by what is to be done about it.
@@ -160,7 +163,7 @@ impl Store {
                 ])
             });
         let database = Database::connect(options).await.map_err(|error| unreachable(url, &error))?;
-        Ok(Self { database, _sole: None })
+        Ok(Self { database, _sole: None, gate: None })
     }
 
     async fn open_sqlite(file: &Path) -> Result<Self, OpenError> {
@@ -178,7 +181,20 @@ impl Store {
             address: file.display().to_string(),
             cause: error.to_string(),
         })?;
-        Ok(Self { database, _sole: Some(Arc::new(sole)) })
+        Ok(Self { database, _sole: Some(Arc::new(sole)), gate: None })
+    }
+
+    /// The same database, for a worker whose calls this gate decides.
+    #[must_use]
+    pub fn gated(&self, gate: Arc<dyn Gate>) -> Self {
+        Self { gate: Some(gate), ..self.clone() }
+    }
+
+    async fn pass(&self, step: Step<'_>) -> Verdict {
+        match &self.gate {
+            Some(gate) => gate.pass(step).await,
+            None => Verdict::Happens,
+        }
     }
 
     /// Creates or updates the tables.
@@ -221,7 +237,13 @@ impl Store {
             DatabaseBackend::Postgres => (Some(IsolationLevel::RepeatableRead), Some(AccessMode::ReadOnly)),
             _ => (None, None),
         };
-        Ok(self.database.begin_with_config(one_view.0, one_view.1).await?)
+        match self.pass(Step::Begin).await {
+            Verdict::Happens => {
+                let transaction = self.database.begin_with_config(one_view.0, one_view.1).await?;
+                Ok(Transaction::begun(transaction, self.gate.clone()))
+            }
+            _ => Err(transaction::away().into()),
+        }
     }
 
     /// Begins a transaction. On PostgreSQL READ COMMITTED: a statement sees what was committed
@@ -230,7 +252,11 @@ impl Store {
     /// # Errors
     /// The database is away.
     pub async fn begin(&self) -> Result<Transaction, StoreError> {
-        Ok(self.database.begin().await?)
+        match self.pass(Step::Begin).await {
+            Verdict::Happens => Ok(Transaction::begun(self.database.begin().await?, self.gate.clone())),
+            Verdict::Pretended => Ok(Transaction::pretended(self.database.clone(), self.gate.clone())),
+            _ => Err(transaction::away().into()),
+        }
     }
 
     /// Whether it answers, and can be written to, if that is needed.
@@ -238,6 +264,9 @@ impl Store {
     /// # Errors
     /// It does not, or cannot.
     pub async fn ping(&self, writes: bool) -> Result<(), StoreError> {
+        if self.pass(Step::Ping).await != Verdict::Happens {
+            return Err(transaction::away().into());
+        }
         let test = if writes { "UPDATE journal SET kind = kind WHERE 1 = 0" } else { "SELECT 1" };
         Ok(self.database.execute_unprepared(test).await.map(|_| ())?)
     }

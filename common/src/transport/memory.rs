@@ -1,5 +1,8 @@
 //! The broker in this process: exchanges, queues, redelivery, confirms, returns, waiting and dead
 //! letters, as far as Licet uses them, under one lock. Nothing outlives the process.
+//!
+//! A simulation gives each worker a handle with a gate of its own, which says what becomes of each
+//! call, and ends the waiting in wait queues itself.
 
 use std::{
     collections::{BTreeMap, HashMap, VecDeque},
@@ -11,13 +14,19 @@ use licet_schema::topology::{Argument, DEFAULT, ExchangeKind, Topology};
 use tokio::sync::Notify;
 
 use super::{Delivery, Lost, Outcome, Outgoing, Properties};
+use crate::gate::{Gate, Step, Verdict};
 
 /// A handle to the broker; clones are the same broker.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Broker(Arc<Mutex<State>>);
+pub(super) struct Broker {
+    state: Arc<Mutex<State>>,
+    gate: Option<Arc<dyn Gate>>,
+}
 
 #[derive(Debug, Default)]
 struct State {
+    /// Messages stay in wait queues until somebody expires them.
+    waits_held: bool,
     exchanges: HashMap<String, Exchange>,
     queues: HashMap<String, Queue>,
     temporary: u64,
@@ -45,6 +54,25 @@ struct Stored {
 }
 
 impl Broker {
+    /// One whose wait queues let a message go when [`Broker::expire`] says so.
+    pub(super) fn with_held_waits() -> Self {
+        let broker = Self::default();
+        broker.lock().waits_held = true;
+        broker
+    }
+
+    /// The same broker, for whoever this gate watches.
+    pub(super) fn gated(&self, gate: Arc<dyn Gate>) -> Self {
+        Self { state: self.state.clone(), gate: Some(gate) }
+    }
+
+    async fn pass(&self, step: Step<'_>) -> Verdict {
+        match &self.gate {
+            Some(gate) => gate.pass(step).await,
+            None => Verdict::Happens,
+        }
+    }
+
     pub(super) fn apply(&self, topology: &Topology) {
         let mut state = self.lock();
         for exchange in &topology.exchanges {
@@ -74,7 +102,21 @@ impl Broker {
         exchanges.chain(queues.map(|one| format!("queue {}", one.name))).collect()
     }
 
-    pub(super) fn consume(&self, queue: &str) -> Result<Consumer, Lost> {
+    pub(super) async fn connect(&self) -> Result<Self, Lost> {
+        match self.pass(Step::Connect).await {
+            Verdict::Happens => Ok(self.clone()),
+            _ => Err(gone()),
+        }
+    }
+
+    pub(super) async fn consume(&self, queue: &str) -> Result<Consumer, Lost> {
+        match self.pass(Step::Consume(queue)).await {
+            Verdict::Happens => self.consumer(queue),
+            _ => Err(gone()),
+        }
+    }
+
+    fn consumer(&self, queue: &str) -> Result<Consumer, Lost> {
         let arrived = self.lock().queue(queue)?.arrived.clone();
         Ok(Consumer {
             broker: self.clone(),
@@ -98,7 +140,7 @@ impl Broker {
             }
             name
         };
-        let mut consumer = self.consume(&name)?;
+        let mut consumer = self.consumer(&name)?;
         consumer.temporary = true;
         Ok((name, consumer))
     }
@@ -112,19 +154,38 @@ impl Broker {
         Ok(u32::try_from(depth).unwrap_or(u32::MAX))
     }
 
-    pub(super) fn publish(&self, message: &Outgoing) -> Outcome {
+    pub(super) async fn publish(&self, message: &Outgoing) -> Result<Outcome, Lost> {
+        match self.pass(Step::Publish(&message.routing_key)).await {
+            Verdict::Fails => Err(gone()),
+            Verdict::FailsAfter => {
+                self.take_in(message);
+                Err(gone())
+            }
+            Verdict::Unanswered => {
+                self.take_in(message);
+                Ok(Outcome::Unconfirmed)
+            }
+            Verdict::Refused => Ok(Outcome::Refused),
+            Verdict::Pretended => Ok(Outcome::Confirmed),
+            _ => Ok(self.take_in(message)),
+        }
+    }
+
+    fn take_in(&self, message: &Outgoing) -> Outcome {
         let message = Arc::new(message.clone());
         let mut state = self.lock();
         let Some(queues) = state.route(&message) else { return Outcome::Refused };
         if queues.is_empty() {
             return if message.mandatory { Outcome::Returned } else { Outcome::Confirmed };
         }
+        let waits_held = state.waits_held;
         for name in queues {
             if let Some(queue) = state.queues.get_mut(&name) {
                 queue.ready.push_back(Stored { message: message.clone(), redeliveries: 0 });
                 queue.arrived.notify_one();
-                if let Some((ttl, exchange)) = queue.expiry.clone() {
-                    self.expire_later(name, ttl, exchange);
+                let expiry = queue.expiry.as_ref().filter(|_| !waits_held);
+                if let Some((ttl, _)) = expiry.cloned() {
+                    self.expire_later(name, ttl);
                 }
             }
         }
@@ -132,21 +193,33 @@ impl Broker {
     }
 
     /// Messages of a wait queue leave it in the order in which they came, since all wait alike.
-    fn expire_later(&self, queue: String, ttl: Duration, exchange: String) {
+    fn expire_later(&self, queue: String, ttl: Duration) {
         let broker = self.clone();
         tokio::spawn(async move {
             tokio::time::sleep(ttl).await;
-            let first = broker.lock().queue(&queue).ok().and_then(|queue| queue.ready.pop_front());
-            if let Some(stored) = first {
-                broker.publish(&Outgoing { exchange, ..Outgoing::clone(&stored.message) });
-            }
+            broker.expire(&queue);
         });
+    }
+
+    /// Lets the first message of a wait queue go where it is to go.
+    pub(super) fn expire(&self, queue: &str) {
+        let first = self.lock().queue(queue).ok().and_then(|queue| {
+            let (_, exchange) = queue.expiry.clone()?;
+            queue.ready.pop_front().map(|stored| (stored, exchange))
+        });
+        if let Some((stored, exchange)) = first {
+            self.take_in(&Outgoing { exchange, ..Outgoing::clone(&stored.message) });
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
         // A panic elsewhere cannot leave the queues half changed: every change is one push or pop.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+fn gone() -> Lost {
+    Lost("the simulation says so".into())
 }
 
 impl State {
@@ -224,7 +297,14 @@ impl Consumer {
             }
             let arrived = self.arrived.clone();
             let notified = arrived.notified();
-            let taken = self.take(most, most_bytes)?;
+            let verdict = self.broker.pass(Step::Receive(&self.queue)).await;
+            if verdict == Verdict::Fails {
+                return Err(gone());
+            }
+            let taken = self.take(most, most_bytes, verdict == Verdict::Pretended)?;
+            if verdict == Verdict::FailsAfter {
+                return Err(gone());
+            }
             if !taken.is_empty() {
                 return Ok(taken);
             }
@@ -232,7 +312,7 @@ impl Consumer {
         }
     }
 
-    fn take(&mut self, most: usize, most_bytes: usize) -> Result<Vec<Delivery>, Lost> {
+    fn take(&mut self, most: usize, most_bytes: usize, acknowledged: bool) -> Result<Vec<Delivery>, Lost> {
         let broker = self.broker.clone();
         let mut state = broker.lock();
         let queue = state.queue(&self.queue)?;
@@ -242,7 +322,7 @@ impl Consumer {
             let Some(stored) = queue.ready.pop_front() else { break };
             bytes += stored.message.body.len();
             taken.push(delivery(self.next_tag, &stored));
-            if !self.temporary {
+            if !self.temporary && !acknowledged {
                 self.unacknowledged().insert(self.next_tag, stored);
             }
             self.next_tag += 1;
@@ -258,9 +338,13 @@ impl Consumer {
         self.stopped = true;
     }
 
-    pub(super) fn ack_through(&self, tag: u64) {
-        let mut unacknowledged = self.unacknowledged();
-        *unacknowledged = unacknowledged.split_off(&(tag + 1));
+    pub(super) async fn ack_through(&self, tag: u64) -> Result<(), Lost> {
+        let verdict = self.broker.pass(Step::Ack).await;
+        if verdict != Verdict::Fails {
+            let mut unacknowledged = self.unacknowledged();
+            *unacknowledged = unacknowledged.split_off(&(tag + 1));
+        }
+        if verdict == Verdict::Happens { Ok(()) } else { Err(gone()) }
     }
 
     fn unacknowledged(&self) -> MutexGuard<'_, BTreeMap<u64, Stored>> {
@@ -326,30 +410,30 @@ mod tests {
     async fn what_is_not_acknowledged_is_delivered_again_in_order_and_counted() {
         let broker = broker();
         for _ in 0..3 {
-            assert_eq!(broker.publish(&message(topology::IN, "content.put", true)), Outcome::Confirmed);
+            assert_eq!(broker.take_in(&message(topology::IN, "content.put", true)), Outcome::Confirmed);
         }
-        let mut consumer = broker.consume("licet.catalog").expect("the queue");
+        let mut consumer = broker.consumer("licet.catalog").expect("the queue");
         let first = consumer.receive(10, 1000).await.expect("deliveries");
         assert_eq!(first.len(), 3);
-        consumer.ack_through(first[0].tag);
+        consumer.ack_through(first[0].tag).await.expect("acknowledged");
         drop(consumer);
-        let mut consumer = broker.consume("licet.catalog").expect("the queue");
+        let mut consumer = broker.consumer("licet.catalog").expect("the queue");
         let again = consumer.receive(10, 1000).await.expect("deliveries");
         assert_eq!(again.iter().map(|one| one.redeliveries).collect::<Vec<_>>(), [1, 1]);
     }
 
     #[tokio::test]
     async fn a_mandatory_message_that_no_queue_takes_is_returned() {
-        assert_eq!(broker().publish(&message(topology::IN, "no.such.type", true)), Outcome::Returned);
-        assert_eq!(broker().publish(&message(topology::DEFAULT, "nobody", true)), Outcome::Returned);
-        assert_eq!(broker().publish(&message(topology::EVENTS, "license.granted", false)), Outcome::Confirmed);
+        assert_eq!(broker().take_in(&message(topology::IN, "no.such.type", true)), Outcome::Returned);
+        assert_eq!(broker().take_in(&message(topology::DEFAULT, "nobody", true)), Outcome::Returned);
+        assert_eq!(broker().take_in(&message(topology::EVENTS, "license.granted", false)), Outcome::Confirmed);
     }
 
     #[tokio::test]
     async fn a_message_comes_back_from_its_wait_queue_to_the_queue_it_was_sent_for() {
         let broker = broker();
-        broker.publish(&message("licet.wait.1s", "licet.purchase", true));
-        let mut consumer = broker.consume("licet.purchase").expect("the queue");
+        broker.take_in(&message("licet.wait.1s", "licet.purchase", true));
+        let mut consumer = broker.consumer("licet.purchase").expect("the queue");
         let back = consumer.receive(10, 1000).await.expect("deliveries");
         assert_eq!((back[0].exchange.as_str(), back[0].routing_key.as_str()), (topology::RETRY, "licet.purchase"));
     }

@@ -8,11 +8,13 @@
 //!
 //! Architecture invariant: nothing here knows a message type or a worker.
 
-use std::{borrow::Borrow, collections::BTreeMap, time::Duration};
+use std::{borrow::Borrow, collections::BTreeMap, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use licet_schema::topology::Topology;
 use secrecy::SecretString;
+
+use crate::gate::Gate;
 
 mod memory;
 mod rabbit;
@@ -138,6 +140,28 @@ impl Transport {
         Self(Backend::Memory(memory::Broker::default()))
     }
 
+    /// A broker in this process whose wait queues let messages go only by [`Transport::expire`].
+    pub fn simulated() -> Self {
+        Self(Backend::Memory(memory::Broker::with_held_waits()))
+    }
+
+    /// The same broker in this process, for a worker whose calls this gate decides; a RabbitMQ
+    /// knows no gates.
+    #[must_use]
+    pub fn gated(&self, gate: Arc<dyn Gate>) -> Self {
+        match &self.0 {
+            Backend::Memory(broker) => Self(Backend::Memory(broker.gated(gate))),
+            Backend::Rabbit(_) => self.clone(),
+        }
+    }
+
+    /// Lets the first message of a simulated wait queue go where it is to go.
+    pub fn expire(&self, queue: &str) {
+        if let Backend::Memory(broker) = &self.0 {
+            broker.expire(queue);
+        }
+    }
+
     /// The RabbitMQ at `url`. Nothing is connected yet.
     ///
     /// # Errors
@@ -185,7 +209,7 @@ impl Transport {
     /// The broker is away, or the queue is not there.
     pub async fn consume(&self, queue: &str, prefetch: u16) -> Result<Consumer, Lost> {
         Ok(Consumer(match &self.0 {
-            Backend::Memory(broker) => ConsumerBackend::Memory(broker.consume(queue)?),
+            Backend::Memory(broker) => ConsumerBackend::Memory(broker.consume(queue).await?),
             Backend::Rabbit(address) => ConsumerBackend::Rabbit(Box::new(address.consume(queue, prefetch).await?)),
         }))
     }
@@ -214,7 +238,7 @@ impl Transport {
     /// The broker is away.
     pub async fn publisher(&self) -> Result<Publisher, Lost> {
         Ok(Publisher(match &self.0 {
-            Backend::Memory(broker) => PublisherBackend::Memory(broker.clone()),
+            Backend::Memory(broker) => PublisherBackend::Memory(broker.connect().await?),
             Backend::Rabbit(address) => PublisherBackend::Rabbit(address.publisher().await?),
         }))
     }
@@ -268,10 +292,7 @@ impl Consumer {
     /// The connection is gone.
     pub async fn ack_through(&self, tag: u64) -> Result<(), Lost> {
         match &self.0 {
-            ConsumerBackend::Memory(consumer) => {
-                consumer.ack_through(tag);
-                Ok(())
-            }
+            ConsumerBackend::Memory(consumer) => consumer.ack_through(tag).await,
             ConsumerBackend::Rabbit(consumer) => consumer.ack_through(tag).await,
         }
     }
@@ -323,7 +344,11 @@ impl Publisher {
     ) -> Result<Vec<Outcome>, Lost> {
         match &self.0 {
             PublisherBackend::Memory(broker) => {
-                Ok(messages.iter().map(|message| broker.publish(message.borrow())).collect())
+                let mut outcomes = Vec::with_capacity(messages.len());
+                for message in messages {
+                    outcomes.push(broker.publish(message.borrow()).await?);
+                }
+                Ok(outcomes)
             }
             PublisherBackend::Rabbit(publisher) => publisher.publish(messages, patience).await,
         }
