@@ -14,5 +14,6 @@ mod overdue;
 mod processes;
 mod programs;
 mod runtime;
+mod simulation;
 mod terminal;
 mod world;

@@ -28,7 +28,12 @@ mod points;
 mod presented;
 mod values;
 
-#[cfg(test)]
+#[cfg(any(test, feature = "simulation"))]
+#[cfg_attr(not(test), allow(dead_code, reason = "random histories use all of it"))]
 mod histories;
-#[cfg(test)]
+#[cfg(any(test, feature = "simulation"))]
+#[cfg_attr(not(test), allow(dead_code, reason = "the rules' own tests use all of it"))]
 mod testing;
+
+#[cfg(feature = "simulation")]
+pub use histories::simulation;

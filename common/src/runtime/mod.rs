@@ -318,8 +318,9 @@ impl Pause {
 
     async fn wait(&mut self, clock: &Clock, stop: &CancellationToken) {
         tokio::select! {
-            () = clock.sleep(self.next) => {}
+            biased;
             () = stop.cancelled() => {}
+            () = clock.sleep(self.next) => {}
         }
         self.next = (self.next * 2).min(PAUSE.1);
     }

@@ -17,10 +17,14 @@
 mod chance;
 mod invariants;
 mod model;
+#[cfg(test)]
 mod orders;
+#[cfg(test)]
 mod play;
 mod player;
 mod script;
 mod shop;
+#[cfg(feature = "simulation")]
+pub mod simulation;
 mod strangers;
 mod world;

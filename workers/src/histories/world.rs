@@ -179,7 +179,7 @@ impl World {
     }
 
     /// Accounts, unmatched money and pending receptions are those of the model.
-    fn other_books(&self) -> Vec<String> {
+    pub(super) fn other_books(&self) -> Vec<String> {
         let tables = &self.stage.tables;
         let mut balances = BTreeMap::<&str, i64>::new();
         for entry in tables.entries.iter() {
@@ -227,7 +227,7 @@ impl World {
 }
 
 /// Queries, and sweeps that found nothing, leave no row in the journal.
-fn is_journaled(request: &Request, heard: &Heard) -> bool {
+pub(super) fn is_journaled(request: &Request, heard: &Heard) -> bool {
     match request {
         Request::HoldingsQuery(_) | Request::StatusQuery(_) => false,
         Request::SweepDue(_) => !heard.events.is_empty(),
@@ -237,7 +237,7 @@ fn is_journaled(request: &Request, heard: &Heard) -> bool {
 
 /// Without what the specification leaves open: sentences for people, the order of events, the order
 /// of the certificates of a notice.
-fn normal(mut heard: Heard) -> Heard {
+pub(super) fn normal(mut heard: Heard) -> Heard {
     for output in heard.reply.iter_mut().chain(&mut heard.events) {
         match output {
             Output::RequestRefused(body) => body.detail.clear(),

@@ -97,7 +97,7 @@ impl Player {
         Ok(())
     }
 
-    fn learn(&mut self, reply: &Output) {
+    pub(super) fn learn(&mut self, reply: &Output) {
         match reply {
             Output::CertificateIssued(body) => {
                 for one in &body.certificates {

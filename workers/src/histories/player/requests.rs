@@ -25,7 +25,7 @@ use crate::testing::{altered, name};
 const NOTHING: Uuid = Uuid::from_u128(42);
 
 impl Player {
-    pub(super) fn request(&mut self, step: &Step) -> Request {
+    pub(in crate::histories) fn request(&mut self, step: &Step) -> Request {
         match step {
             Step::Put { content: number, variant } => Request::ContentPut(content(*number, *variant)),
             Step::Buy { user, items, points, reference } => Request::PurchaseRequest(PurchaseRequest {
@@ -75,7 +75,7 @@ impl Player {
     }
 
     /// A time by the clock, or by the nearest deadline to come (or gone).
-    pub(super) fn time(&self, wait: Wait, to_come: bool) -> i64 {
+    pub(in crate::histories) fn time(&self, wait: Wait, to_come: bool) -> i64 {
         let (now, model) = (self.world.stage.now_ms, &self.world.model);
         match wait {
             Wait::Seconds(seconds) => now + seconds * 1000,
