@@ -1,7 +1,10 @@
 //! The two encodings of a body, JSON and postcard, and how a body is read strictly.
 //!
-//! JSON: unknown and repeated fields are refused, null is absent. Postcard: one header byte with
-//! the schema version, then one frozen struct of that version, then nothing. The structs of
+//! JSON: a body is an object; unknown and repeated fields are refused, null is absent. What one
+//! reader may write in several ways (blanks, the order of fields, escapes) means the same.
+//! Postcard: one header byte with the schema version, then one frozen struct of that version, then
+//! nothing; each value has exactly one byte string. No byte string is read in both encodings: JSON
+//! does not begin with the byte 1. The structs of
 //! [`crate::message`] are version 1; `tests/it/contracts.rs` freezes their bytes. A change of a field
 //! is a new version with a struct of its own, never an edit of the old one.
 
@@ -62,9 +65,6 @@ pub enum DecodeError {
         /// What serde_json found.
         source: serde_json::Error,
     },
-    /// JSON that is no object.
-    #[error("the JSON body is not an object")]
-    NoObject,
     /// Fields that contradict each other, or a list that is too short or too long.
     #[error("the body contradicts itself: {what}")]
     Unsound {
@@ -92,6 +92,9 @@ pub enum DecodeError {
         /// How many.
         count: usize,
     },
+    /// Another spelling of what postcard writes in one way: a number with leading zeros.
+    #[error("the postcard body is not in its only form: write each number in as few bytes as it needs")]
+    NotShortest,
 }
 
 impl DecodeError {
@@ -102,11 +105,11 @@ impl DecodeError {
             Self::UnknownType { .. }
             | Self::ContentType { .. }
             | Self::Json { .. }
-            | Self::NoObject
             | Self::Unsound { .. }
             | Self::Empty
             | Self::Postcard { .. }
-            | Self::TrailingBytes { .. } => crate::Code::Malformed,
+            | Self::TrailingBytes { .. }
+            | Self::NotShortest => crate::Code::Malformed,
         }
     }
 }
@@ -133,10 +136,8 @@ pub fn encode<T: Serialize>(format: Format, body: &T) -> Result<Vec<u8>, EncodeE
 ///
 /// # Errors
 /// The bytes are not exactly one such body.
-pub fn decode<T: DeserializeOwned>(format: Format, body: &[u8]) -> Result<T, DecodeError> {
+pub fn decode<T: Serialize + DeserializeOwned>(format: Format, body: &[u8]) -> Result<T, DecodeError> {
     match format {
-        // serde would read an array as a struct's fields in their order.
-        Format::Json if body.trim_ascii_start().starts_with(b"[") => Err(DecodeError::NoObject),
         Format::Json => serde_json::from_slice(body).map_err(|source| DecodeError::Json { source }),
         Format::Postcard => {
             let (&version, rest) = body.split_first().ok_or(DecodeError::Empty)?;
@@ -144,7 +145,12 @@ pub fn decode<T: DeserializeOwned>(format: Format, body: &[u8]) -> Result<T, Dec
                 return Err(DecodeError::Version { version });
             }
             let (value, left) = postcard::take_from_bytes(rest).map_err(|source| DecodeError::Postcard { source })?;
-            if left.is_empty() { Ok(value) } else { Err(DecodeError::TrailingBytes { count: left.len() }) }
+            if !left.is_empty() {
+                return Err(DecodeError::TrailingBytes { count: left.len() });
+            }
+            // postcard's numbers may have leading zeros: refused, so that one value is one byte string.
+            let only = encode(format, &value).is_ok_and(|only| only == body);
+            if only { Ok(value) } else { Err(DecodeError::NotShortest) }
         }
     }
 }

@@ -4,7 +4,10 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::vocabulary::{Count, Unfit};
+use crate::{
+    vocabulary::{Count, Unfit},
+    wire::wire,
+};
 
 /// An ISO 4217 currency code: three capital letters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -47,14 +50,15 @@ impl fmt::Display for Currency {
     }
 }
 
-/// An amount of money, never negative: `{"amount_minor": 1177, "currency": "USD"}`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Money {
-    /// Whole minor units (cents, for USD).
-    pub amount_minor: Count,
-    /// The currency.
-    pub currency: Currency,
+wire! {
+    /// An amount of money, never negative: `{"amount_minor": 1177, "currency": "USD"}`.
+    #[derive(Copy)]
+    pub struct Money {
+        /// Whole minor units (cents, for USD).
+        pub amount_minor: Count,
+        /// The currency.
+        pub currency: Currency,
+    }
 }
 
 impl Money {

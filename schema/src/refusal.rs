@@ -3,14 +3,14 @@
 
 use std::fmt;
 
-use serde::{Deserialize, Serialize};
+use crate::wire::words;
 
 macro_rules! codes {
     ($($(#[$meta:meta])* $variant:ident = $code:literal,)*) => {
-        /// Why a request was refused. In the order in which the checks are made, cheapest first.
-        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-        #[serde(rename_all = "snake_case")]
-        pub enum Code { $($(#[$meta])* $variant,)* }
+        words! {
+            /// Why a request was refused. In the order in which the checks are made, cheapest first.
+            pub enum Code { $($(#[$meta])* $variant,)* }
+        }
 
         impl Code {
             /// Every code.

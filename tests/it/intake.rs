@@ -39,7 +39,7 @@ fn spoilt(queue: &str) -> Vec<(Outgoing, &'static str)> {
         (body(r#"{"user":"a","items":[],"colour":"red"}"#), "unknown field"),
         (body(&format!(r#"{{"{}":1}}"#, "x".repeat(200_000))), "unknown field"),
         (body(r#"{"user":"a","items":[]}"#), "1 to 100 items"),
-        (body(r#"["a",[]]"#), "not an object"),
+        (body(r#"["a",[]]"#), "invalid type: sequence"),
         (body(r#"{"user":"a","user":"b","items":[]}"#), "duplicate field"),
         (body(r#"{"user":" a","items":[]}"#), "blank"),
         (body(r#"{"user":"a","items":[{"content":"song","version":0}]}"#), "version"),

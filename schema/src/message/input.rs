@@ -1,6 +1,5 @@
 //! The bodies of what may arrive, and what no single field of them can tell.
 
-use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::Request;
@@ -9,7 +8,7 @@ use crate::{
     money::Money,
     timestamp::Timestamp,
     vocabulary::{Count, ExternalId, Grants, Name, Seconds, Text, Unfit, Version},
-    wire::wire,
+    wire::{wire, words},
 };
 
 /// The most items that one purchase request may hold.
@@ -225,16 +224,16 @@ wire! {
     }
 }
 
-/// The deadlines that a sweep looks after.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum SweepKind {
-    /// Certificates whose reception was not acknowledged.
-    Reception,
-    /// Certificates whose time is over.
-    Certificate,
-    /// Returns whose deletion was not told.
-    Return,
+words! {
+    /// The deadlines that a sweep looks after.
+    pub enum SweepKind {
+        /// Certificates whose reception was not acknowledged.
+        Reception,
+        /// Certificates whose time is over.
+        Certificate,
+        /// Returns whose deletion was not told.
+        Return,
+    }
 }
 
 impl SweepKind {
@@ -251,18 +250,18 @@ impl SweepKind {
     }
 }
 
-/// What a returned license brings back.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Privilege {
-    /// Points for later purchases.
-    Points,
-    /// A certificate for the successor.
-    Upgrade,
-    /// Money.
-    Buyback,
-    /// A record alone.
-    Collection,
+words! {
+    /// What a returned license brings back.
+    pub enum Privilege {
+        /// Points for later purchases.
+        Points,
+        /// A certificate for the successor.
+        Upgrade,
+        /// Money.
+        Buyback,
+        /// A record alone.
+        Collection,
+    }
 }
 
 impl Request {

@@ -1,6 +1,5 @@
 //! The bodies of what Licet sends.
 
-use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::Privilege;
@@ -9,7 +8,7 @@ use crate::{
     refusal::Code,
     timestamp::Timestamp,
     vocabulary::{Count, ExternalId, Grants, Name, Text, Version},
-    wire::wire,
+    wire::{wire, words},
 };
 
 wire! {
@@ -76,26 +75,26 @@ wire! {
     }
 }
 
-/// Whether a reception notice made the payment provider charge the user.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Instruction {
-    /// The provider was instructed.
-    Instructed,
-    /// It is paid for already, or nothing is left to pay.
-    NotNeeded,
+words! {
+    /// Whether a reception notice made the payment provider charge the user.
+    pub enum Instruction {
+        /// The provider was instructed.
+        Instructed,
+        /// It is paid for already, or nothing is left to pay.
+        NotNeeded,
+    }
 }
 
-/// What a settlement event told.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum SettlementOutcome {
-    /// Paid.
-    Completed,
-    /// The payment failed.
-    Failed,
-    /// The payment was taken back.
-    Reversed,
+words! {
+    /// What a settlement event told.
+    pub enum SettlementOutcome {
+        /// Paid.
+        Completed,
+        /// The payment failed.
+        Failed,
+        /// The payment was taken back.
+        Reversed,
+    }
 }
 
 wire! {
@@ -212,16 +211,16 @@ wire! {
     }
 }
 
-/// Where a content's copy stands at the user's.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum ContentStatus {
-    /// In use.
-    Live,
-    /// To be deleted.
-    Returning,
-    /// Deleted.
-    Deleted,
+words! {
+    /// Where a content's copy stands at the user's.
+    pub enum ContentStatus {
+        /// In use.
+        Live,
+        /// To be deleted.
+        Returning,
+        /// Deleted.
+        Deleted,
+    }
 }
 
 wire! {
@@ -302,36 +301,36 @@ wire! {
     }
 }
 
-/// Where a certificate stands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum CertificateState {
-    /// Sent, its reception not acknowledged.
-    Issued,
-    /// Its reception was acknowledged.
-    Received,
-    /// Paid for. It grants licenses once it is received too.
-    Settled,
-    /// All its grants were used.
-    Granted,
-    /// Its reception was not acknowledged in time.
-    Lapsed,
-    /// Its time was over.
-    Expired,
-    /// Its payment was declined.
-    Declined,
-    /// Its payment was taken back.
-    Reversed,
+words! {
+    /// Where a certificate stands.
+    pub enum CertificateState {
+        /// Sent, its reception not acknowledged.
+        Issued,
+        /// Its reception was acknowledged.
+        Received,
+        /// Paid for. It grants licenses once it is received too.
+        Settled,
+        /// All its grants were used.
+        Granted,
+        /// Its reception was not acknowledged in time.
+        Lapsed,
+        /// Its time was over.
+        Expired,
+        /// Its payment was declined.
+        Declined,
+        /// Its payment was taken back.
+        Reversed,
+    }
 }
 
-/// Why a license was revoked.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Revocation {
-    /// Its certificate was reissued.
-    Reissued,
-    /// What paid for it was taken back.
-    Reversed,
+words! {
+    /// Why a license was revoked.
+    pub enum Revocation {
+        /// Its certificate was reissued.
+        Reissued,
+        /// What paid for it was taken back.
+        Reversed,
+    }
 }
 
 wire! {
@@ -430,18 +429,18 @@ wire! {
     }
 }
 
-/// How a certificate ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Ending {
-    /// All its grants were used.
-    Granted,
-    /// Its reception was not acknowledged in time.
-    Lapsed,
-    /// Its time was over.
-    Expired,
-    /// Its payment was declined.
-    Declined,
-    /// Its payment was taken back.
-    Reversed,
+words! {
+    /// How a certificate ended.
+    pub enum Ending {
+        /// All its grants were used.
+        Granted,
+        /// Its reception was not acknowledged in time.
+        Lapsed,
+        /// Its time was over.
+        Expired,
+        /// Its payment was declined.
+        Declined,
+        /// Its payment was taken back.
+        Reversed,
+    }
 }
