@@ -3,11 +3,12 @@
 
 use std::{
     collections::BTreeMap,
+    ops::RangeInclusive,
     path::{Path, PathBuf},
 };
 
 use clap::Args;
-use licet_schema::{Request, Seconds, money::Currency};
+use licet_schema::{Name, Request, Seconds, money::Currency};
 use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
 
@@ -89,9 +90,8 @@ impl Settings {
             receipt_ttl: seconds("receipt_ttl_s", self.receipt_ttl_s.or(file.receipt_ttl_s), base.receipt_ttl)?,
             return_ttl: seconds("return_ttl_s", self.return_ttl_s.or(file.return_ttl_s), base.return_ttl)?,
         };
-        if terms.issuer.is_empty() {
-            return Err(wrong("issuer", "it must not be empty"));
-        }
+        // It is in every token, and a token is bounded.
+        Name::try_from(terms.issuer.as_str()).map_err(|unfit| wrong("issuer", unfit))?;
         let limits = Limits {
             batch_max: self.batch_max.or(file.batch_max).unwrap_or(256),
             batch_max_bytes: self.batch_max_bytes.or(file.batch_max_bytes).unwrap_or(4 << 20),
@@ -99,15 +99,11 @@ impl Settings {
             shutdown_timeout_s: self.shutdown_timeout_s.or(file.shutdown_timeout_s).unwrap_or(25),
             sweep_interval_s: self.sweep_interval_s.or(file.sweep_interval_s).unwrap_or(10),
         };
-        if !(1..=86_400).contains(&limits.sweep_interval_s) {
-            return Err(wrong("sweep_interval_s", "it is a number from 1 to 86400"));
-        }
-        if !(1..=1024).contains(&limits.batch_max) {
-            return Err(wrong("batch_max", "it is a number from 1 to 1024"));
-        }
-        if limits.reply_timeout_ms == 0 {
-            return Err(wrong("reply_timeout_ms", "it is at least 1"));
-        }
+        within("batch_max", limits.batch_max, 1..=1024)?;
+        within("batch_max_bytes", limits.batch_max_bytes, 1..=64 << 20)?;
+        within("reply_timeout_ms", limits.reply_timeout_ms, 1..=600_000)?;
+        within("shutdown_timeout_s", limits.shutdown_timeout_s, 0..=86_400)?;
+        within("sweep_interval_s", limits.sweep_interval_s, 1..=86_400)?;
         Ok(Config {
             amqp_url: self.amqp_url.or(file.amqp_url).map(SecretString::from),
             database_url: self.database_url.or(file.database_url).map(SecretString::from),
@@ -126,6 +122,13 @@ impl Settings {
             Err(error) => Err(ConfigError(format!("{} cannot be read: {error}", file.display()))),
         }
     }
+}
+
+fn within<N: PartialOrd + std::fmt::Display>(key: &str, value: N, range: RangeInclusive<N>) -> Result<(), ConfigError> {
+    if range.contains(&value) {
+        return Ok(());
+    }
+    Err(wrong(key, format_args!("it is a number from {} to {}", range.start(), range.end())))
 }
 
 fn wrong(key: &str, what: impl std::fmt::Display) -> ConfigError {
@@ -319,6 +322,9 @@ mod tests {
             ("points_currency = \"usd\"", "points_currency"),
             ("batchmax = 3", "batchmax"),
             ("issuer = \"\"", "issuer"),
+            ("batch_max_bytes = 0", "batch_max_bytes"),
+            ("reply_timeout_ms = 9223372036854775807", "reply_timeout_ms"),
+            ("shutdown_timeout_s = 9223372036854775807", "shutdown_timeout_s"),
         ] {
             let error = Settings::default().resolve(folder(file).path()).expect_err("a mistake").to_string();
             assert!(error.contains(key), "{file}: {error}");

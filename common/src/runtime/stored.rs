@@ -35,8 +35,13 @@ impl StoredOutput {
 /// # Errors
 /// The row's bytes are not ours.
 pub fn outputs_of(row: &journal::Model) -> Result<Vec<StoredOutput>, String> {
-    postcard::from_bytes(&row.outputs)
-        .map_err(|error| format!("journal row {} has unreadable outputs: {error}", row.id))
+    let damaged = |cause: &dyn std::fmt::Display| format!("journal row {} has unreadable outputs: {cause}", row.id);
+    let outputs: Vec<_> = postcard::from_bytes(&row.outputs).map_err(|error| damaged(&error))?;
+    // postcard reads past what it does not need, and numbers with leading zeros.
+    if outputs_to_bytes(&outputs)? != row.outputs {
+        return Err(damaged(&"they are not as they were written"));
+    }
+    Ok(outputs)
 }
 
 pub(super) fn outputs_to_bytes(outputs: &[StoredOutput]) -> Result<Vec<u8>, String> {
