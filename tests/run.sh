@@ -13,9 +13,16 @@ Installs what is missing (Debian and Ubuntu), starts a private RabbitMQ and a pr
 PostgreSQL, builds, runs every test, and takes both servers down again. What follows --
 goes to the test binaries: tests/run.sh -- purchase --nocapture
 
-  --services-only   start the two servers, print the export lines, wait for Ctrl-C
-  --install-only    install what is missing, start nothing
-  --help            this text
+  --broker 4.0|4.3   not the installed RabbitMQ but this one, of Debian 13 or of forky
+  --postgres 17      not the installed PostgreSQL but this one, of Debian 13
+  --services-only    start the two servers, print the export lines, wait for Ctrl-C
+  --install-only     install what is missing, start nothing
+  --help             this text
+
+The newer servers run in minimal Debian systems, which debootstrap makes once; this needs root.
+A full run that passes keeps the versions it ran on in target/figures.
+  LICET_TEST_ROOTS            the folder for these systems; default ~/.cache/licet-test
+  LICET_TEST_MIRROR           where to make them from; default: the mirror that apt uses
 
 Services that already run are used instead, if these are set:
   LICET_TEST_AMQP_URL         amqp://user:password@host:port/%2f
@@ -24,6 +31,8 @@ Services that already run are used instead, if these are set:
                               name contains broker_restart are left out
 END
 }
+
+source "${BASH_SOURCE[0]%/*}/packages.sh"
 
 # --- What both the script and the generated broker-restart need ------------------------------
 
@@ -85,7 +94,7 @@ start_broker() (
     trap '' INT TERM # until teardown can find it
     broker_environment
     cd "$broker"
-    launch "$broker_bin/rabbitmq-server" >>broker.log 2>&1
+    launch "${in_broker[@]}" "$broker_bin/rabbitmq-server" >>broker.log 2>&1
     echo $! >broker.pid
     await RabbitMQ 10 $! broker.log kill -0 -- "-$!" # it leads a group of its own
 )
@@ -93,7 +102,7 @@ start_broker() (
 stop_broker() (
     broker_environment
     cd "$broker"
-    timeout 60 "$broker_bin/rabbitmqctl" stop "$RABBITMQ_PID_FILE" </dev/null >>broker.log 2>&1 ||
+    timeout 60 "${in_broker[@]}" "$broker_bin/rabbitmqctl" stop "$RABBITMQ_PID_FILE" </dev/null >>broker.log 2>&1 ||
         die "rabbitmqctl could not stop the broker: $(tail -n 5 broker.log)"
     for ((i = 0; i < 100; i++)); do
         alive "$(<broker.pid)" || { rm broker.pid && return; }
@@ -111,48 +120,6 @@ broker_answers() (
 )
 
 await_broker() { await RabbitMQ 90 "$(<"$broker/broker.pid")" "$broker/broker.log" broker_answers; }
-
-# --- Installing -------------------------------------------------------------------------------
-
-newest() { compgen -G "$1" | sort -V | tail -n 1; }
-find_broker() { newest '/usr/lib/rabbitmq/lib/rabbitmq_server-*/sbin'; }
-find_database() { newest '/usr/lib/postgresql/*/bin'; }
-
-install_missing() {
-    local packages=()
-    command -v cc >/dev/null || packages+=(gcc libc6-dev)
-    [[ ${LICET_TEST_AMQP_URL:-} || $(find_broker) ]] || packages+=(rabbitmq-server)
-    [[ ${LICET_TEST_DATABASE_URL:-} || -x $(find_database)/initdb ]] || packages+=(postgresql)
-    ((${#packages[@]})) || return 0
-
-    command -v apt-get >/dev/null || die "missing: ${packages[*]}. This is neither Debian nor Ubuntu," \
-        "so install them yourself, or set LICET_TEST_AMQP_URL and LICET_TEST_DATABASE_URL."
-    local as_root=()
-    if ((EUID != 0)); then
-        command -v sudo >/dev/null ||
-            die "missing: ${packages[*]}. Install them as root (there is no sudo here), then run this again."
-        as_root=(sudo)
-    fi
-
-    note "Installing ${packages[*]}"
-    # Debian starts a service when it is installed, unless this file says no.
-    if [[ ! -e /usr/sbin/policy-rc.d ]]; then
-        printf '#!/bin/sh\nexit 101\n' >"$tmp/policy-rc.d"
-        "${as_root[@]}" install -m 755 "$tmp/policy-rc.d" /usr/sbin/policy-rc.d ||
-            die "no right to install packages."
-        remove_policy=("${as_root[@]}" rm -f /usr/sbin/policy-rc.d)
-    fi
-    local apt=("${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get -o DPkg::Lock::Timeout=300)
-    {
-        "${apt[@]}" update || true # a stale list may still do
-        "${apt[@]}" install -y --no-install-recommends "${packages[@]}"
-    } </dev/null >"$tmp/apt.log" 2>&1 || {
-        tail -n 20 "$tmp/apt.log" >&2
-        die "apt-get could not install ${packages[*]}."
-    }
-    "${remove_policy[@]}"
-    remove_policy=()
-}
 
 # --- Starting ---------------------------------------------------------------------------------
 
@@ -173,7 +140,9 @@ choose_ports() {
 
 launch_broker() {
     broker=$tmp/broker
-    broker_bin=$(find_broker) || die "the package rabbitmq-server has no rabbitmq_server-*/sbin."
+    broker_bin=$(find_broker "$broker_root") || die "the package rabbitmq-server has no rabbitmq_server-*/sbin."
+    broker_bin=${broker_bin#"$broker_root"}
+    open_folder in_broker "$broker_root" "$broker"
     local version=${broker_bin%/sbin}
     version=${version##*rabbitmq_server-}
     # Quorum queues had neither message TTLs nor at-least-once dead letters before.
@@ -187,14 +156,14 @@ max_message_size = 1048576
 log.console = true
 END
     # Not as -daemon, so that its pid is known; and first, or Erlang would start a daemon.
-    launch epmd -port "$epmd_port" -address 127.0.0.1 >"$broker/epmd.log" 2>&1
+    launch "${in_broker[@]}" epmd -port "$epmd_port" -address 127.0.0.1 >"$broker/epmd.log" 2>&1
     await epmd 10 $! "$broker/epmd.log" port_open "$epmd_port"
     start_broker
 
     # The same functions with the same values, as a program that the tests can call.
     {
         printf '#!/usr/bin/env bash\n# Stops the private broker cleanly, and starts it again.\nset -euo pipefail\n'
-        declare -p broker broker_bin epmd_port amqp_port dist_port
+        declare -p broker broker_bin in_broker epmd_port amqp_port dist_port
         declare -f note die alive await broker_environment launch start_broker stop_broker broker_answers await_broker
         printf 'stop_broker\nstart_broker\nawait_broker\n'
     } >"$tmp/broker-restart"
@@ -206,22 +175,22 @@ END
 
 launch_database() {
     database=$tmp/database
-    database_bin=$(find_database) || die "the package postgresql has no postgresql/*/bin."
-    local as_owner=()
-    mkdir "$database"
+    database_bin=$(find_database "$database_root") || die "the package postgresql has no postgresql/*/bin."
+    database_bin=${database_bin#"$database_root"}
+    open_folder in_database "$database_root" "$database"
     if ((EUID == 0)); then # PostgreSQL refuses to run as root
-        as_owner=(setpriv --reuid=postgres --regid=postgres --init-groups)
         chmod 711 "$tmp"
-        chown postgres: "$database"
+        "${in_database[@]}" chown postgres: "$database"
+        in_database+=(setpriv --reuid=postgres --regid=postgres --init-groups)
     fi
     cd "$database" # where its owner may be, unlike the caller's folder
     # Not synced while it is made, since it is new; the server itself runs with fsync.
-    "${as_owner[@]}" "$database_bin/initdb" -D "$database/data" -U licet -A trust -E UTF8 \
+    "${in_database[@]}" "$database_bin/initdb" -D "$database/data" -U licet -A trust -E UTF8 \
         --no-locale --no-sync </dev/null >"$database/database.log" 2>&1 || {
         tail -n 20 "$database/database.log" >&2
         die "initdb could not make a database."
     }
-    launch "${as_owner[@]}" "$database_bin/postgres" -D "$database/data" -p "$database_port" \
+    launch "${in_database[@]}" "$database_bin/postgres" -D "$database/data" -p "$database_port" \
         -k "$database" -c listen_addresses=127.0.0.1 -c max_connections=200 -c fsync=on \
         >>"$database/database.log" 2>&1
     database_pid=$!
@@ -231,7 +200,25 @@ launch_database() {
 
 await_database() {
     await PostgreSQL 60 "$database_pid" "$database/database.log" \
-        "$database_bin/pg_isready" -h 127.0.0.1 -p "$database_port" -U licet -d postgres
+        "${in_database[@]}" "$database_bin/pg_isready" -h 127.0.0.1 -p "$database_port" -U licet -d postgres
+}
+
+# Asked from the servers themselves; empty for one that is not ours.
+ask_versions() {
+    [[ ! $broker ]] || broker_version=$(
+        broker_environment
+        "${in_broker[@]}" "$broker_bin/rabbitmq-diagnostics" --quiet server_version </dev/null
+    ) || die "RabbitMQ does not tell its version."
+    [[ ! $database ]] || database_version=$(
+        cd "$database"
+        "${in_database[@]}" "$database_bin/psql" -h 127.0.0.1 -p "$database_port" -U licet -d postgres -XAtc \
+            "SELECT split_part(current_setting('server_version'), ' ', 1)" </dev/null
+    ) || die "PostgreSQL does not tell its version."
+    [[ ! $broker_wanted || $broker_version == "$broker_wanted".* ]] ||
+        die "$broker_root has RabbitMQ $broker_version by now, not $broker_wanted."
+    [[ ! $database_wanted || $database_version == "$database_wanted".* ]] ||
+        die "$database_root has PostgreSQL $database_version by now, not $database_wanted."
+    note "RabbitMQ ${broker_version:-as given}, PostgreSQL ${database_version:-as given}."
 }
 
 # --- Ending -----------------------------------------------------------------------------------
@@ -261,7 +248,8 @@ teardown() {
     done
     "${remove_policy[@]}"
     cd /
-    rm -rf "$tmp" || { sleep 1 && rm -rf "$tmp"; }
+    local folders=("$tmp" "$broker_root$tmp" "$database_root$tmp" ${half_made:+"$half_made"})
+    rm -rf "${folders[@]}" || { sleep 1 && rm -rf "${folders[@]}"; }
     exit "$code"
 }
 
@@ -272,14 +260,32 @@ run() {
     wait "$job_pid"
 }
 
+# What passed on which versions. Only a whole run counts: nothing left out, and no server that we
+# do not know.
+record() {
+    local passed ignored filtered
+    [[ $broker_version && $database_version ]] || return 0
+    read -r passed ignored filtered < <(awk '/^test result: ok\./ { passed += $4; ignored += $8; filtered += $12 }
+        END { print passed, ignored, filtered }' "$tmp/tests.log")
+    ((ignored == 0 && filtered == 0)) || return 0
+    local folder=${LICET_TEST_FIGURES:-target/figures}
+    mkdir -p "$folder"
+    printf '{"rabbitmq": "%s", "postgresql": "%s", "passed": "%s", "tests": %d}\n' \
+        "$broker_version" "$database_version" "$(date -u +%F)" "$passed" \
+        >"$folder/versions-${broker_version%.*}-${database_version%%.*}.json"
+}
+
 # --- All of it --------------------------------------------------------------------------------
 
-mode='test'
+mode='test' broker_wanted='' database_wanted=''
 while (($#)); do
     case $1 in
         --help | -h) usage; exit 0 ;;
         --services-only) mode=services ;;
         --install-only) mode=install ;;
+        --broker=* | --postgres=*) set -- "${1%%=*}" "${1#*=}" "${@:2}"; continue ;;
+        --broker) broker_wanted=${2:?--broker needs a version}; shift ;;
+        --postgres) database_wanted=${2:?--postgres needs a version}; shift ;;
         --) shift; break ;;
         *) note "tests/run.sh: unknown argument $1 (arguments for the tests follow --)"; usage >&2; exit 2 ;;
     esac
@@ -294,7 +300,15 @@ if [[ $mode == test ]]; then
         die "cargo is missing: install Rust as https://rustup.rs says, and run this again."
 fi
 
-broker='' database='' job_pid='' remove_policy=()
+[[ ! $broker_wanted || ! ${LICET_TEST_AMQP_URL:-} ]] ||
+    die "either --broker $broker_wanted or LICET_TEST_AMQP_URL: unset one of them."
+[[ ! $database_wanted || ! ${LICET_TEST_DATABASE_URL:-} ]] ||
+    die "either --postgres $database_wanted or LICET_TEST_DATABASE_URL: unset one of them."
+broker_root='' database_root=''
+[[ ! $broker_wanted ]] || broker_root=$(root_of rabbitmq-server "$broker_wanted")
+[[ ! $database_wanted ]] || database_root=$(root_of postgresql "$database_wanted")
+
+broker='' broker_version='' database='' database_version='' job_pid='' half_made='' remove_policy=()
 tmp=$(mktemp -d "${TMPDIR:-/tmp}/licet-test.XXXXXX")
 trap teardown EXIT
 trap 'exit 129' HUP
@@ -302,6 +316,8 @@ trap 'exit 130' INT
 trap 'exit 143' TERM
 
 install_missing
+[[ ! $broker_root ]] || make_root "$broker_root" rabbitmq-server "$broker_wanted"
+[[ ! $database_root ]] || make_root "$database_root" postgresql "$database_wanted"
 [[ $mode != install ]] || exit 0
 
 choose_ports
@@ -309,9 +325,13 @@ choose_ports
 [[ ${LICET_TEST_DATABASE_URL:-} ]] || launch_database
 [[ -z $database ]] || await_database
 [[ -z $broker ]] || await_broker
+ask_versions
+# Where tests find the programs of these servers, if not where the system has them.
+[[ ! $broker_root ]] || export LICET_TEST_BROKER_ROOT=$broker_root
+[[ ! $database_root ]] || export LICET_TEST_DATABASE_ROOT=$database_root
 
 if [[ $mode == services ]]; then
-    for name in LICET_TEST_AMQP_URL LICET_TEST_DATABASE_URL LICET_TEST_BROKER_RESTART; do
+    for name in LICET_TEST_{AMQP_URL,DATABASE_URL,BROKER_RESTART,BROKER_ROOT,DATABASE_ROOT}; do
         [[ -z ${!name:-} ]] || printf 'export %s=%q\n' "$name" "${!name}"
     done
     note "Both run until this is interrupted (Ctrl-C)."
@@ -324,4 +344,6 @@ if [[ -z ${LICET_TEST_BROKER_RESTART:-} ]]; then
     leave_out=(--skip broker_restart)
 fi
 run cargo build --workspace --bins
-run cargo test --workspace --no-fail-fast -- --include-ignored "${leave_out[@]}" "$@"
+run bash -o pipefail -c 'cargo test --workspace --no-fail-fast -- --include-ignored "${@:2}" | tee "$1"' \
+    - "$tmp/tests.log" "${leave_out[@]}" "$@"
+record

@@ -34,9 +34,9 @@ pub const APP_ID: &str = "licet";
 /// A delivery that was redelivered this often is suspect and processed alone.
 pub const SUSPECT_DELIVERIES: u32 = 3;
 
-/// How often a quorum queue redelivers before it dead-letters by itself. High, because up to
-/// RabbitMQ 4.2 one crash of a worker charges every message that it had in hand; and not so high
-/// that a message which no client library can read blocks its queue for long.
+/// How often a quorum queue redelivers before it dead-letters by itself. High, because one crash of
+/// a worker charges every message that it had in hand; and not so high that a message which no
+/// client library can read blocks its queue for long.
 pub const DELIVERY_LIMIT: i64 = 200;
 
 /// The same for queues that have nowhere to dead-letter to: looking at a dead letter, or a payment
