@@ -78,7 +78,10 @@ make_root() {
     release=$(release_of "$package" "$3")
     mkdir -p "$roots"
     exec {lock}>"$folder.lock"
-    run flock --exclusive "$lock"
+    flock --nonblock "$lock" || {
+        note "Waiting until somebody else has made $folder"
+        run flock "$lock"
+    }
     if [[ ! -d $folder ]]; then
         mirror=${LICET_TEST_MIRROR:-$(debian_mirror)}
         [[ $mirror ]] || die "apt knows no Debian mirror: run apt-get update, or set LICET_TEST_MIRROR to one."

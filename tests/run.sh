@@ -234,13 +234,27 @@ end() {
     kill -s KILL -- "-$2"
 }
 
+# end_session ID: with what made itself a group of its own, as the servers that tests start.
+end_session() {
+    local file line state session left=1
+    while ((left)); do
+        left=0
+        for file in /proc/[0-9]*/stat; do
+            { read -r line <"$file"; } 2>/dev/null || continue
+            read -r state _ _ session _ <<<"${line##*) }"
+            [[ $state != Z && $session == "$1" ]] || continue
+            kill -s KILL "${file//[!0-9]/}" && left=1
+        done
+    done
+}
+
 # Says nothing: the last lines are to be those of the tests.
 teardown() {
     local code=$?
     trap '' INT TERM HUP
     set +e
     exec 2>/dev/null
-    [[ -z $job_pid ]] || end TERM "$job_pid" # with what a failed test left running
+    [[ -z $job_pid ]] || { end TERM "$job_pid"; end_session "$job_pid"; } # with what a failed test left running
     # The servers' data is thrown away, so there is nothing for them to bring into order.
     [[ ! -s $tmp/broker/broker.pid ]] || end KILL "$(<"$tmp/broker/broker.pid")"
     for pid in $(jobs -rp); do
@@ -343,6 +357,7 @@ if [[ -z ${LICET_TEST_BROKER_RESTART:-} ]]; then
     echo "The broker-restart test is left out: LICET_TEST_BROKER_RESTART does not say how to restart the given broker."
     leave_out=(--skip broker_restart)
 fi
+export TMPDIR=$tmp # so that what an interrupted test leaves is gone too
 run cargo build --workspace --bins
 run bash -o pipefail -c 'cargo test --workspace --no-fail-fast -- --include-ignored "${@:2}" | tee "$1"' \
     - "$tmp/tests.log" "${leave_out[@]}" "$@"
