@@ -37,6 +37,9 @@ const CALL_TIMEOUT: Duration = Duration::from_secs(10);
 /// A broker that is silent this long is away (the AMQP heartbeat, in seconds).
 const HEARTBEAT_S: u16 = 10;
 
+/// How often a blocked connection is looked at.
+const BLOCKED_PAUSE: Duration = Duration::from_millis(50);
+
 /// lapin holds 32 frames of buffer each way for each connection. What only sends does with small
 /// ones, and idles at 6 MB less; what receives must take headers as large as the broker lets in.
 const SENT_FRAME_BYTES_MAX: u32 = 32 << 10;
@@ -337,6 +340,9 @@ impl Publisher {
         patience: Duration,
     ) -> Result<Vec<Outcome>, Lost> {
         let deadline = tokio::time::Instant::now() + patience;
+        if !self.unblocked(deadline).await {
+            return Ok(vec![Outcome::Unconfirmed; messages.len()]);
+        }
         let mut confirms = Vec::with_capacity(messages.len());
         for message in messages.iter().map(Borrow::borrow) {
             let sent = self.channel.basic_publish(
@@ -346,9 +352,11 @@ impl Publisher {
                 &message.body,
                 self.signed(message),
             );
-            // A broker that is short of memory takes nothing more from this connection.
-            let sent = timeout_at(deadline, sent).await.map_err(|_| Lost("it takes no messages".into()))?;
-            confirms.push(sent.map_err(lost)?);
+            match timeout_at(deadline, sent).await {
+                Ok(sent) => confirms.push(sent.map_err(lost)?),
+                Err(_) if self.connection.status().blocked() => break,
+                Err(_) => return Err(Lost("it takes no messages".into())),
+            }
         }
         let mut outcomes = Vec::with_capacity(messages.len());
         for confirm in confirms {
@@ -357,6 +365,7 @@ impl Publisher {
                 Ok(confirmation) => self.outcome(confirmation.map_err(lost)?),
             });
         }
+        outcomes.resize(messages.len(), Outcome::Unconfirmed);
         let mut returned = self.returned.lock().unwrap_or_else(PoisonError::into_inner);
         for (outcome, message) in
             outcomes.iter_mut().zip(messages.iter().map(Borrow::borrow)).filter(|(_, message)| message.mandatory)
@@ -369,6 +378,19 @@ impl Publisher {
             returned.remove(&Returned::of(message));
         });
         Ok(outcomes)
+    }
+
+    /// A broker that is short of memory reads nothing from those who publish, and would read nothing
+    /// from another connection: this one is kept, and nothing more is put into it meanwhile.
+    async fn unblocked(&self, deadline: tokio::time::Instant) -> bool {
+        let status = self.connection.status();
+        while status.blocked() && status.connected() {
+            if tokio::time::Instant::now() >= deadline {
+                return false;
+            }
+            tokio::time::sleep(BLOCKED_PAUSE).await;
+        }
+        true
     }
 
     /// The properties, and on what goes to workers our user's name, which the broker checks: that
