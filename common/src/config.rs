@@ -5,6 +5,7 @@ use std::{
     collections::BTreeMap,
     ops::RangeInclusive,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use clap::Args;
@@ -53,6 +54,9 @@ pub struct Settings {
     /// How long a reply may wait for the broker's confirmation, in milliseconds [default: 10000]
     #[arg(long, env = "LICET_REPLY_TIMEOUT_MS", global = true, value_name = "MS")]
     pub reply_timeout_ms: Option<u64>,
+    /// How long a batch may take in the database, which is away after that, in seconds [default: 30]
+    #[arg(long, env = "LICET_DATABASE_TIMEOUT_S", global = true, value_name = "SECONDS")]
+    pub database_timeout_s: Option<u64>,
     /// How long a worker that is told to stop may finish its batch, in seconds [default: 25]
     #[arg(long, env = "LICET_SHUTDOWN_TIMEOUT_S", global = true, value_name = "SECONDS")]
     pub shutdown_timeout_s: Option<u64>,
@@ -96,6 +100,7 @@ impl Settings {
             batch_max: self.batch_max.or(file.batch_max).unwrap_or(256),
             batch_max_bytes: self.batch_max_bytes.or(file.batch_max_bytes).unwrap_or(4 << 20),
             reply_timeout_ms: self.reply_timeout_ms.or(file.reply_timeout_ms).unwrap_or(10_000),
+            database_timeout_s: self.database_timeout_s.or(file.database_timeout_s).unwrap_or(30),
             shutdown_timeout_s: self.shutdown_timeout_s.or(file.shutdown_timeout_s).unwrap_or(25),
             sweep_interval_s: self.sweep_interval_s.or(file.sweep_interval_s).unwrap_or(10),
         };
@@ -104,6 +109,7 @@ impl Settings {
         within("reply_timeout_ms", limits.reply_timeout_ms, 1..=600_000)?;
         within("shutdown_timeout_s", limits.shutdown_timeout_s, 0..=86_400)?;
         within("sweep_interval_s", limits.sweep_interval_s, 1..=86_400)?;
+        within("database_timeout_s", limits.database_timeout_s, 1..=86_400)?;
         Ok(Config {
             amqp_url: self.amqp_url.or(file.amqp_url).map(SecretString::from),
             database_url: self.database_url.or(file.database_url).map(SecretString::from),
@@ -233,10 +239,19 @@ pub struct Limits {
     pub batch_max_bytes: usize,
     /// How long a reply may wait for its confirmation, in milliseconds.
     pub reply_timeout_ms: u64,
+    /// How long a batch may take in the database, which is away after that, in seconds.
+    pub database_timeout_s: u64,
     /// How long a worker may finish its batch after it was told to stop, in seconds.
     pub shutdown_timeout_s: u64,
     /// How often the sweep worker looks for what is overdue, in seconds.
     pub sweep_interval_s: u64,
+}
+
+impl Limits {
+    /// How long a batch may take in the database.
+    pub fn database_timeout(&self) -> Duration {
+        Duration::from_secs(self.database_timeout_s)
+    }
 }
 
 impl Default for Limits {
@@ -245,6 +260,7 @@ impl Default for Limits {
             batch_max: 256,
             batch_max_bytes: 4 << 20,
             reply_timeout_ms: 10_000,
+            database_timeout_s: 30,
             shutdown_timeout_s: 25,
             sweep_interval_s: 10,
         }
@@ -319,6 +335,7 @@ mod tests {
         for (file, key) in [
             ("receipt_ttl_s = 0", "receipt_ttl_s"),
             ("batch_max = 0", "batch_max"),
+            ("database_timeout_s = 0", "database_timeout_s"),
             ("points_currency = \"usd\"", "points_currency"),
             ("batchmax = 3", "batchmax"),
             ("issuer = \"\"", "issuer"),

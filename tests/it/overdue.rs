@@ -153,14 +153,14 @@ async fn fill(world: &World, count: u64) {
 
 async fn left(world: &World) -> u64 {
     let filled = purchase::Entity::find().filter(purchase::Column::PurchasedAt.eq(0));
-    let left = filled.filter(purchase::Column::Ended.is_null()).count(world.machine.store.reader()).await;
+    let left = filled.filter(purchase::Column::Ended.is_null()).count(&world.machine.store.reader()).await;
     tokio::time::sleep(Duration::from_millis(200)).await;
     left.expect("the purchases")
 }
 
 async fn ended(world: &World, ending: Ending) -> u64 {
     let ended = purchase::Entity::find().filter(purchase::Column::Ended.eq(ending));
-    ended.count(world.machine.store.reader()).await.expect("the purchases")
+    ended.count(&world.machine.store.reader()).await.expect("the purchases")
 }
 
 fn resident_kib(process: &Process) -> u64 {

@@ -93,7 +93,7 @@ pub async fn machine(config: &Config, alone: bool) -> Result<Machine, Failure> {
     let database_url = if alone { config.database_url()? } else { config.shared_database_url()? };
     let keyring = folder::load(&config.keys)?;
     let transport = Transport::rabbit(amqp_url)?;
-    let store = Store::open(database_url, if alone { 12 } else { 3 }).await?;
+    let store = Store::open_within(database_url, if alone { 12 } else { 3 }, config.limits.database_timeout()).await?;
     store.check().await?;
     let missing = transport.missing(&topology()).await?;
     if !missing.is_empty() {

@@ -52,7 +52,7 @@ pub struct Story {
 /// # Errors
 /// The database's.
 pub async fn stories(store: &Store, id: &str) -> Result<Vec<Story>, StoreError> {
-    let connection = store.reader();
+    let connection = &store.reader();
     let mut subjects = match Uuid::parse_str(id) {
         Ok(id) => subjects_of(connection, id).await?,
         Err(_) => {

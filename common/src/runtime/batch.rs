@@ -16,7 +16,7 @@ use sea_orm::ModelTrait;
 use uuid::Uuid;
 
 use super::{
-    DATABASE_TIMEOUT, Machine, Worker,
+    Machine, Worker,
     intake::Work,
     stored::{self, StoredOutput},
 };
@@ -89,7 +89,7 @@ async fn attempts<W: Worker>(
 ) -> Result<Vec<Arc<Vec<StoredOutput>>>, StoreError> {
     let mut contentions = 0;
     loop {
-        let attempted = tokio::time::timeout(DATABASE_TIMEOUT, attempt(worker, machine, work)).await;
+        let attempted = tokio::time::timeout(machine.limits.database_timeout(), attempt(worker, machine, work)).await;
         match attempted.unwrap_or_else(|_| Err(StoreError::Away("it does not answer".into()))) {
             Err(StoreError::Contended(_)) if contentions < CONTENTIONS_MAX => {
                 contentions += 1;

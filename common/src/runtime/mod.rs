@@ -127,8 +127,6 @@ const CAREFUL_PAUSE: Duration = Duration::from_millis(100);
 const QUIET: Duration = Duration::from_secs(30);
 /// A worker that rests does not rest longer than this.
 const REST_MAX: Duration = Duration::from_secs(1);
-/// A transaction that takes longer than this has lost its database.
-const DATABASE_TIMEOUT: Duration = Duration::from_secs(90);
 
 /// Why a session ended. It is thrown away with all that it holds; what it had not acknowledged is
 /// delivered again.
@@ -151,15 +149,25 @@ impl From<Lost> for Ended {
 
 /// Runs a worker until `stop`: then it takes nothing new, finishes what it has in hand, and returns.
 pub async fn run<W: Worker>(worker: W, machine: Machine, stop: CancellationToken) {
-    let runner =
-        Runner { worker: Arc::new(worker), machine, dropped_replies: AtomicU64::new(0), settled: AtomicU64::new(0) };
+    let runner = Runner {
+        worker: Arc::new(worker),
+        machine,
+        dropped_replies: AtomicU64::new(0),
+        redelivered: AtomicU64::new(0),
+        settled: AtomicU64::new(0),
+    };
     let name = runner.worker.name();
     let (mut pause, mut voice) = (Pause::new(), Voice::new(name));
     let mut fruitless = 0;
     while !stop.is_cancelled() {
         let settled = runner.settled.load(Ordering::Relaxed);
         let careful = fruitless >= FRUITLESS_MAX;
-        let ended = match runner.connect(careful).await {
+        let connected = tokio::select! {
+            biased;
+            () = stop.cancelled() => break,
+            connected = runner.connect(careful) => connected,
+        };
+        let ended = match connected {
             Ok(session) => {
                 if !careful {
                     voice.up();
@@ -188,7 +196,9 @@ pub async fn run<W: Worker>(worker: W, machine: Machine, stop: CancellationToken
         }
         pause.wait(&runner.machine.clock, &stop).await;
     }
-    info!(worker = name, dropped_replies = runner.dropped_replies.load(Ordering::Relaxed), "stopped");
+    let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+    let (dropped_replies, redelivered) = (count(&runner.dropped_replies), count(&runner.redelivered));
+    info!(worker = name, dropped_replies, redelivered, "stopped");
 }
 
 struct Runner<W> {
@@ -196,6 +206,8 @@ struct Runner<W> {
     machine: Machine,
     /// Replies that no queue took any more: each can be asked for again.
     dropped_replies: AtomicU64,
+    /// Deliveries that had been delivered before.
+    redelivered: AtomicU64,
     /// Portions acknowledged.
     settled: AtomicU64,
 }
@@ -223,15 +235,16 @@ impl<W: Worker> Runner<W> {
             stop.cancelled().await;
             tokio::time::sleep(patience).await;
         };
-        tokio::select! {
-            ended = self.work(&mut session, stop, careful) => {
-                let ended = ended.err().unwrap_or(Ended::Stopped);
-                if matches!(ended, Ended::Stopped | Ended::Recovered) {
-                    session.consumer.close().await;
-                    session.outbox.close().await;
-                }
-                ended
+        let working = async {
+            let ended = self.work(&mut session, stop, careful).await.err().unwrap_or(Ended::Stopped);
+            if matches!(ended, Ended::Stopped | Ended::Recovered) {
+                session.consumer.close().await;
+                session.outbox.close().await;
             }
+            ended
+        };
+        tokio::select! {
+            ended = working => ended,
             () = overtime => {
                 warn!(worker = self.worker.name(), "not finished in time: what is left is delivered again");
                 Ended::Stopped
@@ -266,6 +279,8 @@ impl<W: Worker> Runner<W> {
     /// Handles deliveries in their order; one that came back often is handled alone, because it
     /// may be what brings workers down.
     async fn handle(&self, session: &mut Session, deliveries: Vec<Delivery>) -> Result<(), Ended> {
+        let again = deliveries.iter().filter(|delivery| delivery.redeliveries > 0).count();
+        self.redelivered.fetch_add(again as u64, Ordering::Relaxed);
         for portion in portions(deliveries) {
             let Some(last) = portion.last().map(|delivery| delivery.tag) else { continue };
             let began = Instant::now();
@@ -287,9 +302,12 @@ impl<W: Worker> Runner<W> {
 
     async fn until_the_database_answers(&self, stop: &CancellationToken) {
         let mut pause = Pause::new();
-        while !stop.is_cancelled() && self.machine.store.ping(self.worker.changes()).await.is_err() {
-            pause.wait(&self.machine.clock, stop).await;
-        }
+        let answers = async {
+            while self.machine.store.renew(self.worker.changes()).await.is_err() {
+                pause.wait(&self.machine.clock, stop).await;
+            }
+        };
+        stop.run_until_cancelled(answers).await;
     }
 }
 

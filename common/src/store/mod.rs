@@ -9,7 +9,7 @@
 use std::{
     fs::{File, TryLockError},
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{Arc, PoisonError, RwLock},
     time::Duration,
 };
 
@@ -29,13 +29,30 @@ mod transaction;
 
 pub use transaction::Transaction;
 
-/// A connected database.
+/// A connection that is not made, or not had from the pool, within this time is not there.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// The same for an answer to the smallest statement.
+const PING_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long a transaction of a tool may take.
+const TOOL_TIMEOUT: Duration = Duration::from_secs(90);
+
+/// A connected database; clones share its connections.
 #[derive(Clone, Debug)]
 pub struct Store {
-    database: DatabaseConnection,
+    /// The pool of the moment (see [`Store::renew`]).
+    database: Arc<RwLock<DatabaseConnection>>,
+    /// How to make another one. None for SQLite, which does not go away.
+    address: Option<Address>,
     /// Held while a SQLite file is open: it has one writer, and that is this process.
     _sole: Option<Arc<File>>,
     gate: Option<Arc<dyn Gate>>,
+}
+
+#[derive(Clone, Debug)]
+struct Address {
+    url: SecretString,
+    connections: u32,
+    timeout: Duration,
 }
 
 /// What a database can answer, by what is to be done about it.
@@ -130,31 +147,25 @@ pub enum OpenError {
     NotMigrated,
 }
 
-impl Store {
-    /// Opens the database.
-    ///
-    /// # Errors
-    /// It cannot be reached, or its SQLite file is in use.
-    pub async fn open(url: &SecretString, connections: u32) -> Result<Self, OpenError> {
-        match url.expose_secret().strip_prefix("sqlite:") {
-            Some(file) => Self::open_sqlite(Path::new(file.strip_prefix("//").unwrap_or(file))).await,
-            None => Self::open_postgres(url, connections).await,
-        }
-    }
-
-    async fn open_postgres(url: &SecretString, connections: u32) -> Result<Self, OpenError> {
-        let mut options = ConnectOptions::new(url.expose_secret());
+impl Address {
+    /// A new pool, with a first connection in it.
+    async fn connect(&self) -> Result<DatabaseConnection, DbErr> {
+        let mut options = ConnectOptions::new(self.url.expose_secret());
+        let given_up = format!("{}ms", self.timeout.as_millis());
+        // Shorter, so that whoever waited for a lock can begin again within the timeout.
+        let statement = format!("{}ms", self.timeout.as_millis() * 2 / 3);
         options
-            .max_connections(connections)
+            .max_connections(self.connections)
             .min_connections(0)
-            .connect_timeout(Duration::from_secs(5))
-            .acquire_timeout(Duration::from_secs(5))
+            .connect_timeout(CONNECT_TIMEOUT)
+            .acquire_timeout(CONNECT_TIMEOUT)
             .sqlx_logging(false)
-            .map_sqlx_postgres_opts(|options| {
+            .map_sqlx_postgres_opts(move |options| {
                 options.application_name("licet").options([
-                    // Nothing waits for ever: a statement that takes this long is given up.
-                    ("statement_timeout", "60s"),
-                    ("idle_in_transaction_session_timeout", "60s"),
+                    // The worker gives up after the timeout. What it cannot tell the server any more, the
+                    // server finds out by itself, and lets go of the locks.
+                    ("statement_timeout", statement.as_str()),
+                    ("idle_in_transaction_session_timeout", given_up.as_str()),
                     // Every statement looks rows up by key, in sets whose size the planner cannot
                     // know. Plans made while a table was empty must not outlive that.
                     ("plan_cache_mode", "force_generic_plan"),
@@ -162,8 +173,33 @@ impl Store {
                     ("jit", "off"),
                 ])
             });
-        let database = Database::connect(options).await.map_err(|error| unreachable(url, &error))?;
-        Ok(Self { database, _sole: None, gate: None })
+        Database::connect(options).await
+    }
+}
+
+impl Store {
+    /// Opens the database, for somebody who can wait.
+    ///
+    /// # Errors
+    /// It cannot be reached, or its SQLite file is in use.
+    pub async fn open(url: &SecretString, connections: u32) -> Result<Self, OpenError> {
+        Self::open_within(url, connections, TOOL_TIMEOUT).await
+    }
+
+    /// Opens the database. Transactions are given up after `timeout`: by whoever began one, and by a
+    /// server that hears no more of it.
+    ///
+    /// # Errors
+    /// It cannot be reached, or its SQLite file is in use.
+    pub async fn open_within(url: &SecretString, connections: u32, timeout: Duration) -> Result<Self, OpenError> {
+        match url.expose_secret().strip_prefix("sqlite:") {
+            Some(file) => Self::open_sqlite(Path::new(file.strip_prefix("//").unwrap_or(file))).await,
+            None => {
+                let address = Address { url: url.clone(), connections, timeout };
+                let database = address.connect().await.map_err(|error| unreachable(url, &error))?;
+                Ok(Self { database: Arc::new(RwLock::new(database)), address: Some(address), _sole: None, gate: None })
+            }
+        }
     }
 
     async fn open_sqlite(file: &Path) -> Result<Self, OpenError> {
@@ -181,7 +217,7 @@ impl Store {
             address: file.display().to_string(),
             cause: error.to_string(),
         })?;
-        Ok(Self { database, _sole: Some(Arc::new(sole)), gate: None })
+        Ok(Self { database: Arc::new(RwLock::new(database)), address: None, _sole: Some(Arc::new(sole)), gate: None })
     }
 
     /// The same database, for a worker whose calls this gate decides.
@@ -203,7 +239,7 @@ impl Store {
     /// The database says no.
     pub async fn migrate(&self) -> Result<(), StoreError> {
         // A migration may scan; the planner's settings are for the workers' statements.
-        Ok(Migrations::up(&self.database, None).await?)
+        Ok(Migrations::up(&self.reader(), None).await?)
     }
 
     /// Checks that the tables are those of this release. Reads only.
@@ -212,7 +248,7 @@ impl Store {
     /// They are not.
     pub async fn check(&self) -> Result<(), OpenError> {
         let statement = Statement::from_string(self.backend(), "SELECT version FROM seaql_migrations");
-        let applied = match self.database.query_all(statement).await.map_err(StoreError::from) {
+        let applied = match self.reader().query_all(statement).await.map_err(StoreError::from) {
             Ok(rows) => rows,
             // There is no such table.
             Err(StoreError::Refused(_)) => return Err(OpenError::NotMigrated),
@@ -239,7 +275,7 @@ impl Store {
         };
         match self.pass(Step::Begin).await {
             Verdict::Happens => {
-                let transaction = self.database.begin_with_config(one_view.0, one_view.1).await?;
+                let transaction = self.reader().begin_with_config(one_view.0, one_view.1).await?;
                 Ok(Transaction::begun(transaction, self.gate.clone()))
             }
             _ => Err(transaction::away().into()),
@@ -253,8 +289,8 @@ impl Store {
     /// The database is away.
     pub async fn begin(&self) -> Result<Transaction, StoreError> {
         match self.pass(Step::Begin).await {
-            Verdict::Happens => Ok(Transaction::begun(self.database.begin().await?, self.gate.clone())),
-            Verdict::Pretended => Ok(Transaction::pretended(self.database.clone(), self.gate.clone())),
+            Verdict::Happens => Ok(Transaction::begun(self.reader().begin().await?, self.gate.clone())),
+            Verdict::Pretended => Ok(Transaction::pretended(self.reader(), self.gate.clone())),
             _ => Err(transaction::away().into()),
         }
     }
@@ -267,18 +303,45 @@ impl Store {
         if self.pass(Step::Ping).await != Verdict::Happens {
             return Err(transaction::away().into());
         }
-        let test = if writes { "UPDATE journal SET kind = kind WHERE 1 = 0" } else { "SELECT 1" };
-        Ok(self.database.execute_unprepared(test).await.map(|_| ())?)
+        answer(&self.reader(), test(writes)).await
     }
 
-    /// The connection, for readers such as the auditor.
-    pub fn reader(&self) -> &DatabaseConnection {
-        &self.database
+    /// Throws the pool away and makes a new one, which answers as [`Store::ping`] asks. A connection
+    /// that went silent would hold its place in the old pool until the operating system gives it up.
+    ///
+    /// # Errors
+    /// The database is still away; the pool stays.
+    pub async fn renew(&self, writes: bool) -> Result<(), StoreError> {
+        let Some(address) = &self.address else { return self.ping(writes).await };
+        let new = match tokio::time::timeout(CONNECT_TIMEOUT, address.connect()).await {
+            Ok(new) => new?,
+            Err(_) => return Err(StoreError::Away("it does not answer".into())),
+        };
+        answer(&new, test(writes)).await?;
+        *self.database.write().unwrap_or_else(PoisonError::into_inner) = new;
+        Ok(())
+    }
+
+    /// The pool of the moment, for readers such as the auditor.
+    pub fn reader(&self) -> DatabaseConnection {
+        self.database.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Which of the two it is.
     pub fn backend(&self) -> DatabaseBackend {
-        self.database.get_database_backend()
+        self.reader().get_database_backend()
+    }
+}
+
+fn test(writes: bool) -> &'static str {
+    if writes { "UPDATE journal SET kind = kind WHERE 1 = 0" } else { "SELECT 1" }
+}
+
+/// A database that says nothing is away.
+async fn answer(database: &DatabaseConnection, test: &str) -> Result<(), StoreError> {
+    match tokio::time::timeout(PING_TIMEOUT, database.execute_unprepared(test)).await {
+        Ok(answered) => Ok(answered.map(|_| ())?),
+        Err(_) => Err(StoreError::Away("it does not answer".into())),
     }
 }
 

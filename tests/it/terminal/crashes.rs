@@ -54,7 +54,7 @@ async fn a_purchase_whose_answer_was_lost_is_completed_and_not_made_again(mut wo
     let mut terminal = patient(&world).await;
     assert!(terminal.resume().await.expect("readable").is_empty());
     assert_eq!(standings(&terminal), [Standing::Received; 2]);
-    let made = purchase::Entity::find().all(world.machine.store.reader()).await.expect("the purchases");
+    let made = purchase::Entity::find().all(&world.machine.store.reader()).await.expect("the purchases");
     assert_eq!(made.len(), 2, "two certificates of one purchase");
     world.finish().await;
 }

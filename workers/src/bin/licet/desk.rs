@@ -129,7 +129,7 @@ pub(crate) fn unmatched(config: &Config, command: &Unmatched) -> Result<ExitCode
 
 async fn list(config: &Config, as_json: bool) -> Result<ExitCode, Failure> {
     let rows = unmatched_settlement::Entity::find().order_by_asc(unmatched_settlement::Column::ToldAt);
-    let rows = rows.all(open(config).await?.reader()).await.map_err(|error| Failure::Work(error.to_string()))?;
+    let rows = rows.all(&open(config).await?.reader()).await.map_err(|error| Failure::Work(error.to_string()))?;
     if as_json {
         let kept = rows.iter().map(|row| {
             json!({"id": row.id, "provider": row.provider, "settlement": row.settlement,
@@ -158,7 +158,7 @@ async fn list(config: &Config, as_json: bool) -> Result<ExitCode, Failure> {
 }
 
 async fn find(config: &Config, id: Uuid) -> Result<unmatched_settlement::Model, Failure> {
-    let found = unmatched_settlement::Entity::find_by_id(id).one(open(config).await?.reader()).await;
+    let found = unmatched_settlement::Entity::find_by_id(id).one(&open(config).await?.reader()).await;
     let found = found.map_err(|error| Failure::Work(error.to_string()))?;
     found.ok_or_else(|| Failure::Work(format!("there is no unmatched money {id}: see `licet unmatched list`")))
 }

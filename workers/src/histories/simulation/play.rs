@@ -548,7 +548,7 @@ impl<'a> Stage<'a> {
         let tables = &mut self.upstream.player.world.stage.tables;
         macro_rules! read {
             ($($rows:ident: $entity:ident),* $(,)?) => {$(
-                tables.$rows.load_all($entity::Entity::find().all(reader).await.map_err(|error| error.to_string())?);
+                tables.$rows.load_all($entity::Entity::find().all(&reader).await.map_err(|error| error.to_string())?);
             )*};
         }
         read!(
