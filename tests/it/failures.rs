@@ -1,20 +1,22 @@
-//! Crashes between the steps of the loop.
+//! Crashes between the steps of the loop, and a client cut off.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, time::Duration};
 
+use licet_client::{Client, Patience};
 use licet_common::{
     decision::Tables,
     store::{locks, rows},
     transport::Delivery,
 };
 use licet_schema::{
+    Format, Request,
     entity::account,
     topology::{self, Topology, topology},
 };
 use sea_orm::{ConnectionTrait, Statement};
 use uuid::Uuid;
 
-use crate::world::{World, amqp_url, message, on_both, purchase};
+use crate::world::{World, amqp_url, message, on_both, purchase, song, verdict};
 
 on_both!(redelivery_after_commit_gives_byte_identical_outputs);
 
@@ -40,7 +42,7 @@ async fn redelivery_after_commit_gives_byte_identical_outputs(mut world: World) 
     world.start_workers();
     let event = events.next().await;
     let mut reply = replies.next().await;
-    if let Some(second) = replies.try_next(std::time::Duration::from_millis(300)).await {
+    if let Some(second) = replies.try_next(Duration::from_millis(300)).await {
         // The reply may have got through before the events failed: then it came twice, the same.
         assert_eq!((&reply.body, &reply.properties), (&second.body, &second.properties));
         reply = second;
@@ -102,4 +104,20 @@ async fn a_debt_that_was_opened_while_somebody_waited_for_the_points_is_seen() {
     }
     first.commit().await.expect("the first is done");
     assert_eq!(second.await.expect("the second is done"), Some(150));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs RabbitMQ and PostgreSQL: run tests/run.sh"]
+async fn a_client_whose_publisher_alone_is_lost_connects_again() {
+    let mut world = World::services().await;
+    world.start_workers();
+    let patience = Patience { each: Duration::from_secs(2), attempts: 3 };
+    let client = Client::connect(&world.machine.transport, Format::Json, patience).await;
+    let client = client.expect("the broker answers");
+    // Above the largest message that the private broker takes (1 MiB): it closes the channel for that.
+    let huge = vec![b' '; 3 << 20];
+    assert!(client.ask_raw(Uuid::new_v4(), "content.put", huge.into()).await.is_err());
+    let answer = client.ask(&Request::ContentPut(song(1))).await.expect("an answer");
+    assert_eq!(verdict(&answer), "content.registered");
+    world.finish().await;
 }

@@ -35,6 +35,11 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 /// The services are one broker: tests that use it take turns.
 static SERVICES: std::sync::LazyLock<Arc<tokio::sync::Mutex<()>>> = std::sync::LazyLock::new(Arc::default);
 
+/// A turn of one's own: nothing else that is heavy runs until it is dropped.
+pub(crate) async fn turn() -> OwnedMutexGuard<()> {
+    SERVICES.clone().lock_owned().await
+}
+
 /// Runs each of these functions on both pairs of services.
 macro_rules! on_both {
     ($($test:ident),* $(,)?) => {
@@ -79,7 +84,7 @@ impl World {
 
     /// On RabbitMQ and PostgreSQL: the broker emptied, a database of its own.
     pub(crate) async fn services() -> Self {
-        let turn = SERVICES.clone().lock_owned().await;
+        let turn = turn().await;
         let transport = Transport::rabbit(&amqp_url().into()).expect("LICET_TEST_AMQP_URL is an AMQP URL");
         empty_broker().await;
         transport.apply(&topology()).await.expect("the broker takes the topology");
@@ -189,14 +194,14 @@ impl World {
     }
 
     pub(crate) async fn journal(&self) -> Vec<journal::Model> {
-        journal::Entity::find().all(self.machine.store.reader()).await.expect("the journal")
+        journal::Entity::find().all(&self.machine.store.reader()).await.expect("the journal")
     }
 
     /// The stored outputs of a message, once it is decided.
     pub(crate) async fn decided(&self, id: Uuid) -> Vec<StoredOutput> {
         let looking = async {
             loop {
-                let row = journal::Entity::find_by_id(id).one(self.machine.store.reader()).await.expect("the journal");
+                let row = journal::Entity::find_by_id(id).one(&self.machine.store.reader()).await.expect("the journal");
                 if let Some(row) = row {
                     return outputs_of(&row).expect("readable outputs");
                 }
@@ -434,7 +439,7 @@ impl World {
 
     /// Every row of a table, by key.
     pub(crate) async fn rows<E: Keyed>(&self) -> Vec<E::Model> {
-        let mut rows = E::find().all(self.machine.store.reader()).await.expect("the table can be read");
+        let mut rows = E::find().all(&self.machine.store.reader()).await.expect("the table can be read");
         rows.sort_by_key(E::key);
         rows
     }
@@ -444,7 +449,7 @@ impl World {
     where
         Uuid: Into<<E::PrimaryKey as PrimaryKeyTrait>::ValueType>,
     {
-        E::find_by_id(id.into()).one(self.machine.store.reader()).await.expect("the table can be read")
+        E::find_by_id(id.into()).one(&self.machine.store.reader()).await.expect("the table can be read")
     }
 }
 

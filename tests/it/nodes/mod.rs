@@ -1,0 +1,180 @@
+//! Services that a test owns: private nodes on free loopback ports, with their data in a temporary
+//! folder, stopped and killed at will, and gone when they are dropped.
+//!
+//! The programs are found where Debian puts them, under the root folders that
+//! `LICET_TEST_BROKER_ROOT` and `LICET_TEST_DATABASE_ROOT` name (default `/`). Under another root
+//! they run in a `chroot`, with their data inside it.
+
+use std::{
+    fs::File,
+    net::{Ipv4Addr, TcpListener},
+    os::unix::process::CommandExt,
+    path::{Path, PathBuf},
+    process::{Child, Command, ExitStatus, Stdio},
+    sync::atomic::{AtomicU16, Ordering},
+    time::{Duration, Instant},
+};
+
+pub(crate) mod postgres;
+pub(crate) mod rabbit;
+
+/// A node has started, or ended, by then.
+const PATIENCE: Duration = Duration::from_secs(90);
+
+/// The file system in which a service is installed, and a folder of ours in it.
+#[derive(Debug)]
+pub(crate) struct Root {
+    path: PathBuf,
+    folder: tempfile::TempDir,
+}
+
+impl Root {
+    /// The root that this variable names, and a new folder in it.
+    fn of(variable: &str) -> Self {
+        let path = PathBuf::from(std::env::var_os(variable).unwrap_or_else(|| "/".into()));
+        let folder = tempfile::Builder::new().prefix("licet-node.").tempdir_in(path.join("tmp"));
+        let folder = folder.expect("a folder in the root's tmp");
+        // A server that does not run as root must get through to its own folder.
+        let open = std::os::unix::fs::PermissionsExt::from_mode(0o711);
+        std::fs::set_permissions(folder.path(), open).expect("the folder is ours");
+        Self { path, folder }
+    }
+
+    /// A program inside the root, as a command to run.
+    fn command(&self, program: impl AsRef<Path>) -> Command {
+        let mut command = if self.path == Path::new("/") {
+            Command::new(program.as_ref())
+        } else {
+            let mut command = Command::new("chroot");
+            command.arg(&self.path).arg(program.as_ref());
+            command
+        };
+        // The environment of the test says things of the test's services.
+        for (name, _) in std::env::vars_os() {
+            let name = name.to_string_lossy().into_owned();
+            if ["LICET_", "RABBITMQ_", "ERL_", "PG"].iter().any(|prefix| name.starts_with(prefix)) {
+                command.env_remove(name);
+            }
+        }
+        command.stdin(Stdio::null());
+        command
+    }
+
+    /// Our folder, as this process sees it.
+    fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// The same path, as a program inside the root sees it.
+    fn inside(&self, path: &Path) -> PathBuf {
+        path.strip_prefix(&self.path).map_or_else(|_| path.to_owned(), |inner| Path::new("/").join(inner))
+    }
+
+    /// The newest folder `parent/prefix*/child` inside the root: the folder of an installed version.
+    fn newest(&self, parent: &str, prefix: &str, child: &str) -> (PathBuf, String) {
+        let installed = self.path.join(parent.trim_start_matches('/'));
+        let found = std::fs::read_dir(&installed)
+            .unwrap_or_else(|error| panic!("{} cannot be read ({error}): run tests/run.sh", installed.display()));
+        let version = |name: String| {
+            let version = name.strip_prefix(prefix)?.to_owned();
+            let numbers: Vec<u32> = version.split('.').map_while(|part| part.parse().ok()).collect();
+            (!numbers.is_empty()).then_some((numbers, version))
+        };
+        let newest = found.flatten().filter_map(|entry| version(entry.file_name().into_string().ok()?)).max();
+        let (_, version) = newest.unwrap_or_else(|| panic!("nothing is installed in {}", installed.display()));
+        (self.inside(&installed).join(format!("{prefix}{version}")).join(child), version)
+    }
+}
+
+/// A server's process, which leads a group of its own.
+#[derive(Debug)]
+struct Server {
+    child: Child,
+    log: PathBuf,
+}
+
+impl Server {
+    /// Starts it; what it says is added to its log.
+    fn start(mut command: Command, log: &Path) -> Self {
+        let out = File::options().create(true).append(true).open(log).expect("a log file");
+        let err = out.try_clone().expect("the same file");
+        let child = command.process_group(0).stdout(out).stderr(err).spawn().expect("the server's program runs");
+        Self { child, log: log.to_owned() }
+    }
+
+    fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    fn signal(&self, signal: &str) {
+        signal_group(signal, self.id());
+    }
+
+    /// Waits until it answers.
+    fn await_answer(&mut self, what: &str, answers: impl Fn() -> bool) {
+        let deadline = Instant::now() + PATIENCE;
+        while !answers() {
+            let ended = self.child.try_wait().expect("it is our child");
+            assert!(ended.is_none(), "{what} ended while it was starting: {}", self.tail());
+            assert!(Instant::now() < deadline, "{what} did not answer in time: {}", self.tail());
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+
+    fn await_end(&mut self, what: &str) -> ExitStatus {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            if let Some(status) = self.child.try_wait().expect("it is our child") {
+                return status;
+            }
+            assert!(Instant::now() < deadline, "{what} did not end in time: {}", self.tail());
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    /// What it has said so far.
+    fn said(&self) -> String {
+        String::from_utf8_lossy(&std::fs::read(&self.log).unwrap_or_default()).into_owned()
+    }
+
+    fn tail(&self) -> String {
+        let said = self.said();
+        let lines: Vec<_> = said.lines().rev().take(15).collect();
+        lines.into_iter().rev().collect::<Vec<_>>().join("\n")
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.signal("KILL");
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Signals a process group; one that is gone already is no mistake.
+fn signal_group(signal: &str, group: u32) {
+    let _ = Command::new("kill")
+        .arg(format!("-{signal}"))
+        .arg("--")
+        .arg(format!("-{group}"))
+        .stderr(Stdio::null())
+        .status()
+        .expect("kill runs");
+}
+
+/// A loopback port that nobody listens on, below those that the kernel gives to outgoing connections.
+fn free_port() -> u16 {
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    let start = u16::try_from(std::process::id() % 8_000).unwrap_or_default();
+    loop {
+        let port = 12_000 + (start + NEXT.fetch_add(1, Ordering::Relaxed)) % 18_000;
+        if TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok() {
+            return port;
+        }
+    }
+}
+
+fn port_open(port: u16) -> bool {
+    std::net::TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_ok()
+}

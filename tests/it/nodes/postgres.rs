@@ -1,0 +1,98 @@
+//! One PostgreSQL of the test's own, with fsync on.
+
+use std::path::PathBuf;
+
+use super::{Root, Server, free_port};
+
+/// PostgreSQL refuses to run as root.
+const OWNER: [&str; 4] = ["setpriv", "--reuid=postgres", "--regid=postgres", "--init-groups"];
+
+/// See the module.
+#[derive(Debug)]
+pub(crate) struct Postgres {
+    root: Root,
+    programs: PathBuf,
+    /// Its version, such as 15.
+    pub(crate) version: String,
+    pub(crate) port: u16,
+    server: Option<Server>,
+}
+
+impl Postgres {
+    /// A new one, running.
+    pub(crate) fn start() -> Self {
+        let root = Root::of("LICET_TEST_DATABASE_ROOT");
+        let (programs, version) = root.newest("/usr/lib/postgresql", "", "bin");
+        let mut postgres = Self { root, programs, version, port: free_port(), server: None };
+        let data = postgres.data();
+        std::fs::create_dir(&data).expect("a folder");
+        let inside = postgres.root.inside(&data);
+        if as_root() {
+            let status = postgres.root.command("chown").arg("postgres:").arg(&inside).status();
+            assert!(status.expect("chown runs").success(), "there is a user postgres");
+        }
+        let mut initdb = postgres.command("initdb");
+        initdb.args(["-U", "licet", "-A", "trust", "-E", "UTF8", "--no-locale"]);
+        // Not synced while it is made, since it is new; the server itself runs with fsync.
+        let made = initdb.args(["--no-sync", "-D"]).arg(&inside).output().expect("initdb runs");
+        assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+        postgres.launch();
+        postgres
+    }
+
+    /// Starts it again after an end.
+    pub(crate) fn launch(&mut self) {
+        let (data, port) = (self.root.inside(&self.data()), self.port.to_string());
+        let mut command = self.command("postgres");
+        command.arg("-D").arg(&data).args(["-p", &port, "-k"]).arg(&data);
+        for setting in ["listen_addresses=127.0.0.1", "max_connections=200", "fsync=on"] {
+            command.args(["-c", setting]);
+        }
+        let mut server = Server::start(command, &self.root.folder().join("postgres.log"));
+        server.await_answer("PostgreSQL", || {
+            let mut ready = self.root.command(self.programs.join("pg_isready"));
+            ready.args(["-q", "-h", "127.0.0.1", "-p", &port, "-U", "licet", "-d", "postgres"]);
+            ready.status().is_ok_and(|status| status.success())
+        });
+        self.server = Some(server);
+    }
+
+    /// Ends it without a checkpoint and without a word to its clients, as `pg_ctl stop -m immediate`.
+    pub(crate) fn stop_immediately(&mut self) {
+        let mut server = self.server.take().expect("it runs");
+        // The postmaster alone: it tells its children.
+        let status = std::process::Command::new("kill").args(["-QUIT", &server.id().to_string()]).status();
+        assert!(status.expect("kill runs").success(), "the postmaster is there");
+        server.await_end("PostgreSQL");
+    }
+
+    /// How often the log says so.
+    pub(crate) fn said(&self, sentence: &str) -> usize {
+        self.server.as_ref().map_or(0, |server| server.said().matches(sentence).count())
+    }
+
+    /// The URL of a database, through this port.
+    pub(crate) fn url(port: u16, database: &str) -> String {
+        format!("postgres://licet@127.0.0.1:{port}/{database}")
+    }
+
+    fn data(&self) -> PathBuf {
+        self.root.folder().join("data")
+    }
+
+    fn command(&self, program: &str) -> std::process::Command {
+        let program = self.programs.join(program);
+        if !as_root() {
+            return self.root.command(program);
+        }
+        let mut command = self.root.command(OWNER[0]);
+        command.args(&OWNER[1..]).arg(program);
+        command.current_dir("/");
+        command
+    }
+}
+
+fn as_root() -> bool {
+    use std::os::unix::fs::MetadataExt;
+    std::fs::metadata("/proc/self").is_ok_and(|process| process.uid() == 0)
+}

@@ -1,0 +1,220 @@
+//! RabbitMQ nodes of the test's own: one, or a cluster of three.
+
+use std::{path::PathBuf, process::Command, sync::Arc};
+
+use super::{Root, Server, free_port, port_open};
+
+const LOOPBACK: &str = "-kernel inet_dist_use_interface {127,0,0,1}";
+
+/// What the nodes of a cluster share: programs, cookie and port mapper.
+#[derive(Debug)]
+struct Place {
+    root: Root,
+    programs: PathBuf,
+    version: String,
+    epmd_port: u16,
+    _epmd: Server,
+}
+
+/// One node.
+#[derive(Debug)]
+pub(crate) struct Rabbit {
+    place: Arc<Place>,
+    name: String,
+    pub(crate) port: u16,
+    dist_port: u16,
+    server: Option<Server>,
+}
+
+impl Rabbit {
+    /// A single node, running.
+    pub(crate) fn start() -> Self {
+        let mut node = Self::new(&Arc::new(Place::new()), "solo");
+        node.configure(&[]);
+        node.launch();
+        node.await_answer();
+        node
+    }
+
+    /// A cluster of three, running.
+    pub(crate) fn cluster() -> Vec<Self> {
+        let place = Arc::new(Place::new());
+        let mut nodes: Vec<_> = ["one", "two", "three"].iter().map(|name| Self::new(&place, name)).collect();
+        let names: Vec<_> = nodes.iter().map(|node| node.name.clone()).collect();
+        for node in &mut nodes {
+            node.configure(&names);
+            node.launch();
+            // One by one: whoever comes later joins those that are there.
+            node.await_answer();
+        }
+        let status = nodes[0].ctl(&["cluster_status", "--formatter", "json"]);
+        let status: serde_json::Value = serde_json::from_str(&status).expect("JSON");
+        assert_eq!(status["running_nodes"].as_array().map(Vec::len), Some(3), "a cluster of three: {status}");
+        nodes
+    }
+
+    fn new(place: &Arc<Place>, name: &str) -> Self {
+        let name = format!("{name}-{}@localhost", place.epmd_port);
+        Self { place: place.clone(), name, port: free_port(), dist_port: free_port(), server: None }
+    }
+
+    fn configure(&self, cluster: &[String]) {
+        let folder = self.folder();
+        std::fs::create_dir_all(folder.join("conf.d")).expect("a folder");
+        let mut lines = vec![
+            format!("listeners.tcp.1 = 127.0.0.1:{}", self.port),
+            "max_message_size = 1048576".into(),
+            "log.console = true".into(),
+        ];
+        if !cluster.is_empty() {
+            lines.push("cluster_formation.peer_discovery_backend = classic_config".into());
+            let named = cluster.iter().enumerate();
+            lines.extend(
+                named.map(|(index, name)| format!("cluster_formation.classic_config.nodes.{} = {name}", index + 1)),
+            );
+            // Where the smaller part of a cluster goes on by itself, what it confirms may be lost.
+            lines.push("cluster_partition_handling = pause_minority".into());
+        }
+        std::fs::write(folder.join("rabbitmq.conf"), lines.join("\n") + "\n").expect("a file");
+        std::fs::write(folder.join("plugins"), "[].\n").expect("a file");
+    }
+
+    /// Starts it, or starts it again; it may not answer yet.
+    pub(crate) fn launch(&mut self) {
+        let mut command = self.command("rabbitmq-server");
+        command.env("RABBITMQ_LOGS", "-");
+        self.server = Some(Server::start(command, &self.folder().join("node.log")));
+    }
+
+    /// Waits until it takes connections. The port opens before the node is done, so that only an
+    /// answer to the protocol header counts.
+    pub(crate) fn await_answer(&mut self) {
+        let port = self.port;
+        let mut server = self.server.take().expect("it was launched");
+        server.await_answer(&self.name, || answers(port));
+        self.server = Some(server);
+    }
+
+    /// SIGKILL: no goodbye of any kind.
+    pub(crate) fn kill(&mut self) {
+        let mut server = self.server.take().expect("it runs");
+        server.signal("KILL");
+        server.await_end(&self.name);
+    }
+
+    /// A clean stop.
+    pub(crate) fn stop(&mut self) {
+        self.ctl(&["stop"]);
+        self.server.take().expect("it runs").await_end(&self.name);
+    }
+
+    /// Its process.
+    pub(crate) fn id(&self) -> u32 {
+        self.server.as_ref().expect("it runs").id()
+    }
+
+    /// How often its log says so.
+    pub(crate) fn said(&self, sentence: &str) -> usize {
+        let log = std::fs::read(self.folder().join("node.log")).unwrap_or_default();
+        String::from_utf8_lossy(&log).matches(sentence).count()
+    }
+
+    /// RabbitMQ's version.
+    pub(crate) fn version(&self) -> &str {
+        &self.place.version
+    }
+
+    /// The URL of its port, or of a proxy before it.
+    pub(crate) fn url(port: u16, heartbeat_s: u16) -> String {
+        format!("amqp://guest:guest@127.0.0.1:{port}/%2f?heartbeat={heartbeat_s}")
+    }
+
+    /// What `rabbitmqctl` answers. It asks this node.
+    pub(crate) fn ctl(&self, arguments: &[&str]) -> String {
+        let mut command = self.command("rabbitmqctl");
+        let output = command.args(["--quiet", "-n", &self.name]).args(arguments).output().expect("rabbitmqctl runs");
+        let error = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "rabbitmqctl {arguments:?}: {error}");
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    }
+
+    /// A table that `rabbitmqctl` answers with.
+    pub(crate) fn table(&self, arguments: &[&str]) -> Vec<serde_json::Value> {
+        let mut arguments = arguments.to_vec();
+        arguments.extend(["--formatter", "json"]);
+        let answer = self.ctl(&arguments);
+        serde_json::from_str(&answer).unwrap_or_else(|error| panic!("{error}: {answer}"))
+    }
+
+    /// Whether this node leads a quorum queue, as this node knows.
+    pub(crate) fn leads(&self, leader: &str) -> bool {
+        self.name == leader
+    }
+
+    /// The node that leads a quorum queue.
+    pub(crate) fn leader_of(&self, queue: &str) -> String {
+        let rows = self.table(&["list_queues", "name", "leader"]);
+        let row = rows.iter().find(|row| row["name"] == queue).expect("the queue is there");
+        row["leader"].as_str().expect("it has a leader").to_owned()
+    }
+
+    fn folder(&self) -> PathBuf {
+        self.place.root.folder().join(self.name.split('@').next().unwrap_or_default())
+    }
+
+    fn command(&self, program: &str) -> Command {
+        let place = &self.place;
+        let folder = place.root.inside(&self.folder());
+        let mut command = place.root.command(place.programs.join(program));
+        place.environment(&mut command);
+        command
+            .env("RABBITMQ_NODENAME", &self.name)
+            .env("RABBITMQ_NODE_PORT", self.port.to_string())
+            .env("RABBITMQ_DIST_PORT", self.dist_port.to_string())
+            .env("RABBITMQ_MNESIA_BASE", folder.join("data"))
+            .env("RABBITMQ_LOG_BASE", folder.join("log"))
+            .env("RABBITMQ_PID_FILE", folder.join("node.pid"))
+            .env("RABBITMQ_ENABLED_PLUGINS_FILE", folder.join("plugins"))
+            .env("RABBITMQ_CONFIG_FILE", folder.join("rabbitmq.conf"))
+            .env("RABBITMQ_CONFIG_FILES", folder.join("conf.d"))
+            .env("RABBITMQ_ADVANCED_CONFIG_FILE", folder.join("advanced.config"))
+            .env("RABBITMQ_CONF_ENV_FILE", folder.join("rabbitmq-env.conf"))
+            .env("RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS", LOOPBACK)
+            .env("RABBITMQ_CTL_ERL_ARGS", LOOPBACK);
+        command
+    }
+}
+
+impl Place {
+    fn new() -> Self {
+        let root = Root::of("LICET_TEST_BROKER_ROOT");
+        let (programs, version) = root.newest("/usr/lib/rabbitmq/lib", "rabbitmq_server-", "sbin");
+        let epmd_port = free_port();
+        // Not as a daemon, so that it ends with us; and first, or Erlang would start one.
+        let mut epmd = root.command("epmd");
+        epmd.args(["-port", &epmd_port.to_string(), "-address", "127.0.0.1"]);
+        let mut epmd = Server::start(epmd, &root.folder().join("epmd.log"));
+        epmd.await_answer("epmd", || port_open(epmd_port));
+        Self { root, programs, version, epmd_port, _epmd: epmd }
+    }
+
+    /// The cookie is written into HOME: one for the cluster.
+    fn environment(&self, command: &mut Command) {
+        let home = self.root.inside(self.root.folder());
+        command
+            .current_dir("/")
+            .env("HOME", home)
+            .env("LANG", "C.UTF-8")
+            .env("ERL_EPMD_PORT", self.epmd_port.to_string())
+            .env("ERL_EPMD_ADDRESS", "127.0.0.1")
+            .env_remove("NOTIFY_SOCKET");
+    }
+}
+
+fn answers(port: u16) -> bool {
+    use std::io::{Read, Write};
+    let Ok(mut socket) = std::net::TcpStream::connect(("127.0.0.1", port)) else { return false };
+    let _ = socket.set_read_timeout(Some(std::time::Duration::from_secs(2)));
+    let mut first = [0];
+    socket.write_all(b"AMQP\0\0\x09\x01").is_ok() && socket.read_exact(&mut first).is_ok() && first == [1]
+}
