@@ -1,3 +1,4 @@
 //! What Licet's tests over whole systems share with the tool `licet-tests`. The tests are in `it/`.
 
 pub mod figures;
+pub mod page;

@@ -5,6 +5,7 @@
 
 use std::{collections::BTreeSet, ops::Range};
 
+use licet_tests::figures;
 use licet_workers::simulation::{Lie, Tally, faults, play, trace};
 
 const SEEDS: u64 = 100;
@@ -21,8 +22,10 @@ fn whatever_fails_nothing_is_lost_nothing_happens_twice_and_all_is_told_alike() 
     let seeds = seeds();
     println!("LICET_TEST_SEED={} LICET_TEST_SEEDS={}", seeds.start, seeds.end - seeds.start);
     let began = std::time::Instant::now();
-    let tally = play(seeds.clone(), None, None).unwrap_or_else(|failure| panic!("{}", failure.shortest()));
-    println!("{tally:#?} in {:?}", began.elapsed());
+    let tally = play(seeds.clone(), None).unwrap_or_else(|failure| panic!("{}", failure.shortest()));
+    let told = figures::of_simulation(&tally, seeds.start, began.elapsed());
+    println!("{told:#}");
+    figures::record("simulation", &told).expect("the figures are kept");
     if seeds.end - seeds.start >= SEEDS {
         let seen: BTreeSet<_> = tally.faults.keys().cloned().collect();
         let never: Vec<_> = faults().into_iter().filter(|fault| !seen.contains(fault)).collect();
@@ -42,10 +45,16 @@ fn a_seed_repeats_its_run_exactly() {
 
 #[test]
 fn each_step_of_the_loop_is_missed_when_it_is_only_pretended() {
+    let mut caught = serde_json::Map::new();
     for lie in Lie::ALL {
-        match play(1..500, Some(lie), None) {
-            Err(failure) => println!("{lie:?} is caught by seed {}: {}", failure.seed(), failure.why()),
+        match play(1..500, Some(lie)) {
+            Err(failure) => {
+                println!("{lie:?} is caught by seed {}: {}", failure.seed(), failure.why());
+                let why = failure.why().lines().next().unwrap_or_default();
+                caught.insert(format!("{lie:?}"), format!("seed {}: {why}", failure.seed()).into());
+            }
             Ok(Tally { runs, .. }) => panic!("{lie:?} went unnoticed in {runs} runs"),
         }
     }
+    figures::record("lies", &caught.into()).expect("the figures are kept");
 }
