@@ -61,7 +61,7 @@ install_missing() {
 # root_of PACKAGE VERSION: where its root is, or will be.
 root_of() {
     local release
-    release=$(release_of "$1" "$2") || die "$1 $2 is in no Debian release that is known here (see --help)."
+    release=$(release_of "$1" "$2") || die "there is no $1 $2: --broker takes 4.0 or 4.3, --postgres takes 17."
     ((EUID == 0)) || die "$1 $2 runs in a root folder of its own, and that needs root."
     echo "$roots/$release-$1"
 }

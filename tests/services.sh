@@ -1,0 +1,189 @@
+# The two servers of a test run: how each is started, waited for, asked, and the broker stopped.
+#
+# run.sh sources this. What starts and stops the broker is also written into a program of its own,
+# broker-restart, for the tests to call.
+
+# --- What both the script and the generated broker-restart need ------------------------------
+
+# alive PID: whether it, or any process of the group that it leads, is left.
+# A zombie does not count: in a container nobody may ever collect it.
+alive() {
+    local file line state group
+    for file in /proc/[0-9]*/stat; do
+        { read -r line <"$file"; } 2>/dev/null || continue
+        read -r state _ group _ <<<"${line##*) }"
+        [[ $state == Z || ($group != "$1" && $file != "/proc/$1/stat") ]] || return 0
+    done
+    return 1
+}
+
+# await WHAT SECONDS PID LOG COMMAND...: until COMMAND succeeds.
+await() {
+    local what=$1 deadline=$((SECONDS + $2)) pid=$3 log=$4 trouble=
+    shift 4
+    until "$@" >/dev/null 2>&1; do
+        if ! alive "$pid"; then
+            trouble="$what ended while it was starting"
+        elif ((SECONDS >= deadline)); then
+            trouble="$what did not answer in time"
+        fi
+        if [[ $trouble ]]; then
+            note "--- the end of its log:"
+            tail -n 30 "$log" >&2 || true
+            die "$trouble."
+        fi
+        sleep 0.1
+    done
+}
+
+# Only what is set here: neither the caller's nor the system's settings may reach this node.
+broker_environment() {
+    unset "${!RABBITMQ_@}" "${!ERL_@}" NOTIFY_SOCKET
+    local loopback='-kernel inet_dist_use_interface {127,0,0,1}'
+    export HOME=$broker LANG=C.UTF-8 # the cookie is written into HOME
+    # epmd is one daemon for all nodes of a machine: this node has its own.
+    export ERL_EPMD_PORT=$epmd_port ERL_EPMD_ADDRESS=127.0.0.1
+    export RABBITMQ_NODENAME=licet-test@localhost
+    export RABBITMQ_NODE_PORT=$amqp_port RABBITMQ_DIST_PORT=$dist_port
+    export RABBITMQ_MNESIA_BASE=$broker/data RABBITMQ_LOG_BASE=$broker/log RABBITMQ_LOGS=-
+    export RABBITMQ_PID_FILE=$broker/node.pid RABBITMQ_ENABLED_PLUGINS_FILE=$broker/plugins
+    export RABBITMQ_CONFIG_FILE=$broker/rabbitmq.conf RABBITMQ_CONFIG_FILES=$broker/conf.d
+    export RABBITMQ_ADVANCED_CONFIG_FILE=$broker/advanced.config
+    export RABBITMQ_CONF_ENV_FILE=$broker/rabbitmq-env.conf
+    export RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS=$loopback RABBITMQ_CTL_ERL_ARGS=$loopback
+}
+
+# In a session of its own, so that Ctrl-C leaves it to teardown.
+launch() { setsid env --default-signal "$@" </dev/null & }
+
+start_broker() (
+    trap '' INT TERM # until teardown can find it
+    broker_environment
+    cd "$broker"
+    launch "${in_broker[@]}" "$broker_bin/rabbitmq-server" >>broker.log 2>&1
+    echo $! >broker.pid
+    await RabbitMQ 10 $! broker.log kill -0 -- "-$!" # it leads a group of its own
+)
+
+stop_broker() (
+    broker_environment
+    cd "$broker"
+    timeout 60 "${in_broker[@]}" "$broker_bin/rabbitmqctl" stop "$RABBITMQ_PID_FILE" </dev/null >>broker.log 2>&1 ||
+        die "rabbitmqctl could not stop the broker: $(tail -n 5 broker.log)"
+    for ((i = 0; i < 100; i++)); do
+        alive "$(<broker.pid)" || { rm broker.pid && return; }
+        sleep 0.1
+    done
+    die "the broker did not end after rabbitmqctl stop."
+)
+
+# The port opens before the node is done: only an answer to the protocol header counts.
+broker_answers() (
+    exec 3<>"/dev/tcp/127.0.0.1/$amqp_port"
+    printf 'AMQP\0\0\11\1' >&3
+    IFS= read -r -t 2 -N 1 first <&3
+    [[ $first == $'\1' ]]
+)
+
+await_broker() { await RabbitMQ 90 "$(<"$broker/broker.pid")" "$broker/broker.log" broker_answers; }
+
+# --- Starting ---------------------------------------------------------------------------------
+
+port_open() ( exec 3<>"/dev/tcp/127.0.0.1/$1" )
+
+# Four ports in a row, below those that the kernel gives to outgoing connections.
+choose_ports() {
+    local base port
+    while :; do
+        base=$((10000 + 4 * (RANDOM % 5000)))
+        for ((port = base; port < base + 4; port++)); do
+            ! port_open "$port" 2>/dev/null || continue 2
+        done
+        break
+    done
+    epmd_port=$base amqp_port=$((base + 1)) dist_port=$((base + 2)) database_port=$((base + 3))
+}
+
+launch_broker() {
+    broker=$tmp/broker
+    broker_bin=$(find_broker "$broker_root") || die "the package rabbitmq-server has no rabbitmq_server-*/sbin."
+    broker_bin=${broker_bin#"$broker_root"}
+    open_folder in_broker "$broker_root" "$broker"
+    local version=${broker_bin%/sbin}
+    version=${version##*rabbitmq_server-}
+    # Quorum queues had neither message TTLs nor at-least-once dead letters before.
+    [[ $(printf '%s\n' 3.10 "$version" | sort -V | head -n 1) == 3.10 ]] ||
+        die "RabbitMQ $version is too old, 3.10 is needed: set LICET_TEST_AMQP_URL to a newer one."
+    mkdir -p "$broker/conf.d"
+    echo '[].' >"$broker/plugins"
+    cat >"$broker/rabbitmq.conf" <<END
+listeners.tcp.1 = 127.0.0.1:$amqp_port
+max_message_size = 1048576
+log.console = true
+END
+    # Not as -daemon, so that its pid is known; and first, or Erlang would start a daemon.
+    launch "${in_broker[@]}" epmd -port "$epmd_port" -address 127.0.0.1 >"$broker/epmd.log" 2>&1
+    await epmd 10 $! "$broker/epmd.log" port_open "$epmd_port"
+    start_broker
+
+    # The same functions with the same values, as a program that the tests can call.
+    {
+        printf '#!/usr/bin/env bash\n# Stops the private broker cleanly, and starts it again.\nset -euo pipefail\n'
+        declare -p broker broker_bin in_broker epmd_port amqp_port dist_port
+        declare -f note die alive await broker_environment launch start_broker stop_broker broker_answers await_broker
+        printf 'stop_broker\nstart_broker\nawait_broker\n'
+    } >"$tmp/broker-restart"
+    chmod 755 "$tmp/broker-restart"
+
+    export LICET_TEST_AMQP_URL=amqp://guest:guest@127.0.0.1:$amqp_port/%2f
+    export LICET_TEST_BROKER_RESTART=$tmp/broker-restart
+}
+
+launch_database() {
+    database=$tmp/database
+    database_bin=$(find_database "$database_root") || die "the package postgresql has no postgresql/*/bin."
+    database_bin=${database_bin#"$database_root"}
+    open_folder in_database "$database_root" "$database"
+    if ((EUID == 0)); then # PostgreSQL refuses to run as root
+        chmod 711 "$tmp"
+        "${in_database[@]}" chown postgres: "$database"
+        in_database+=(setpriv --reuid=postgres --regid=postgres --init-groups)
+    fi
+    cd "$database" # where its owner may be, unlike the caller's folder
+    # Not synced while it is made, since it is new; the server itself runs with fsync.
+    "${in_database[@]}" "$database_bin/initdb" -D "$database/data" -U licet -A trust -E UTF8 \
+        --no-locale --no-sync </dev/null >"$database/database.log" 2>&1 || {
+        tail -n 20 "$database/database.log" >&2
+        die "initdb could not make a database."
+    }
+    launch "${in_database[@]}" "$database_bin/postgres" -D "$database/data" -p "$database_port" \
+        -k "$database" -c listen_addresses=127.0.0.1 -c max_connections=200 -c fsync=on \
+        >>"$database/database.log" 2>&1
+    database_pid=$!
+    cd "$root"
+    export LICET_TEST_DATABASE_URL=postgres://licet@127.0.0.1:$database_port/postgres
+}
+
+await_database() {
+    await PostgreSQL 60 "$database_pid" "$database/database.log" \
+        "${in_database[@]}" "$database_bin/pg_isready" -h 127.0.0.1 -p "$database_port" -U licet -d postgres
+}
+
+# Asked from the servers themselves; empty for one that is not ours.
+ask_versions() {
+    [[ ! $broker ]] || broker_version=$(
+        broker_environment
+        "${in_broker[@]}" "$broker_bin/rabbitmq-diagnostics" --quiet server_version </dev/null
+    ) || die "RabbitMQ does not tell its version."
+    [[ ! $database ]] || database_version=$(
+        cd "$database"
+        "${in_database[@]}" "$database_bin/psql" -h 127.0.0.1 -p "$database_port" -U licet -d postgres -XAtc \
+            "SELECT split_part(current_setting('server_version'), ' ', 1)" </dev/null
+    ) || die "PostgreSQL does not tell its version."
+    [[ ! $broker_wanted || $broker_version == "$broker_wanted".* ]] ||
+        die "$broker_root has RabbitMQ $broker_version by now, not $broker_wanted."
+    [[ ! $database_wanted || $database_version == "$database_wanted".* ]] ||
+        die "$database_root has PostgreSQL $database_version by now, not $database_wanted."
+    note "RabbitMQ ${broker_version:-as given}, PostgreSQL ${database_version:-as given}."
+}
+
