@@ -1,0 +1,67 @@
+//! Files that people and programs hand over: public keys, key folders, the configuration, what a
+//! terminal keeps. A mistake in one is told, and never a panic.
+
+use std::{fs, path::Path, sync::LazyLock};
+
+use licet_client::terminal::{Certificate, License, Return};
+use licet_common::{
+    config::Settings,
+    signing::{Jwks, Keyring, folder},
+};
+use serde::{Serialize, de::DeserializeOwned};
+
+/// A published key set gives the same keys after it went through ours.
+pub(super) fn jwks(bytes: &[u8]) {
+    let Ok(jwks) = serde_json::from_slice::<Jwks>(bytes) else { return };
+    let Ok(keyring) = Keyring::from_jwks(&jwks) else { return };
+    assert!(keyring.signing_kid().is_none(), "a published key set signs nothing");
+    let published = keyring.jwks();
+    let again = Keyring::from_jwks(&published).expect("our own key set");
+    assert_eq!(again.jwks(), published);
+}
+
+/// A folder with this file among its keys is refused, or signs with the key that it names. The
+/// input is the name in the file `signing`, a line feed, and a key.
+pub(super) fn keys(bytes: &[u8]) {
+    static FOLDER: LazyLock<tempfile::TempDir> = LazyLock::new(|| tempfile::tempdir().expect("a temporary folder"));
+    let (name, pem) = bytes.split_at(bytes.iter().position(|byte| *byte == b'\n').unwrap_or(bytes.len()));
+    let write = |file: &str, bytes: &[u8]| fs::write(FOLDER.path().join(file), bytes).expect("a temporary file");
+    write("signing", name);
+    write("any.pem", pem.get(1..).unwrap_or_default());
+    if let Ok(keyring) = folder::load(FOLDER.path()) {
+        let named = std::str::from_utf8(name).map(str::trim).ok();
+        assert_eq!(keyring.signing_kid(), named, "it signs with another key than the folder says");
+    }
+}
+
+/// A configuration is refused with a sentence, or every limit in it is within its bounds.
+pub(super) fn config(bytes: &[u8]) {
+    let Ok(text) = std::str::from_utf8(bytes) else { return };
+    let Ok(settings) = toml::from_str::<Settings>(text) else { return };
+    match settings.resolve(Path::new("/nonexistent")) {
+        Ok(config) => {
+            let limits = config.limits;
+            assert!((1..=1024).contains(&limits.batch_max));
+            assert!((1..=64 << 20).contains(&limits.batch_max_bytes));
+            assert!((1..=600_000).contains(&limits.reply_timeout_ms));
+            assert!((1..=86_400).contains(&limits.sweep_interval_s));
+            assert!(limits.shutdown_timeout_s <= 86_400);
+            assert!((1..=128).contains(&config.terms.issuer.chars().count()));
+        }
+        Err(error) => assert!(!error.to_string().is_empty()),
+    }
+}
+
+/// A terminal's record is refused, or comes back the same.
+pub(super) fn terminal(bytes: &[u8]) {
+    fn record<T: Serialize + DeserializeOwned>(bytes: &[u8]) {
+        let Ok(record) = serde_json::from_slice::<T>(bytes) else { return };
+        // A time before the year 0 or after 9999 cannot be read, so that it need not be written.
+        let json = serde_json::to_value(&record).expect("what was read can be written");
+        let again: T = serde_json::from_value(json.clone()).expect("our own record");
+        assert_eq!(serde_json::to_value(&again).expect("JSON"), json);
+    }
+    record::<Certificate>(bytes);
+    record::<License>(bytes);
+    record::<Return>(bytes);
+}
