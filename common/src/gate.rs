@@ -49,6 +49,8 @@ pub enum Verdict {
     Contended,
     /// It happens, and the service never says so. Publishing only.
     Unanswered,
+    /// It does not happen, and the service says nothing. Publishing only.
+    Unheard,
     /// It does not happen, and the caller is told that it did: a lie, by which a test sees what
     /// the loop's steps are for. A transaction that is not begun takes effect statement by
     /// statement; a delivery that is pretended needs no acknowledgement.

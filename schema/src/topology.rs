@@ -21,12 +21,23 @@ pub const RESERVED_PREFIX: &str = "licet.";
 
 /// Header of what Licet sends: the message_id of the input that caused it.
 pub const HEADER_CAUSE: &str = "licet-cause";
-/// Header of a dead letter: why.
+/// Header of a dead letter: why, which is what its last attempt failed with.
 pub const HEADER_REASON: &str = "licet-reason";
-/// Header of a delayed copy: how many attempts were made.
+/// Header of a copy: how many attempts were made.
 pub const HEADER_ATTEMPT: &str = "licet-attempt";
-/// Header of a delayed copy: who sent the original, since a copy cannot carry `user_id`.
+/// Header of a copy: who sent the original, since a copy cannot carry its `user_id`.
 pub const HEADER_SENDER: &str = "licet-sender";
+/// Header of a copy: the routing key under which the original came, which is its type.
+pub const HEADER_ROUTING_KEY: &str = "licet-routing-key";
+/// Header of a copy: what the first attempt failed with.
+pub const HEADER_FIRST_FAILURE: &str = "licet-first-failure";
+/// Header of a copy: when the first attempt failed (RFC 3339).
+pub const HEADER_FIRST_FAILED_AT: &str = "licet-first-failed-at";
+/// Header of a dead letter: when the last attempt failed (RFC 3339).
+pub const HEADER_FAILED_AT: &str = "licet-failed-at";
+/// Header of a dead letter: the broker user whose word alone the sender's name is. Empty if it
+/// came without one.
+pub const HEADER_CLAIMED_BY: &str = "licet-claimed-by";
 
 /// `app_id` of what Licet sends.
 pub const APP_ID: &str = "licet";
@@ -96,6 +107,16 @@ impl Wait {
 /// from another worker; everything else is an event.
 pub fn exchange_of(kind: &str) -> &'static str {
     if WORKERS.iter().any(|worker| worker.handles.contains(&kind)) { IN } else { EVENTS }
+}
+
+/// Whether what is published so comes to a queue that Licet itself reads. There it says which
+/// broker user published it.
+pub fn is_read_by_licet(exchange: &str, routing_key: &str) -> bool {
+    match exchange {
+        DEFAULT => routing_key.starts_with(RESERVED_PREFIX),
+        IN | RETRY => true,
+        other => WAITS.iter().any(|wait| wait.queue() == other),
+    }
 }
 
 /// The work queue of a worker.

@@ -3,13 +3,18 @@
 use std::collections::BTreeMap;
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
-use licet_schema::{Format, Output, Request};
+use licet_common::transport::{Outgoing, Properties};
+use licet_schema::{Format, Output, Request, topology};
 use proptest::prelude::*;
 use serde_json::json;
 
-use crate::world::{World, license_request, on_both, raw};
+use crate::world::{PATIENCE, World, license_request, on_both, raw};
 
-on_both!(replies_and_events_have_the_properties_of_the_contract);
+on_both!(
+    replies_and_events_have_the_properties_of_the_contract,
+    what_is_looked_at_and_left_stays_in_its_place,
+    our_own_queues_are_told_who_published_and_nobody_else_is,
+);
 
 async fn replies_and_events_have_the_properties_of_the_contract(mut world: World) {
     world.start_workers();
@@ -41,6 +46,69 @@ async fn replies_and_events_have_the_properties_of_the_contract(mut world: World
         assert_eq!(body, json!({"content": "song", "version": 1}));
     }
     world.finish().await;
+}
+
+async fn what_is_looked_at_and_left_stays_in_its_place(world: World) {
+    let queue = topology::dead_queue("catalog");
+    let numbered = |number: u32| Outgoing {
+        exchange: topology::DEFAULT.into(),
+        routing_key: queue.clone(),
+        mandatory: true,
+        properties: Properties { message_id: Some(number.to_string()), ..Properties::default() },
+        body: Vec::new().into(),
+    };
+    world.publish_all(&(0..200).map(numbered).collect::<Vec<_>>()).await;
+    let transport = &world.machine.transport;
+    let mut browser = transport.browse(&queue).await.expect("the broker answers");
+    for number in 0..150 {
+        let letter = browser.next().await.expect("the broker stays").expect("a letter");
+        assert_eq!(letter.properties.message_id, Some(number.to_string()));
+        if number == 10 || number == 149 {
+            browser.ack(letter.tag).await.expect("the broker stays");
+        }
+    }
+    browser.close().await;
+    assert_eq!(transport.depth(&queue).await.expect("the broker answers"), 198);
+    for look in 1..=2 {
+        let mut browser = transport.browse(&queue).await.expect("the broker answers");
+        for number in (0..200).filter(|number| ![10, 149].contains(number)) {
+            let letter = browser.next().await.expect("the broker stays").expect("a letter");
+            assert_eq!(letter.properties.message_id, Some(number.to_string()), "at look {look}");
+            let looked_at = look - 1 + u32::from(number < 150);
+            assert_eq!(letter.redeliveries, looked_at, "each look is one delivery");
+        }
+        assert!(browser.next().await.expect("the broker stays").is_none(), "the end is told without waiting");
+        browser.close().await;
+    }
+}
+
+async fn our_own_queues_are_told_who_published_and_nobody_else_is(world: World) {
+    let message = |exchange: &str, key: &str| Outgoing {
+        exchange: exchange.into(),
+        routing_key: key.into(),
+        mandatory: true,
+        properties: Properties::default(),
+        body: Vec::new().into(),
+    };
+    let (heard, mut events) = world.listen(&[(topology::EVENTS, "#")]).await;
+    let user = world.machine.transport.user().map(str::to_owned);
+    let dead = topology::dead_queue("catalog");
+    for (exchange, key, queue) in [
+        (topology::IN, "content.put", "licet.catalog"),
+        (topology::RETRY, "licet.purchase", "licet.purchase"),
+        // What has waited is moved by the broker, and keeps the name.
+        ("licet.wait.1s", "licet.license", "licet.license"),
+        (topology::DEFAULT, &dead, &dead),
+    ] {
+        world.publish(message(exchange, key)).await;
+        let mut consumer = world.machine.transport.consume(queue, 1).await.expect("the queue");
+        let delivery = tokio::time::timeout(PATIENCE, consumer.receive(1, 1)).await.expect("in time");
+        assert_eq!(delivery.expect("the broker stays")[0].properties.user_id, user, "{exchange} {key}");
+    }
+    world.publish(message(topology::EVENTS, "license.granted")).await;
+    assert_eq!(events.next().await.properties.user_id, None);
+    world.publish(message(topology::DEFAULT, &heard)).await;
+    assert_eq!(events.next().await.properties.user_id, None, "nor is a reply's reader");
 }
 
 /// Postcard bodies are frozen: other programs hold these bytes.

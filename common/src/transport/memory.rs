@@ -165,6 +165,7 @@ impl Broker {
                 self.take_in(message);
                 Ok(Outcome::Unconfirmed)
             }
+            Verdict::Unheard => Ok(Outcome::Unconfirmed),
             Verdict::Refused => Ok(Outcome::Refused),
             Verdict::Pretended => Ok(Outcome::Confirmed),
             _ => Ok(self.take_in(message)),
@@ -312,6 +313,10 @@ impl Consumer {
         }
     }
 
+    pub(super) fn next(&mut self) -> Result<Option<Delivery>, Lost> {
+        self.take(1, usize::MAX, false).map(|mut taken| taken.pop())
+    }
+
     fn take(&mut self, most: usize, most_bytes: usize, acknowledged: bool) -> Result<Vec<Delivery>, Lost> {
         let broker = self.broker.clone();
         let mut state = broker.lock();
@@ -347,6 +352,10 @@ impl Consumer {
         if verdict == Verdict::Happens { Ok(()) } else { Err(gone()) }
     }
 
+    pub(super) fn ack(&self, tag: u64) {
+        self.unacknowledged().remove(&tag);
+    }
+
     fn unacknowledged(&self) -> MutexGuard<'_, BTreeMap<u64, Stored>> {
         self.unacknowledged.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -379,6 +388,8 @@ fn delivery(tag: u64, stored: &Stored) -> Delivery {
         routing_key: message.routing_key.clone(),
         redeliveries: stored.redeliveries,
         properties: Properties::clone(&message.properties),
+        // Nothing is moved here but what has waited, and nobody asks how that came back.
+        death: None,
         body: message.body.clone(),
     }
 }

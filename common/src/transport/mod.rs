@@ -102,8 +102,23 @@ pub struct Delivery {
     pub redeliveries: u32,
     /// Its properties.
     pub properties: Properties,
+    /// How it left the queue before this one, if the broker itself moved it here.
+    pub death: Option<Death>,
     /// Its body.
     pub body: Bytes,
+}
+
+/// What the broker says of a message that it has moved itself (the newest entry of `x-death`).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Death {
+    /// Why: `delivery_limit`, `rejected`, `expired` or `maxlen`.
+    pub reason: String,
+    /// The exchange through which it had come into that queue.
+    pub exchange: String,
+    /// The routing key with which it had come there.
+    pub routing_key: String,
+    /// When, in seconds since 1970.
+    pub at_s: Option<u64>,
 }
 
 /// A message to be published.
@@ -214,6 +229,17 @@ impl Transport {
         }))
     }
 
+    /// Begins to look through `queue` from its head.
+    ///
+    /// # Errors
+    /// The broker is away.
+    pub async fn browse(&self, queue: &str) -> Result<Browser, Lost> {
+        Ok(Browser(match &self.0 {
+            Backend::Memory(broker) => BrowserBackend::Memory(broker.consume(queue).await?),
+            Backend::Rabbit(address) => BrowserBackend::Rabbit(Box::new(address.browse(queue).await?)),
+        }))
+    }
+
     /// A temporary queue that goes away with its consumer, bound to `bindings` (exchange, key):
     /// its name, and its consumer, which needs no acknowledgements.
     ///
@@ -317,6 +343,55 @@ impl Consumer {
         match self.0 {
             ConsumerBackend::Memory(consumer) => drop(consumer),
             ConsumerBackend::Rabbit(consumer) => consumer.close().await,
+        }
+    }
+}
+
+/// Looks through a queue, one message at a time, over a connection of its own. What was looked at
+/// and not acknowledged is out of everybody else's sight until the browser is closed; then it is back
+/// in the queue, before what was never looked at, in its old order, with one delivery more to its
+/// count. (A browser that is dropped, or loses its connection, gives it back in any order.) The
+/// broker keeps track of it meanwhile; here only the message at hand is held.
+#[derive(Debug)]
+pub struct Browser(BrowserBackend);
+
+#[derive(Debug)]
+enum BrowserBackend {
+    Memory(memory::Consumer),
+    Rabbit(Box<rabbit::Browser>),
+}
+
+impl Browser {
+    /// The next message; none at the end of the queue.
+    ///
+    /// # Errors
+    /// The connection is gone, or the queue is not there.
+    pub async fn next(&mut self) -> Result<Option<Delivery>, Lost> {
+        match &mut self.0 {
+            BrowserBackend::Memory(consumer) => consumer.next(),
+            BrowserBackend::Rabbit(browser) => browser.next().await,
+        }
+    }
+
+    /// Takes this one message out of the queue.
+    ///
+    /// # Errors
+    /// The connection is gone.
+    pub async fn ack(&mut self, tag: u64) -> Result<(), Lost> {
+        match &mut self.0 {
+            BrowserBackend::Memory(consumer) => {
+                consumer.ack(tag);
+                Ok(())
+            }
+            BrowserBackend::Rabbit(browser) => browser.ack(tag).await,
+        }
+    }
+
+    /// Puts back what was looked at, and closes the connection.
+    pub async fn close(self) {
+        match self.0 {
+            BrowserBackend::Memory(consumer) => drop(consumer),
+            BrowserBackend::Rabbit(browser) => browser.close().await,
         }
     }
 }

@@ -26,8 +26,10 @@ use tokio::time::{timeout, timeout_at};
 
 use super::{Delivery, Lost, Outcome, Outgoing, TransportError};
 
+mod browser;
 mod properties;
 
+pub(super) use browser::Browser;
 use properties::{read, short, written};
 
 /// A connection that is not made within this time is not there.
@@ -117,6 +119,12 @@ impl Address {
         let channel = self.channel(&connection).await?;
         answered(channel.basic_qos(prefetch, BasicQosOptions::default())).await?;
         Consumer::start(connection, channel, queue, false).await
+    }
+
+    pub(super) async fn browse(&self, queue: &str) -> Result<Browser, Lost> {
+        let connection = self.connect(queue, None).await?;
+        let channel = self.channel(&connection).await?;
+        Ok(Browser::new(connection, channel, queue))
     }
 
     pub(super) async fn subscribe(&self, bindings: &[(&str, &str)]) -> Result<(String, Consumer), Lost> {
@@ -393,11 +401,12 @@ impl Publisher {
         true
     }
 
-    /// The properties, and on what goes to workers our user's name, which the broker checks: that
-    /// is how workers know who sent it.
+    /// The properties, and on what Licet itself reads our user's name, which the broker checks:
+    /// that is how workers know who sent it, and whose copies to believe.
     fn signed(&self, message: &Outgoing) -> BasicProperties {
         let properties = written(&message.properties);
-        let own = self.user.as_deref().filter(|_| message.exchange == topology::IN);
+        let read_by_licet = topology::is_read_by_licet(&message.exchange, &message.routing_key);
+        let own = self.user.as_deref().filter(|_| read_by_licet);
         match message.properties.user_id.as_deref().or(own) {
             Some(user) => properties.with_user_id(short(user)),
             None => properties,

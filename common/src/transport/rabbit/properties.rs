@@ -8,12 +8,12 @@ use lapin::{
     types::{AMQPValue, FieldTable, ShortString},
 };
 
-use crate::transport::{Delivery, Properties};
+use crate::transport::{Death, Delivery, Properties};
 
 const PERSISTENT: u8 = 2;
 
 pub(super) fn read(delivery: lapin::message::Delivery) -> Delivery {
-    let text = |value: &Option<ShortString>| value.as_ref().map(|text| text.as_str().to_owned());
+    let named = |value: &Option<ShortString>| value.as_ref().map(|text| text.as_str().to_owned());
     let properties = &delivery.properties;
     let mut redeliveries = u32::from(delivery.redelivered);
     let mut headers = BTreeMap::new();
@@ -21,10 +21,8 @@ pub(super) fn read(delivery: lapin::message::Delivery) -> Delivery {
         if name.as_str() == "x-delivery-count" {
             redeliveries = number(value).unwrap_or(redeliveries);
         }
-        if let AMQPValue::LongString(value) = value
-            && let Ok(value) = std::str::from_utf8(value.as_bytes())
-        {
-            headers.insert(name.as_str().to_owned(), value.to_owned());
+        if let Some(value) = text(value) {
+            headers.insert(name.as_str().to_owned(), value);
         }
     }
     Delivery {
@@ -33,18 +31,43 @@ pub(super) fn read(delivery: lapin::message::Delivery) -> Delivery {
         routing_key: delivery.routing_key.as_str().to_owned(),
         redeliveries,
         properties: Properties {
-            message_id: text(properties.message_id()),
-            kind: text(properties.kind()),
-            content_type: text(properties.content_type()),
-            reply_to: text(properties.reply_to()),
-            correlation_id: text(properties.correlation_id()),
-            user_id: text(properties.user_id()),
-            app_id: text(properties.app_id()),
+            message_id: named(properties.message_id()),
+            kind: named(properties.kind()),
+            content_type: named(properties.content_type()),
+            reply_to: named(properties.reply_to()),
+            correlation_id: named(properties.correlation_id()),
+            user_id: named(properties.user_id()),
+            app_id: named(properties.app_id()),
             timestamp: *properties.timestamp(),
             headers,
         },
+        death: properties.headers().as_ref().and_then(newest_death),
         body: Bytes::from(delivery.data),
     }
+}
+
+/// The broker puts the newest entry first.
+fn newest_death(headers: &FieldTable) -> Option<Death> {
+    let Some(AMQPValue::FieldArray(deaths)) = headers.inner().get("x-death") else { return None };
+    let Some(AMQPValue::FieldTable(death)) = deaths.as_slice().first() else { return None };
+    let keys = match death.inner().get("routing-keys") {
+        Some(AMQPValue::FieldArray(keys)) => keys.as_slice(),
+        _ => &[],
+    };
+    Some(Death {
+        reason: death.inner().get("reason").and_then(text)?,
+        exchange: death.inner().get("exchange").and_then(text)?,
+        routing_key: keys.first().and_then(text)?,
+        at_s: match death.inner().get("time") {
+            Some(AMQPValue::Timestamp(at_s)) => Some(*at_s),
+            _ => None,
+        },
+    })
+}
+
+fn text(value: &AMQPValue) -> Option<String> {
+    let AMQPValue::LongString(value) = value else { return None };
+    std::str::from_utf8(value.as_bytes()).ok().map(str::to_owned)
 }
 
 pub(super) fn written(properties: &Properties) -> BasicProperties {

@@ -25,6 +25,9 @@ use crate::{
 /// A worker that says nothing for so long hangs.
 const PATIENCE: Duration = Duration::from_secs(60);
 
+/// Turns of the one thread after which whoever hears a word has heard it.
+const TURNS_TO_HEAR: usize = 4;
+
 /// A step that a worker waits to take.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Waits {
@@ -193,8 +196,12 @@ impl Cast {
             return Ok(false);
         }
         actor.stop.cancel();
-        // Who waits for work hears it; the others go on at their gate.
-        if actor.waits == Some(Waits::Receive) {
+        // Who waits in a place where it hears that drops its step at once; others go on at their gate.
+        for _ in 0..TURNS_TO_HEAR {
+            tokio::task::yield_now().await;
+        }
+        let actor = &mut self.actors[index];
+        if actor.answer.as_ref().is_some_and(oneshot::Sender::is_closed) {
             (actor.waits, actor.answer) = (None, None);
             self.until_it_waits(index).await?;
         }

@@ -57,6 +57,7 @@ pub(super) enum Fault {
     Refused,
     Contended,
     Unanswered,
+    Unheard,
     /// The worker is killed before it.
     Killed,
     /// The worker is killed after it.
@@ -64,12 +65,13 @@ pub(super) enum Fault {
 }
 
 impl Fault {
-    const ALL: [Self; 7] = [
+    const ALL: [Self; 8] = [
         Self::Fails,
         Self::FailsAfter,
         Self::Refused,
         Self::Contended,
         Self::Unanswered,
+        Self::Unheard,
         Self::Killed,
         Self::KilledAfter,
     ];
@@ -83,7 +85,7 @@ impl Fault {
             Self::KilledAfter => matches!(step, "publish" | "acknowledge" | "statement" | "commit" | "receive"),
             Self::Refused => matches!(step, "publish" | "statement" | "commit"),
             Self::Contended => step == "commit",
-            Self::Unanswered => step == "publish",
+            Self::Unanswered | Self::Unheard => step == "publish",
         }
     }
 
@@ -94,6 +96,7 @@ impl Fault {
             Self::Refused => Verdict::Refused,
             Self::Contended => Verdict::Contended,
             Self::Unanswered => Verdict::Unanswered,
+            Self::Unheard => Verdict::Unheard,
             Self::KilledAfter => Verdict::Happens,
         }
     }
@@ -105,6 +108,7 @@ impl Fault {
             Self::Refused => "is refused",
             Self::Contended => "is contended",
             Self::Unanswered => "happens, unanswered",
+            Self::Unheard => "does not happen, unanswered",
             Self::Killed => "its worker is killed before",
             Self::KilledAfter => "its worker is killed after",
         }
@@ -383,7 +387,8 @@ impl<'a> Stage<'a> {
                 self.cast.start(index, batch_max).await
             }
             Choice::Stop => {
-                let up: Vec<_> = (0..self.cast.actors.len()).filter(|index| self.can_stop(*index)).collect();
+                let actors = self.cast.actors.iter().enumerate();
+                let up: Vec<_> = actors.filter(|(_, actor)| actor.waits.is_some()).map(|(index, _)| index).collect();
                 let Some(index) = self.dice.pick(&up) else { return Ok(()) };
                 self.uproars += 1;
                 if self.cast.stop(index).await? {
@@ -419,11 +424,6 @@ impl<'a> Stage<'a> {
                 Ok(())
             }
         }
-    }
-
-    /// Who sleeps does not always hear that it is to stop.
-    fn can_stop(&self, index: usize) -> bool {
-        self.cast.actors[index].waits.as_ref().is_some_and(|waits| *waits != Waits::Sleep)
     }
 
     fn name(&self, index: usize) -> String {
