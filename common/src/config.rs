@@ -9,7 +9,7 @@ use std::{
 };
 
 use clap::Args;
-use licet_schema::{Name, Request, Seconds, money::Currency};
+use licet_schema::{Name, Request, Seconds, money::Currency, topology};
 use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
 
@@ -273,16 +273,18 @@ impl Default for Limits {
 pub struct Senders(Option<BTreeMap<String, Vec<String>>>);
 
 impl Senders {
-    /// From each user's types: a type, all that begin alike (`settlement.*`), or all (`*`).
+    /// From each user's types: a type, all that begin alike (`settlement.*`), or all (`*`); and
+    /// [`topology::RETRY`] for who may send again, in their name, what others have sent.
     ///
     /// # Errors
     /// A pattern that no type matches; the text names it.
     pub fn new(table: Option<BTreeMap<String, Vec<String>>>) -> Result<Self, ConfigError> {
         for (user, patterns) in table.iter().flatten() {
             for pattern in patterns {
-                if !Request::KINDS.iter().any(|kind| matches(pattern, kind)) {
+                if pattern != topology::RETRY && !Request::KINDS.iter().any(|kind| matches(pattern, kind)) {
                     return Err(ConfigError(format!(
-                        "senders.{user} names {pattern:?}, which is no message type: write one of them, settlement.* or *"
+                        "senders.{user} names {pattern:?}, which is no message type: write one of them, settlement.*, * or {}",
+                        topology::RETRY
                     )));
                 }
             }
@@ -300,6 +302,13 @@ impl Senders {
         let Some(table) = &self.0 else { return true };
         let patterns = user.and_then(|user| table.get(user));
         patterns.is_some_and(|patterns| patterns.iter().any(|pattern| matches(pattern, kind)))
+    }
+
+    /// Whether this broker user is believed when it names another as the sender. Never without
+    /// being named: `*` means every type, and not every name.
+    pub fn may_speak_for_others(&self, user: &str) -> bool {
+        let patterns = self.0.as_ref().and_then(|table| table.get(user));
+        patterns.is_some_and(|patterns| patterns.iter().any(|pattern| pattern == topology::RETRY))
     }
 }
 
@@ -350,7 +359,9 @@ mod tests {
 
     #[test]
     fn senders_may_send_what_the_table_says_and_nobody_else_anything() {
-        let folder = folder("[senders]\nbank = [\"settlement.*\"]\nshop = [\"purchase.request\"]\nroot = [\"*\"]\n");
+        let folder = folder(
+            "[senders]\nbank = [\"settlement.*\"]\nshop = [\"purchase.request\"]\nroot = [\"*\"]\ndesk = [\"licet.retry\"]\n",
+        );
         let senders = Settings::default().resolve(folder.path()).expect("sound").senders;
         for (user, kind, may) in [
             (Some("bank"), "settlement.reversal", true),
@@ -360,9 +371,13 @@ mod tests {
             (Some("root"), "content.put", true),
             (Some("mallory"), "content.put", false),
             (None, "content.put", false),
+            (Some("desk"), "content.put", false),
         ] {
             assert_eq!(senders.permit(user, kind), may, "{user:?} sends {kind}");
         }
+        let speakers = ["bank", "root", "desk", "mallory"].map(|user| senders.may_speak_for_others(user));
+        assert_eq!(speakers, [false, false, true, false]);
+        assert!(!Senders::default().may_speak_for_others("root"));
         assert!(Senders::default().permit(None, "content.put"));
         let typo = BTreeMap::from([("shop".to_owned(), vec!["purchase.reqest".to_owned()])]);
         assert!(Senders::new(Some(typo)).is_err_and(|error| error.to_string().contains("purchase.reqest")));

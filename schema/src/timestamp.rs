@@ -1,7 +1,7 @@
 //! Instants: whole milliseconds since 1970-01-01T00:00:00Z, the same number in every database, so
 //! that deadlines compare alike everywhere. RFC 3339 UTC in JSON, a plain integer in postcard.
 
-use std::fmt;
+use std::{fmt, str::FromStr};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _, ser::Error as _};
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
@@ -64,12 +64,21 @@ impl<'de> Deserialize<'de> for Timestamp {
             return i64::deserialize(deserializer).map(Self);
         }
         let text = std::borrow::Cow::<str>::deserialize(deserializer)?;
-        let instant = OffsetDateTime::parse(&text, &Rfc3339).map_err(D::Error::custom)?;
+        text.parse().map_err(D::Error::custom)
+    }
+}
+
+impl FromStr for Timestamp {
+    type Err = String;
+
+    /// Reads what [`fmt::Display`] writes: RFC 3339 in UTC.
+    fn from_str(text: &str) -> Result<Self, String> {
+        let instant = OffsetDateTime::parse(text, &Rfc3339).map_err(|error| error.to_string())?;
         if !instant.offset().is_utc() {
-            return Err(D::Error::custom("a time is written in UTC, with Z"));
+            return Err("a time is written in UTC, with Z".into());
         }
         let millis = instant.unix_timestamp_nanos().div_euclid(1_000_000);
-        i64::try_from(millis).map(Self).map_err(D::Error::custom)
+        i64::try_from(millis).map(Self).map_err(|error| error.to_string())
     }
 }
 

@@ -36,7 +36,18 @@ pub(super) enum Settled<I> {
     /// It was decided, now or before: these are its outputs.
     Decided(Work<I>, Arc<Vec<StoredOutput>>),
     /// It alone cannot be decided, for this reason.
-    Failed(Work<I>, String),
+    Failed(Work<I>, Setback),
+}
+
+/// Why a batch was not decided.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Setback {
+    /// The database's word.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// A defect of a rule, or a row that cannot be.
+    #[error("a rule panicked: {0}")]
+    Panicked(String),
 }
 
 /// Settles a batch. A message that fails takes only itself down: the batch is halved until it is
@@ -54,7 +65,7 @@ pub(super) fn settle<'a, W: Worker>(
             return Ok(Vec::new());
         }
         let work = Arc::new(work);
-        let failure = match attempts(worker, machine, &work).await {
+        let setback = match attempts(worker, machine, &work).await {
             Ok(outputs) => {
                 let work = unshared(work);
                 return Ok(work
@@ -63,12 +74,12 @@ pub(super) fn settle<'a, W: Worker>(
                     .map(|(work, outputs)| Settled::Decided(work, outputs))
                     .collect());
             }
-            Err(StoreError::Away(cause)) => return Err(format!("the database is away: {cause}")),
-            Err(error @ (StoreError::Contended(_) | StoreError::Refused(_))) => error.to_string(),
+            Err(Setback::Store(StoreError::Away(cause))) => return Err(format!("the database is away: {cause}")),
+            Err(setback) => setback,
         };
         let mut first = unshared(work);
         if first.len() == 1 {
-            return Ok(first.into_iter().map(|work| Settled::Failed(work, failure.clone())).collect());
+            return Ok(first.pop().map(|work| Settled::Failed(work, setback)).into_iter().collect());
         }
         let second = first.split_off(first.len() / 2);
         let mut settled = settle(worker, machine, first).await?;
@@ -86,12 +97,12 @@ async fn attempts<W: Worker>(
     worker: &Arc<W>,
     machine: &Machine,
     work: &Arc<Vec<Work<W::Input>>>,
-) -> Result<Vec<Arc<Vec<StoredOutput>>>, StoreError> {
+) -> Result<Vec<Arc<Vec<StoredOutput>>>, Setback> {
     let mut contentions = 0;
     loop {
         let attempted = tokio::time::timeout(machine.limits.database_timeout(), attempt(worker, machine, work)).await;
-        match attempted.unwrap_or_else(|_| Err(StoreError::Away("it does not answer".into()))) {
-            Err(StoreError::Contended(_)) if contentions < CONTENTIONS_MAX => {
+        match attempted.unwrap_or_else(|_| Err(StoreError::Away("it does not answer".into()).into())) {
+            Err(Setback::Store(StoreError::Contended(_))) if contentions < CONTENTIONS_MAX => {
                 contentions += 1;
                 machine.clock.sleep(jitter(contentions)).await;
             }
@@ -111,7 +122,7 @@ async fn attempt<W: Worker>(
     worker: &Arc<W>,
     machine: &Machine,
     work: &Arc<Vec<Work<W::Input>>>,
-) -> Result<Vec<Arc<Vec<StoredOutput>>>, StoreError> {
+) -> Result<Vec<Arc<Vec<StoredOutput>>>, Setback> {
     if !worker.changes() {
         let view = machine.store.snapshot().await?;
         let folded = decide(worker, machine, work, (0..work.len()).collect(), &view).await?;
@@ -125,9 +136,9 @@ async fn attempt<W: Worker>(
         rows::insert::<journal::Entity>(&transaction, &folded.journal.iter().collect::<Vec<_>>()).await?;
         rows::insert::<mention::Entity>(&transaction, &folded.mentions.iter().collect::<Vec<_>>()).await?;
         write(&transaction, &folded.tables).await?;
-        transaction.commit().await?;
+        transaction.commit().await.map_err(StoreError::from)?;
     }
-    answers(work, &known, &folded)
+    Ok(answers(work, &known, &folded)?)
 }
 
 /// Loads what these messages of the batch need, and decides them.
@@ -137,7 +148,7 @@ async fn decide<W: Worker>(
     work: &Arc<Vec<Work<W::Input>>>,
     indices: Vec<usize>,
     transaction: &Transaction,
-) -> Result<Folded, StoreError> {
+) -> Result<Folded, Setback> {
     let inputs: Vec<_> = indices.iter().filter_map(|&index| work[index].input.as_ref().ok()).collect();
     let tables = if inputs.is_empty() { Tables::default() } else { worker.load(transaction, &inputs).await? };
     // After the locks: whoever held them first has the earlier time.
@@ -154,10 +165,12 @@ async fn journaled<I>(
     Ok(found.into_iter().map(|row| (row.id, row)).collect())
 }
 
-/// The messages to decide: not in the journal, and each id once (its first bearer decides it).
+/// The messages to decide: whose sender may send them, not in the journal, and each id once (its
+/// first bearer decides it).
 fn fresh<I>(work: &[Work<I>], known: &HashMap<Uuid, journal::Model>) -> Vec<usize> {
     let mut seen = std::collections::HashSet::new();
-    let first = work.iter().enumerate().filter(|(_, work)| seen.insert(work.id) && !known.contains_key(&work.id));
+    let permitted = work.iter().enumerate().filter(|(_, work)| work.permitted);
+    let first = permitted.filter(|(_, work)| seen.insert(work.id) && !known.contains_key(&work.id));
     first.map(|(index, _)| index).collect()
 }
 
@@ -179,7 +192,7 @@ async fn fold<W: Worker>(
     indices: Vec<usize>,
     mut tables: Tables,
     now: Timestamp,
-) -> Result<Folded, StoreError> {
+) -> Result<Folded, Setback> {
     let (worker, work) = (worker.clone(), work.clone());
     let (keyring, terms) = (machine.keyring.clone(), machine.terms.clone());
     let folding = move || {
@@ -205,18 +218,18 @@ async fn fold<W: Worker>(
         Ok(Folded { now, tables, journal, mentions, outputs })
     };
     match tokio::task::spawn_blocking(folding).await {
-        Ok(folded) => folded.map_err(StoreError::Refused),
+        Ok(folded) => Ok(folded.map_err(StoreError::Refused)?),
         Err(error) => Err(match error.try_into_panic() {
-            Ok(panic) => StoreError::Refused(format!("a rule panicked: {}", panic_text(&*panic))),
+            Ok(panic) => Setback::Panicked(panic_text(&*panic).to_owned()),
             // There are no threads any more: no message is to blame.
-            Err(_) => StoreError::Away("the program is ending".into()),
+            Err(_) => StoreError::Away("the program is ending".into()).into(),
         }),
     }
 }
 
 /// A refusal, in the story of its purchase if it came after the proof that it belongs there.
 fn refused<W: Worker>(worker: &W, work: &Work<W::Input>, refusal: &Refusal) -> Decision {
-    let decision = Decision::refused(refusal, &work.kind);
+    let decision = Decision::refused(refusal, &work.past.kind);
     let unproven = matches!(
         refusal.code,
         Code::Altered | Code::UntrustedKey | Code::Malformed | Code::UnknownCertificate | Code::UnknownLicense
@@ -237,8 +250,8 @@ fn journal_row<I>(work: &Work<I>, decision: &Decision, now: Timestamp, outputs: 
     };
     journal::Model {
         id: work.id,
-        kind: work.kind.clone(),
-        sender: work.sender.clone(),
+        kind: work.past.kind.clone(),
+        sender: work.past.sender.clone(),
         digest: work.digest.to_vec(),
         subject: decision.subject,
         code,
@@ -275,7 +288,8 @@ where
 }
 
 /// The outputs for each message of the batch: its own, or those of the first bearer of its id if
-/// it is the same message, or `conflict` if it is another.
+/// it is the same message, or `conflict` if it is another. Whoever may not send it gets only what
+/// was decided for them before.
 fn answers<I>(
     work: &[Work<I>],
     known: &HashMap<Uuid, journal::Model>,
@@ -286,8 +300,13 @@ fn answers<I>(
     let decided: HashMap<Uuid, &Arc<Vec<StoredOutput>>> =
         folded.outputs.iter().map(|(&index, outputs)| (work[index].id, outputs)).collect();
     let answer = |work: &Work<I>| {
-        if digests.get(&work.id).is_some_and(|digest| *digest != work.digest) {
-            return Ok(Arc::new(vec![conflict(work, folded.now)]));
+        let digest = digests.get(&work.id);
+        let stands = digest.is_some_and(|digest| *digest == work.digest);
+        if let (false, Err(refusal)) = (work.permitted || stands, &work.input) {
+            return Ok(Arc::new(vec![unjournaled(work, "reply:request.refused", folded.now, refusal.clone())]));
+        }
+        if digest.is_some() && !stands {
+            return Ok(Arc::new(vec![unjournaled(work, "reply:request.refused:conflict", folded.now, conflict())]));
         }
         if let Some(outputs) = decided.get(&work.id) {
             return Ok(Arc::clone(outputs));
@@ -298,11 +317,14 @@ fn answers<I>(
     work.iter().map(answer).collect()
 }
 
-fn conflict<I>(work: &Work<I>, now: Timestamp) -> StoredOutput {
-    let refused = Output::RequestRefused(RequestRefused {
-        code: Code::Conflict,
-        detail: "this message_id was used before, for another message: give each message its own".into(),
-        message_type: work.kind.clone(),
-    });
-    stored::refusal(work.id, "reply:request.refused:conflict", work.format, now, &refused)
+fn conflict() -> Refusal {
+    let detail = "this message_id was used before, for another message: give each message its own";
+    Refusal::new(Code::Conflict, detail)
+}
+
+/// A refusal that leaves no row: its id is another message's, or its sender a stranger.
+fn unjournaled<I>(work: &Work<I>, name: &str, now: Timestamp, refusal: Refusal) -> StoredOutput {
+    let Refusal { code, detail } = refusal;
+    let refused = Output::RequestRefused(RequestRefused { code, detail, message_type: work.past.kind.clone() });
+    stored::refusal(work.id, name, work.format, now, &refused)
 }

@@ -7,9 +7,12 @@ use licet_schema::{Code, Format, Refusal, Request, topology};
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
-use super::{Machine, Worker, batch::panic_text};
+use super::{
+    Machine, Worker,
+    batch::panic_text,
+    copies::{Past, Trust},
+};
 use crate::{
-    config::Senders,
     signing::Keyring,
     transport::{Delivery, Lost},
 };
@@ -18,35 +21,34 @@ use crate::{
 pub(super) struct Work<I> {
     /// Its message_id.
     pub(super) id: Uuid,
-    /// Its type.
-    pub(super) kind: String,
+    /// Its type, who sent it, how often it failed before.
+    pub(super) past: Past,
     /// Its encoding, which its reply will have.
     pub(super) format: Format,
-    /// Who sent it, where RabbitMQ says.
-    pub(super) sender: Option<String>,
     /// SHA-256 over type, content_type, sender and body. The sender is in it, so that copying a
     /// message does not earn its answer.
     pub(super) digest: [u8; 32],
-    /// How often it failed before.
-    pub(super) attempt: usize,
+    /// Whether its sender may send it. If not, it is refused and leaves no trace, unless it was
+    /// decided before: then its answer stands, whatever was configured since.
+    pub(super) permitted: bool,
     /// What the rules are given, or the refusal that its reading earned.
     pub(super) input: Result<I, Refusal>,
     /// The delivery, for its reply and for a copy of it.
     pub(super) delivery: Arc<Delivery>,
 }
 
-/// A message that cannot be decided, or whose sender may not send it.
+/// A message that cannot be decided, and becomes a dead letter.
 pub(super) struct TurnedAway {
     /// Why.
     pub(super) refusal: Refusal,
     /// Its message_id, if it has a usable one.
     pub(super) id: Option<Uuid>,
-    /// Its type, as far as it names one.
-    pub(super) kind: String,
+    /// Its type, as far as it names one, who sent it, how often it failed before.
+    pub(super) past: Past,
     /// Whether its sender may be answered.
     pub(super) answerable: bool,
-    /// Whether it is kept as a dead letter.
-    pub(super) kept: bool,
+    /// Whether it brought its decoder down.
+    pub(super) panicked: bool,
     /// The delivery.
     pub(super) delivery: Arc<Delivery>,
 }
@@ -68,64 +70,74 @@ pub(super) async fn read_all<W: Worker>(
     machine: &Machine,
     deliveries: Vec<Delivery>,
 ) -> Result<Vec<Reading<W::Input>>, Lost> {
-    let (worker, keyring, senders) = (worker.clone(), machine.keyring.clone(), machine.senders.clone());
+    let (worker, keyring) = (worker.clone(), machine.keyring.clone());
+    let trust = Trust::new(machine.transport.user(), machine.senders.clone());
     let reading =
-        move || deliveries.into_iter().map(|delivery| read_safely(&*worker, &keyring, &senders, delivery)).collect();
+        move || deliveries.into_iter().map(|delivery| read_safely(&*worker, &keyring, &trust, delivery)).collect();
     tokio::task::spawn_blocking(reading).await.map_err(|_| Lost("the program is ending".into()))
 }
 
 /// A message that brings its decoder down is unreadable, and nothing more.
-fn read_safely<W: Worker>(worker: &W, keyring: &Keyring, senders: &Senders, delivery: Delivery) -> Reading<W::Input> {
+fn read_safely<W: Worker>(worker: &W, keyring: &Keyring, trust: &Trust, delivery: Delivery) -> Reading<W::Input> {
     let delivery = Arc::new(delivery);
     let held = delivery.clone();
-    std::panic::catch_unwind(AssertUnwindSafe(|| read(worker, keyring, senders, delivery))).unwrap_or_else(|panic| {
+    std::panic::catch_unwind(AssertUnwindSafe(|| read(worker, keyring, trust, delivery))).unwrap_or_else(|panic| {
         let detail = format!("its decoder panicked: {}", panic_text(&*panic));
         Reading::TurnedAway(TurnedAway {
             refusal: Refusal::new(Code::Malformed, detail),
             id: None,
-            kind: held.routing_key.clone(),
+            past: Past::of_work(&held, trust),
             answerable: false,
-            kept: true,
+            panicked: true,
             delivery: held,
         })
     })
 }
 
-fn read<W: Worker>(worker: &W, keyring: &Keyring, senders: &Senders, delivery: Arc<Delivery>) -> Reading<W::Input> {
+fn read<W: Worker>(worker: &W, keyring: &Keyring, trust: &Trust, delivery: Arc<Delivery>) -> Reading<W::Input> {
     let properties = &delivery.properties;
-    // What comes back from a wait queue has our own headers, and the queue for a routing key.
-    let retried = delivery.exchange == topology::RETRY;
-    let header = |name: &str| properties.headers.get(name).filter(|_| retried).cloned();
-    let kind = if retried { properties.kind.clone().unwrap_or_default() } else { delivery.routing_key.clone() };
-    let sender = if retried { header(topology::HEADER_SENDER) } else { properties.user_id.clone() };
-    let attempt = header(topology::HEADER_ATTEMPT).and_then(|text| text.parse().ok()).unwrap_or(0);
+    let past = Past::of_work(&delivery, trust);
     let id = properties.message_id.as_deref().and_then(|text| Uuid::parse_str(text).ok()).filter(|id| !id.is_nil());
     let answerable = !properties.reply_to.as_deref().unwrap_or_default().starts_with(topology::RESERVED_PREFIX);
 
-    let request = envelope(&delivery, &kind, id, answerable).and_then(|(id, format)| {
-        match Request::read(&kind, format, &delivery.body) {
-            Ok(request) => Ok((id, format, request)),
-            Err(error) => Err(Refusal::new(error.code(), error.to_string())),
-        }
+    let request = believed(&past).and_then(|()| envelope(&delivery, &past.kind, id, answerable));
+    let request = request.and_then(|(id, format)| match Request::read(&past.kind, format, &delivery.body) {
+        Ok(request) => Ok((id, format, request)),
+        Err(error) => Err(Refusal::new(error.code(), error.to_string())),
     });
     match request {
-        // No journal row: a stranger neither uses up message ids nor fills the database.
-        Ok((id, ..)) if !senders.permit(sender.as_deref(), &kind) => {
-            let who = match &sender {
-                Some(user) => format!("the broker user {user:?} may not send {kind}"),
-                None => format!("nobody without the property user_id may send {kind}"),
-            };
-            let detail = format!("{who}: the table [senders] of the workers' licet.toml says who may");
-            let refusal = Refusal::new(Code::Forbidden, detail);
-            Reading::TurnedAway(TurnedAway { refusal, id: Some(id), kind, answerable, kept: false, delivery })
-        }
         Ok((id, format, request)) => {
-            let digest = digest(&kind, properties.content_type.as_deref(), sender.as_deref(), &delivery.body);
-            let input = worker.read(keyring, request);
-            Reading::Work(Work { id, kind, format, sender, digest, attempt, input, delivery })
+            let sender = past.sender.as_deref();
+            let digest = digest(&past.kind, properties.content_type.as_deref(), sender, &delivery.body);
+            let permitted = trust.senders.permit(sender, &past.kind);
+            let input = if permitted { worker.read(keyring, request) } else { Err(forbidden(&past)) };
+            Reading::Work(Work { id, past, format, digest, permitted, input, delivery })
         }
-        Err(refusal) => Reading::TurnedAway(TurnedAway { refusal, id, kind, answerable, kept: true, delivery }),
+        Err(refusal) => Reading::TurnedAway(TurnedAway { refusal, id, past, answerable, panicked: false, delivery }),
     }
+}
+
+/// A copy is worth no more than its author's word.
+fn believed(past: &Past) -> Result<(), Refusal> {
+    let Some(claim) = &past.claim else { return Ok(()) };
+    let who = |name: &Option<String>| name.as_ref().map_or("nobody".into(), |name| format!("the broker user {name:?}"));
+    let (by, sender) = (who(&claim.by), who(&claim.sender));
+    let detail = format!(
+        "it came through {0} from {by}, who is not believed that {sender} sent it: publish to {1}; if {by} is to replay dead letters, name {0:?} for that user in the table [senders] of the workers' licet.toml",
+        topology::RETRY,
+        topology::IN
+    );
+    Err(Refusal::new(Code::Forbidden, detail))
+}
+
+fn forbidden(past: &Past) -> Refusal {
+    let kind = &past.kind;
+    let who = match &past.sender {
+        Some(user) => format!("the broker user {user:?} may not send {kind}"),
+        None => format!("nobody without the property user_id may send {kind}"),
+    };
+    let detail = format!("{who}: the table [senders] of the workers' licet.toml says who may");
+    Refusal::new(Code::Forbidden, detail)
 }
 
 fn envelope(delivery: &Delivery, kind: &str, id: Option<Uuid>, answerable: bool) -> Result<(Uuid, Format), Refusal> {

@@ -17,10 +17,7 @@
 
 use std::{
     future::Future,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -39,12 +36,16 @@ use crate::{
 };
 
 mod batch;
+mod copies;
 mod intake;
 mod outbox;
 mod stored;
+mod tally;
 
+pub use copies::{Claim, Distrusted, Failure, Past, Trust, replayed};
 use outbox::Outbox;
 pub use stored::{StoredOutput, outputs_of};
+use tally::Tally;
 
 /// What makes a worker: how it reads a request, what it loads for a batch, what it decides.
 pub trait Worker: Send + Sync + 'static {
@@ -149,18 +150,12 @@ impl From<Lost> for Ended {
 
 /// Runs a worker until `stop`: then it takes nothing new, finishes what it has in hand, and returns.
 pub async fn run<W: Worker>(worker: W, machine: Machine, stop: CancellationToken) {
-    let runner = Runner {
-        worker: Arc::new(worker),
-        machine,
-        dropped_replies: AtomicU64::new(0),
-        redelivered: AtomicU64::new(0),
-        settled: AtomicU64::new(0),
-    };
+    let runner = Runner { worker: Arc::new(worker), machine, tally: Tally::default() };
     let name = runner.worker.name();
     let (mut pause, mut voice) = (Pause::new(), Voice::new(name));
     let mut fruitless = 0;
     while !stop.is_cancelled() {
-        let settled = runner.settled.load(Ordering::Relaxed);
+        let settled = runner.tally.portions.get();
         let careful = fruitless >= FRUITLESS_MAX;
         let connected = tokio::select! {
             biased;
@@ -178,7 +173,7 @@ pub async fn run<W: Worker>(worker: W, machine: Machine, stop: CancellationToken
             }
             Err(lost) => Ended::Broker(lost),
         };
-        if runner.settled.load(Ordering::Relaxed) > settled {
+        if runner.tally.portions.get() > settled {
             fruitless = 0;
             pause = Pause::new();
         }
@@ -196,20 +191,22 @@ pub async fn run<W: Worker>(worker: W, machine: Machine, stop: CancellationToken
         }
         pause.wait(&runner.machine.clock, &stop).await;
     }
-    let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-    let (dropped_replies, redelivered) = (count(&runner.dropped_replies), count(&runner.redelivered));
-    info!(worker = name, dropped_replies, redelivered, "stopped");
+    let tally = &runner.tally;
+    info!(
+        worker = name,
+        redelivered = tally.redelivered.get(),
+        dropped_replies = tally.dropped_replies.get(),
+        delayed = tally.delayed.get(),
+        dead_letters = tally.dead_letters.get(),
+        panics = tally.panics.get(),
+        "stopped"
+    );
 }
 
 struct Runner<W> {
     worker: Arc<W>,
     machine: Machine,
-    /// Replies that no queue took any more: each can be asked for again.
-    dropped_replies: AtomicU64,
-    /// Deliveries that had been delivered before.
-    redelivered: AtomicU64,
-    /// Portions acknowledged.
-    settled: AtomicU64,
+    tally: Tally,
 }
 
 /// A consumer and what publishes for it.
@@ -280,19 +277,20 @@ impl<W: Worker> Runner<W> {
     /// may be what brings workers down.
     async fn handle(&self, session: &mut Session, deliveries: Vec<Delivery>) -> Result<(), Ended> {
         let again = deliveries.iter().filter(|delivery| delivery.redeliveries > 0).count();
-        self.redelivered.fetch_add(again as u64, Ordering::Relaxed);
+        self.tally.redelivered.add(again as u64);
         for portion in portions(deliveries) {
             let Some(last) = portion.last().map(|delivery| delivery.tag) else { continue };
             let began = Instant::now();
             let readings = intake::read_all(&self.worker, &self.machine, portion).await?;
-            let (work, mut outgoing) = outbox::separate(self.worker.name(), readings);
+            let (name, now) = (self.worker.name(), self.machine.clock.now());
+            let (work, mut outgoing) = outbox::separate(name, readings, now, &self.tally);
             let settled = batch::settle(&self.worker, &self.machine, work).await.map_err(Ended::Database)?;
-            outbox::extend(self.worker.name(), settled, &mut outgoing);
+            outbox::extend(name, settled, self.machine.clock.now(), &self.tally, &mut outgoing);
             // A crash from here on: the journal has the outputs, the broker still has the inputs.
             let dropped = session.outbox.deliver(outgoing).await;
-            self.dropped_replies.fetch_add(dropped, Ordering::Relaxed);
+            self.tally.dropped_replies.add(dropped);
             session.consumer.ack_through(last).await?;
-            self.settled.fetch_add(1, Ordering::Relaxed);
+            self.tally.portions.add(1);
             if self.worker.rests() {
                 self.machine.clock.sleep(began.elapsed().min(REST_MAX)).await;
             }
@@ -384,6 +382,7 @@ mod tests {
             exchange: String::new(),
             routing_key: String::new(),
             properties: crate::transport::Properties::default(),
+            death: None,
             body: bytes::Bytes::new(),
         };
         let redeliveries = [0, 2, 3, 3, 0, 1, 9];

@@ -1,28 +1,26 @@
-//! From what was decided to what is on the broker: replies, events, dead letters, delayed copies.
+//! From what was decided to what is on the broker: replies, events, and copies of what failed.
 
 use std::{borrow::Borrow, time::Duration};
 
 use bytes::Bytes;
-use licet_schema::{Format, Output, message::RequestRefused, refusal::shortened, topology};
+use licet_schema::{Format, Output, Timestamp, message::RequestRefused, topology};
 use tracing::{debug, warn};
 use uuid::Uuid;
 
 use super::{
     Machine,
-    batch::Settled,
+    batch::{Setback, Settled},
+    copies::{self, Failure},
     intake::{Reading, TurnedAway, Work},
     stored::{self, StoredOutput},
+    tally::Tally,
 };
-use crate::{
-    clock::Clock,
-    transport::{Delivery, Lost, Outcome, Outgoing, Properties, Publisher, Transport},
-};
+use crate::clock::Clock;
+use crate::transport::{Delivery, Lost, Outcome, Outgoing, Properties, Publisher, Transport};
 
 /// The first and the longest pause before what the broker refused is published again.
 const PAUSE_MIN: Duration = Duration::from_millis(50);
 const PAUSE_MAX: Duration = Duration::from_secs(5);
-/// The most bytes of headers that a copy keeps: they must fit in one frame with the rest.
-const KEPT_HEADER_BYTES_MAX: usize = 8 << 10;
 
 /// A message to publish, and what happens if the broker does not take it.
 pub(super) enum Duty {
@@ -41,43 +39,50 @@ impl Borrow<Outgoing> for Duty {
 }
 
 /// What can be decided, and what is to be said of the rest.
-pub(super) fn separate<I>(worker: &str, readings: Vec<Reading<I>>) -> (Vec<Work<I>>, Vec<Duty>) {
+pub(super) fn separate<I>(
+    worker: &str,
+    readings: Vec<Reading<I>>,
+    now: Timestamp,
+    tally: &Tally,
+) -> (Vec<Work<I>>, Vec<Duty>) {
     let mut work = Vec::with_capacity(readings.len());
     let mut duties = Vec::new();
     for reading in readings {
         match reading {
             Reading::Work(one) => work.push(one),
-            Reading::TurnedAway(turned_away) => duties.extend(refuse(worker, turned_away)),
+            Reading::TurnedAway(turned_away) => {
+                tally.dead_letters.add(1);
+                tally.panics.add(u64::from(turned_away.panicked));
+                duties.extend(refuse(worker, turned_away, now));
+            }
         }
     }
     (work, duties)
 }
 
 /// What is turned away is answered, if anybody can be, and set aside with its reason.
-fn refuse(worker: &str, turned_away: TurnedAway) -> Vec<Duty> {
-    let TurnedAway { refusal, id, kind, answerable, kept, delivery } = turned_away;
+fn refuse(worker: &str, turned_away: TurnedAway, now: Timestamp) -> Vec<Duty> {
+    let TurnedAway { refusal, id, past, answerable, delivery, .. } = turned_away;
     let mut duties = Vec::new();
     if answerable && delivery.properties.reply_to.is_some() {
         let refused = Output::RequestRefused(RequestRefused {
             code: refusal.code,
             detail: refusal.detail.clone(),
-            message_type: kind,
+            message_type: past.kind.clone(),
         });
         let format = Format::of(delivery.properties.content_type.as_deref()).unwrap_or(Format::Json);
         // Without a usable id of its own, the body tells one message from another.
         let namespace = id.unwrap_or_else(|| Uuid::new_v5(&Uuid::nil(), &delivery.body));
-        let reply = stored::refusal(namespace, "reply:request.refused", format, Clock::System.now(), &refused);
+        let reply = stored::refusal(namespace, "reply:request.refused", format, now, &refused);
         duties.extend(self::reply(&delivery, id, &reply).map(Duty::Reply));
     }
-    if kept {
-        let sender = delivery.properties.user_id.clone();
-        duties.push(dead_letter(worker, &delivery, sender, &refusal.to_string()));
-    }
+    let failure = Failure { reason: refusal.to_string(), at: now };
+    duties.push(Duty::Must(copies::dead_letter(worker, &delivery, &past, &failure)));
     duties
 }
 
 /// Adds what a settled batch has to say.
-pub(super) fn extend<I>(worker: &str, settled: Vec<Settled<I>>, duties: &mut Vec<Duty>) {
+pub(super) fn extend<I>(worker: &str, settled: Vec<Settled<I>>, now: Timestamp, tally: &Tally, duties: &mut Vec<Duty>) {
     for settled in settled {
         match settled {
             Settled::Decided(work, outputs) => {
@@ -89,15 +94,26 @@ pub(super) fn extend<I>(worker: &str, settled: Vec<Settled<I>>, duties: &mut Vec
                     }
                 }
             }
-            Settled::Failed(work, reason) => {
-                let wait = topology::WAITS.get(work.attempt);
-                warn!(worker, id = %work.id, attempt = work.attempt, "a {} failed: {reason}", work.kind);
-                duties.push(match wait {
-                    Some(wait) => delayed(worker, &work, wait),
-                    None => dead_letter(worker, &work.delivery, work.sender.clone(), &reason),
-                });
+            Settled::Failed(work, setback) => {
+                tally.panics.add(u64::from(matches!(setback, Setback::Panicked(_))));
+                duties.push(Duty::Must(set_aside(worker, &work, &setback, now, tally)));
             }
         }
+    }
+}
+
+/// A message that alone fails is tried again after a while, and a longer one, and longer still;
+/// then it is a dead letter.
+fn set_aside<I>(worker: &str, work: &Work<I>, setback: &Setback, now: Timestamp, tally: &Tally) -> Outgoing {
+    let past = &work.past;
+    warn!(worker, id = %work.id, attempt = past.attempts + 1, "a {} failed: {setback}", past.kind);
+    let failure = Failure { reason: setback.to_string(), at: now };
+    if let Some(wait) = topology::WAITS.get(past.attempts) {
+        tally.delayed.add(1);
+        copies::delayed(worker, &work.delivery, past, &failure, wait)
+    } else {
+        tally.dead_letters.add(1);
+        copies::dead_letter(worker, &work.delivery, past, &failure)
     }
 }
 
@@ -128,43 +144,6 @@ fn event(delivery: &Delivery, input: Option<Uuid>, output: &StoredOutput) -> Out
         },
         body: Bytes::copy_from_slice(&output.body),
     }
-}
-
-/// A copy of an input for a queue of our own: never with `user_id` (the broker would refuse it
-/// from us), `x-death` or `CC`.
-fn copy(delivery: &Delivery, exchange: &str, key: &str, kind: String, headers: Vec<(&str, String)>) -> Outgoing {
-    let mut kept = delivery.properties.headers.clone();
-    let mut room = KEPT_HEADER_BYTES_MAX;
-    kept.retain(|name, value| {
-        // `licet-` headers are our own word: nobody else's is passed on as it.
-        let foreign = !name.starts_with("x-") && !name.starts_with("licet-") && !matches!(name.as_str(), "CC" | "BCC");
-        let bytes = name.len() + value.len();
-        let keeps = foreign && bytes <= room;
-        room -= if keeps { bytes } else { 0 };
-        keeps
-    });
-    kept.extend(headers.into_iter().map(|(name, value)| (name.to_owned(), value)));
-    Outgoing {
-        exchange: exchange.to_owned(),
-        routing_key: key.to_owned(),
-        mandatory: true,
-        properties: Properties { user_id: None, kind: Some(kind), headers: kept, ..delivery.properties.clone() },
-        body: delivery.body.clone(),
-    }
-}
-
-fn delayed<I>(worker: &str, work: &Work<I>, wait: &topology::Wait) -> Duty {
-    let mut headers = vec![(topology::HEADER_ATTEMPT, (work.attempt + 1).to_string())];
-    headers.extend(work.sender.clone().map(|sender| (topology::HEADER_SENDER, sender)));
-    let queue = topology::work_queue(worker);
-    Duty::Must(copy(&work.delivery, &wait.queue(), &queue, work.kind.clone(), headers))
-}
-
-fn dead_letter(worker: &str, delivery: &Delivery, sender: Option<String>, reason: &str) -> Duty {
-    let kind = delivery.properties.kind.clone().unwrap_or_else(|| delivery.routing_key.clone());
-    let mut headers = vec![(topology::HEADER_REASON, shortened(reason.to_owned()))];
-    headers.extend(sender.map(|sender| (topology::HEADER_SENDER, sender)));
-    Duty::Must(copy(delivery, topology::DEFAULT, &topology::dead_queue(worker), kind, headers))
 }
 
 /// What publishes for a worker. It keeps its connection by itself: what was decided is at hand, so
@@ -281,35 +260,4 @@ fn left(duties: Vec<Duty>, outcomes: &[Outcome]) -> (Vec<Duty>, u64) {
         }
     }
     (musts, dropped)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn delivery(headers: &[(&str, String)]) -> Delivery {
-        let headers = headers.iter().map(|(name, value)| ((*name).to_owned(), value.clone())).collect();
-        let properties = Properties { user_id: Some("shop".into()), headers, ..Properties::default() };
-        let (exchange, routing_key) = ("licet.in".to_owned(), "content.put".to_owned());
-        Delivery { tag: 1, exchange, routing_key, redeliveries: 0, properties, body: Bytes::new() }
-    }
-
-    #[test]
-    fn a_copy_carries_nobodys_word_for_ours_and_fits_in_a_frame() {
-        let delivery = delivery(&[
-            ("traceparent", "00-ab-cd-01".into()),
-            (topology::HEADER_SENDER, "admin".into()),
-            (topology::HEADER_ATTEMPT, "3".into()),
-            ("x-death", "often".into()),
-            ("CC", "elsewhere".into()),
-            ("bulk", "x".repeat(100_000)),
-        ]);
-        let Duty::Must(letter) = dead_letter("catalog", &delivery, None, &"why ".repeat(10_000)) else {
-            panic!("a dead letter must arrive")
-        };
-        assert_eq!(letter.properties.user_id, None);
-        let names: Vec<_> = letter.properties.headers.keys().map(String::as_str).collect();
-        assert_eq!(names, [topology::HEADER_REASON, "traceparent"]);
-        assert!(letter.properties.headers.values().all(|value| value.len() < 1000));
-    }
 }
