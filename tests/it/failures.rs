@@ -59,7 +59,7 @@ async fn redelivery_after_commit_gives_byte_identical_outputs(mut world: World) 
     world.finish().await;
 }
 
-async fn remove_events_exchange(world: &World) {
+pub(crate) async fn remove_events_exchange(world: &World) {
     if world.database_url.is_none() {
         world.machine.transport.remove_exchange(topology::EVENTS);
         return;

@@ -7,6 +7,7 @@ mod bad_input;
 mod broker;
 mod claims;
 mod contracts;
+mod dead;
 mod events;
 mod failures;
 mod faults;

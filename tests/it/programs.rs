@@ -14,7 +14,7 @@ use crate::{
 };
 
 /// Runs a program with these settings alone.
-fn run(name: &str, arguments: &[&str], settings: &[(&str, &str)], folder: &Path) -> Output {
+pub(crate) fn run(name: &str, arguments: &[&str], settings: &[(&str, &str)], folder: &Path) -> Output {
     let mut command = Command::new(program(name));
     for (key, _) in std::env::vars().filter(|(key, _)| key.starts_with("LICET_")) {
         command.env_remove(key);
@@ -24,7 +24,7 @@ fn run(name: &str, arguments: &[&str], settings: &[(&str, &str)], folder: &Path)
 
 /// The exit code, and one sentence on standard error that says this.
 #[track_caller]
-fn fails(output: &Output, code: i32, sentence: &str) {
+pub(crate) fn fails(output: &Output, code: i32, sentence: &str) {
     let error = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(code), "{error}");
     assert!(error.contains(sentence), "expected {sentence:?} in {error:?}");

@@ -7,6 +7,7 @@
 //! Architecture invariant: `rules.rs` sees no async, no query, no clock, no randomness.
 
 pub mod audit;
+pub mod dead;
 pub mod program;
 pub mod registry;
 pub mod story;

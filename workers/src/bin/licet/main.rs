@@ -1,6 +1,7 @@
 //! The operator's tool: prepares, runs, watches and tries out Licet.
 
 mod cdnow;
+mod dead;
 mod demo;
 mod desk;
 mod driver;
@@ -56,6 +57,9 @@ enum Command {
     /// Deal with money that matches no purchase
     #[command(subcommand)]
     Unmatched(desk::Unmatched),
+    /// Look at dead letters, send them back, or throw them away
+    #[command(subcommand)]
+    Dead(dead::Dead),
     /// Be the upstream: drive the purchases of a file through running workers
     Replay(replay::Arguments),
     /// Play a client terminal: buy, fetch, give back
@@ -98,6 +102,7 @@ fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
         }
         Command::Reissue(arguments) => desk::reissue(&config, &arguments),
         Command::Unmatched(command) => desk::unmatched(&config, &command),
+        Command::Dead(command) => dead::dead(&config, &command),
         Command::Replay(arguments) => replay::replay(&config, &arguments),
         Command::Terminal(arguments) => terminal::terminal(&config, &arguments),
         Command::Show(arguments) => inspect::show(&config, &arguments),

@@ -1,0 +1,86 @@
+//! What a letter tells, and which letters a filter allows.
+
+use std::sync::Arc;
+
+use licet_common::transport::{Death, Delivery, Properties};
+use licet_schema::{Format, Request, Timestamp, message::LicenseReceipt};
+
+use super::*;
+
+fn letter(id: Option<&str>, reason: &str, failed_at_ms: i64, kind: &str, content_type: &str, body: &[u8]) -> Letter {
+    let headers = [
+        (topology::HEADER_REASON, reason.to_owned()),
+        (topology::HEADER_ROUTING_KEY, kind.to_owned()),
+        (topology::HEADER_FAILED_AT, Timestamp::from_millis(failed_at_ms).to_string()),
+        (topology::HEADER_ATTEMPT, "5".to_owned()),
+    ];
+    let properties = Properties {
+        message_id: id.map(str::to_owned),
+        content_type: Some(content_type.to_owned()),
+        headers: headers.into_iter().map(|(name, value)| (name.to_owned(), value)).collect(),
+        ..Properties::default()
+    };
+    let (exchange, routing_key) = (topology::DEFAULT.to_owned(), "licet.dead.reception".to_owned());
+    let body = body.to_vec().into();
+    let delivery = Delivery { tag: 1, exchange, routing_key, redeliveries: 0, properties, death: None, body };
+    Letter::read("reception", delivery, &Trust::new(None, Arc::default()))
+}
+
+fn text(body: &[u8]) -> Body {
+    letter(None, "why", 0, "license.receipt", "application/json", body).body()
+}
+
+#[test]
+fn a_filter_allows_what_each_of_its_conditions_allows() {
+    let letter = letter(Some("7"), "malformed: Unknown field", 5_000, "license.receipt", "application/json", b"");
+    let at = |ms| Some(Timestamp::from_millis(ms));
+    let open = Filter::default;
+    assert!(open().is_open() && open().allows(&letter));
+    for (filter, allowed) in [
+        (Filter { ids: vec!["6".into(), "7".into()], ..open() }, true),
+        (Filter { ids: vec!["6".into()], ..open() }, false),
+        (Filter { reason: Some("unknown FIELD".into()), ..open() }, true),
+        (Filter { reason: Some("panicked".into()), ..open() }, false),
+        (Filter { before: at(5_001), ..open() }, true),
+        (Filter { before: at(5_000), ..open() }, false),
+        (Filter { after: at(4_999), ..open() }, true),
+        (Filter { after: at(5_000), ..open() }, false),
+        (Filter { ids: vec!["7".into()], reason: Some("panicked".into()), ..open() }, false),
+    ] {
+        assert_eq!(filter.allows(&letter), allowed, "{filter:?}");
+        assert!(!filter.is_open());
+    }
+}
+
+#[test]
+fn a_body_is_shown_as_what_it_is_and_no_longer_than_a_person_reads() {
+    let receipt = Request::LicenseReceipt(LicenseReceipt { license_token: "a.b.c".into() });
+    let expected = Body::Request(serde_json::json!({"license_token": "a.b.c"}));
+    for format in [Format::Json, Format::Postcard] {
+        let body = receipt.encode(format).expect("a body");
+        assert_eq!(letter(None, "why", 0, "license.receipt", format.content_type(), &body).body(), expected);
+    }
+    // What is no request is shown as it came, a repeated field and all.
+    assert_eq!(text(br#"{"a":1,"a":2}"#), Body::Text(r#"{"a":1,"a":2}"#.into()));
+    assert_eq!(text(&[0xff, 0x00]), Body::Hex("ff00".into()));
+    let Body::Text(long) = text("ä".repeat(100_000).as_bytes()) else { panic!("it is text") };
+    assert!(long.len() < 5_000 && long.ends_with("… and 195904 bytes more"), "{}", &long[4_000..]);
+    let Body::Hex(long) = text(&[0xff; 100_000]) else { panic!("it is no text") };
+    assert!(long.len() < 2_000 && long.ends_with("bytes more"));
+}
+
+#[test]
+fn what_the_broker_set_aside_says_so_with_its_time() {
+    let Letter { delivery, .. } = letter(Some("7"), "forged", 0, "forged", "application/json", b"{}");
+    let death = Death {
+        reason: "delivery_limit".into(),
+        exchange: topology::IN.into(),
+        routing_key: "license.receipt".into(),
+        at_s: Some(9),
+    };
+    let delivery = Delivery { death: Some(death), ..delivery };
+    let told = Letter::read("reception", delivery, &Trust::new(None, Arc::default())).told;
+    assert!(told.reason.contains("delivery_limit"), "{told:?}");
+    assert_eq!((told.kind.as_str(), told.attempts), ("license.receipt", 0), "headers on licet.in say nothing");
+    assert_eq!(told.failed_at, Some(Timestamp::from_millis(9_000)));
+}
