@@ -8,7 +8,7 @@ use std::{collections::BTreeSet, ops::Range};
 use licet_tests::figures;
 use licet_workers::simulation::{Lie, Tally, faults, play, trace};
 
-const SEEDS: u64 = 100;
+const SEEDS: u64 = 200;
 
 fn seeds() -> Range<u64> {
     let from_env =
