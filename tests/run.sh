@@ -144,6 +144,7 @@ broker_root='' database_root=''
 
 broker='' broker_version='' database='' database_version='' job_pid='' half_made='' remove_policy=()
 tmp=$(mktemp -d "${TMPDIR:-/tmp}/licet-test.XXXXXX")
+chmod 711 "$tmp" # PostgreSQL's user must get through to its own folder
 trap teardown EXIT
 trap 'exit 129' HUP
 trap 'exit 130' INT

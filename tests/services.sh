@@ -145,7 +145,6 @@ launch_database() {
     database_bin=${database_bin#"$database_root"}
     open_folder in_database "$database_root" "$database"
     if ((EUID == 0)); then # PostgreSQL refuses to run as root
-        chmod 711 "$tmp"
         "${in_database[@]}" chown postgres: "$database"
         in_database+=(setpriv --reuid=postgres --regid=postgres --init-groups)
     fi

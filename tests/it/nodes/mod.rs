@@ -2,8 +2,8 @@
 //! folder, stopped and killed at will, and gone when they are dropped.
 //!
 //! The programs are found where Debian puts them, under the root folders that
-//! `LICET_TEST_BROKER_ROOT` and `LICET_TEST_DATABASE_ROOT` name (default `/`). Under another root
-//! they run in a `chroot`, with their data inside it.
+//! `LICET_TEST_BROKER_ROOT` and `LICET_TEST_DATABASE_ROOT` name (default `/`). In another root they
+//! run with their data inside it, and each with a `/proc` of its own, gone with its last process.
 
 use std::{
     fs::File,
@@ -32,8 +32,10 @@ impl Root {
     /// The root that this variable names, and a new folder in it.
     fn of(variable: &str) -> Self {
         let path = PathBuf::from(std::env::var_os(variable).unwrap_or_else(|| "/".into()));
-        let folder = tempfile::Builder::new().prefix("licet-node.").tempdir_in(path.join("tmp"));
-        let folder = folder.expect("a folder in the root's tmp");
+        // The folder for temporary files in there has the same name as out here.
+        let temporary = path.join(std::env::temp_dir().strip_prefix("/").expect("an absolute path"));
+        std::fs::create_dir_all(&temporary).expect("a folder in the root");
+        let folder = tempfile::Builder::new().prefix("licet-node.").tempdir_in(temporary).expect("a folder in it");
         // A server that does not run as root must get through to its own folder.
         let open = std::os::unix::fs::PermissionsExt::from_mode(0o711);
         std::fs::set_permissions(folder.path(), open).expect("the folder is ours");
@@ -45,8 +47,8 @@ impl Root {
         let mut command = if self.path == Path::new("/") {
             Command::new(program.as_ref())
         } else {
-            let mut command = Command::new("chroot");
-            command.arg(&self.path).arg(program.as_ref());
+            let mut command = Command::new("unshare");
+            command.arg("--root").arg(&self.path).arg("--mount-proc").arg("--").arg(program.as_ref());
             command
         };
         // The environment of the test says things of the test's services.
