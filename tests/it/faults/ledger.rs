@@ -4,12 +4,15 @@
 use std::{
     collections::HashMap,
     sync::{Mutex, MutexGuard, PoisonError},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use serde_json::Value;
 use tokio::sync::Notify;
 use uuid::Uuid;
+
+/// How long a change may go unnoticed.
+const GLANCE: Duration = Duration::from_millis(50);
 
 /// A message as it came: everything that must be the same when it comes again.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -27,8 +30,9 @@ pub(crate) struct Arrived {
 pub(crate) struct Entry {
     pub(crate) kind: &'static str,
     pub(crate) body: Vec<u8>,
-    pub(crate) begun: Instant,
     pub(crate) sent: u64,
+    /// It is sent once, and again only if the broker does not confirm it.
+    pub(crate) once: bool,
     /// The broker confirmed it.
     pub(crate) accepted: bool,
     pub(crate) replies: Vec<Arrived>,
@@ -73,9 +77,9 @@ impl Ledger {
         self.pages.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(crate) fn write(&self, id: Uuid, kind: &'static str, body: &Value) {
+    pub(crate) fn write(&self, id: Uuid, kind: &'static str, body: &Value, once: bool) {
         let body = serde_json::to_vec(body).expect("JSON");
-        let entry = Entry { kind, body, begun: Instant::now(), sent: 0, accepted: false, replies: Vec::new() };
+        let entry = Entry { kind, body, sent: 0, once, accepted: false, replies: Vec::new() };
         let mut pages = self.open();
         pages.order.push(id);
         pages.entries.insert(id, entry);
@@ -114,7 +118,8 @@ impl Ledger {
                 if holds(&self.open()) {
                     return;
                 }
-                changed.await;
+                // Not all that is written down is told.
+                let _ = tokio::time::timeout(GLANCE, changed).await;
             }
         };
         tokio::time::timeout(patience, waiting).await.is_ok()
@@ -175,6 +180,13 @@ impl Pages {
             wrong.extend(missing_event(*id, first, caused.get(id).map(Vec::as_slice).unwrap_or_default()));
         }
         if wrong.is_empty() { Ok(compared) } else { Err(wrong) }
+    }
+
+    /// What was sent once and confirmed, and had no effect that anybody was told of: lost.
+    pub(crate) fn lost(&self) -> usize {
+        let causes: std::collections::HashSet<_> = self.events.values().filter_map(|(event, _)| event.cause).collect();
+        let once = self.entries.iter().filter(|(_, entry)| entry.once && entry.accepted);
+        once.filter(|(id, _)| !causes.contains(id)).count()
     }
 
     /// Whether the event of every answered message has come.

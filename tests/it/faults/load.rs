@@ -1,7 +1,8 @@
 //! A steady load from an upstream system that shares nothing with Licet but the wire: lapin, and
 //! JSON by hand. It buys, acknowledges, pays, requests licenses, acknowledges those, and gives some
 //! back; asks again with the same id and bytes when no answer comes; and all the while repeats
-//! messages of long ago, to hear the same answer again.
+//! messages of long ago, to hear the same answer again. Some purchases it sends once and never again,
+//! so that nothing but Licet and its broker stands for them once they are confirmed.
 
 use std::{
     sync::{Arc, Mutex, PoisonError},
@@ -15,7 +16,7 @@ use uuid::Uuid;
 
 use super::{
     chance::Chance,
-    ledger::{Compared, Ledger, expected, json as read},
+    ledger::{Compared, Ledger, Pages, expected, json as read},
     wire::{self, Line},
 };
 
@@ -59,13 +60,13 @@ impl Load {
             running.spawn(lives(upstream.clone(), life, stop.clone()));
         }
         running.spawn(repeats(upstream.clone(), stop.clone()));
+        running.spawn(once(upstream.clone(), stop.clone()));
         Self { upstream, running, listening, stop }
     }
 
     /// Waits until so many more messages were answered.
     pub(crate) async fn answered(&self, more: usize) {
-        let count =
-            |pages: &super::ledger::Pages| pages.entries.values().filter(|entry| !entry.replies.is_empty()).count();
+        let count = |pages: &Pages| pages.entries.values().filter(|entry| !entry.replies.is_empty()).count();
         let before = count(&self.upstream.ledger.open());
         let came = self.upstream.ledger.until(PATIENCE, |pages| count(pages) >= before + more).await;
         assert!(came, "{more} more answers in {PATIENCE:?}");
@@ -85,6 +86,9 @@ impl Load {
             ended.expect("no life ended badly");
         }
         let ledger = self.upstream.ledger.clone();
+        ledger.until(PATIENCE, |pages| pages.lost() == 0).await;
+        let lost = ledger.open().lost();
+        assert_eq!(lost, 0, "messages that the broker had confirmed are lost");
         let asked = ledger.open().order.clone();
         for portion in asked.chunks(100) {
             let had: Vec<_> = {
@@ -103,15 +107,14 @@ impl Load {
                 }
                 assert!(Instant::now() < deadline, "{} repeated messages are not answered again", missing.len());
                 let sent = missing.iter().map(|id| self.upstream.line.send(*id)).max().unwrap_or_default();
-                let again = |pages: &super::ledger::Pages| {
-                    portion.iter().zip(&had).all(|(id, had)| pages.entries[id].replies.len() > *had)
-                };
+                let again =
+                    |pages: &Pages| portion.iter().zip(&had).all(|(id, had)| pages.entries[id].replies.len() > *had);
                 if !ledger.until(ASK_AGAIN * 2, again).await {
                     self.upstream.line.renew(sent);
                 }
             }
         }
-        ledger.until(ASK_AGAIN * 5, super::ledger::Pages::all_told).await;
+        ledger.until(ASK_AGAIN * 5, Pages::all_told).await;
         self.listening.shutdown().await;
         ledger
     }
@@ -132,7 +135,7 @@ impl Upstream {
 
     async fn ask_every(&self, kind: &'static str, body: Value, pause: Duration) -> Value {
         let id = self.chance().uuid();
-        self.ledger.write(id, kind, &body);
+        self.ledger.write(id, kind, &body, false);
         let deadline = Instant::now() + PATIENCE;
         loop {
             let generation = self.line.send(id);
@@ -220,10 +223,31 @@ async fn repeats(upstream: Arc<Upstream>, stop: CancellationToken) {
         let id = {
             let pages = upstream.ledger.open();
             let chosen = upstream.chance().below(pages.order.len());
-            pages.order.get(chosen).copied()
+            pages.order.get(chosen).copied().filter(|id| !pages.entries[id].once)
         };
         if let Some(id) = id {
             upstream.line.send(id);
+        }
+    }
+}
+
+/// Sends purchases that are never asked for again once the broker has confirmed them.
+async fn once(upstream: Arc<Upstream>, stop: CancellationToken) {
+    loop {
+        let pause = upstream.chance().ms(40, 160);
+        if tokio::time::timeout(pause, stop.cancelled()).await.is_ok() {
+            return;
+        }
+        let id = upstream.chance().uuid();
+        upstream.ledger.write(id, "purchase.request", &purchase("oncer", 1), true);
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let generation = upstream.line.send(id);
+            if upstream.ledger.until(ASK_AGAIN, |pages| pages.entries[&id].accepted).await {
+                break;
+            }
+            assert!(Instant::now() < deadline, "the broker confirms nothing in {PATIENCE:?}");
+            upstream.line.renew(generation);
         }
     }
 }
@@ -247,7 +271,7 @@ fn payment(mut named: Value, bought: &Value) -> Value {
     named
 }
 
-/// Certificates that are bought, received and paid for, each with its token.
+/// The token of a certificate that is bought, received and paid for.
 pub(crate) async fn ready(upstream: &Upstream) -> String {
     let bought = upstream.ask("purchase.request", purchase("stormer", 1)).await;
     let token = &bought["certificates"][0]["certificate_token"];

@@ -9,14 +9,14 @@
 //! `LICET_TEST_SEED` repeats the choices of a run (not its timing). `LICET_TEST_SOAK_S` says for how
 //! long the soak injects faults.
 
-mod broker;
 mod chance;
 mod cluster;
-mod database;
 mod drain;
 mod ledger;
 mod load;
 mod network;
+mod pressure;
+mod services;
 mod soak;
 mod stage;
 mod storm;

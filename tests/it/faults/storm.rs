@@ -7,10 +7,7 @@ use super::{load, stage::Stage};
 const TERMINALS: usize = 60;
 const GRANTS: usize = 3;
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 3)]
-#[ignore = "starts RabbitMQ and PostgreSQL of its own: run tests/run.sh"]
-async fn a_storm_on_one_certificate_yields_its_three_licenses_while_workers_are_killed() {
-    let mut stage = Stage::single("storm").await;
+pub(super) async fn blow(stage: &mut Stage) {
     stage.start_worker("license");
     stage.start_worker("license");
     for _ in 0..3 {
@@ -35,5 +32,4 @@ async fn a_storm_on_one_certificate_yields_its_three_licenses_while_workers_are_
         let shown = format!("{TERMINALS} terminals, {issued} licenses; one of four license workers was killed");
         stage.recovered("storm_with_a_kill", shown).await;
     }
-    stage.finish().await;
 }

@@ -113,12 +113,6 @@ impl Rabbit {
         self.server.as_ref().expect("it runs").id()
     }
 
-    /// How often its log says so.
-    pub(crate) fn said(&self, sentence: &str) -> usize {
-        let log = std::fs::read(self.folder().join("node.log")).unwrap_or_default();
-        String::from_utf8_lossy(&log).matches(sentence).count()
-    }
-
     /// RabbitMQ's version.
     pub(crate) fn version(&self) -> &str {
         &self.place.version

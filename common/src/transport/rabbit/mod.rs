@@ -249,6 +249,8 @@ pub(super) struct Consumer {
     channel: Channel,
     deliveries: lapin::Consumer,
     stopped: bool,
+    /// The stream has said that nothing more comes; it says so once.
+    ended: bool,
 }
 
 impl std::fmt::Debug for Consumer {
@@ -262,10 +264,13 @@ impl Consumer {
         let options = BasicConsumeOptions { no_ack, ..BasicConsumeOptions::default() };
         let consume = channel.basic_consume(short(queue), short(CONSUMER_TAG), options, FieldTable::default());
         let deliveries = answered(consume).await?;
-        Ok(Self { connection, channel, deliveries, stopped: false })
+        Ok(Self { connection, channel, deliveries, stopped: false, ended: false })
     }
 
     pub(super) async fn receive(&mut self, most: usize, most_bytes: usize) -> Result<Vec<Delivery>, Lost> {
+        if self.ended {
+            return Ok(Vec::new());
+        }
         let next = self.deliveries.next().await;
         let Some(first) = self.arrived(Some(next))? else { return Ok(Vec::new()) };
         let mut bytes = first.body.len();
@@ -280,12 +285,19 @@ impl Consumer {
     }
 
     /// A stream that ends by itself is a lost connection, never a clean end: we end it ourselves.
-    fn arrived(&self, next: Option<Option<lapin::Result<lapin::message::Delivery>>>) -> Result<Option<Delivery>, Lost> {
+    fn arrived(
+        &mut self,
+        next: Option<Option<lapin::Result<lapin::message::Delivery>>>,
+    ) -> Result<Option<Delivery>, Lost> {
         match next {
             Some(Some(Ok(delivery))) => Ok(Some(read(delivery))),
             Some(Some(Err(error))) => Err(lost(error)),
             Some(None) if !self.stopped => Err(Lost("the broker ended the deliveries".into())),
-            Some(None) | None => Ok(None),
+            Some(None) => {
+                self.ended = true;
+                Ok(None)
+            }
+            None => Ok(None),
         }
     }
 

@@ -1,32 +1,8 @@
-//! RabbitMQ stopped, killed, short of memory, and with a full queue.
+//! RabbitMQ short of memory, and with full queues.
 
 use std::time::Duration;
 
 use super::stage::Stage;
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 3)]
-#[ignore = "starts RabbitMQ and PostgreSQL of its own: run tests/run.sh"]
-async fn a_broker_that_is_stopped_or_killed_comes_back_to_every_promise() {
-    let mut stage = Stage::single("broker").await;
-    for killed in [false, true] {
-        stage.meanwhile(500, 1500).await;
-        let before = stage.rabbits[0].id();
-        tokio::task::block_in_place(|| if killed { stage.rabbits[0].kill() } else { stage.rabbits[0].stop() });
-        stage.meanwhile(500, 2000).await;
-        tokio::task::block_in_place(|| {
-            stage.rabbits[0].launch();
-            stage.rabbits[0].await_answer();
-        });
-        assert_ne!(stage.rabbits[0].id(), before);
-        let kind = if killed { "broker_killed" } else { "broker_stopped" };
-        stage.recovered(kind, "the node has another process, and every worker consumes anew").await;
-        stage.load.answered(100).await;
-    }
-    for log in stage.logs() {
-        assert!(log.matches("consuming").count() >= 2, "a worker never noticed: {log}");
-    }
-    stage.finish().await;
-}
 
 /// An alarm, for longer than a worker waits for a confirmation: no worker may open connection
 /// after connection meanwhile, since the broker would keep them all.
@@ -47,7 +23,7 @@ async fn a_memory_alarm_and_a_full_queue_hold_everything_up_and_lose_nothing() {
     stage.load.answered(100).await;
 
     let full = r#"{"max-length":1}"#;
-    let queues = "^licet\\.(purchase|license|instructed)$";
+    let queues = "^licet\\.(purchase|reception|license|instructed)$";
     tokio::task::block_in_place(|| {
         stage.rabbits[0].ctl(&["set_policy", "--apply-to", "queues", "full", queues, full]);
     });
