@@ -16,7 +16,7 @@ use uuid::Uuid;
 
 use super::{
     chance::Chance,
-    ledger::{Compared, Ledger, Pages, expected, json as read},
+    ledger::{Compared, Entry, Ledger, Pages, expected, json as read},
     wire::{self, Line},
 };
 
@@ -64,9 +64,10 @@ impl Load {
         Self { upstream, running, listening, stop }
     }
 
-    /// Waits until so many more messages were answered.
+    /// Waits until so many more messages of whole lives were answered.
     pub(crate) async fn answered(&self, more: usize) {
-        let count = |pages: &Pages| pages.entries.values().filter(|entry| !entry.replies.is_empty()).count();
+        let in_lives = |entry: &&Entry| !entry.once && !entry.replies.is_empty();
+        let count = |pages: &Pages| pages.entries.values().filter(in_lives).count();
         let before = count(&self.upstream.ledger.open());
         let came = self.upstream.ledger.until(PATIENCE, |pages| count(pages) >= before + more).await;
         assert!(came, "{more} more answers in {PATIENCE:?}");
