@@ -131,6 +131,8 @@ END
         printf '#!/usr/bin/env bash\n# Stops the private broker cleanly, and starts it again.\nset -euo pipefail\n'
         declare -p broker broker_bin in_broker epmd_port amqp_port dist_port
         declare -f note die alive await broker_environment launch start_broker stop_broker broker_answers await_broker
+        # With arguments, it asks the broker's rabbitmqctl instead.
+        printf 'if (($#)); then broker_environment; cd "$broker"; exec "${in_broker[@]}" "$broker_bin/rabbitmqctl" "$@"; fi\n'
         printf 'stop_broker\nstart_broker\nawait_broker\n'
     } >"$tmp/broker-restart"
     chmod 755 "$tmp/broker-restart"

@@ -42,6 +42,10 @@ pub const HEADER_CLAIMED_BY: &str = "licet-claimed-by";
 /// `app_id` of what Licet sends.
 pub const APP_ID: &str = "licet";
 
+/// The most bytes of a message's body. A larger one is refused unread, whatever the broker lets in;
+/// a broker of ours lets none in (`max_message_size`).
+pub const MESSAGE_BYTES_MAX: usize = 1 << 20;
+
 /// A delivery that was redelivered this often is suspect and processed alone.
 pub const SUSPECT_DELIVERIES: u32 = 3;
 
@@ -278,6 +282,12 @@ pub const POLICIES: &[Policy] = &[
     },
     Policy { name: "licet-dead", pattern: "^licet\\.dead\\.", max_length: 1_000_000, max_length_bytes: 1 << 30 },
     Policy { name: "licet-wait", pattern: "^licet\\.wait\\.", max_length: 1_000_000, max_length_bytes: 1 << 30 },
+    Policy {
+        name: "licet-instructed",
+        pattern: "^licet\\.instructed$",
+        max_length: 2_000_000,
+        max_length_bytes: 1 << 30,
+    },
 ];
 
 #[cfg(test)]

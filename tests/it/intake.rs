@@ -165,7 +165,7 @@ async fn a_reply_that_cannot_be_sent_is_dropped_and_the_worker_goes_on(mut world
 }
 
 impl World {
-    async fn put_song_with_workers(&mut self) {
+    pub(crate) async fn put_song_with_workers(&mut self) {
         self.start_workers();
         self.put_song(1).await;
     }

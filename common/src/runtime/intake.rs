@@ -140,8 +140,18 @@ fn forbidden(past: &Past) -> Refusal {
     Refusal::new(Code::Forbidden, detail)
 }
 
+/// Whether a delivery is larger than any is read. Such a one is not copied either: the broker itself
+/// moves it to the dead letters.
+pub(super) fn is_oversized(delivery: &Delivery) -> bool {
+    delivery.body.len() > topology::MESSAGE_BYTES_MAX
+}
+
 fn envelope(delivery: &Delivery, kind: &str, id: Option<Uuid>, answerable: bool) -> Result<(Uuid, Format), Refusal> {
     let malformed = |detail: String| Refusal::new(Code::Malformed, detail);
+    if is_oversized(delivery) {
+        let (bytes, most) = (delivery.body.len(), topology::MESSAGE_BYTES_MAX);
+        return Err(malformed(format!("the body has {bytes} bytes: at most {most} are read, so send it in parts")));
+    }
     if !answerable {
         return Err(malformed(format!(
             "reply_to must not begin with {:?}: name a queue of your own",

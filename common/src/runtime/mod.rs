@@ -32,7 +32,7 @@ use crate::{
     decision::{Context, Decision, Tables},
     signing::Keyring,
     store::{Store, StoreError, Transaction},
-    transport::{Consumer, Delivery, Lost, Transport},
+    transport::{Consumer, Delivery, Lost, PREFETCHED_BYTES_MAX, Transport},
 };
 
 mod batch;
@@ -43,6 +43,7 @@ mod stored;
 mod tally;
 
 pub use copies::{Claim, Distrusted, Failure, Past, Trust, replayed};
+use intake::is_oversized;
 use outbox::Outbox;
 pub use stored::{StoredOutput, outputs_of};
 use tally::Tally;
@@ -122,6 +123,7 @@ const PAUSE: (Duration, Duration) = (Duration::from_millis(50), Duration::from_s
 /// After so many sessions in a row that settled nothing, the next one takes a single message: it
 /// may be one that ends sessions, and it shall not be counted against its neighbours.
 const FRUITLESS_MAX: u32 = 3;
+const CAREFUL: Narrow = Narrow { prefetch: 1, most: 1 };
 /// The pause between two such sessions.
 const CAREFUL_PAUSE: Duration = Duration::from_millis(100);
 /// How long trouble that comes and goes is not told of again.
@@ -138,8 +140,19 @@ enum Ended {
     Broker(Lost),
     /// The database is away.
     Database(String),
+    /// More bytes came at once than are held; the largest body had so many.
+    Flooded(usize),
     /// What ended sessions is dealt with: go on as usual.
     Recovered,
+}
+
+/// How a session that is not as usual begins and ends.
+#[derive(Clone, Copy)]
+struct Narrow {
+    /// Most messages that the broker sends ahead.
+    prefetch: u16,
+    /// It ends after about so many.
+    most: usize,
 }
 
 impl From<Lost> for Ended {
@@ -153,14 +166,15 @@ pub async fn run<W: Worker>(worker: W, machine: Machine, stop: CancellationToken
     let runner = Runner { worker: Arc::new(worker), machine, tally: Tally::default() };
     let name = runner.worker.name();
     let (mut pause, mut voice) = (Pause::new(), Voice::new(name));
-    let mut fruitless = 0;
+    let (mut fruitless, mut flooded) = (0, None);
     while !stop.is_cancelled() {
         let settled = runner.tally.portions.get();
         let careful = fruitless >= FRUITLESS_MAX;
+        let narrow = if careful { Some(CAREFUL) } else { flooded.take() };
         let connected = tokio::select! {
             biased;
             () = stop.cancelled() => break,
-            connected = runner.connect(careful) => connected,
+            connected = runner.connect(narrow) => connected,
         };
         let ended = match connected {
             Ok(session) => {
@@ -169,7 +183,7 @@ pub async fn run<W: Worker>(worker: W, machine: Machine, stop: CancellationToken
                     pause = Pause::new();
                 }
                 fruitless += 1;
-                runner.serve(session, &stop, careful).await
+                runner.serve(session, &stop, narrow).await
             }
             Err(lost) => Ended::Broker(lost),
         };
@@ -180,6 +194,12 @@ pub async fn run<W: Worker>(worker: W, machine: Machine, stop: CancellationToken
         match ended {
             Ended::Stopped => break,
             Ended::Recovered => continue,
+            Ended::Flooded(largest) => {
+                let narrow = runner.narrowed(largest);
+                info!(worker = name, largest, "large messages: taking {} at a time for a while", narrow.prefetch);
+                flooded = Some(narrow);
+                continue;
+            }
             Ended::Broker(lost) => voice.down(&lost.to_string()),
             Ended::Database(cause) => {
                 voice.down(&cause);
@@ -216,25 +236,38 @@ struct Session {
 }
 
 impl<W: Worker> Runner<W> {
-    async fn connect(&self, careful: bool) -> Result<Session, Lost> {
+    /// Twice the batch, so that the next one is at hand when this one is done.
+    fn prefetch(&self) -> u16 {
+        self.machine.limits.batch_max.saturating_mul(2)
+    }
+
+    /// As many messages of this size as are held, until what came and was not held is dealt with.
+    fn narrowed(&self, largest: usize) -> Narrow {
+        let fit = u16::try_from(PREFETCHED_BYTES_MAX / largest.max(1)).unwrap_or(u16::MAX);
+        Narrow { prefetch: fit.clamp(1, self.prefetch()), most: usize::from(self.prefetch()) }
+    }
+
+    async fn connect(&self, narrow: Option<Narrow>) -> Result<Session, Lost> {
         let limits = &self.machine.limits;
         let patience = Duration::from_millis(limits.reply_timeout_ms);
         let outbox = Outbox::open(&self.machine, self.worker.name(), patience).await?;
-        // Twice the batch, so that the next one is at hand when this one is done.
-        let prefetch = if careful { 1 } else { limits.batch_max.saturating_mul(2) };
+        let prefetch = narrow.map_or(self.prefetch(), |narrow| narrow.prefetch);
         let consumer = self.machine.transport.consume(&topology::work_queue(self.worker.name()), prefetch).await?;
         Ok(Session { consumer, outbox })
     }
 
-    async fn serve(&self, mut session: Session, stop: &CancellationToken, careful: bool) -> Ended {
+    async fn serve(&self, mut session: Session, stop: &CancellationToken, narrow: Option<Narrow>) -> Ended {
         let patience = Duration::from_secs(self.machine.limits.shutdown_timeout_s);
         let overtime = async {
             stop.cancelled().await;
             tokio::time::sleep(patience).await;
         };
         let working = async {
-            let ended = self.work(&mut session, stop, careful).await.err().unwrap_or(Ended::Stopped);
-            if matches!(ended, Ended::Stopped | Ended::Recovered) {
+            let ended = match (self.work(&mut session, stop, narrow).await, session.consumer.flooded()) {
+                (Err(Ended::Broker(_)), Some(largest)) => Ended::Flooded(largest),
+                (ended, _) => ended.err().unwrap_or(Ended::Stopped),
+            };
+            if matches!(ended, Ended::Stopped | Ended::Recovered | Ended::Flooded(_)) {
                 session.consumer.close().await;
                 session.outbox.close().await;
             }
@@ -249,37 +282,36 @@ impl<W: Worker> Runner<W> {
         }
     }
 
-    async fn work(&self, session: &mut Session, stop: &CancellationToken, careful: bool) -> Result<(), Ended> {
+    async fn work(&self, session: &mut Session, stop: &CancellationToken, narrow: Option<Narrow>) -> Result<(), Ended> {
         let limits = &self.machine.limits;
-        loop {
+        let mut left = narrow.map_or(usize::MAX, |narrow| narrow.most);
+        while left > 0 {
             let deliveries = tokio::select! {
                 biased;
                 () = stop.cancelled() => break,
                 deliveries = session.consumer.receive(usize::from(limits.batch_max), limits.batch_max_bytes) => deliveries?,
             };
+            left = left.saturating_sub(deliveries.len());
             self.handle(session, deliveries).await?;
-            if careful {
-                return Err(Ended::Recovered);
-            }
         }
         // Finishes what is at hand, so that no delivery is given back and counted against its message.
         session.consumer.stop().await?;
         loop {
             let deliveries = session.consumer.receive(usize::from(limits.batch_max), limits.batch_max_bytes).await?;
             if deliveries.is_empty() {
-                return Ok(());
+                return if stop.is_cancelled() { Ok(()) } else { Err(Ended::Recovered) };
             }
             self.handle(session, deliveries).await?;
         }
     }
 
     /// Handles deliveries in their order; one that came back often is handled alone, because it
-    /// may be what brings workers down.
+    /// may be what brings workers down, and one that is too large, because the broker sets it aside.
     async fn handle(&self, session: &mut Session, deliveries: Vec<Delivery>) -> Result<(), Ended> {
         let again = deliveries.iter().filter(|delivery| delivery.redeliveries > 0).count();
         self.tally.redelivered.add(again as u64);
         for portion in portions(deliveries) {
-            let Some(last) = portion.last().map(|delivery| delivery.tag) else { continue };
+            let Some((last, oversized)) = portion.last().map(|last| (last.tag, is_oversized(last))) else { continue };
             let began = Instant::now();
             let readings = intake::read_all(&self.worker, &self.machine, portion).await?;
             let (name, now) = (self.worker.name(), self.machine.clock.now());
@@ -289,7 +321,11 @@ impl<W: Worker> Runner<W> {
             // A crash from here on: the journal has the outputs, the broker still has the inputs.
             let dropped = session.outbox.deliver(outgoing).await;
             self.tally.dropped_replies.add(dropped);
-            session.consumer.ack_through(last).await?;
+            if oversized {
+                session.consumer.reject(last).await?;
+            } else {
+                session.consumer.ack_through(last).await?;
+            }
             self.tally.portions.add(1);
             if self.worker.rests() {
                 self.machine.clock.sleep(began.elapsed().min(REST_MAX)).await;
@@ -309,13 +345,13 @@ impl<W: Worker> Runner<W> {
     }
 }
 
-/// Deliveries in their order, with each suspect in a portion of its own.
+/// Deliveries in their order, with each that is suspect or too large in a portion of its own.
 fn portions(deliveries: Vec<Delivery>) -> Vec<Vec<Delivery>> {
-    let suspect = |delivery: &Delivery| delivery.redeliveries >= topology::SUSPECT_DELIVERIES;
+    let alone = |delivery: &Delivery| delivery.redeliveries >= topology::SUSPECT_DELIVERIES || is_oversized(delivery);
     let mut portions: Vec<Vec<Delivery>> = Vec::new();
     for delivery in deliveries {
         match portions.last_mut() {
-            Some(portion) if !suspect(&delivery) && !portion.last().is_some_and(suspect) => portion.push(delivery),
+            Some(portion) if !alone(&delivery) && !portion.last().is_some_and(alone) => portion.push(delivery),
             _ => portions.push(vec![delivery]),
         }
     }

@@ -11,7 +11,7 @@ use super::{
     Machine,
     batch::{Setback, Settled},
     copies::{self, Failure},
-    intake::{Reading, TurnedAway, Work},
+    intake::{Reading, TurnedAway, Work, is_oversized},
     stored::{self, StoredOutput},
     tally::Tally,
 };
@@ -76,12 +76,16 @@ fn refuse(worker: &str, turned_away: TurnedAway, now: Timestamp) -> Vec<Duty> {
         });
         let format = Format::of(delivery.properties.content_type.as_deref()).unwrap_or(Format::Json);
         // Without a usable id of its own, the body tells one message from another.
-        let namespace = id.unwrap_or_else(|| Uuid::new_v5(&Uuid::nil(), &delivery.body));
+        let first = &delivery.body[..delivery.body.len().min(topology::MESSAGE_BYTES_MAX)];
+        let namespace = id.unwrap_or_else(|| Uuid::new_v5(&Uuid::nil(), first));
         let reply = stored::refusal(namespace, "reply:request.refused", format, now, &refused);
         duties.extend(self::reply(&delivery, id, &reply).map(Duty::Reply));
     }
-    let failure = Failure { reason: refusal.to_string(), at: now };
-    duties.push(Duty::Must(copies::dead_letter(worker, &delivery, &past, &failure)));
+    // What is too large to be copied is rejected instead: the broker itself moves it.
+    if !is_oversized(&delivery) {
+        let failure = Failure { reason: refusal.to_string(), at: now };
+        duties.push(Duty::Must(copies::dead_letter(worker, &delivery, &past, &failure)));
+    }
     duties
 }
 

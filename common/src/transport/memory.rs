@@ -45,6 +45,8 @@ struct Queue {
     arrived: Arc<Notify>,
     /// After which time messages go to which exchange.
     expiry: Option<(Duration, String)>,
+    /// Where rejected messages go: exchange and routing key.
+    dead_letters: Option<(String, String)>,
 }
 
 #[derive(Clone, Debug)]
@@ -87,7 +89,12 @@ impl Broker {
                 }
                 _ => None,
             };
-            state.queues.entry(queue.name.clone()).or_insert_with(|| Queue { expiry, ..Queue::default() });
+            let dead_letters = match (argument("x-dead-letter-exchange"), argument("x-dead-letter-routing-key")) {
+                (Some(Argument::Text(exchange)), Some(Argument::Text(key))) => Some((exchange.clone(), key.clone())),
+                _ => None,
+            };
+            let fresh = || Queue { expiry, dead_letters, ..Queue::default() };
+            state.queues.entry(queue.name.clone()).or_insert_with(fresh);
         }
         for binding in &topology.bindings {
             state.bind(&binding.exchange, &binding.key, &binding.queue);
@@ -354,6 +361,14 @@ impl Consumer {
 
     pub(super) fn ack(&self, tag: u64) {
         self.unacknowledged().remove(&tag);
+    }
+
+    pub(super) fn reject(&self, tag: u64) {
+        let Some(stored) = self.unacknowledged().remove(&tag) else { return };
+        let dead_letters = self.broker.lock().queue(&self.queue).ok().and_then(|queue| queue.dead_letters.clone());
+        if let Some((exchange, routing_key)) = dead_letters {
+            self.broker.take_in(&Outgoing { exchange, routing_key, ..Outgoing::clone(&stored.message) });
+        }
     }
 
     fn unacknowledged(&self) -> MutexGuard<'_, BTreeMap<u64, Stored>> {

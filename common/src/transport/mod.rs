@@ -19,6 +19,9 @@ use crate::gate::Gate;
 mod memory;
 mod rabbit;
 
+/// The most bytes of bodies that a consumer holds before somebody takes them, unless it is one body.
+pub const PREFETCHED_BYTES_MAX: usize = 4 << 20;
+
 /// A broker, by address or in this process.
 #[derive(Clone, Debug)]
 pub struct Transport(Backend);
@@ -320,6 +323,29 @@ impl Consumer {
         match &self.0 {
             ConsumerBackend::Memory(consumer) => consumer.ack_through(tag).await,
             ConsumerBackend::Rabbit(consumer) => consumer.ack_through(tag).await,
+        }
+    }
+
+    /// Has the broker itself move a delivery to its queue's dead letters: no copy is made here.
+    ///
+    /// # Errors
+    /// The connection is gone.
+    pub async fn reject(&self, tag: u64) -> Result<(), Lost> {
+        match &self.0 {
+            ConsumerBackend::Memory(consumer) => {
+                consumer.reject(tag);
+                Ok(())
+            }
+            ConsumerBackend::Rabbit(consumer) => consumer.reject(tag).await,
+        }
+    }
+
+    /// Whether the deliveries ended because more bodies waited than memory is for: the bytes of the
+    /// largest. Close it and consume again, with a smaller prefetch.
+    pub fn flooded(&self) -> Option<usize> {
+        match &self.0 {
+            ConsumerBackend::Memory(_) => None,
+            ConsumerBackend::Rabbit(consumer) => consumer.flooded(),
         }
     }
 

@@ -10,12 +10,12 @@ use std::{
     time::Duration,
 };
 
-use futures_util::{FutureExt, StreamExt};
+use futures_util::FutureExt;
 use lapin::{
     BasicProperties, Channel, Confirmation, Connection, ConnectionProperties, ErrorKind,
     options::{
         BasicAckOptions, BasicCancelOptions, BasicConsumeOptions, BasicPublishOptions, BasicQosOptions,
-        ConfirmSelectOptions, ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions,
+        BasicRejectOptions, ConfirmSelectOptions, ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions,
     },
     types::{AMQPValue, FieldTable},
     uri::{AMQPUri, SASLMechanism},
@@ -24,12 +24,14 @@ use licet_schema::topology::{self, Argument, Exchange, ExchangeKind, Queue, Topo
 use secrecy::{ExposeSecret, SecretString};
 use tokio::time::{timeout, timeout_at};
 
-use super::{Delivery, Lost, Outcome, Outgoing, TransportError};
+use super::{Delivery, Lost, Outcome, Outgoing, PREFETCHED_BYTES_MAX, TransportError};
 
 mod browser;
+mod inbox;
 mod properties;
 
 pub(super) use browser::Browser;
+use inbox::Inbox;
 use properties::{read, short, written};
 
 /// A connection that is not made within this time is not there.
@@ -74,10 +76,10 @@ impl Address {
         let connection = self.connect("topology", Some(SENT_FRAME_BYTES_MAX)).await?;
         let channel = self.channel(&connection).await?;
         for exchange in &topology.exchanges {
-            self.declared(&exchange.name, declare_exchange(&channel, exchange, false).await)?;
+            self.declared(&exchange.name, self.in_time(declare_exchange(&channel, exchange, false)).await?)?;
         }
         for queue in &topology.queues {
-            self.declared(&queue.name, declare_queue(&channel, queue, false).await)?;
+            self.declared(&queue.name, self.in_time(declare_queue(&channel, queue, false)).await?)?;
         }
         for binding in &topology.bindings {
             let bound = channel.queue_bind(
@@ -87,7 +89,7 @@ impl Address {
                 QueueBindOptions::default(),
                 FieldTable::default(),
             );
-            timeout(CALL_TIMEOUT, bound).await.map_err(|_| self.silent())?.map_err(|error| self.unreachable(&error))?;
+            self.in_time(bound).await?.map_err(|error| self.unreachable(&error))?;
         }
         goodbye(&connection).await;
         Ok(())
@@ -98,14 +100,14 @@ impl Address {
         let mut channel = self.channel(&connection).await?;
         let mut missing = Vec::new();
         for exchange in &topology.exchanges {
-            if !self.found(declare_exchange(&channel, exchange, true).await)? {
+            if !self.found(self.in_time(declare_exchange(&channel, exchange, true)).await?)? {
                 missing.push(format!("exchange {}", exchange.name));
                 // The broker closes the channel on which something was not there.
                 channel = self.channel(&connection).await?;
             }
         }
         for queue in &topology.queues {
-            if !self.found(declare_queue(&channel, queue, true).await)? {
+            if !self.found(self.in_time(declare_queue(&channel, queue, true)).await?)? {
                 missing.push(format!("queue {}", queue.name));
                 channel = self.channel(&connection).await?;
             }
@@ -180,10 +182,12 @@ impl Address {
     }
 
     async fn channel(&self, connection: &Connection) -> Result<Channel, TransportError> {
-        match timeout(CALL_TIMEOUT, connection.create_channel()).await {
-            Ok(channel) => channel.map_err(|error| self.unreachable(&error)),
-            Err(_) => Err(self.silent()),
-        }
+        self.in_time(connection.create_channel()).await?.map_err(|error| self.unreachable(&error))
+    }
+
+    /// What a call gives, if it does so in time.
+    async fn in_time<T>(&self, call: impl Future<Output = T>) -> Result<T, TransportError> {
+        timeout(CALL_TIMEOUT, call).await.map_err(|_| self.silent())
     }
 
     fn declared(&self, what: &str, result: lapin::Result<()>) -> Result<(), TransportError> {
@@ -247,10 +251,8 @@ async fn declare_queue(channel: &Channel, queue: &Queue, passive: bool) -> lapin
 pub(super) struct Consumer {
     connection: Connection,
     channel: Channel,
-    deliveries: lapin::Consumer,
+    inbox: Inbox,
     stopped: bool,
-    /// The stream has said that nothing more comes; it says so once.
-    ended: bool,
 }
 
 impl std::fmt::Debug for Consumer {
@@ -264,19 +266,19 @@ impl Consumer {
         let options = BasicConsumeOptions { no_ack, ..BasicConsumeOptions::default() };
         let consume = channel.basic_consume(short(queue), short(CONSUMER_TAG), options, FieldTable::default());
         let deliveries = answered(consume).await?;
-        Ok(Self { connection, channel, deliveries, stopped: false, ended: false })
+        // What needs no acknowledgement does not come again.
+        let bytes_max = if no_ack { usize::MAX } else { PREFETCHED_BYTES_MAX };
+        let inbox = Inbox::start(deliveries, channel.clone(), bytes_max);
+        Ok(Self { connection, channel, inbox, stopped: false })
     }
 
     pub(super) async fn receive(&mut self, most: usize, most_bytes: usize) -> Result<Vec<Delivery>, Lost> {
-        if self.ended {
-            return Ok(Vec::new());
-        }
-        let next = self.deliveries.next().await;
+        let next = self.inbox.next().await;
         let Some(first) = self.arrived(Some(next))? else { return Ok(Vec::new()) };
         let mut bytes = first.body.len();
         let mut taken = vec![first];
         while taken.len() < most && bytes < most_bytes {
-            let next = self.deliveries.next().now_or_never();
+            let next = self.inbox.next().now_or_never();
             let Some(next) = self.arrived(next)? else { break };
             bytes += next.body.len();
             taken.push(next);
@@ -285,20 +287,23 @@ impl Consumer {
     }
 
     /// A stream that ends by itself is a lost connection, never a clean end: we end it ourselves.
-    fn arrived(
-        &mut self,
-        next: Option<Option<lapin::Result<lapin::message::Delivery>>>,
-    ) -> Result<Option<Delivery>, Lost> {
-        match next {
-            Some(Some(Ok(delivery))) => Ok(Some(read(delivery))),
-            Some(Some(Err(error))) => Err(lost(error)),
-            Some(None) if !self.stopped => Err(Lost("the broker ended the deliveries".into())),
-            Some(None) => {
-                self.ended = true;
-                Ok(None)
-            }
-            None => Ok(None),
+    fn arrived(&self, next: Option<Option<Result<Delivery, Lost>>>) -> Result<Option<Delivery>, Lost> {
+        if self.flooded().is_some() {
+            return Err(Lost("more came than can be held".into()));
         }
+        match next {
+            Some(Some(delivery)) => delivery.map(Some),
+            Some(None) if !self.stopped => Err(Lost("the broker ended the deliveries".into())),
+            Some(None) | None => Ok(None),
+        }
+    }
+
+    pub(super) fn flooded(&self) -> Option<usize> {
+        self.inbox.flooded()
+    }
+
+    pub(super) async fn reject(&self, tag: u64) -> Result<(), Lost> {
+        answered(self.channel.basic_reject(tag, BasicRejectOptions { requeue: false })).await
     }
 
     pub(super) async fn stop(&mut self) -> Result<(), Lost> {

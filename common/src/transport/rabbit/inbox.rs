@@ -1,0 +1,83 @@
+//! Deliveries between lapin and whoever receives them.
+//!
+//! lapin reads what the broker sends as fast as it comes, and the broker sends as many messages as
+//! were prefetched, whatever their size. So somebody counts: when more bytes wait here than memory is
+//! for, deliveries are asked for no more, and what still comes is dropped as it comes. It is not
+//! acknowledged: the broker delivers it again over the next connection. One body always fits.
+
+use std::sync::{
+    Arc, OnceLock,
+    atomic::{AtomicUsize, Ordering},
+};
+
+use futures_util::StreamExt;
+use lapin::{Channel, options::BasicCancelOptions};
+use tokio::sync::mpsc;
+
+use super::{CONSUMER_TAG, answered, lost, properties::read, short};
+use crate::transport::{Delivery, Lost};
+
+/// What waits to be received.
+pub(super) struct Inbox {
+    waiting: mpsc::UnboundedReceiver<Result<Delivery, Lost>>,
+    fill: Arc<Fill>,
+}
+
+#[derive(Default)]
+struct Fill {
+    /// Bytes of the bodies that wait.
+    bytes: AtomicUsize,
+    /// The largest body's, once there were too many.
+    flooded: OnceLock<usize>,
+}
+
+impl Inbox {
+    /// Takes deliveries from lapin until they end, or more than `bytes_max` wait.
+    pub(super) fn start(deliveries: lapin::Consumer, channel: Channel, bytes_max: usize) -> Self {
+        let (sender, waiting) = mpsc::unbounded_channel();
+        let fill = Arc::new(Fill::default());
+        tokio::spawn(fill_up(deliveries, channel, sender, fill.clone(), bytes_max));
+        Self { waiting, fill }
+    }
+
+    /// The next delivery; none when the broker ended them. Cancelling the wait loses nothing.
+    pub(super) async fn next(&mut self) -> Option<Result<Delivery, Lost>> {
+        let next = self.waiting.recv().await;
+        if let Some(Ok(delivery)) = &next {
+            self.fill.bytes.fetch_sub(delivery.body.len(), Ordering::Relaxed);
+        }
+        next
+    }
+
+    /// The bytes of the largest body, if there were more than could be held.
+    pub(super) fn flooded(&self) -> Option<usize> {
+        self.fill.flooded.get().copied()
+    }
+}
+
+async fn fill_up(
+    mut deliveries: lapin::Consumer,
+    channel: Channel,
+    sender: mpsc::UnboundedSender<Result<Delivery, Lost>>,
+    fill: Arc<Fill>,
+    bytes_max: usize,
+) {
+    let mut largest = 0;
+    while let Some(next) = deliveries.next().await {
+        let next = next.map(read).map_err(lost);
+        let bytes = next.as_ref().map_or(0, |delivery| delivery.body.len());
+        largest = largest.max(bytes);
+        let waiting = fill.bytes.fetch_add(bytes, Ordering::Relaxed);
+        if waiting > 0 && waiting + bytes > bytes_max {
+            let _ = fill.flooded.set(largest);
+            drop(next);
+            let cancel = channel.basic_cancel(short(CONSUMER_TAG), BasicCancelOptions { nowait: true });
+            let dropping = async { while deliveries.next().await.is_some() {} };
+            let _ = tokio::join!(answered(cancel), dropping);
+            return;
+        }
+        if sender.send(next).is_err() {
+            return;
+        }
+    }
+}
