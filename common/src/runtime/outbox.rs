@@ -21,10 +21,6 @@ use crate::transport::{Delivery, Lost, Outcome, Outgoing, Properties, Publisher,
 /// The first and the longest pause before what the broker refused is published again.
 const PAUSE_MIN: Duration = Duration::from_millis(50);
 const PAUSE_MAX: Duration = Duration::from_secs(5);
-/// After a refusal a connection is not used for longer than this: it may be the channel alone that
-/// refuses. RabbitMQ 3.10 rejects whatever is published, through a channel opened in that moment, to a
-/// queue whose leader was just lost, and never stops.
-const REFUSING_MAX: Duration = Duration::from_secs(3);
 
 /// A message to publish, and what happens if the broker does not take it.
 pub(super) enum Duty {
@@ -162,9 +158,6 @@ pub(super) struct Outbox {
     publisher: Publisher,
     worker: &'static str,
     patience: Duration,
-    opened_at: Timestamp,
-    /// The broker has refused something that was published through this connection.
-    refused: bool,
 }
 
 impl Outbox {
@@ -175,7 +168,7 @@ impl Outbox {
     pub(super) async fn open(machine: &Machine, worker: &'static str, patience: Duration) -> Result<Self, Lost> {
         let (transport, clock) = (machine.transport.clone(), machine.clock.clone());
         let publisher = transport.publisher().await?;
-        Ok(Self { transport, opened_at: clock.now(), clock, publisher, worker, patience, refused: false })
+        Ok(Self { transport, clock, publisher, worker, patience })
     }
 
     pub(super) async fn close(self) {
@@ -188,7 +181,7 @@ impl Outbox {
         if duties.is_empty() {
             return 0;
         }
-        match self.publish(&duties).await {
+        match self.publisher.publish(&duties, self.patience).await {
             Ok(outcomes) => {
                 let (musts, dropped) = left(duties, &outcomes);
                 self.insist(musts, true).await;
@@ -206,16 +199,6 @@ impl Outbox {
         }
     }
 
-    async fn publish(&mut self, duties: &[Duty]) -> Result<Vec<Outcome>, Lost> {
-        let used_ms = self.clock.now().as_millis().abs_diff(self.opened_at.as_millis());
-        if self.refused && u128::from(used_ms) > REFUSING_MAX.as_millis() {
-            self.reopen().await;
-        }
-        let outcomes = self.publisher.publish(duties, self.patience).await?;
-        self.refused |= outcomes.contains(&Outcome::Refused);
-        Ok(outcomes)
-    }
-
     /// Publishes until all are confirmed.
     async fn insist(&mut self, mut musts: Vec<Duty>, mut refused: bool) {
         let mut pause = PAUSE_MIN;
@@ -229,7 +212,7 @@ impl Outbox {
                 self.clock.sleep(pause).await;
                 pause = (pause * 2).min(PAUSE_MAX);
             }
-            match self.publish(&musts).await {
+            match self.publisher.publish(&musts, self.patience).await {
                 Ok(outcomes) => musts = left(musts, &outcomes).0,
                 Err(_) => self.reopen().await,
             }
@@ -257,9 +240,7 @@ impl Outbox {
         loop {
             match self.transport.publisher().await {
                 Ok(publisher) => {
-                    let old = std::mem::replace(&mut self.publisher, publisher);
-                    (self.opened_at, self.refused) = (self.clock.now(), false);
-                    tokio::spawn(old.close());
+                    self.publisher = publisher;
                     return;
                 }
                 Err(_) => self.clock.sleep(pause).await,

@@ -15,7 +15,7 @@ use uuid::Uuid;
 const GLANCE: Duration = Duration::from_millis(50);
 
 /// A message as it came: everything that must be the same when it comes again.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub(crate) struct Arrived {
     pub(crate) message_id: String,
     pub(crate) kind: String,
@@ -23,6 +23,14 @@ pub(crate) struct Arrived {
     pub(crate) timestamp: Option<u64>,
     pub(crate) cause: Option<Uuid>,
     pub(crate) body: Vec<u8>,
+}
+
+impl std::fmt::Debug for Arrived {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { message_id, kind, content_type, timestamp, cause, body } = self;
+        let body = String::from_utf8_lossy(body);
+        write!(f, "{kind} {message_id} ({content_type}, {timestamp:?}, because of {cause:?}): {body}")
+    }
 }
 
 /// One message to Licet.

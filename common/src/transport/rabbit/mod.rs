@@ -6,8 +6,8 @@
 use std::{
     borrow::Borrow,
     collections::BTreeSet,
-    sync::{Arc, Mutex, PoisonError},
-    time::Duration,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
 };
 
 use futures_util::FutureExt;
@@ -41,6 +41,9 @@ const CALL_TIMEOUT: Duration = Duration::from_secs(10);
 /// A broker that is silent this long is away (the AMQP heartbeat, in seconds).
 const HEARTBEAT_S: u16 = 10;
 
+/// After a refusal a channel is not used for longer than this. RabbitMQ 3.10 rejects whatever comes
+/// through a channel that met a queue without its leader, or above a limit that was lifted since.
+const REFUSING_MAX: Duration = Duration::from_secs(3);
 /// How often a blocked connection is looked at.
 const BLOCKED_PAUSE: Duration = Duration::from_millis(50);
 
@@ -151,8 +154,7 @@ impl Address {
 
     pub(super) async fn publisher(&self) -> Result<Publisher, Lost> {
         let connection = self.connect("publisher", Some(SENT_FRAME_BYTES_MAX)).await?;
-        let channel = self.channel(&connection).await?;
-        answered(channel.confirm_select(ConfirmSelectOptions::default())).await?;
+        let channel = Arc::new(Mutex::new((confirming(&connection).await?, Instant::now())));
         let user = self.user.clone();
         Ok(Publisher { connection: Arc::new(connection), channel, user, returned: Arc::default() })
     }
@@ -326,7 +328,8 @@ impl Consumer {
 #[derive(Clone)]
 pub(super) struct Publisher {
     connection: Arc<Connection>,
-    channel: Channel,
+    /// The channel of the moment, and since when it is (see [`Publisher::change_channel`]).
+    channel: Arc<Mutex<(Channel, Instant)>>,
     user: Option<String>,
     /// lapin hands a return out with whichever confirmation comes next, so that only what the
     /// message says of itself tells whose it is.
@@ -368,9 +371,10 @@ impl Publisher {
         if !self.unblocked(deadline).await {
             return Ok(vec![Outcome::Unconfirmed; messages.len()]);
         }
+        let channel = self.channel().0.clone();
         let mut confirms = Vec::with_capacity(messages.len());
         for message in messages.iter().map(Borrow::borrow) {
-            let sent = self.channel.basic_publish(
+            let sent = channel.basic_publish(
                 short(&message.exchange),
                 short(&message.routing_key),
                 BasicPublishOptions { mandatory: message.mandatory, ..BasicPublishOptions::default() },
@@ -391,6 +395,9 @@ impl Publisher {
             });
         }
         outcomes.resize(messages.len(), Outcome::Unconfirmed);
+        if outcomes.contains(&Outcome::Refused) {
+            self.change_channel().await;
+        }
         let mut returned = self.returned.lock().unwrap_or_else(PoisonError::into_inner);
         for (outcome, message) in
             outcomes.iter_mut().zip(messages.iter().map(Borrow::borrow)).filter(|(_, message)| message.mandatory)
@@ -403,6 +410,23 @@ impl Publisher {
             returned.remove(&Returned::of(message));
         });
         Ok(outcomes)
+    }
+
+    fn channel(&self) -> MutexGuard<'_, (Channel, Instant)> {
+        self.channel.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A refusal may be the channel's own, and for ever: the next one is made now and then. Whoever is
+    /// still waiting on the old one keeps it that long.
+    async fn change_channel(&self) {
+        let opened_at = self.channel().1;
+        if opened_at.elapsed() < REFUSING_MAX {
+            return;
+        }
+        // If there is none to be had, the next publish says why.
+        if let Ok(channel) = confirming(&self.connection).await {
+            *self.channel() = (channel, Instant::now());
+        }
     }
 
     /// A broker that is short of memory reads nothing from those who publish, and would read nothing
@@ -446,6 +470,13 @@ impl Publisher {
     pub(super) async fn close(self) {
         goodbye(&self.connection).await;
     }
+}
+
+/// A channel that confirms what is published.
+async fn confirming(connection: &Connection) -> Result<Channel, Lost> {
+    let channel = answered(connection.create_channel()).await?;
+    answered(channel.confirm_select(ConfirmSelectOptions::default())).await?;
+    Ok(channel)
 }
 
 fn reply_code(error: &lapin::Error) -> Option<u16> {
