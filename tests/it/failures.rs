@@ -1,11 +1,15 @@
 //! Crashes between the steps of the loop, and a client cut off.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::{
+    collections::BTreeSet,
+    sync::atomic::Ordering,
+    time::{Duration, Instant},
+};
 
 use licet_client::{Client, Patience};
 use licet_common::{
     decision::Tables,
-    store::{locks, rows},
+    store::{Store, locks, rows},
     transport::Delivery,
 };
 use licet_schema::{
@@ -16,7 +20,10 @@ use licet_schema::{
 use sea_orm::{ConnectionTrait, Statement};
 use uuid::Uuid;
 
-use crate::world::{World, amqp_url, message, on_both, purchase, song, verdict};
+use crate::{
+    proxy::{Network, Proxy},
+    world::{PATIENCE, World, amqp_url, message, new_database, on_both, purchase, song, verdict},
+};
 
 on_both!(redelivery_after_commit_gives_byte_identical_outputs);
 
@@ -120,4 +127,29 @@ async fn a_client_whose_publisher_alone_is_lost_connects_again() {
     let answer = client.ask(&Request::ContentPut(song(1))).await.expect("an answer");
     assert_eq!(verdict(&answer), "content.registered");
     world.finish().await;
+}
+
+/// What sqlx cannot do by itself: connections that went silent in mid-transaction keep their places.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs RabbitMQ and PostgreSQL: run tests/run.sh"]
+async fn a_pool_whose_connections_went_silent_is_replaced() {
+    let url = new_database().await;
+    let (server, database) = url.rsplit_once('/').expect("a URL with a database");
+    let (host, port) = server.rsplit_once(':').expect("a URL with a port");
+    let proxy = Proxy::before(vec![port.parse().expect("a port")]).await;
+    let through = format!("{host}:{}/{database}", proxy.port);
+    let store = Store::open_within(&through.into(), 2, Duration::from_secs(2)).await.expect("the database answers");
+    let both = (store.begin().await.expect("a transaction"), store.begin().await.expect("another"));
+    proxy.set(Network::BlackHole);
+    drop(both);
+    // Each says goodbye into the hole, and waits for an answer.
+    let deadline = Instant::now() + PATIENCE;
+    while proxy.done.swallowed.load(Ordering::Relaxed) == 0 {
+        assert!(Instant::now() < deadline, "nothing was swallowed");
+        tokio::task::yield_now().await;
+    }
+    proxy.heal();
+    assert!(store.ping(false).await.is_err(), "the old pool has no place left");
+    store.renew(false).await.expect("a new pool is had at once");
+    store.ping(false).await.expect("and it answers");
 }
