@@ -27,8 +27,9 @@ A full run that passes keeps the versions it ran on in target/figures.
 Services that already run are used instead, if these are set:
   LICET_TEST_AMQP_URL         amqp://user:password@host:port/%2f
   LICET_TEST_DATABASE_URL     postgres://role@host:port/database; the role may create databases
-  LICET_TEST_BROKER_RESTART   a program that restarts that broker; without it, tests whose
-                              name contains broker_restart are left out
+  LICET_TEST_BROKER_RESTART   a program that restarts that broker, or hands its arguments to
+                              rabbitmqctl; without it, tests whose name contains broker_restart
+                              or our_own_broker are left out
 END
 }
 
@@ -175,8 +176,8 @@ fi
 
 leave_out=()
 if [[ -z ${LICET_TEST_BROKER_RESTART:-} ]]; then
-    echo "The broker-restart test is left out: LICET_TEST_BROKER_RESTART does not say how to restart the given broker."
-    leave_out=(--skip broker_restart)
+    echo "Tests that restart or configure the broker are left out: LICET_TEST_BROKER_RESTART does not say how."
+    leave_out=(--skip broker_restart --skip our_own_broker)
 fi
 export TMPDIR=$tmp # so that what an interrupted test leaves is gone too
 run cargo build --workspace --bins

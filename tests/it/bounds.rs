@@ -20,7 +20,7 @@ use uuid::Uuid;
 
 use crate::world::{PATIENCE, World, amqp_url, message, on_both, program, purchase, raw, song, verdict};
 
-on_both!(a_batch_is_bounded_in_number_and_in_bytes, a_body_that_is_too_large_is_refused_unread_and_set_aside_whole,);
+on_both!(a_batch_is_bounded_in_number_and_in_bytes, a_body_too_large_for_our_own_broker_is_refused_unread_and_set_aside_whole,);
 
 /// A worker's memory stays below this, with its program and all.
 const RESIDENT_MB_MAX: f64 = 64.0;
@@ -58,7 +58,7 @@ async fn a_batch_is_bounded_in_number_and_in_bytes(world: World) {
     world.finish().await;
 }
 
-async fn a_body_that_is_too_large_is_refused_unread_and_set_aside_whole(mut world: World) {
+async fn a_body_too_large_for_our_own_broker_is_refused_unread_and_set_aside_whole(mut world: World) {
     let limit = Limit::lift(&world);
     world.put_song_with_workers().await;
     let (queue, mut replies) = world.listen(&[]).await;
@@ -174,7 +174,7 @@ fn huge(queue: &str) -> Outgoing {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "needs RabbitMQ and PostgreSQL: run tests/run.sh"]
-async fn a_body_of_12_mb_is_refused_within_a_workers_memory() {
+async fn a_body_of_12_mb_through_our_own_broker_is_refused_within_a_workers_memory() {
     let mut world = World::services().await;
     let _limit = Limit::lift(&world);
     world.put_song_with_workers().await;
@@ -193,7 +193,7 @@ async fn a_body_of_12_mb_is_refused_within_a_workers_memory() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "needs RabbitMQ and PostgreSQL: run tests/run.sh"]
-async fn many_large_bodies_among_ordinary_ones_stay_within_a_workers_memory() {
+async fn many_large_bodies_through_our_own_broker_stay_within_a_workers_memory() {
     let mut world = World::services().await;
     let _limit = Limit::lift(&world);
     world.put_song_with_workers().await;
@@ -287,7 +287,7 @@ impl Drop for Policy {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "needs RabbitMQ and PostgreSQL: run tests/run.sh"]
-async fn a_full_queue_refuses_its_publishers_until_there_is_room_again() {
+async fn a_full_queue_of_our_own_broker_refuses_its_publishers_until_there_is_room_again() {
     const ROOM: usize = 50;
     let mut world = World::services().await;
     let printed = Command::new(program("licet")).args(["topology", "policies", "--json"]).output().expect("it runs");
