@@ -1,0 +1,188 @@
+//! Publishing with confirms: what was refused, returned or never confirmed, and what a broker that is
+//! short of memory, or a channel that is refused for ever, asks of whoever publishes.
+
+use std::{
+    borrow::Borrow,
+    collections::BTreeSet,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
+};
+
+use lapin::{
+    BasicProperties, Channel, Confirmation, Connection,
+    options::{BasicPublishOptions, ConfirmSelectOptions},
+};
+use licet_schema::topology;
+use tokio::time::timeout_at;
+
+use super::{
+    answered, goodbye, lost,
+    properties::{short, written},
+};
+use crate::transport::{Lost, Outcome, Outgoing};
+
+/// After a refusal a channel is not used for longer than this. RabbitMQ 3.10 rejects whatever comes
+/// through a channel that met a queue without its leader, or above a limit that was lifted since.
+const REFUSING_MAX: Duration = Duration::from_secs(3);
+/// How often a blocked connection is looked at.
+const BLOCKED_PAUSE: Duration = Duration::from_millis(50);
+
+/// See [`crate::transport::Publisher`].
+#[derive(Clone)]
+pub(in crate::transport) struct Publisher {
+    connection: Arc<Connection>,
+    /// The channel of the moment, and since when it is (see [`Publisher::change_channel`]).
+    channel: Arc<Mutex<(Channel, Instant)>>,
+    user: Option<String>,
+    /// lapin hands a return out with whichever confirmation comes next, so that only what the
+    /// message says of itself tells whose it is.
+    returned: Arc<Mutex<BTreeSet<Returned>>>,
+}
+
+/// A returned message. Two that are alike in this were for the same place, so that either both
+/// arrived or neither.
+#[derive(PartialEq, Eq, PartialOrd, Ord)]
+struct Returned {
+    exchange: String,
+    routing_key: String,
+    message_id: Option<String>,
+}
+
+impl Returned {
+    fn of(message: &Outgoing) -> Self {
+        Self {
+            exchange: message.exchange.clone(),
+            routing_key: message.routing_key.clone(),
+            message_id: message.properties.message_id.clone(),
+        }
+    }
+}
+
+impl std::fmt::Debug for Publisher {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Publisher")
+    }
+}
+
+impl Publisher {
+    pub(super) async fn start(connection: Connection, user: Option<String>) -> Result<Self, Lost> {
+        let channel = Arc::new(Mutex::new((confirming(&connection).await?, Instant::now())));
+        Ok(Self { connection: Arc::new(connection), channel, user, returned: Arc::default() })
+    }
+
+    pub(in crate::transport) async fn publish<M: Borrow<Outgoing> + Sync>(
+        &self,
+        messages: &[M],
+        patience: Duration,
+    ) -> Result<Vec<Outcome>, Lost> {
+        let deadline = tokio::time::Instant::now() + patience;
+        if !self.unblocked(deadline).await {
+            return Ok(vec![Outcome::Unconfirmed; messages.len()]);
+        }
+        let channel = self.channel().0.clone();
+        let mut confirms = Vec::with_capacity(messages.len());
+        for message in messages.iter().map(Borrow::borrow) {
+            let sent = channel.basic_publish(
+                short(&message.exchange),
+                short(&message.routing_key),
+                BasicPublishOptions { mandatory: message.mandatory, ..BasicPublishOptions::default() },
+                &message.body,
+                self.signed(message),
+            );
+            match timeout_at(deadline, sent).await {
+                Ok(sent) => confirms.push(sent.map_err(lost)?),
+                Err(_) if self.connection.status().blocked() => break,
+                Err(_) => return Err(Lost("it takes no messages".into())),
+            }
+        }
+        let mut outcomes = Vec::with_capacity(messages.len());
+        for confirm in confirms {
+            outcomes.push(match timeout_at(deadline, confirm).await {
+                Err(_) => Outcome::Unconfirmed,
+                Ok(confirmation) => self.outcome(confirmation.map_err(lost)?),
+            });
+        }
+        outcomes.resize(messages.len(), Outcome::Unconfirmed);
+        if outcomes.contains(&Outcome::Refused) {
+            self.change_channel().await;
+        }
+        let mut returned = self.returned.lock().unwrap_or_else(PoisonError::into_inner);
+        for (outcome, message) in
+            outcomes.iter_mut().zip(messages.iter().map(Borrow::borrow)).filter(|(_, message)| message.mandatory)
+        {
+            if returned.contains(&Returned::of(message)) {
+                *outcome = Outcome::Returned;
+            }
+        }
+        messages.iter().map(Borrow::borrow).for_each(|message| {
+            returned.remove(&Returned::of(message));
+        });
+        Ok(outcomes)
+    }
+
+    fn channel(&self) -> MutexGuard<'_, (Channel, Instant)> {
+        self.channel.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A refusal may be the channel's own, and for ever: the next one is made now and then. Whoever is
+    /// still waiting on the old one keeps it that long.
+    async fn change_channel(&self) {
+        let opened_at = self.channel().1;
+        if opened_at.elapsed() < REFUSING_MAX {
+            return;
+        }
+        // If there is none to be had, the next publish says why.
+        if let Ok(channel) = confirming(&self.connection).await {
+            *self.channel() = (channel, Instant::now());
+        }
+    }
+
+    /// A broker that is short of memory reads nothing from those who publish, and would read nothing
+    /// from another connection: this one is kept, and nothing more is put into it meanwhile.
+    async fn unblocked(&self, deadline: tokio::time::Instant) -> bool {
+        let status = self.connection.status();
+        while status.blocked() && status.connected() {
+            if tokio::time::Instant::now() >= deadline {
+                return false;
+            }
+            tokio::time::sleep(BLOCKED_PAUSE).await;
+        }
+        true
+    }
+
+    /// The properties, and on what Licet itself reads our user's name, which the broker checks:
+    /// that is how workers know who sent it, and whose copies to believe.
+    fn signed(&self, message: &Outgoing) -> BasicProperties {
+        let properties = written(&message.properties);
+        let read_by_licet = topology::is_read_by_licet(&message.exchange, &message.routing_key);
+        let own = self.user.as_deref().filter(|_| read_by_licet);
+        match message.properties.user_id.as_deref().or(own) {
+            Some(user) => properties.with_user_id(short(user)),
+            None => properties,
+        }
+    }
+
+    fn outcome(&self, confirmation: Confirmation) -> Outcome {
+        let outcome = if confirmation.is_ack() { Outcome::Confirmed } else { Outcome::Refused };
+        if let Some(message) = confirmation.take_message() {
+            let delivery = &message.delivery;
+            self.returned.lock().unwrap_or_else(PoisonError::into_inner).insert(Returned {
+                exchange: delivery.exchange.as_str().to_owned(),
+                routing_key: delivery.routing_key.as_str().to_owned(),
+                message_id: delivery.properties.message_id().as_ref().map(|id| id.as_str().to_owned()),
+            });
+        }
+        outcome
+    }
+
+    pub(in crate::transport) async fn close(self) {
+        goodbye(&self.connection).await;
+    }
+}
+
+/// A channel that confirms what is published.
+async fn confirming(connection: &Connection) -> Result<Channel, Lost> {
+    let channel = answered(connection.create_channel()).await?;
+    answered(channel.confirm_select(ConfirmSelectOptions::default())).await?;
+    Ok(channel)
+}
