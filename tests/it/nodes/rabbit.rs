@@ -41,12 +41,12 @@ impl Rabbit {
         let place = Arc::new(Place::new());
         let mut nodes: Vec<_> = ["one", "two", "three"].iter().map(|name| Self::new(&place, name)).collect();
         let names: Vec<_> = nodes.iter().map(|node| node.name.clone()).collect();
+        // All at once: RabbitMQ 4.3 begins a cluster only when it has heard of every node.
         for node in &mut nodes {
             node.configure(&names);
             node.launch();
-            // One by one: whoever comes later joins those that are there.
-            node.await_answer();
         }
+        nodes.iter_mut().for_each(Self::await_answer);
         let status = nodes[0].ctl(&["cluster_status", "--formatter", "json"]);
         let status: serde_json::Value = serde_json::from_str(&status).expect("JSON");
         assert_eq!(status["running_nodes"].as_array().map(Vec::len), Some(3), "a cluster of three: {status}");
