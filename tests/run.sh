@@ -15,6 +15,7 @@ goes to the test binaries: tests/run.sh -- purchase --nocapture
 
   --broker 4.0|4.3   not the installed RabbitMQ but this one, of Debian 13 or of forky
   --postgres 17      not the installed PostgreSQL but this one, of Debian 13
+  --report           write the run's figures into docs/RELIABILITY.md
   --services-only    start the two servers, print the export lines, wait for Ctrl-C
   --install-only     install what is missing, start nothing
   --help             this text
@@ -112,10 +113,11 @@ record() {
 
 # --- All of it --------------------------------------------------------------------------------
 
-mode='test' broker_wanted='' database_wanted=''
+mode='test' report='' broker_wanted='' database_wanted=''
 while (($#)); do
     case $1 in
         --help | -h) usage; exit 0 ;;
+        --report) report=yes ;;
         --services-only) mode=services ;;
         --install-only) mode=install ;;
         --broker=* | --postgres=*) set -- "${1%%=*}" "${1#*=}" "${@:2}"; continue ;;
@@ -184,3 +186,4 @@ run cargo build --workspace --bins
 run bash -o pipefail -c 'cargo test --workspace --no-fail-fast -- --include-ignored "${@:2}" | tee "$1"' \
     - "$tmp/tests.log" "${leave_out[@]}" "$@"
 record
+[[ ! $report ]] || run cargo run --quiet --package licet-tests -- report

@@ -136,7 +136,7 @@ async fn attempt<W: Worker>(
         rows::insert::<journal::Entity>(&transaction, &folded.journal.iter().collect::<Vec<_>>()).await?;
         rows::insert::<mention::Entity>(&transaction, &folded.mentions.iter().collect::<Vec<_>>()).await?;
         write(&transaction, &folded.tables).await?;
-        transaction.commit().await.map_err(StoreError::from)?;
+        transaction.commit().await?;
     }
     Ok(answers(work, &known, &folded)?)
 }
