@@ -209,6 +209,14 @@ impl Broker {
         });
     }
 
+    /// Puts the first message of a queue behind the others.
+    pub(super) fn postpone(&self, queue: &str) {
+        if let Ok(queue) = self.lock().queue(queue) {
+            let first = queue.ready.pop_front();
+            queue.ready.extend(first);
+        }
+    }
+
     /// Lets the first message of a wait queue go where it is to go.
     pub(super) fn expire(&self, queue: &str) {
         let first = self.lock().queue(queue).ok().and_then(|queue| {

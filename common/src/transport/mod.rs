@@ -180,6 +180,13 @@ impl Transport {
         }
     }
 
+    /// Puts the first message of a queue of the broker in this process behind the others.
+    pub fn postpone(&self, queue: &str) {
+        if let Backend::Memory(broker) = &self.0 {
+            broker.postpone(queue);
+        }
+    }
+
     /// The RabbitMQ at `url`. Nothing is connected yet.
     ///
     /// # Errors

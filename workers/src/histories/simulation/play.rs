@@ -135,7 +135,7 @@ fn often(waits: &Waits) -> usize {
 pub(super) fn faults() -> Vec<String> {
     let all = STEPS.iter().flat_map(|step| Fault::ALL.iter().map(move |fault| (step, fault)));
     let all = all.filter(|(step, fault)| fault.can_befall(step));
-    let others = ["the broker drops every connection", "a worker is told to stop"];
+    let others = ["the broker drops every connection", "a worker is told to stop", "a message is overtaken"];
     all.map(|(step, fault)| named(step, *fault)).chain(others.map(str::to_owned)).collect()
 }
 
@@ -211,6 +211,8 @@ enum Choice {
     SendAgain,
     /// The first message of a wait queue has waited long enough.
     Expire(usize),
+    /// The first message of this queue comes after the others.
+    Postpone(String),
     /// The broker drops every connection.
     Cut,
 }
@@ -361,6 +363,12 @@ impl<'a> Stage<'a> {
         if self.calm {
             return Ok(choices);
         }
+        for worker in topology::WORKERS {
+            let queue = topology::work_queue(worker.name);
+            if self.plan.faults_max > 0 && self.depth(&queue).await? > 1 {
+                choices.push((1, Choice::Postpone(queue)));
+            }
+        }
         if self.next < self.plan.script.len() {
             choices.push((10, Choice::Send));
             choices.push((1, Choice::SendAgain));
@@ -414,6 +422,12 @@ impl<'a> Stage<'a> {
             Choice::Expire(index) => {
                 self.tell(format!("{} lets one go", topology::WAITS[index].queue()));
                 self.transport.expire(&topology::WAITS[index].queue());
+                Ok(())
+            }
+            Choice::Postpone(queue) => {
+                *self.tally.faults.entry("a message is overtaken".into()).or_default() += 1;
+                self.tell(format!("the first message of {queue} is overtaken"));
+                self.transport.postpone(&queue);
                 Ok(())
             }
             Choice::Cut => {
