@@ -2,12 +2,12 @@
 //! fail does.
 //!
 //! Several copies of every worker run the real loop, one step of one of them at a time: each call
-//! that leaves a worker waits at its [gate](licet_common::gate) until the [play](play) picks it, and
+//! that leaves a worker waits at its [gate](licet_common::gate) until the play picks it, and
 //! says whether it happens, fails, or fails although it happened. Workers are killed and stopped at
 //! any step, connections are cut, messages come twice, late, and in any order; the clock is a value.
 //! All choices come from one seed, so that a seed is a run.
 //!
-//! Promised of every run, and judged ([`judge`]) as it goes:
+//! Promised of every run, and judged (`judge`) as it goes:
 //! - each message meets the rules once, in the order of the commits, and is decided as the
 //!   reference model says;
 //! - nothing is told that was not committed, and what is told twice is the same, byte for byte;
