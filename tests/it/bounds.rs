@@ -293,7 +293,7 @@ async fn a_full_queue_of_our_own_broker_refuses_its_publishers_until_there_is_ro
     let text = |key: &str| policy[key].as_str().expect("a text").to_owned();
     let definition = policy["definition"].to_string();
     rabbitmqctl(&["set_policy", "--apply-to", &text("apply-to"), &text("name"), &text("pattern"), &definition]);
-    let _policy = Policy(text("name"));
+    let policy = Policy(text("name"));
 
     let (queue, mut replies) = world.listen(&[]).await;
     let publisher = world.machine.transport.publisher().await.expect("the broker answers");
@@ -317,5 +317,7 @@ async fn a_full_queue_of_our_own_broker_refuses_its_publishers_until_there_is_ro
     assert_eq!(verdict(&world.ask(&Request::ContentPut(song(2))).await), "content.registered", "there is room again");
     assert!(replies.try_next(Duration::from_millis(500)).await.is_none(), "what was refused is not there");
     publisher.close().await;
+    // While it is still this test's turn.
+    drop(policy);
     world.finish().await;
 }
