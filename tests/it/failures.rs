@@ -153,3 +153,48 @@ async fn a_pool_whose_connections_went_silent_is_replaced() {
     store.renew(false).await.expect("a new pool is had at once");
     store.ping(false).await.expect("and it answers");
 }
+
+/// A database whose disk is full answers, and takes nothing. Nobody's message is to blame, and given
+/// back each time it would use up its deliveries and become a dead letter.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs RabbitMQ and PostgreSQL: run tests/run.sh"]
+async fn a_message_is_not_used_up_while_the_database_answers_and_takes_nothing() {
+    let mut world = World::services().await;
+    let database = world.machine.store.reader();
+    for statement in [
+        "CREATE SEQUENCE tried",
+        "CREATE FUNCTION full_disk() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN \
+         PERFORM nextval('tried'); RAISE EXCEPTION 'the disk is full' USING ERRCODE = '53100'; END $$",
+        "CREATE TRIGGER full_disk BEFORE INSERT ON journal FOR EACH ROW EXECUTE FUNCTION full_disk()",
+    ] {
+        database.execute_unprepared(statement).await.expect("done");
+    }
+    let (queue, mut replies) = world.listen(&[]).await;
+    let put = licet_schema::Request::ContentPut(crate::world::song(1));
+    world.publish(message(Uuid::new_v4(), &put, Some(&queue))).await;
+    world.start_workers();
+    let tried = Statement::from_string(world.machine.store.backend(), "SELECT last_value FROM tried");
+    let tried = async || {
+        let row = database.query_one(tried.clone()).await.expect("it answers").expect("a row");
+        row.try_get_by_index::<i64>(0).expect("a number")
+    };
+    let often = async {
+        while tried().await < 10 {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(crate::world::PATIENCE, often).await.expect("it is tried again and again");
+    world.stop_workers().await;
+    {
+        let mut consumer =
+            world.machine.transport.consume(&topology::work_queue("catalog"), 1).await.expect("the queue");
+        let waiting = consumer.receive(1, usize::MAX).await.expect("it is still there");
+        // Three sessions with their neighbours, and the one that kept it.
+        assert!(waiting[0].redeliveries <= 5, "it was given back {} times", waiting[0].redeliveries);
+        consumer.close().await;
+    }
+    database.execute_unprepared("DROP TRIGGER full_disk ON journal").await.expect("there is room again");
+    world.start_workers();
+    assert_eq!(replies.next().await.properties.kind.as_deref(), Some("content.registered"));
+    world.finish().await;
+}

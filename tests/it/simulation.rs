@@ -6,7 +6,7 @@
 use std::{collections::BTreeSet, ops::Range};
 
 use licet_tests::figures;
-use licet_workers::simulation::{Lie, Tally, faults, play, trace};
+use licet_workers::simulation::{Lie, Tally, faults, play, play_honestly, trace};
 
 const SEEDS: u64 = 200;
 
@@ -49,6 +49,9 @@ fn each_step_of_the_loop_is_missed_when_it_is_only_pretended() {
     for lie in Lie::ALL {
         match play(1..500, Some(lie)) {
             Err(failure) => {
+                // With the same faults and without the lie, nothing is wrong.
+                let honestly = play_honestly(1..failure.seed() + 1, lie);
+                honestly.unwrap_or_else(|other| panic!("{lie:?} is not to blame: {other}"));
                 println!("{lie:?} is caught by seed {}: {}", failure.seed(), failure.why());
                 let why = failure.why().lines().next().unwrap_or_default();
                 caught.insert(format!("{lie:?}"), format!("seed {}: {why}", failure.seed()).into());

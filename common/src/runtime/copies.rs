@@ -21,6 +21,8 @@ use crate::{
 /// The most bytes of a sender's own headers that a copy keeps: they must fit in one frame with the
 /// rest.
 const KEPT_HEADER_BYTES_MAX: usize = 8 << 10;
+/// What each of them costs besides: the lengths of name and value, and the value's type.
+const HEADER_BYTES: usize = 6;
 
 /// Whom we believe what a copy tells: whoever has our own broker user, and those whom the table
 /// `[senders]` lets speak for others. A broker user that we do not know ourselves (a client
@@ -193,7 +195,7 @@ fn copy(
     kept.retain(|name, value| {
         // `licet-` headers are our own word: nobody else's is passed on as it.
         let foreign = !name.starts_with("x-") && !name.starts_with("licet-") && !matches!(name.as_str(), "CC" | "BCC");
-        let bytes = name.len() + value.len();
+        let bytes = name.len() + value.len() + HEADER_BYTES;
         let keeps = foreign && bytes <= room;
         room -= if keeps { bytes } else { 0 };
         keeps

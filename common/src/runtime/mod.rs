@@ -285,6 +285,7 @@ impl<W: Worker> Runner<W> {
     async fn work(&self, session: &mut Session, stop: &CancellationToken, narrow: Option<Narrow>) -> Result<(), Ended> {
         let limits = &self.machine.limits;
         let mut left = narrow.map_or(usize::MAX, |narrow| narrow.most);
+        let kept = narrow.filter(|narrow| narrow.prefetch == CAREFUL.prefetch).map(|_| stop);
         while left > 0 {
             let deliveries = tokio::select! {
                 biased;
@@ -292,7 +293,7 @@ impl<W: Worker> Runner<W> {
                 deliveries = session.consumer.receive(usize::from(limits.batch_max), limits.batch_max_bytes) => deliveries?,
             };
             left = left.saturating_sub(deliveries.len());
-            self.handle(session, deliveries).await?;
+            self.handle(session, deliveries, kept).await?;
         }
         // Finishes what is at hand, so that no delivery is given back and counted against its message.
         session.consumer.stop().await?;
@@ -301,23 +302,24 @@ impl<W: Worker> Runner<W> {
             if deliveries.is_empty() {
                 return if stop.is_cancelled() { Ok(()) } else { Err(Ended::Recovered) };
             }
-            self.handle(session, deliveries).await?;
+            self.handle(session, deliveries, kept).await?;
         }
     }
 
     /// Handles deliveries in their order; one that came back often is handled alone, because it
     /// may be what brings workers down, and one that is too large, because the broker sets it aside.
-    async fn handle(&self, session: &mut Session, deliveries: Vec<Delivery>) -> Result<(), Ended> {
+    async fn handle(
+        &self,
+        session: &mut Session,
+        deliveries: Vec<Delivery>,
+        kept: Option<&CancellationToken>,
+    ) -> Result<(), Ended> {
         let again = deliveries.iter().filter(|delivery| delivery.redeliveries > 0).count();
         self.tally.redelivered.add(again as u64);
         for portion in portions(deliveries) {
             let Some((last, oversized)) = portion.last().map(|last| (last.tag, is_oversized(last))) else { continue };
             let began = Instant::now();
-            let readings = intake::read_all(&self.worker, &self.machine, portion).await?;
-            let (name, now) = (self.worker.name(), self.machine.clock.now());
-            let (work, mut outgoing) = outbox::separate(name, readings, now, &self.tally);
-            let settled = batch::settle(&self.worker, &self.machine, work).await.map_err(Ended::Database)?;
-            outbox::extend(name, settled, self.machine.clock.now(), &self.tally, &mut outgoing);
+            let outgoing = self.settle(portion, kept).await?;
             // A crash from here on: the journal has the outputs, the broker still has the inputs.
             let dropped = session.outbox.deliver(outgoing).await;
             self.tally.dropped_replies.add(dropped);
@@ -332,6 +334,35 @@ impl<W: Worker> Runner<W> {
             }
         }
         Ok(())
+    }
+
+    /// Decides a portion: what is to be published. Where it is kept (until told to stop), it is tried
+    /// again while the database is away: a message that is given back each time uses up its deliveries,
+    /// and a database that answers may still not take anything, its disk being full.
+    async fn settle(
+        &self,
+        mut portion: Vec<Delivery>,
+        kept: Option<&CancellationToken>,
+    ) -> Result<Vec<outbox::Duty>, Ended> {
+        let mut pause = Pause::new();
+        loop {
+            let again = kept.map(|stop| (stop, portion.clone()));
+            let readings = intake::read_all(&self.worker, &self.machine, portion).await?;
+            let (name, now) = (self.worker.name(), self.machine.clock.now());
+            let (work, mut outgoing) = outbox::separate(name, readings, now, &self.tally);
+            match (batch::settle(&self.worker, &self.machine, work).await, again) {
+                (Ok(settled), _) => {
+                    outbox::extend(name, settled, self.machine.clock.now(), &self.tally, &mut outgoing);
+                    return Ok(outgoing);
+                }
+                (Err(_), Some((stop, same))) if !stop.is_cancelled() => {
+                    self.until_the_database_answers(stop).await;
+                    pause.wait(&self.machine.clock, stop).await;
+                    portion = same;
+                }
+                (Err(cause), _) => return Err(Ended::Database(cause)),
+            }
+        }
     }
 
     async fn until_the_database_answers(&self, stop: &CancellationToken) {

@@ -226,6 +226,10 @@ impl Outbox {
         let mut dropped = 0;
         for reply in replies {
             let patience = deadline.saturating_duration_since(tokio::time::Instant::now());
+            if patience.is_zero() {
+                dropped += 1;
+                continue;
+            }
             let outcome = self.publisher.publish(&[reply], patience).await;
             if outcome.is_err() {
                 self.reopen().await;

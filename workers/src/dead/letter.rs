@@ -13,6 +13,8 @@ use serde::Serialize;
 const TEXT_BYTES_MAX: usize = 4096;
 /// The most bytes of a body that is shown in hexadecimal digits.
 const HEX_BYTES_MAX: usize = 512;
+/// The last second that RFC 3339 can write.
+const YEAR_9999_END_S: i64 = 253_402_300_799;
 
 /// A dead letter.
 #[derive(Debug)]
@@ -81,10 +83,9 @@ impl Letter {
             None => {
                 (header(topology::HEADER_REASON), header(topology::HEADER_FAILED_AT).and_then(|at| at.parse().ok()))
             }
-            Some(death) => (
-                Some(format!("the broker itself set it aside: {}", death.reason)),
-                death.at_s.and_then(|at_s| i64::try_from(at_s).ok()).map(|at_s| Timestamp::from_millis(at_s * 1000)),
-            ),
+            Some(death) => {
+                (Some(format!("the broker itself set it aside: {}", death.reason)), death.at_s.and_then(told_at))
+            }
         };
         let known = past.as_ref().ok();
         let first = known.and_then(|past| past.first_failure.as_ref());
@@ -130,6 +131,12 @@ impl Letter {
             })),
         }
     }
+}
+
+/// A time that somebody told, if it is one that can be written.
+fn told_at(at_s: u64) -> Option<Timestamp> {
+    let at_s = i64::try_from(at_s).ok().filter(|at_s| *at_s <= YEAR_9999_END_S)?;
+    Some(Timestamp::from_millis(at_s * 1000))
 }
 
 fn cut(end: usize, whole: usize, upto: impl Fn(usize) -> String) -> String {

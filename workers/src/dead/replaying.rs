@@ -7,7 +7,7 @@
 use std::time::Duration;
 
 use licet_common::{
-    runtime::replayed,
+    runtime::{Past, replayed},
     transport::{Outcome, Publisher, Transport},
 };
 use licet_schema::topology;
@@ -43,14 +43,7 @@ impl Replayer {
     /// # Errors
     /// It is not known to have arrived, or nobody knows in whose name to send it.
     pub async fn replay(&mut self, letter: &Letter) -> Result<Fate, Failure> {
-        let past = letter.past.as_ref().map_err(|distrusted| {
-            let by = distrusted.0.as_deref().unwrap_or("nobody");
-            Failure::Work(format!(
-                "a letter in {0} was written by the broker user {by:?}, who is not yours: run this as the workers' broker user, or name {1:?} for both in the table [senders] of licet.toml, here and where the workers run",
-                letter.told.queue,
-                topology::RETRY
-            ))
-        })?;
+        let past = in_whose_name(letter)?;
         self.pace.tick().await;
         let message = replayed(letter.worker, &letter.delivery, past);
         let queue = topology::work_queue(letter.worker);
@@ -73,5 +66,24 @@ impl Replayer {
     /// Closes the connection.
     pub async fn close(self) {
         self.publisher.close().await;
+    }
+}
+
+/// What is known of a letter, if it is known whose message it is: replayed in another's name it would be
+/// another message.
+pub(super) fn in_whose_name(letter: &Letter) -> Result<&Past, Failure> {
+    let stranger = match &letter.past {
+        Ok(Past { claim: None, .. }) => None,
+        Ok(Past { claim: Some(claim), .. }) => Some(&claim.by),
+        Err(distrusted) => Some(&distrusted.0),
+    };
+    match (&letter.past, stranger) {
+        (Ok(past), None) => Ok(past),
+        (_, by) => Err(Failure::Work(format!(
+            "whose message a letter in {0} is, only the broker user {1:?} says, who is not yours: run this as the workers' broker user, or name {2:?} for {1:?} and for yours in the table [senders] of licet.toml, here and where the workers run",
+            letter.told.queue,
+            by.and_then(Option::as_deref).unwrap_or("nobody"),
+            topology::RETRY
+        ))),
     }
 }

@@ -84,3 +84,36 @@ fn what_the_broker_set_aside_says_so_with_its_time() {
     assert_eq!((told.kind.as_str(), told.attempts), ("license.receipt", 0), "headers on licet.in say nothing");
     assert_eq!(told.failed_at, Some(Timestamp::from_millis(9_000)));
 }
+
+#[test]
+fn a_letter_whose_sender_is_a_strangers_word_is_not_replayed_in_the_strangers_name() {
+    let of = |author: Option<&str>| {
+        let headers = [
+            (topology::HEADER_REASON, "forbidden"),
+            (topology::HEADER_SENDER, "bank"),
+            (topology::HEADER_CLAIMED_BY, "licet-old"),
+        ];
+        let headers = headers.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
+        let properties = Properties { user_id: author.map(str::to_owned), headers, ..Properties::default() };
+        let (exchange, routing_key) = (topology::DEFAULT.to_owned(), "licet.dead.settlement".to_owned());
+        let body = Default::default();
+        let delivery = Delivery { tag: 1, exchange, routing_key, redeliveries: 0, properties, death: None, body };
+        Letter::read("settlement", delivery, &Trust::new(Some("licet-new"), Arc::default()))
+    };
+    let claimed = of(Some("licet-new"));
+    let refused = replaying::in_whose_name(&claimed).expect_err("only licet-old says that it is the bank's");
+    assert!(matches!(refused, Failure::Work(sentence) if sentence.contains("licet-old")));
+}
+
+#[test]
+fn a_time_that_nobody_can_write_is_not_told() {
+    let (exchange, routing_key) = (topology::DEFAULT.to_owned(), "licet.dead.catalog".to_owned());
+    let (reason, at_s) = ("rejected".to_owned(), Some(u64::MAX / 2));
+    let death = Some(Death { reason, exchange: topology::IN.into(), routing_key: "content.put".into(), at_s });
+    let properties = Properties::default();
+    let delivery =
+        Delivery { tag: 1, exchange, routing_key, redeliveries: 0, properties, death, body: Default::default() };
+    let letter = Letter::read("catalog", delivery, &Trust::new(None, Arc::default()));
+    assert_eq!(letter.told.failed_at, None);
+    assert!(serde_json::to_value(&letter.told).is_ok());
+}

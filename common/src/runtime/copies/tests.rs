@@ -56,6 +56,14 @@ fn a_copy_carries_nobodys_word_for_ours_and_fits_in_a_frame() {
     assert!(headers.contains_key("traceparent"));
     assert!(["x-death", "CC", "bulk"].iter().all(|name| !headers.contains_key(*name)), "{headers:?}");
     assert!(headers.values().all(|value| value.len() < 1000));
+
+    // Many tiny headers cost more than their letters.
+    let names: Vec<_> = (0..10_000).map(|number| number.to_string()).collect();
+    let tiny: Vec<_> = names.iter().map(|name| (name.as_str(), "")).collect();
+    let delivery = arrived(topology::IN, "content.put", Some("shop"), &tiny);
+    let letter = dead_letter("catalog", &delivery, &Past::of_work(&delivery, &trust()), &failure("why", 0));
+    let encoded: usize = letter.properties.headers.iter().map(|(name, value)| name.len() + value.len() + 6).sum();
+    assert!(encoded < 12 << 10, "{encoded} bytes of headers");
 }
 
 #[test]

@@ -103,7 +103,11 @@ impl Publisher {
             });
         }
         outcomes.resize(messages.len(), Outcome::Unconfirmed);
-        if outcomes.contains(&Outcome::Refused) {
+        if outcomes.contains(&Outcome::Unconfirmed) && !self.connection.status().blocked() {
+            // lapin gives a return to whichever confirm is completed next: none may be left behind that
+            // could take another message's.
+            *self.channel() = (confirming(&self.connection).await?, Instant::now());
+        } else if outcomes.contains(&Outcome::Refused) {
             self.change_channel().await;
         }
         let mut returned = self.returned.lock().unwrap_or_else(PoisonError::into_inner);

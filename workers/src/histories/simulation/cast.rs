@@ -118,8 +118,10 @@ pub(super) struct Actor {
     stop: CancellationToken,
     /// What it decided in the transaction that it is in.
     pub(super) pending: Vec<Decided>,
-    /// The broker has cut its connections.
-    pub(super) cut: bool,
+    /// The broker has cut the connection by which it publishes.
+    pub(super) cut_publishing: bool,
+    /// The broker has cut the connection by which it consumes.
+    pub(super) cut_consuming: bool,
 }
 
 /// All copies.
@@ -142,7 +144,8 @@ impl Cast {
             running: None,
             stop: CancellationToken::new(),
             pending: Vec::new(),
-            cut: false,
+            cut_publishing: false,
+            cut_consuming: false,
         });
         Self { actors: actors.collect(), machine, tell, told }
     }
@@ -159,7 +162,7 @@ impl Cast {
         machine.limits.batch_max = batch_max;
         let (tell, stop) = (self.tell.clone(), CancellationToken::new());
         let actor = &mut self.actors[index];
-        (actor.stop, actor.cut) = (stop.clone(), false);
+        (actor.stop, actor.cut_publishing, actor.cut_consuming) = (stop.clone(), false, false);
         let playing = part(actor.worker, index, machine, &tell, stop);
         actor.running = Some(tokio::spawn(async move {
             let panicked = AssertUnwindSafe(playing).catch_unwind().await.is_err();
@@ -171,7 +174,10 @@ impl Cast {
     /// Lets one take the step that it waits for, until it waits for the next.
     pub(super) async fn go_on(&mut self, index: usize, verdict: Verdict) -> Result<(), String> {
         let actor = &mut self.actors[index];
-        actor.waits = None;
+        let waits = actor.waits.take();
+        // A new connection is not the one that was cut.
+        actor.cut_publishing &= waits != Some(Waits::Connect);
+        actor.cut_consuming &= waits != Some(Waits::Consume);
         if let Some(answer) = actor.answer.take() {
             let _ = answer.send(verdict);
         }

@@ -79,9 +79,21 @@ impl Tally {
 /// # Errors
 /// The first seed that breaks a promise.
 pub fn play(seeds: Range<u64>, lie: Option<Lie>) -> Result<Tally, Failure> {
+    play_plans(seeds.map(|seed| Plan::of(seed, lie, true)))
+}
+
+/// Plays these seeds with the faults that would show a lie, and does not tell it: what is seen of the
+/// lie is to be its own doing.
+///
+/// # Errors
+/// The first seed that breaks a promise.
+pub fn play_honestly(seeds: Range<u64>, lie: Lie) -> Result<Tally, Failure> {
+    play_plans(seeds.map(|seed| Plan::of(seed, Some(lie), false)))
+}
+
+fn play_plans(plans: impl Iterator<Item = Plan>) -> Result<Tally, Failure> {
     let mut all = Tally::default();
-    for seed in seeds {
-        let plan = Plan::of(seed, lie);
+    for plan in plans {
         match plan.play() {
             Ok(played) => all.add(&played.tally),
             Err(broken) => return Err(Failure::new(plan, broken)),
@@ -95,7 +107,7 @@ pub fn play(seeds: Range<u64>, lie: Option<Lie>) -> Result<Tally, Failure> {
 /// # Errors
 /// The seed breaks a promise.
 pub fn trace(seed: u64) -> Result<Vec<String>, Failure> {
-    let plan = Plan::of(seed, None);
+    let plan = Plan::of(seed, None, true);
     plan.play().map(|played| played.story).map_err(|broken| Failure::new(plan, broken))
 }
 

@@ -148,6 +148,8 @@ fn named(step: &str, fault: Fault) -> String {
 pub(super) struct Plan {
     pub(super) seed: u64,
     pub(super) lie: Option<Lie>,
+    /// Whether the lie is told, or else the same odds are played honestly.
+    pub(super) told: bool,
     pub(super) script: Vec<Step>,
     pub(super) faults_max: usize,
 }
@@ -167,14 +169,14 @@ pub(super) struct Broken {
 
 impl Plan {
     /// The plan of a seed.
-    pub(super) fn of(seed: u64, lie: Option<Lie>) -> Self {
+    pub(super) fn of(seed: u64, lie: Option<Lie>, told: bool) -> Self {
         let mut bytes = [0; 32];
         bytes[..8].copy_from_slice(&seed.to_le_bytes());
         let rng = TestRng::from_seed(RngAlgorithm::ChaCha, &bytes);
         let mut runner = TestRunner::new_with_rng(Config::default(), rng);
         let scenes = history().new_tree(&mut runner).map(|tree| tree.current()).unwrap_or_default();
         let script = scenes.into_iter().flatten().take(STEPS_MAX).collect();
-        Self { seed, lie, script, faults_max: FAULTS_MAX }
+        Self { seed, lie, told, script, faults_max: FAULTS_MAX }
     }
 
     /// Plays it, on threads of its own.
@@ -346,7 +348,9 @@ impl<'a> Stage<'a> {
                     choices.push((if self.calm { 20 } else { 2 }, Choice::Start(index)));
                     continue;
                 }
-                Some(Waits::Receive) => self.depth(&topology::work_queue(actor.worker)).await? > 0 || actor.cut,
+                Some(Waits::Receive) => {
+                    self.depth(&topology::work_queue(actor.worker)).await? > 0 || actor.cut_consuming
+                }
                 // The one connection is with whoever is in a transaction.
                 Some(Waits::Begin | Waits::Ping) => self.holder.is_none(),
                 Some(_) => true,
@@ -434,7 +438,9 @@ impl<'a> Stage<'a> {
                 self.uproars += 1;
                 self.count("the broker drops every connection".into());
                 self.tell("the broker drops every connection".into());
-                self.cast.actors.iter_mut().for_each(|actor| actor.cut = actor.waits.is_some());
+                for actor in self.cast.actors.iter_mut().filter(|actor| actor.waits.is_some()) {
+                    (actor.cut_publishing, actor.cut_consuming) = (true, true);
+                }
                 Ok(())
             }
         }
@@ -464,7 +470,7 @@ impl<'a> Stage<'a> {
             return Ok(());
         }
         if verdict == Verdict::Happens
-            && let Some(lie) = self.plan.lie
+            && let Some(lie) = self.plan.lie.filter(|_| self.plan.told)
         {
             let known = |id: &uuid::Uuid| self.judge.knows(id);
             verdict = lie.verdict(&waits, known, &mut self.recomputing[index]).unwrap_or(verdict);
@@ -517,9 +523,13 @@ impl<'a> Stage<'a> {
 
     /// What becomes of a step, drawn by lot.
     fn lot(&mut self, index: usize, waits: &Waits) -> (Verdict, Option<Fault>) {
-        let concerns_broker = matches!(waits.name(), "receive" | "publish" | "acknowledge");
-        if self.cast.actors[index].cut && concerns_broker {
-            self.cast.actors[index].cut = false;
+        let actor = &mut self.cast.actors[index];
+        let cut = match waits {
+            Waits::Publish(_) => std::mem::take(&mut actor.cut_publishing),
+            Waits::Receive | Waits::Ack => std::mem::take(&mut actor.cut_consuming),
+            _ => false,
+        };
+        if cut {
             return (Verdict::Fails, None);
         }
         // Where a lie is told, what shows it may come often.
@@ -535,7 +545,8 @@ impl<'a> Stage<'a> {
         let possible: Vec<_> = Fault::ALL.into_iter().filter(fits).collect();
         let Some(fault) = self.dice.pick(&possible) else { return (Verdict::Happens, None) };
         self.refused += usize::from(fault == Fault::Refused && waits.name() != "publish");
-        let verdict = self.plan.lie.map_or(fault.verdict(), |lie| lie.told(fault.verdict()));
+        let lie = self.plan.lie.filter(|_| self.plan.told);
+        let verdict = lie.map_or(fault.verdict(), |lie| lie.told(fault.verdict()));
         (verdict, Some(fault))
     }
 

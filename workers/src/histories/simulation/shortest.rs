@@ -14,8 +14,8 @@ pub struct Failure {
 
 impl std::fmt::Display for Failure {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Plan { seed, lie, script, faults_max } = &self.plan;
-        let lie = lie.map(|lie| format!(", {lie:?} pretended")).unwrap_or_default();
+        let Plan { seed, lie, told, script, faults_max } = &self.plan;
+        let lie = lie.filter(|_| *told).map(|lie| format!(", {lie:?} pretended")).unwrap_or_default();
         writeln!(f, "seed {seed}{lie}, at most {} messages and {faults_max} faults:", script.len())?;
         self.broken.story.iter().try_for_each(|line| writeln!(f, "  {line}"))?;
         write!(f, "{}", self.broken.why)
