@@ -4,7 +4,7 @@
 use licet_common::gate::Verdict;
 use uuid::Uuid;
 
-use super::{cast::Waits, play::Fault};
+use super::{cast::Waits, fault::Fault};
 
 /// A step of the loop that is left out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -23,6 +23,7 @@
 
 mod cast;
 mod dice;
+mod fault;
 mod judge;
 mod lies;
 mod play;
@@ -113,5 +114,5 @@ pub fn trace(seed: u64) -> Result<Vec<String>, Failure> {
 
 /// Every fault that can be injected, as [`Tally::faults`] names them.
 pub fn faults() -> Vec<String> {
-    play::faults()
+    fault::faults()
 }
