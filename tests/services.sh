@@ -50,7 +50,9 @@ broker_environment() {
     export RABBITMQ_CONFIG_FILE=$broker/rabbitmq.conf RABBITMQ_CONFIG_FILES=$broker/conf.d
     export RABBITMQ_ADVANCED_CONFIG_FILE=$broker/advanced.config
     export RABBITMQ_CONF_ENV_FILE=$broker/rabbitmq-env.conf
-    export RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS=$loopback RABBITMQ_CTL_ERL_ARGS=$loopback
+    export RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS=$loopback
+    # On a machine that is busy with other tests, rabbitmqctl may take long to reach the node.
+    export RABBITMQ_CTL_ERL_ARGS="$loopback -kernel net_setuptime 60"
 }
 
 # In a session of its own, so that Ctrl-C leaves it to teardown.

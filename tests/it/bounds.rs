@@ -132,7 +132,8 @@ fn rabbitmqctl(arguments: &[&str]) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
-/// A broker that lets larger messages in than ours do, until this is dropped.
+/// A broker that lets larger messages in than ours do, until this is dropped: before the test gives
+/// up its turn, or the next one's limit is taken away.
 struct Limit(bool);
 
 impl Limit {
@@ -170,7 +171,7 @@ fn huge(queue: &str) -> Outgoing {
 #[ignore = "needs RabbitMQ and PostgreSQL: run tests/run.sh"]
 async fn a_body_of_12_mb_through_our_own_broker_is_refused_within_a_workers_memory() {
     let mut world = World::services().await;
-    let _limit = Limit::lift(&world);
+    let limit = Limit::lift(&world);
     world.put_song_with_workers().await;
     world.stop_workers().await;
     let worker = Worker::start(&world, "licet-purchase");
@@ -182,6 +183,7 @@ async fn a_body_of_12_mb_through_our_own_broker_is_refused_within_a_workers_memo
     assert_eq!(dead.next().await.body.len(), HUGE);
     assert_eq!(verdict(&world.ask(&purchase("alice", 1)).await), "certificate.issued");
     worker.stays_below(RESIDENT_MB_MAX, "one_body_of_12_mb", &[]);
+    drop(limit);
     world.finish().await;
 }
 
@@ -189,7 +191,7 @@ async fn a_body_of_12_mb_through_our_own_broker_is_refused_within_a_workers_memo
 #[ignore = "needs RabbitMQ and PostgreSQL: run tests/run.sh"]
 async fn many_large_bodies_through_our_own_broker_stay_within_a_workers_memory() {
     let mut world = World::services().await;
-    let _limit = Limit::lift(&world);
+    let limit = Limit::lift(&world);
     world.put_song_with_workers().await;
     world.stop_workers().await;
     let (queue, mut replies) = world.listen(&[]).await;
@@ -224,6 +226,7 @@ async fn many_large_bodies_through_our_own_broker_stay_within_a_workers_memory()
         }
     };
     tokio::time::timeout(PATIENCE, dead).await.expect("each is set aside once");
+    drop(limit);
     world.finish().await;
 }
 
