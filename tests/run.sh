@@ -8,6 +8,7 @@ set -euo pipefail
 usage() {
     cat <<'END'
 Usage: tests/run.sh [OPTION] [-- TEST-ARGUMENT...]
+       tests/run.sh --bench -- BENCH-ARGUMENT...
 
 Installs what is missing (Debian and Ubuntu), starts a private RabbitMQ and a private
 PostgreSQL, builds, runs every test, and takes both servers down again. What follows --
@@ -16,6 +17,8 @@ goes to the test binaries: tests/run.sh -- purchase --nocapture
   --broker 4.0|4.3   not the installed RabbitMQ but this one, of Debian 13 or of forky
   --postgres 17      not the installed PostgreSQL but this one, of Debian 13
   --report           write the run's figures into docs/RELIABILITY.md
+  --bench            build for release, and run licet bench on servers of a production's settings:
+                     tests/run.sh --bench -- full --svg full.svg
   --services-only    start the two servers, print the export lines, wait for Ctrl-C
   --install-only     install what is missing, start nothing
   --help             this text
@@ -118,6 +121,7 @@ while (($#)); do
     case $1 in
         --help | -h) usage; exit 0 ;;
         --report) report=yes ;;
+        --bench) mode=bench ;;
         --services-only) mode=services ;;
         --install-only) mode=install ;;
         --broker=* | --postgres=*) set -- "${1%%=*}" "${1#*=}" "${@:2}"; continue ;;
@@ -131,7 +135,7 @@ done
 
 root=${here%/*}
 cd "$root"
-if [[ $mode == test ]]; then
+if [[ $mode == test || $mode == bench ]]; then
     command -v cargo >/dev/null || PATH=~/.cargo/bin:$PATH # where rustup puts it
     command -v cargo >/dev/null ||
         die "cargo is missing: install Rust as https://rustup.rs says, and run this again."
@@ -174,6 +178,13 @@ if [[ $mode == services ]]; then
     done
     note "Both run until this is interrupted (Ctrl-C)."
     run sleep infinity
+fi
+
+if [[ $mode == bench ]]; then
+    export LICET_AMQP_URL=$LICET_TEST_AMQP_URL LICET_DATABASE_URL=$LICET_TEST_DATABASE_URL
+    run cargo build --release --locked --package licet-workers
+    run "$root/target/release/licet" bench "$@"
+    exit
 fi
 
 leave_out=()

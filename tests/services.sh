@@ -159,9 +159,12 @@ launch_database() {
         tail -n 20 "$database/database.log" >&2
         die "initdb could not make a database."
     }
+    local settings=(-c listen_addresses=127.0.0.1 -c max_connections=200 -c fsync=on)
+    # As for a server that has a few GB for itself: checkpoints are minutes apart.
+    [[ $mode != bench ]] || settings+=(-c shared_buffers=2GB -c max_wal_size=8GB -c checkpoint_timeout=15min
+        -c maintenance_work_mem=1GB)
     launch "${in_database[@]}" "$database_bin/postgres" -D "$database/data" -p "$database_port" \
-        -k "$database" -c listen_addresses=127.0.0.1 -c max_connections=200 -c fsync=on \
-        >>"$database/database.log" 2>&1
+        -k "$database" "${settings[@]}" >>"$database/database.log" 2>&1
     database_pid=$!
     cd "$root"
     export LICET_TEST_DATABASE_URL=postgres://licet@127.0.0.1:$database_port/postgres

@@ -74,8 +74,10 @@ async fn what_is_looked_at_and_left_stays_in_its_place(world: World) {
         for number in (0..200).filter(|number| ![10, 149].contains(number)) {
             let letter = browser.next().await.expect("the broker stays").expect("a letter");
             assert_eq!(letter.properties.message_id, Some(number.to_string()), "at look {look}");
+            // RabbitMQ 4.3 says only that it was delivered before, not how often.
             let looked_at = look - 1 + u32::from(number < 150);
-            assert_eq!(letter.redeliveries, looked_at, "each look is one delivery");
+            let counted = looked_at.min(1)..=looked_at;
+            assert!(counted.contains(&letter.redeliveries), "each look is at most one delivery");
         }
         assert!(browser.next().await.expect("the broker stays").is_none(), "the end is told without waiting");
         browser.close().await;

@@ -77,7 +77,7 @@ pub fn configure(settings: Settings, log: &str) -> Result<Config, Failure> {
 /// # Errors
 /// The operating system gives no threads; or what the future ends with.
 pub fn block_on<T>(future: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
-    let runtime = tokio::runtime::Builder::new_multi_thread().max_blocking_threads(8).enable_all().build()?;
+    let runtime = tokio::runtime::Builder::new_current_thread().max_blocking_threads(8).enable_all().build()?;
     let result = runtime.block_on(future);
     runtime.shutdown_background();
     result

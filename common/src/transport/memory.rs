@@ -161,6 +161,12 @@ impl Broker {
         Ok(u32::try_from(depth).unwrap_or(u32::MAX))
     }
 
+    /// Each of them has a share in the bell that rings when something arrives.
+    pub(super) fn consumers(&self, queue: &str) -> Result<u32, Lost> {
+        let shares = Arc::strong_count(&self.lock().queue(queue)?.arrived);
+        Ok(u32::try_from(shares - 1).unwrap_or(u32::MAX))
+    }
+
     pub(super) async fn publish(&self, message: &Outgoing) -> Result<Outcome, Lost> {
         match self.pass(Step::Publish(&message.routing_key)).await {
             Verdict::Fails => Err(gone()),

@@ -296,6 +296,17 @@ impl Transport {
             Backend::Rabbit(address) => address.depth(queue).await,
         }
     }
+
+    /// How many consumers take from `queue`.
+    ///
+    /// # Errors
+    /// The broker is away, or the queue is not there.
+    pub async fn consumers(&self, queue: &str) -> Result<u32, Lost> {
+        match &self.0 {
+            Backend::Memory(broker) => broker.consumers(queue),
+            Backend::Rabbit(address) => address.consumers(queue).await,
+        }
+    }
 }
 
 /// Deliveries from one queue, over a connection of its own. What is not acknowledged when it is

@@ -149,13 +149,20 @@ impl Address {
     }
 
     pub(super) async fn depth(&self, queue: &str) -> Result<u32, Lost> {
+        Ok(self.look(queue).await?.message_count())
+    }
+
+    pub(super) async fn consumers(&self, queue: &str) -> Result<u32, Lost> {
+        Ok(self.look(queue).await?.consumer_count())
+    }
+
+    async fn look(&self, queue: &str) -> Result<lapin::Queue, Lost> {
         let connection = self.connect("depth", Some(SENT_FRAME_BYTES_MAX)).await?;
         let channel = self.channel(&connection).await?;
         let options = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
         let queue = answered(channel.queue_declare(short(queue), options, FieldTable::default())).await?;
-        let depth = queue.message_count();
         goodbye(&connection).await;
-        Ok(depth)
+        Ok(queue)
     }
 
     async fn connect(&self, purpose: &str, frame_bytes_max: Option<u32>) -> Result<Connection, TransportError> {

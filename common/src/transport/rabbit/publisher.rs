@@ -4,9 +4,14 @@
 use std::{
     borrow::Borrow,
     collections::BTreeSet,
+    future::poll_fn,
+    pin::Pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    task::Poll,
     time::{Duration, Instant},
 };
+
+use futures_util::future::{MaybeDone, maybe_done};
 
 use lapin::{
     BasicProperties, Channel, Confirmation, Connection,
@@ -80,17 +85,19 @@ impl Publisher {
             return Ok(vec![Outcome::Unconfirmed; messages.len()]);
         }
         let channel = self.channel().0.clone();
-        let mut confirms = Vec::with_capacity(messages.len());
-        for message in messages.iter().map(Borrow::borrow) {
-            let sent = channel.basic_publish(
+        let sent = messages.iter().map(Borrow::borrow).map(|message| {
+            channel.basic_publish(
                 short(&message.exchange),
                 short(&message.routing_key),
                 BasicPublishOptions { mandatory: message.mandatory, ..BasicPublishOptions::default() },
                 &message.body,
                 self.signed(message),
-            );
-            match timeout_at(deadline, sent).await {
-                Ok(sent) => confirms.push(sent.map_err(lost)?),
+            )
+        });
+        let mut confirms = Vec::with_capacity(messages.len());
+        for mut sent in begun(sent).await {
+            match timeout_at(deadline, sent.as_mut()).await {
+                Ok(()) => confirms.extend(sent.as_mut().take_output().transpose().map_err(lost)?),
                 Err(_) if self.connection.status().blocked() => break,
                 Err(_) => return Err(Lost("it takes no messages".into())),
             }
@@ -182,6 +189,21 @@ impl Publisher {
     pub(in crate::transport) async fn close(self) {
         goodbye(&self.connection).await;
     }
+}
+
+/// Begins them all, in their order. lapin hands a message over when it is first polled, and answers when
+/// the socket has taken it: one after the other, each would cost a system call and two threads' way to
+/// each other.
+async fn begun<F: Future>(futures: impl Iterator<Item = F>) -> Vec<Pin<Box<MaybeDone<F>>>> {
+    let mut begun: Vec<_> = futures.map(|future| Box::pin(maybe_done(future))).collect();
+    poll_fn(|context| {
+        for future in &mut begun {
+            let _ = future.as_mut().poll(context);
+        }
+        Poll::Ready(())
+    })
+    .await;
+    begun
 }
 
 /// A channel that confirms what is published.

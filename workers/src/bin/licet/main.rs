@@ -1,5 +1,6 @@
 //! The operator's tool: prepares, runs, watches and tries out Licet.
 
+mod bench;
 mod cdnow;
 mod dead;
 mod demo;
@@ -68,6 +69,9 @@ enum Command {
     Show(inspect::Show),
     /// Verify a token offline
     Verify(inspect::Verify),
+    /// Measure how fast it is, against workers that only answer
+    #[command(subcommand)]
+    Bench(bench::Bench),
     /// Check the invariants of the database
     Audit {
         /// Print one JSON object
@@ -107,6 +111,7 @@ fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
         Command::Terminal(arguments) => terminal::terminal(&config, &arguments),
         Command::Show(arguments) => inspect::show(&config, &arguments),
         Command::Verify(arguments) => inspect::verify(&arguments),
+        Command::Bench(command) => bench::bench(&config, &command),
         Command::Audit { json } => inspect::audit(&config, json),
     }
 }

@@ -1,0 +1,138 @@
+//! What processes use of the processors and of memory, as Linux tells (`/proc`).
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    fs,
+    time::Duration,
+};
+
+use serde::Serialize;
+
+/// Linux counts processor time in hundredths of a second for every program to see.
+const TICK: Duration = Duration::from_millis(10);
+
+/// Whose time is counted. A part that cannot be found (another machine, another user) is left out.
+pub(super) struct Meter {
+    parts: BTreeMap<&'static str, Vec<u32>>,
+}
+
+/// Processor time by part.
+#[derive(Clone, Debug, Default, Serialize)]
+#[serde(transparent)]
+pub(super) struct Cpu(pub(super) BTreeMap<&'static str, Duration>);
+
+impl Meter {
+    /// Counts this process as the driver, and nothing else.
+    pub(super) fn of_driver() -> Self {
+        Self { parts: BTreeMap::from([("driver", vec![std::process::id()])]) }
+    }
+
+    /// Counts the server that listens on a port of this machine too, with all its processes.
+    #[must_use]
+    pub(super) fn with_server(mut self, part: &'static str, port: u16) -> Self {
+        if let Some(process) = listener(port) {
+            self.parts.insert(part, vec![process]);
+        }
+        self
+    }
+
+    /// Counts these processes too.
+    #[must_use]
+    pub(super) fn with(mut self, part: &'static str, processes: Vec<u32>) -> Self {
+        self.parts.insert(part, processes);
+        self
+    }
+
+    /// What each part has used until now.
+    pub(super) fn read(&self) -> Cpu {
+        let table = processes();
+        let of_tree = |roots: &Vec<u32>| roots.iter().map(|root| ticks(*root, &table)).sum::<u32>();
+        Cpu(self.parts.iter().map(|(part, roots)| (*part, TICK * of_tree(roots))).collect())
+    }
+}
+
+impl Cpu {
+    /// What was used since an earlier reading.
+    pub(super) fn since(&self, earlier: &Self) -> Self {
+        let before = |part| earlier.0.get(part).copied().unwrap_or_default();
+        Self(self.0.iter().map(|(part, used)| (*part, used.saturating_sub(before(part)))).collect())
+    }
+}
+
+struct Process {
+    parent: u32,
+    /// Its own time, and that of its children that have ended.
+    ticks: u32,
+}
+
+fn processes() -> HashMap<u32, Process> {
+    let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
+    let ids = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
+    ids.filter_map(|id| Some((id, process(id)?))).collect()
+}
+
+fn process(id: u32) -> Option<Process> {
+    let line = fs::read_to_string(format!("/proc/{id}/stat")).ok()?;
+    // The program's name stands in brackets, and may have any characters in it.
+    let fields: Vec<&str> = line.rsplit_once(") ")?.1.split(' ').collect();
+    let number = |index: usize| fields.get(index)?.parse::<u32>().ok();
+    Some(Process { parent: number(1)?, ticks: number(11)? + number(12)? + number(13)? + number(14)? })
+}
+
+fn ticks(root: u32, table: &HashMap<u32, Process>) -> u32 {
+    let own = table.get(&root).map_or(0, |process| process.ticks);
+    let children = table.iter().filter(|(_, process)| process.parent == root);
+    own + children.map(|(child, _)| ticks(*child, table)).sum::<u32>()
+}
+
+/// The first process that listens on this port: its children may have inherited it.
+fn listener(port: u16) -> Option<u32> {
+    let mut sockets = BTreeSet::new();
+    for table in ["/proc/net/tcp", "/proc/net/tcp6"] {
+        for line in fs::read_to_string(table).unwrap_or_default().lines().skip(1) {
+            let fields: Vec<&str> = line.split_whitespace().collect();
+            let [_, local, _, state, ..] = fields[..] else { continue };
+            let here = local.rsplit_once(':').and_then(|(_, port)| u16::from_str_radix(port, 16).ok());
+            if state == "0A" && here == Some(port) {
+                sockets.extend(fields.get(9).map(|inode| format!("socket:[{inode}]")));
+            }
+        }
+    }
+    let mut ids: Vec<_> = processes().into_keys().collect();
+    ids.sort_unstable();
+    ids.into_iter().find(|id| {
+        let open = fs::read_dir(format!("/proc/{id}/fd")).into_iter().flatten().flatten();
+        open.filter_map(|one| fs::read_link(one.path()).ok())
+            .any(|target| target.to_str().is_some_and(|target| sockets.contains(target)))
+    })
+}
+
+/// The most memory that a process ever held, in MB.
+pub(super) fn resident_mb(id: u32) -> Option<f64> {
+    let status = fs::read_to_string(format!("/proc/{id}/status")).ok()?;
+    let line = status.lines().find(|line| line.starts_with("VmHWM:"))?;
+    let kib: f64 = line.split_whitespace().nth(1)?.parse().ok()?;
+    Some(kib * 1024.0 / 1e6)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_process_that_listens_is_found_and_its_time_grows() {
+        let socket = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+        let port = socket.local_addr().expect("an address").port();
+        assert_eq!(listener(port), Some(std::process::id()));
+        let meter = Meter::of_driver().with_server("broker", port);
+        let before = meter.read();
+        let used = |cpu: &Cpu| cpu.0["broker"];
+        let mut after = meter.read();
+        while used(&after) < used(&before) + Duration::from_millis(50) {
+            std::hint::black_box((0..100_000).fold(0, |all: u64, number: u64| all ^ number.pow(3)));
+            after = meter.read();
+        }
+        assert_eq!(after.since(&before).0["driver"], after.since(&before).0["broker"]);
+        assert!(resident_mb(std::process::id()).expect("Linux tells") > 1.0);
+    }
+}

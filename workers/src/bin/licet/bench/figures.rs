@@ -1,0 +1,216 @@
+//! What was measured: runs, the ratios between them, and medians over the rounds.
+
+use std::{collections::BTreeMap, fmt::Write as _};
+
+use hdrhistogram::Histogram;
+use serde::Serialize;
+
+use super::{
+    Common,
+    load::{Measured, STAGES},
+};
+
+/// All of a measurement.
+#[derive(Serialize)]
+pub(super) struct Report {
+    /// The mode.
+    pub(super) mode: &'static str,
+    /// What it was asked for.
+    pub(super) options: Common,
+    /// What it ran on: versions and settings of the servers.
+    pub(super) machine: BTreeMap<String, String>,
+    /// Every run, in the order in which they were made.
+    pub(super) runs: Vec<Run>,
+    /// What counts: by name, one for each round.
+    pub(super) ratios: Vec<Ratio>,
+}
+
+/// One run.
+#[derive(Clone, Serialize)]
+pub(super) struct Run {
+    /// Which round, from 1.
+    pub(super) round: u16,
+    /// What ran.
+    pub(super) what: String,
+    /// Under which load: `peak`, `schedule`, `alone`.
+    pub(super) load: &'static str,
+    /// Lifecycles that ended in the measured time.
+    pub(super) lifecycles: u64,
+    /// How long that was, in seconds.
+    pub(super) seconds: f64,
+    /// Their ratio.
+    pub(super) lifecycles_per_s: f64,
+    /// Processor milliseconds per lifecycle, by part.
+    pub(super) cpu_ms: BTreeMap<&'static str, f64>,
+    /// From request to reply, by type, and of any request.
+    pub(super) requests: BTreeMap<&'static str, Latency>,
+    /// Whole lifecycles; by a schedule, from the scheduled instant.
+    pub(super) lifecycle: Latency,
+    /// The most memory that each worker held, in MB.
+    pub(super) resident_mb: BTreeMap<String, f64>,
+}
+
+/// A distribution, in microseconds.
+#[derive(Clone, Serialize)]
+pub(super) struct Latency {
+    pub(super) count: u64,
+    pub(super) p50_us: u64,
+    pub(super) p99_us: u64,
+    pub(super) p999_us: u64,
+}
+
+/// A figure that is judged.
+#[derive(Clone, Serialize)]
+pub(super) struct Ratio {
+    /// What is compared with what.
+    pub(super) name: &'static str,
+    /// One for each round.
+    pub(super) rounds: Vec<f64>,
+    /// The middle one.
+    pub(super) median: f64,
+    /// What it should be.
+    pub(super) mark: Mark,
+    /// Whether it is.
+    pub(super) met: bool,
+}
+
+/// What a ratio should be.
+#[derive(Clone, Copy, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Mark {
+    AtLeast(f64),
+    AtMost(f64),
+    /// It is only told.
+    None,
+}
+
+impl Ratio {
+    /// The median of the rounds, held against its mark.
+    pub(super) fn new(name: &'static str, rounds: Vec<f64>, mark: Mark) -> Self {
+        let median = median(&rounds);
+        let met = match mark {
+            Mark::AtLeast(least) => median >= least,
+            Mark::AtMost(most) => median <= most,
+            Mark::None => true,
+        };
+        Self { name, rounds, median, mark, met }
+    }
+}
+
+impl Latency {
+    pub(super) fn of(histogram: &Histogram<u64>) -> Self {
+        let at = |quantile| histogram.value_at_quantile(quantile);
+        Self { count: histogram.len(), p50_us: at(0.5), p99_us: at(0.99), p999_us: at(0.999) }
+    }
+}
+
+impl Run {
+    pub(super) fn of(round: u16, what: &str, load: &'static str, measured: &Measured) -> Self {
+        let (seconds, count) = (measured.elapsed.as_secs_f64(), measured.lifecycles.max(1) as f64);
+        let of_each = |used: &std::time::Duration| used.as_secs_f64() * 1000.0 / count;
+        let asked = STAGES.into_iter().zip(&measured.stages).filter(|(_, times)| !times.is_empty());
+        let mut any = super::load::histogram();
+        measured.stages.iter().for_each(|stage| {
+            let _ = any.add(stage);
+        });
+        let mut requests: BTreeMap<_, _> = asked.map(|(stage, times)| (stage, Latency::of(times))).collect();
+        requests.insert("any", Latency::of(&any));
+        Self {
+            round,
+            what: what.to_owned(),
+            load,
+            lifecycles: measured.lifecycles,
+            seconds,
+            lifecycles_per_s: measured.lifecycles as f64 / seconds,
+            cpu_ms: measured.cpu.0.iter().map(|(part, used)| (*part, of_each(used))).collect(),
+            requests,
+            lifecycle: Latency::of(&measured.whole),
+            resident_mb: BTreeMap::new(),
+        }
+    }
+
+    pub(super) fn cpu_ms_of_all(&self) -> f64 {
+        self.cpu_ms.values().sum()
+    }
+}
+
+/// The middle one, or the mean of the two in the middle.
+pub(super) fn median(values: &[f64]) -> f64 {
+    let mut sorted = values.to_vec();
+    sorted.sort_unstable_by(f64::total_cmp);
+    let (low, high) = (sorted.len().saturating_sub(1) / 2, sorted.len() / 2);
+    match (sorted.get(low), sorted.get(high)) {
+        (Some(low), Some(high)) => (low + high) / 2.0,
+        _ => f64::NAN,
+    }
+}
+
+impl Report {
+    /// For people.
+    pub(super) fn table(&self) -> String {
+        let mut text = String::new();
+        for (name, value) in &self.machine {
+            let _ = writeln!(text, "{name}: {value}");
+        }
+        let _ = writeln!(
+            text,
+            "\n{:<5} {:<16} {:<9} {:>12}  {:>9} {:>9} {:>9}  CPU ms per lifecycle",
+            "round", "what", "load", "lifecycles/s", "p50 ms", "p99 ms", "p99.9 ms"
+        );
+        for run in &self.runs {
+            let ms = |us: u64| us as f64 / 1000.0;
+            let latency = if run.load == "alone" { &run.requests["any"] } else { &run.lifecycle };
+            let parts: Vec<_> = run.cpu_ms.iter().map(|(part, ms)| format!("{part} {ms:.3}")).collect();
+            let _ = writeln!(
+                text,
+                "{:<5} {:<16} {:<9} {:>12.0}  {:>9.1} {:>9.1} {:>9.1}  {:.3} ({})",
+                run.round,
+                run.what,
+                run.load,
+                run.lifecycles_per_s,
+                ms(latency.p50_us),
+                ms(latency.p99_us),
+                ms(latency.p999_us),
+                run.cpu_ms_of_all(),
+                parts.join(", ")
+            );
+        }
+        let _ = writeln!(text);
+        for ratio in &self.ratios {
+            let rounds: Vec<_> = ratio.rounds.iter().map(|round| format!("{round:.2}")).collect();
+            let mark = match ratio.mark {
+                Mark::AtLeast(least) => format!(", at least {least}: {}", verdict(ratio.met)),
+                Mark::AtMost(most) => format!(", at most {most}: {}", verdict(ratio.met)),
+                Mark::None => String::new(),
+            };
+            let _ = writeln!(text, "{}: {:.2} (rounds: {}){mark}", ratio.name, ratio.median, rounds.join(", "));
+        }
+        let resident = self.runs.iter().flat_map(|run| &run.resident_mb);
+        if let Some((worker, mb)) = resident.max_by(|one, other| one.1.total_cmp(other.1)) {
+            let _ = writeln!(text, "Most memory of a worker: {mb:.1} MB ({worker})");
+        }
+        text
+    }
+}
+
+fn verdict(met: bool) -> &'static str {
+    if met { "met" } else { "MISSED" }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_median_is_the_middle_one_or_between_the_two() {
+        assert_eq!(median(&[3.0, 1.0, 2.0]), 2.0);
+        assert_eq!(median(&[4.0, 1.0, 2.0, 3.0]), 2.5);
+        assert!(median(&[]).is_nan());
+    }
+
+    #[test]
+    fn a_mark_is_met_by_the_median() {
+        assert!(Ratio::new("one", vec![0.7, 0.9, 0.8], Mark::AtLeast(0.8)).met);
+        assert!(!Ratio::new("one", vec![3.0, 3.2], Mark::AtMost(3.0)).met);
+    }
+}
