@@ -10,7 +10,7 @@ use std::sync::{
     atomic::{AtomicUsize, Ordering},
 };
 
-use futures_util::StreamExt;
+use futures_util::{FutureExt, StreamExt};
 use lapin::{Channel, options::BasicCancelOptions};
 use tokio::{sync::mpsc, task::AbortHandle};
 
@@ -71,7 +71,7 @@ async fn fill_up(
     bytes_max: usize,
 ) {
     let mut largest = 0;
-    while let Some(next) = deliveries.next().await {
+    while let Some(next) = next(&mut deliveries).await {
         let next = next.map(read).map_err(lost);
         let bytes = next.as_ref().map_or(0, |delivery| delivery.body.len());
         largest = largest.max(bytes);
@@ -86,6 +86,18 @@ async fn fill_up(
         }
         if sender.send(next).is_err() {
             return;
+        }
+    }
+}
+
+/// The next delivery. Before it waits for one, it lets lapin's thread go on: that one has often read
+/// more than it has handed over yet, and would wake this thread again for each.
+async fn next(deliveries: &mut lapin::Consumer) -> Option<lapin::Result<lapin::message::Delivery>> {
+    match deliveries.next().now_or_never() {
+        Some(next) => next,
+        None => {
+            std::thread::yield_now();
+            deliveries.next().await
         }
     }
 }

@@ -94,22 +94,25 @@ impl Publisher {
                 self.signed(message),
             )
         });
+        // The last one first: when it is there the others mostly are, and nobody is woken for each.
         let mut confirms = Vec::with_capacity(messages.len());
-        for mut sent in begun(sent).await {
+        for sent in begun(sent).await.iter_mut().rev() {
             match timeout_at(deadline, sent.as_mut()).await {
-                Ok(()) => confirms.extend(sent.as_mut().take_output().transpose().map_err(lost)?),
-                Err(_) if self.connection.status().blocked() => break,
+                Ok(()) => confirms.push(sent.as_mut().take_output().transpose().map_err(lost)?),
+                Err(_) if self.connection.status().blocked() => confirms.push(None),
                 Err(_) => return Err(Lost("it takes no messages".into())),
             }
         }
         let mut outcomes = Vec::with_capacity(messages.len());
         for confirm in confirms {
-            outcomes.push(match timeout_at(deadline, confirm).await {
-                Err(_) => Outcome::Unconfirmed,
-                Ok(confirmation) => self.outcome(confirmation.map_err(lost)?),
-            });
+            let confirmation = match confirm {
+                Some(confirm) => timeout_at(deadline, confirm).await.ok(),
+                None => None,
+            };
+            let outcome = confirmation.transpose().map_err(lost)?.map(|confirmation| self.outcome(confirmation));
+            outcomes.push(outcome.unwrap_or(Outcome::Unconfirmed));
         }
-        outcomes.resize(messages.len(), Outcome::Unconfirmed);
+        outcomes.reverse();
         if outcomes.contains(&Outcome::Unconfirmed) && !self.connection.status().blocked() {
             // lapin gives a return to whichever confirm is completed next: none may be left behind that
             // could take another message's.
