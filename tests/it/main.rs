@@ -4,6 +4,7 @@
 //! again on RabbitMQ and PostgreSQL, where they are ignored unless `tests/run.sh` has started both.
 
 mod bad_input;
+mod bench;
 mod bounds;
 mod broker;
 mod claims;

@@ -80,8 +80,6 @@ pub(super) struct Ratio {
 pub(super) enum Mark {
     AtLeast(f64),
     AtMost(f64),
-    /// It is only told.
-    None,
 }
 
 impl Ratio {
@@ -91,7 +89,6 @@ impl Ratio {
         let met = match mark {
             Mark::AtLeast(least) => median >= least,
             Mark::AtMost(most) => median <= most,
-            Mark::None => true,
         };
         Self { name, rounds, median, mark, met }
     }
@@ -181,7 +178,6 @@ impl Report {
             let mark = match ratio.mark {
                 Mark::AtLeast(least) => format!(", at least {least}: {}", verdict(ratio.met)),
                 Mark::AtMost(most) => format!(", at most {most}: {}", verdict(ratio.met)),
-                Mark::None => String::new(),
             };
             let _ = writeln!(text, "{}: {:.2} (rounds: {}){mark}", ratio.name, ratio.median, rounds.join(", "));
         }

@@ -135,11 +135,11 @@ async fn without_indexes(store: &Store) -> Result<Vec<String>, Failure> {
         let (Some(name), Some(table)) = (text(0), text(1)) else { continue };
         match (text(2), text(3)) {
             (Some(constraint), _) => {
-                execute(store, &format!("ALTER TABLE {table} DROP CONSTRAINT {name}")).await?;
-                again.push(format!("ALTER TABLE {table} ADD CONSTRAINT {name} {constraint}"));
+                execute(store, &format!("ALTER TABLE {table} DROP CONSTRAINT \"{name}\"")).await?;
+                again.push(format!("ALTER TABLE {table} ADD CONSTRAINT \"{name}\" {constraint}"));
             }
             (None, Some(index)) => {
-                execute(store, &format!("DROP INDEX {name}")).await?;
+                execute(store, &format!("DROP INDEX \"{name}\"")).await?;
                 again.push(index);
             }
             _ => {}

@@ -1,0 +1,94 @@
+//! `licet bench` as a program: every mode comes to its end and says what it measured. How fast it is
+//! is not judged here.
+
+use std::fs;
+
+use serde_json::Value;
+
+use crate::{
+    programs::{fails, run},
+    world::{World, amqp_url},
+};
+
+const SHORT: [&str; 7] = ["--rounds", "1", "--seconds", "1", "--warm-up", "0", "--json"];
+
+fn bench(world: &World, mode: &[&str]) -> Value {
+    let arguments: Vec<_> = ["bench"].iter().chain(mode).chain(&SHORT).copied().collect();
+    let (amqp, database) = (amqp_url(), world.database_url.clone().expect("a PostgreSQL database"));
+    let settings = [("LICET_AMQP_URL", amqp.as_str()), ("LICET_DATABASE_URL", database.as_str())];
+    let output = run("licet", &arguments, &settings, world.folder.path());
+    assert!(output.status.success(), "{mode:?}: {}", String::from_utf8_lossy(&output.stderr));
+    serde_json::from_slice(&output.stdout).expect("one JSON object")
+}
+
+#[track_caller]
+fn all_went(report: &Value, whats: &[&str]) {
+    let runs = report["runs"].as_array().expect("runs");
+    let seen: Vec<_> = runs.iter().map(|run| format!("{} {}", run["what"], run["load"]).replace('"', "")).collect();
+    assert_eq!(seen, whats);
+    for run in runs {
+        assert!(run["lifecycles"].as_u64().expect("a number") > 0, "{run}");
+        assert!(run["cpu_ms"]["driver"].as_f64().expect("a number") >= 0.0, "{run}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs RabbitMQ and PostgreSQL: run tests/run.sh"]
+async fn licet_is_measured_between_two_ceilings_and_leaves_nothing_behind() {
+    let world = World::services().await;
+    let chart = world.folder.path().join("chart.svg");
+    let report = bench(&world, &["full", "--returns", "--in-flight", "16", "--svg", chart.to_str().expect("a name")]);
+    let three = ["peak", "schedule", "alone"];
+    let of = |what: &str| three.map(|load| format!("{what} {load}"));
+    let whats: Vec<_> = ["ceiling peak".to_owned()].into_iter().chain(of("full")).chain(of("ceiling")).collect();
+    all_went(&report, &whats.iter().map(String::as_str).collect::<Vec<_>>());
+    assert_eq!(report["machine"]["PostgreSQL fsync"], "on");
+    let ratios = report["ratios"].as_array().expect("ratios");
+    assert!(ratios.len() == 5 && ratios.iter().all(|ratio| ratio["median"].as_f64() > Some(0.0)), "{ratios:?}");
+    let full = &report["runs"][1];
+    assert!(full["requests"]["license.return"]["p999_us"].as_u64() > Some(0), "{full}");
+    assert!(full["resident_mb"]["purchase"].as_f64() > Some(1.0), "{full}");
+    assert!(fs::read_to_string(&chart).expect("a chart").ends_with("</svg>\n"));
+    for worker in licet_schema::topology::WORKERS {
+        let queue = licet_schema::topology::work_queue(worker.name);
+        assert_eq!(world.machine.transport.depth(&queue).await.expect("the queue"), 0, "{queue}");
+    }
+    world.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs RabbitMQ and PostgreSQL: run tests/run.sh"]
+async fn a_large_database_is_made_and_measured_in_turn_with_an_empty_one() {
+    let world = World::services().await;
+    let report = bench(&world, &["growth", "--certificates", "2000", "--journal", "4000", "--in-flight", "16"]);
+    all_went(&report, &["empty peak", "large peak", "empty peak"]);
+    let size = report["machine"]["table journal"].as_str().expect("its size");
+    // The rows that the measurement added are not counted before the next vacuum.
+    assert!(size.starts_with("4000 rows"), "{size}");
+    world.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs RabbitMQ and PostgreSQL: run tests/run.sh"]
+async fn nothing_is_measured_where_others_work() {
+    let mut world = World::services().await;
+    world.put_song_with_workers().await;
+    let (amqp, database) = (amqp_url(), world.database_url.clone().expect("a PostgreSQL database"));
+    let settings = [("LICET_AMQP_URL", amqp.as_str()), ("LICET_DATABASE_URL", database.as_str())];
+    let output = run("licet", &["bench", "full"], &settings, world.folder.path());
+    fails(&output, 2, "a broker (LICET_AMQP_URL) of its own");
+    world.finish().await;
+}
+
+#[test]
+fn one_process_is_measured_against_its_signatures() {
+    let folder = tempfile::tempdir().expect("a folder");
+    for (mode, whats) in
+        [("crypto", vec!["crypto peak"]), ("embedded", vec!["crypto peak", "embedded peak", "crypto peak"])]
+    {
+        let arguments: Vec<_> = ["bench", mode].iter().chain(&SHORT).copied().collect();
+        let output = run("licet", &arguments, &[], folder.path());
+        assert!(output.status.success(), "{mode}: {}", String::from_utf8_lossy(&output.stderr));
+        all_went(&serde_json::from_slice(&output.stdout).expect("one JSON object"), &whats);
+    }
+}
