@@ -9,7 +9,7 @@ use std::{
 use licet_client::{Client, Patience};
 use licet_common::{
     decision::Tables,
-    store::{Store, locks, rows},
+    store::{Store, StoreError, Transaction, Writes, locks},
     transport::Delivery,
 };
 use licet_schema::{
@@ -80,6 +80,12 @@ pub(crate) async fn remove_events_exchange(world: &World) {
     assert_eq!(world.machine.transport.missing(&gone).await.expect("the broker answers"), ["exchange licet.events"]);
 }
 
+async fn insert(transaction: &Transaction, row: &account::Model) -> Result<(), StoreError> {
+    let mut writes = Writes::new(transaction.get_database_backend());
+    writes.insert::<account::Entity>(&[row]);
+    writes.run(transaction).await
+}
+
 /// On PostgreSQL a statement that waited for a lock sees only that row anew, and no row that was
 /// inserted meanwhile: a debt must not be missed so.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -89,14 +95,14 @@ async fn a_debt_that_was_opened_while_somebody_waited_for_the_points_is_seen() {
     let store = world.machine.store.clone();
     let row = |name: &str, balance| account::Model { name: name.into(), balance };
     let setup = store.begin().await.expect("a transaction");
-    rows::insert::<account::Entity>(&setup, &[&row("points:alice", 50)]).await.expect("a row");
+    insert(&setup, &row("points:alice", 50)).await.expect("a row");
     setup.commit().await.expect("it is there");
 
     let names: BTreeSet<String> = ["points:alice".to_owned(), "debt:alice".to_owned()].into();
     let first = store.begin().await.expect("a transaction");
     let mut tables = Tables::default();
     locks::accounts(&first, &names, &mut tables).await.expect("locked");
-    rows::insert::<account::Entity>(&first, &[&row("debt:alice", 150)]).await.expect("a debt");
+    insert(&first, &row("debt:alice", 150)).await.expect("a debt");
     let second = tokio::spawn(async move {
         let second = store.begin().await.expect("a transaction");
         let mut tables = Tables::default();

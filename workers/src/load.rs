@@ -40,12 +40,27 @@ pub(crate) async fn terms(connection: &Transaction, tables: &mut Tables) -> Resu
     Ok(())
 }
 
-/// Reads licenses and, for those that are no longer there, what became of them.
+/// Reads licenses and their returns.
 pub(crate) async fn licenses(connection: &Transaction, ids: &[Uuid], tables: &mut Tables) -> Result<(), StoreError> {
     let keys = || ids.iter().map(|id| vec![(*id).into()]).collect();
     tables.licenses.load_all(select::<license::Entity>(connection, &[license::Column::Id], keys(), Lock::None).await?);
     let columns = [license_return::Column::License];
     tables.returns.load_all(select::<license_return::Entity>(connection, &columns, keys(), Lock::None).await?);
+    Ok(())
+}
+
+/// Reads licenses and, for those that are no longer there, what became of them.
+pub(crate) async fn licenses_or_returns(
+    connection: &Transaction,
+    ids: &[Uuid],
+    tables: &mut Tables,
+) -> Result<(), StoreError> {
+    let keys = ids.iter().map(|id| vec![(*id).into()]).collect();
+    tables.licenses.load_all(select::<license::Entity>(connection, &[license::Column::Id], keys, Lock::None).await?);
+    let gone = ids.iter().filter(|id| tables.licenses.get(id).is_none());
+    let keys = gone.map(|id| vec![(*id).into()]).collect();
+    let columns = [license_return::Column::License];
+    tables.returns.load_all(select::<license_return::Entity>(connection, &columns, keys, Lock::None).await?);
     Ok(())
 }
 

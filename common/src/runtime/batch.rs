@@ -12,18 +12,19 @@ use licet_schema::{
     entity::{Keyed, journal, mention},
     message::RequestRefused,
 };
-use sea_orm::ModelTrait;
+use sea_orm::{ConnectionTrait, ModelTrait};
 use uuid::Uuid;
 
 use super::{
     Machine, Worker,
+    compute::{Broken, computed},
     intake::Work,
     stored::{self, StoredOutput},
 };
 use crate::{
     decision::{Context, Decision, Rows, Tables},
     store::{
-        StoreError, Transaction,
+        StoreError, Transaction, Writes,
         rows::{self, Lock},
     },
 };
@@ -88,7 +89,7 @@ pub(super) fn settle<'a, W: Worker>(
     })
 }
 
-/// The blocking fold has returned, so that nobody else holds the batch any more.
+/// The fold has returned, so that nobody else holds the batch any more.
 fn unshared<I>(work: Arc<Vec<Work<I>>>) -> Vec<Work<I>> {
     Arc::into_inner(work).unwrap_or_else(|| unreachable!("the fold over the batch has ended"))
 }
@@ -133,9 +134,11 @@ async fn attempt<W: Worker>(
     let known = journaled(&transaction, work).await?;
     let folded = decide(worker, machine, work, fresh(work, &known), &transaction).await?;
     if !folded.journal.is_empty() {
-        rows::insert::<journal::Entity>(&transaction, &folded.journal.iter().collect::<Vec<_>>()).await?;
-        rows::insert::<mention::Entity>(&transaction, &folded.mentions.iter().collect::<Vec<_>>()).await?;
-        write(&transaction, &folded.tables).await?;
+        let mut writes = Writes::new(transaction.get_database_backend());
+        writes.insert::<journal::Entity>(&folded.journal.iter().collect::<Vec<_>>());
+        writes.insert::<mention::Entity>(&folded.mentions.iter().collect::<Vec<_>>());
+        write(&mut writes, &folded.tables);
+        writes.run(&transaction).await?;
         transaction.commit().await?;
     }
     Ok(answers(work, &known, &folded)?)
@@ -184,7 +187,7 @@ struct Folded {
     outputs: HashMap<usize, Arc<Vec<StoredOutput>>>,
 }
 
-/// The fold over the batch, off the async threads: rules and signatures.
+/// The fold over the batch: rules and signatures.
 async fn fold<W: Worker>(
     worker: &Arc<W>,
     machine: &Machine,
@@ -195,6 +198,7 @@ async fn fold<W: Worker>(
 ) -> Result<Folded, Setback> {
     let (worker, work) = (worker.clone(), work.clone());
     let (keyring, terms) = (machine.keyring.clone(), machine.terms.clone());
+    let count = indices.len();
     let folding = move || {
         let mut journal = Vec::with_capacity(indices.len());
         let mut mentions = Vec::new();
@@ -217,13 +221,11 @@ async fn fold<W: Worker>(
         journal.sort_unstable_by_key(|row| row.id);
         Ok(Folded { now, tables, journal, mentions, outputs })
     };
-    match tokio::task::spawn_blocking(folding).await {
+    match computed(count, folding).await {
         Ok(folded) => Ok(folded.map_err(StoreError::Refused)?),
-        Err(error) => Err(match error.try_into_panic() {
-            Ok(panic) => Setback::Panicked(panic_text(&*panic).to_owned()),
-            // There are no threads any more: no message is to blame.
-            Err(_) => StoreError::Away("the program is ending".into()).into(),
-        }),
+        Err(Broken::Panicked(text)) => Err(Setback::Panicked(text)),
+        // No message is to blame.
+        Err(Broken::Ending) => Err(StoreError::Away("the program is ending".into()).into()),
     }
 }
 
@@ -260,31 +262,36 @@ fn journal_row<I>(work: &Work<I>, decision: &Decision, now: Timestamp, outputs: 
     }
 }
 
-/// Writes what became of the rows: each table with one statement for each kind of change.
-async fn write(transaction: &Transaction, tables: &Tables) -> Result<(), StoreError> {
-    table(transaction, &tables.contents).await?;
-    table(transaction, &tables.settlements).await?;
-    table(transaction, &tables.purchases).await?;
-    table(transaction, &tables.certificates).await?;
-    table(transaction, &tables.pending_receptions).await?;
-    table(transaction, &tables.licenses).await?;
-    table(transaction, &tables.returns).await?;
-    table(transaction, &tables.collections).await?;
-    table(transaction, &tables.privileges).await?;
-    table(transaction, &tables.payouts).await?;
-    table(transaction, &tables.accounts).await?;
-    table(transaction, &tables.entries).await?;
-    table(transaction, &tables.unmatched_settlements).await
+/// What became of the rows, by table and kind of change.
+fn write(writes: &mut Writes, tables: &Tables) {
+    table(writes, &tables.contents);
+    table(writes, &tables.settlements);
+    table(writes, &tables.purchases);
+    table(writes, &tables.certificates);
+    table(writes, &tables.pending_receptions);
+    table(writes, &tables.licenses);
+    table(writes, &tables.returns);
+    table(writes, &tables.collections);
+    table(writes, &tables.privileges);
+    table(writes, &tables.payouts);
+    table(writes, &tables.accounts);
+    table(writes, &tables.entries);
+    table(writes, &tables.unmatched_settlements);
 }
 
-async fn table<E: Keyed>(transaction: &Transaction, rows: &Rows<E>) -> Result<(), StoreError>
+fn table<E: Keyed>(writes: &mut Writes, rows: &Rows<E>)
 where
     E::Model: ModelTrait<Entity = E>,
 {
-    // Deleted first: what is added may take a place, under a unique index, that is left so.
-    rows::delete::<E>(transaction, rows.removed().into_iter().map(E::key_values).collect()).await?;
-    rows::update::<E>(transaction, &rows.changed()).await?;
-    rows::insert::<E>(transaction, &rows.added()).await
+    let (removed, changed, added) = (rows.removed(), rows.changed(), rows.added());
+    let makes_room = !removed.is_empty() || !changed.is_empty();
+    writes.delete::<E>(removed.into_iter().map(E::key_values).collect());
+    writes.update::<E>(&changed);
+    // What is added may take a place, under a unique index, that is left so.
+    if makes_room && !added.is_empty() {
+        writes.then();
+    }
+    writes.insert::<E>(&added);
 }
 
 /// The outputs for each message of the batch: its own, or those of the first bearer of its id if

@@ -10,6 +10,7 @@ use uuid::Uuid;
 use super::{
     Machine, Worker,
     batch::panic_text,
+    compute::computed,
     copies::{Past, Trust},
 };
 use crate::{
@@ -61,7 +62,10 @@ pub(super) enum Reading<I> {
     TurnedAway(TurnedAway),
 }
 
-/// Reads deliveries off the async threads.
+/// A body of so many bytes takes as long to read as another message.
+const LARGE_BYTES: usize = 4096;
+
+/// Reads deliveries.
 ///
 /// # Errors
 /// The program is ending, and there are no threads any more: nothing of this may be acknowledged.
@@ -72,9 +76,11 @@ pub(super) async fn read_all<W: Worker>(
 ) -> Result<Vec<Reading<W::Input>>, Lost> {
     let (worker, keyring) = (worker.clone(), machine.keyring.clone());
     let trust = Trust::new(machine.transport.user(), machine.senders.clone());
+    // A large body counts as several.
+    let count = deliveries.iter().map(|delivery| 1 + delivery.body.len() / LARGE_BYTES).sum();
     let reading =
         move || deliveries.into_iter().map(|delivery| read_safely(&*worker, &keyring, &trust, delivery)).collect();
-    tokio::task::spawn_blocking(reading).await.map_err(|_| Lost("the program is ending".into()))
+    computed(count, reading).await.map_err(|_| Lost("the program is ending".into()))
 }
 
 /// A message that brings its decoder down is unreadable, and nothing more.

@@ -1,7 +1,7 @@
 //! The loop that every worker runs: acknowledge last.
 //!
 //! 1. **Receive** what is there ([`crate::transport`]); never wait for more while anything is in hand.
-//! 2. **Read** (`intake`): decode, and read tokens, off the async threads. What cannot be read
+//! 2. **Read** (`intake`): decode, and read tokens, if they are many off the async threads (`compute`). What cannot be read
 //!    becomes a dead letter with its reason.
 //! 3. **Decide** (`batch`): one transaction; journal look-up, locks and reads, the worker's pure
 //!    rules as a fold over the batch, journal and rows written, commit.
@@ -36,6 +36,7 @@ use crate::{
 };
 
 mod batch;
+mod compute;
 mod copies;
 mod intake;
 mod outbox;

@@ -27,9 +27,11 @@ mod error;
 pub mod locks;
 pub mod rows;
 mod transaction;
+mod writes;
 
 pub use error::StoreError;
 pub use transaction::Transaction;
+pub use writes::Writes;
 
 /// A connection that is not made, or not had from the pool, within this time is not there.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);

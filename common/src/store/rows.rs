@@ -1,4 +1,4 @@
-//! Sets of rows, read and written with one statement each, derived from sea-orm's entities.
+//! Sets of rows, read with one statement each, derived from sea-orm's entities.
 //!
 //! The text of a statement must not depend on the size of the set, or no prepared statement would
 //! ever be used twice. PostgreSQL takes one array for each column (`unnest`); SQLite, where a
@@ -8,8 +8,8 @@ use std::fmt::Write;
 
 use licet_schema::entity::Keyed;
 use sea_orm::{
-    ColumnTrait, ColumnType, ConnectionTrait, DatabaseBackend, EntityTrait, IdenStatic, Iterable, ModelTrait,
-    PrimaryKeyToColumn, Statement, Value, sea_query::ArrayType,
+    ColumnTrait, ColumnType, ConnectionTrait, DatabaseBackend, EntityTrait, IdenStatic, Iterable, PrimaryKeyToColumn,
+    Statement, Value, sea_query::ArrayType,
 };
 
 use super::StoreError;
@@ -52,7 +52,7 @@ pub async fn select<E: Keyed>(
     };
     match connection.get_database_backend() {
         DatabaseBackend::Postgres => {
-            let slots = slots(columns.len());
+            let slots = slots(0, columns.len());
             let text = format!("{head} (SELECT * FROM unnest({slots})){tail}");
             let arrays = arrays(columns.iter().map(kind_of::<E>).collect(), keys);
             found = query::<E>(connection, text, arrays).await?;
@@ -92,109 +92,6 @@ pub async fn below<E: EntityTrait>(
     query::<E>(connection, text, vec![bound.into(), i64::try_from(most).unwrap_or(i64::MAX).into()]).await
 }
 
-/// Inserts rows.
-///
-/// # Errors
-/// The database's; [`StoreError::Contended`] if a key is there already.
-pub async fn insert<E: Keyed>(connection: &impl ConnectionTrait, rows: &[&E::Model]) -> Result<(), StoreError>
-where
-    E::Model: ModelTrait<Entity = E>,
-{
-    let table = Table::of::<E>();
-    let head = format!("INSERT INTO \"{}\" ({})", table.name, table.column_list());
-    write::<E>(connection, &table, rows, |source| format!("{head} {source}"), false).await
-}
-
-/// Writes rows over those of the same key.
-///
-/// # Errors
-/// The database's; [`StoreError::Refused`] if one of them is not there: then a lock was left out.
-pub async fn update<E: Keyed>(connection: &impl ConnectionTrait, rows: &[&E::Model]) -> Result<(), StoreError>
-where
-    E::Model: ModelTrait<Entity = E>,
-{
-    let table = Table::of::<E>();
-    let set =
-        list(table.columns.iter().filter(|column| !column.key), |column| format!("\"{0}\" = u.\"{0}\"", column.name));
-    let same = table.same_key("u");
-    let columns = table.column_list();
-    let statement = |source: &str| {
-        format!("WITH u ({columns}) AS ({source}) UPDATE \"{0}\" SET {set} FROM u WHERE {same}", table.name)
-    };
-    write::<E>(connection, &table, rows, statement, true).await
-}
-
-/// Deletes the rows of these keys, each a value for each column of the primary key.
-///
-/// # Errors
-/// The database's; [`StoreError::Refused`] if one of them is not there: then a lock was left out.
-pub async fn delete<E: Keyed>(connection: &impl ConnectionTrait, keys: Vec<Vec<Value>>) -> Result<(), StoreError> {
-    if keys.is_empty() {
-        return Ok(());
-    }
-    let table = Table::of::<E>();
-    let head = format!("DELETE FROM \"{}\" WHERE ({}) IN", table.name, table.key_list());
-    let wanted = keys.len() as u64;
-    let mut deleted = 0;
-    match connection.get_database_backend() {
-        DatabaseBackend::Postgres => {
-            let kinds: Vec<_> =
-                table.columns.iter().filter(|column| column.key).map(|column| column.kind.clone()).collect();
-            let text = format!("{head} (SELECT * FROM unnest({}))", slots(kinds.len()));
-            deleted += execute(connection, text, arrays(kinds, keys)).await?;
-        }
-        _ => {
-            for portion in portions(keys, false) {
-                let width = portion.first().map_or(0, Vec::len);
-                let text = format!("{head} (VALUES {})", rows_of_slots(portion.len(), width));
-                deleted += execute(connection, text, portion.into_iter().flatten().collect()).await?;
-            }
-        }
-    }
-    all_there(&table, wanted, deleted)
-}
-
-async fn write<E: Keyed>(
-    connection: &impl ConnectionTrait,
-    table: &Table,
-    rows: &[&E::Model],
-    statement: impl Fn(&str) -> String,
-    each_is_there: bool,
-) -> Result<(), StoreError>
-where
-    E::Model: ModelTrait<Entity = E>,
-{
-    if rows.is_empty() {
-        return Ok(());
-    }
-    let values: Vec<Vec<Value>> =
-        rows.iter().map(|row| E::Column::iter().map(|column| row.get(column)).collect()).collect();
-    let mut written = 0;
-    match connection.get_database_backend() {
-        DatabaseBackend::Postgres => {
-            let picked = list(&table.columns, Column::picked);
-            let source =
-                format!("SELECT {picked} FROM unnest({}) AS a ({})", slots(table.columns.len()), table.column_list());
-            let kinds = table.columns.iter().map(|column| column.kind.clone()).collect();
-            written += execute(connection, statement(&source), arrays(kinds, values)).await?;
-        }
-        _ => {
-            for portion in portions(values, false) {
-                let source = format!("VALUES {}", rows_of_slots(portion.len(), table.columns.len()));
-                written += execute(connection, statement(&source), portion.into_iter().flatten().collect()).await?;
-            }
-        }
-    }
-    if each_is_there { all_there(table, rows.len() as u64, written) } else { Ok(()) }
-}
-
-fn all_there(table: &Table, wanted: u64, found: u64) -> Result<(), StoreError> {
-    if wanted == found {
-        return Ok(());
-    }
-    Err(StoreError::Refused(format!("{found} of {wanted} rows of {} were there to be written", table.name)))
-}
-
 async fn query<E: EntityTrait>(
     connection: &impl ConnectionTrait,
     text: String,
@@ -204,26 +101,21 @@ async fn query<E: EntityTrait>(
     Ok(E::find().from_raw_sql(statement).all(connection).await?)
 }
 
-async fn execute(connection: &impl ConnectionTrait, text: String, values: Vec<Value>) -> Result<u64, StoreError> {
-    let statement = Statement::from_sql_and_values(connection.get_database_backend(), text, values);
-    Ok(connection.execute(statement).await?.rows_affected())
-}
-
 /// A table, as statements need it.
-struct Table {
-    name: String,
-    columns: Vec<Column>,
+pub(super) struct Table {
+    pub(super) name: String,
+    pub(super) columns: Vec<Column>,
 }
 
-struct Column {
-    name: String,
-    kind: ArrayType,
+pub(super) struct Column {
+    pub(super) name: String,
+    pub(super) kind: ArrayType,
     nullable: bool,
-    key: bool,
+    pub(super) key: bool,
 }
 
 impl Table {
-    fn of<E: EntityTrait>() -> Self {
+    pub(super) fn of<E: EntityTrait>() -> Self {
         let keys: Vec<_> = E::PrimaryKey::iter().map(|key| key.into_column().as_str().to_owned()).collect();
         let columns = E::Column::iter()
             .map(|column| Column {
@@ -236,15 +128,15 @@ impl Table {
         Self { name: E::default().table_name().to_owned(), columns }
     }
 
-    fn column_list(&self) -> String {
+    pub(super) fn column_list(&self) -> String {
         list(&self.columns, |column| format!("\"{}\"", column.name))
     }
 
-    fn key_list(&self) -> String {
+    pub(super) fn key_list(&self) -> String {
         list(self.columns.iter().filter(|column| column.key), |column| format!("\"{}\"", column.name))
     }
 
-    fn same_key(&self, other: &str) -> String {
+    pub(super) fn same_key(&self, other: &str) -> String {
         let keys = self.columns.iter().filter(|column| column.key);
         let pairs: Vec<_> =
             keys.map(|column| format!("\"{}\".\"{1}\" = {other}.\"{1}\"", self.name, column.name)).collect();
@@ -255,7 +147,7 @@ impl Table {
 impl Column {
     /// sea-query cannot bind a NULL inside an array, so for a nullable column a value that none of
     /// ours ever has stands for it, and becomes NULL again here.
-    fn picked(&self) -> String {
+    pub(super) fn picked(&self) -> String {
         let name = &self.name;
         if !self.nullable {
             return format!("a.\"{name}\"");
@@ -280,7 +172,7 @@ fn kind_of<E: EntityTrait>(column: &E::Column) -> ArrayType {
 }
 
 /// One array for each column, from one list of values for each row.
-fn arrays(kinds: Vec<ArrayType>, rows: Vec<Vec<Value>>) -> Vec<Value> {
+pub(super) fn arrays(kinds: Vec<ArrayType>, rows: Vec<Vec<Value>>) -> Vec<Value> {
     let mut columns: Vec<Vec<Value>> = kinds.iter().map(|_| Vec::with_capacity(rows.len())).collect();
     for row in rows {
         for (column, value) in columns.iter_mut().zip(row) {
@@ -301,7 +193,7 @@ fn stand_in(value: Value) -> Value {
 
 /// `rows` in portions of the fixed sizes. If `padded`, the last is filled up by repeating a row,
 /// which does no harm where the rows are keys to look for.
-fn portions(rows: Vec<Vec<Value>>, padded: bool) -> Vec<Vec<Vec<Value>>> {
+pub(super) fn portions(rows: Vec<Vec<Value>>, padded: bool) -> Vec<Vec<Vec<Value>>> {
     let mut portions = Vec::new();
     let mut rows = rows.into_iter().peekable();
     while rows.peek().is_some() {
@@ -320,16 +212,17 @@ fn portions(rows: Vec<Vec<Value>>, padded: bool) -> Vec<Vec<Vec<Value>>> {
     portions
 }
 
-fn rows_of_slots(rows: usize, columns: usize) -> String {
+pub(super) fn rows_of_slots(rows: usize, columns: usize) -> String {
     let row = format!("({})", list(0..columns, |_| "?".to_owned()));
     list(0..rows, |_| row.clone())
 }
 
-fn slots(count: usize) -> String {
-    list(1..=count, |index| format!("${index}"))
+/// Places for so many values, after those that have one.
+pub(super) fn slots(taken: usize, count: usize) -> String {
+    list(taken + 1..=taken + count, |index| format!("${index}"))
 }
 
-fn list<T>(items: impl IntoIterator<Item = T>, text: impl Fn(T) -> String) -> String {
+pub(super) fn list<T>(items: impl IntoIterator<Item = T>, text: impl Fn(T) -> String) -> String {
     let mut list = String::new();
     for (index, item) in items.into_iter().enumerate() {
         let comma = if index == 0 { "" } else { ", " };

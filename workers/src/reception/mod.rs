@@ -87,7 +87,7 @@ impl Worker for Reception {
         }
         locks::certificates(connection, &wanted, &mut tables).await?;
         if !licenses.is_empty() {
-            load::licenses(connection, &licenses, &mut tables).await?;
+            load::licenses_or_returns(connection, &licenses, &mut tables).await?;
             locks::purchases(connection, &mut tables).await?;
         }
         let keys = pending.into_iter().map(|id| vec![id.into()]).collect();
