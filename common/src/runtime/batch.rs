@@ -17,7 +17,7 @@ use uuid::Uuid;
 
 use super::{
     Machine, Worker,
-    compute::{Broken, computed},
+    compute::{Broken, computed, weight},
     intake::Work,
     stored::{self, StoredOutput},
 };
@@ -198,7 +198,7 @@ async fn fold<W: Worker>(
 ) -> Result<Folded, Setback> {
     let (worker, work) = (worker.clone(), work.clone());
     let (keyring, terms) = (machine.keyring.clone(), machine.terms.clone());
-    let count = indices.len();
+    let weight = indices.iter().map(|&index| weight(&work[index].delivery.body)).sum();
     let folding = move || {
         let mut journal = Vec::with_capacity(indices.len());
         let mut mentions = Vec::new();
@@ -221,7 +221,7 @@ async fn fold<W: Worker>(
         journal.sort_unstable_by_key(|row| row.id);
         Ok(Folded { now, tables, journal, mentions, outputs })
     };
-    match computed(count, folding).await {
+    match computed(weight, folding).await {
         Ok(folded) => Ok(folded.map_err(StoreError::Refused)?),
         Err(Broken::Panicked(text)) => Err(Setback::Panicked(text)),
         // No message is to blame.

@@ -4,9 +4,16 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use super::batch::panic_text;
 
-/// So few messages are read or decided where they are: in less than a millisecond. Another thread would take
-/// about as long to wake.
-const HERE_MAX: usize = 8;
+/// Work of at most this weight is done where it is: in about a millisecond. Another thread would take about
+/// as long to wake.
+const HERE_MAX: usize = 16;
+/// A body of so many bytes weighs as much as a message does by itself: it may hold many items to be signed.
+const UNIT_BYTES: usize = 256;
+
+/// What reading or deciding a message with such a body weighs.
+pub(super) fn weight(body: &[u8]) -> usize {
+    1 + body.len() / UNIT_BYTES
+}
 
 /// Why work has no result.
 pub(super) enum Broken {
@@ -16,15 +23,15 @@ pub(super) enum Broken {
     Ending,
 }
 
-/// Does what these messages need, here if they are few, else off the async threads.
+/// Does work, here if it is light, else off the async threads.
 ///
 /// # Errors
 /// It panicked, or the program is ending.
 pub(super) async fn computed<T: Send + 'static>(
-    messages: usize,
+    weight: usize,
     work: impl FnOnce() -> T + Send + 'static,
 ) -> Result<T, Broken> {
-    if messages <= HERE_MAX {
+    if weight <= HERE_MAX {
         return catch_unwind(AssertUnwindSafe(work)).map_err(|panic| Broken::Panicked(panic_text(&*panic).to_owned()));
     }
     tokio::task::spawn_blocking(work).await.map_err(|error| match error.try_into_panic() {

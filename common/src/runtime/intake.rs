@@ -10,7 +10,7 @@ use uuid::Uuid;
 use super::{
     Machine, Worker,
     batch::panic_text,
-    compute::computed,
+    compute::{computed, weight},
     copies::{Past, Trust},
 };
 use crate::{
@@ -62,9 +62,6 @@ pub(super) enum Reading<I> {
     TurnedAway(TurnedAway),
 }
 
-/// A body of so many bytes takes as long to read as another message.
-const LARGE_BYTES: usize = 4096;
-
 /// Reads deliveries.
 ///
 /// # Errors
@@ -76,11 +73,10 @@ pub(super) async fn read_all<W: Worker>(
 ) -> Result<Vec<Reading<W::Input>>, Lost> {
     let (worker, keyring) = (worker.clone(), machine.keyring.clone());
     let trust = Trust::new(machine.transport.user(), machine.senders.clone());
-    // A large body counts as several.
-    let count = deliveries.iter().map(|delivery| 1 + delivery.body.len() / LARGE_BYTES).sum();
+    let weight = deliveries.iter().map(|delivery| weight(&delivery.body)).sum();
     let reading =
         move || deliveries.into_iter().map(|delivery| read_safely(&*worker, &keyring, &trust, delivery)).collect();
-    computed(count, reading).await.map_err(|_| Lost("the program is ending".into()))
+    computed(weight, reading).await.map_err(|_| Lost("the program is ending".into()))
 }
 
 /// A message that brings its decoder down is unreadable, and nothing more.

@@ -95,7 +95,8 @@ impl Address {
             .acquire_timeout(CONNECT_TIMEOUT)
             .sqlx_logging(false)
             .map_sqlx_postgres_opts(move |options| {
-                options.application_name("licet").options([
+                // One statement for each combination of tables that a batch of some kind changes.
+                options.application_name("licet").statement_cache_capacity(512).options([
                     // The worker gives up after the timeout. What it cannot tell the server any more, the
                     // server finds out by itself, and lets go of the locks.
                     ("statement_timeout", statement.as_str()),

@@ -87,6 +87,8 @@ async fn fill_up(
         if sender.send(next).is_err() {
             return;
         }
+        // lapin's stream does not by itself leave room for other tasks.
+        tokio::task::coop::consume_budget().await;
     }
 }
 

@@ -36,12 +36,23 @@ const BLOCKED_PAUSE: Duration = Duration::from_millis(50);
 #[derive(Clone)]
 pub(in crate::transport) struct Publisher {
     connection: Arc<Connection>,
-    /// The channel of the moment, and since when it is (see [`Publisher::change_channel`]).
-    channel: Arc<Mutex<(Channel, Instant)>>,
+    current: Arc<Mutex<Current>>,
     user: Option<String>,
     /// lapin hands a return out with whichever confirmation comes next, so that only what the
     /// message says of itself tells whose it is.
     returned: Arc<Mutex<BTreeSet<Returned>>>,
+}
+
+/// The channel of the moment.
+struct Current {
+    channel: Channel,
+    /// Since when it is (see [`Publisher::change_channel`]).
+    since: Instant,
+    /// Whether confirms were left behind on it. lapin gives a return to whichever confirm is completed
+    /// next: none of those may take another message's.
+    spent: bool,
+    /// The one before: closed only by the next change, since it may still have something to send.
+    _before: Option<Channel>,
 }
 
 /// A returned message. Two that are alike in this were for the same place, so that either both
@@ -71,8 +82,10 @@ impl std::fmt::Debug for Publisher {
 
 impl Publisher {
     pub(super) async fn start(connection: Connection, user: Option<String>) -> Result<Self, Lost> {
-        let channel = Arc::new(Mutex::new((confirming(&connection).await?, Instant::now())));
-        Ok(Self { connection: Arc::new(connection), channel, user, returned: Arc::default() })
+        let channel = confirming(&connection).await?;
+        let current = Current { channel, since: Instant::now(), spent: false, _before: None };
+        let current = Arc::new(Mutex::new(current));
+        Ok(Self { connection: Arc::new(connection), current, user, returned: Arc::default() })
     }
 
     pub(in crate::transport) async fn publish<M: Borrow<Outgoing> + Sync>(
@@ -84,7 +97,10 @@ impl Publisher {
         if !self.unblocked(deadline).await {
             return Ok(vec![Outcome::Unconfirmed; messages.len()]);
         }
-        let channel = self.channel().0.clone();
+        if self.current().spent {
+            self.replace(confirming(&self.connection).await?);
+        }
+        let channel = self.current().channel.clone();
         let sent = messages.iter().map(Borrow::borrow).map(|message| {
             channel.basic_publish(
                 short(&message.exchange),
@@ -113,10 +129,8 @@ impl Publisher {
             outcomes.push(outcome.unwrap_or(Outcome::Unconfirmed));
         }
         outcomes.reverse();
-        if outcomes.contains(&Outcome::Unconfirmed) && !self.connection.status().blocked() {
-            // lapin gives a return to whichever confirm is completed next: none may be left behind that
-            // could take another message's.
-            *self.channel() = (confirming(&self.connection).await?, Instant::now());
+        if outcomes.contains(&Outcome::Unconfirmed) {
+            self.current().spent = true;
         } else if outcomes.contains(&Outcome::Refused) {
             self.change_channel().await;
         }
@@ -134,20 +148,26 @@ impl Publisher {
         Ok(outcomes)
     }
 
-    fn channel(&self) -> MutexGuard<'_, (Channel, Instant)> {
-        self.channel.lock().unwrap_or_else(PoisonError::into_inner)
+    fn current(&self) -> MutexGuard<'_, Current> {
+        self.current.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn replace(&self, channel: Channel) {
+        let mut current = self.current();
+        let before = std::mem::replace(&mut current.channel, channel);
+        (current.since, current.spent, current._before) = (Instant::now(), false, Some(before));
     }
 
     /// A refusal may be the channel's own, and for ever: the next one is made now and then. Whoever is
     /// still waiting on the old one keeps it that long.
     async fn change_channel(&self) {
-        let opened_at = self.channel().1;
-        if opened_at.elapsed() < REFUSING_MAX {
+        let since = self.current().since;
+        if since.elapsed() < REFUSING_MAX {
             return;
         }
         // If there is none to be had, the next publish says why.
         if let Ok(channel) = confirming(&self.connection).await {
-            *self.channel() = (channel, Instant::now());
+            self.replace(channel);
         }
     }
 

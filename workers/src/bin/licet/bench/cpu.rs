@@ -29,8 +29,8 @@ impl Meter {
 
     /// Counts the server that listens on a port of this machine too, with all its processes.
     #[must_use]
-    pub(super) fn with_server(mut self, part: &'static str, port: u16) -> Self {
-        if let Some(process) = listener(port) {
+    pub(super) fn with_server(mut self, part: &'static str, port: Option<u16>) -> Self {
+        if let Some(process) = port.and_then(listener) {
             self.parts.insert(part, vec![process]);
         }
         self
@@ -46,7 +46,9 @@ impl Meter {
     /// What each part has used until now.
     pub(super) fn read(&self) -> Cpu {
         let table = processes();
-        let of_tree = |roots: &Vec<u32>| roots.iter().map(|root| ticks(*root, &table)).sum::<u32>();
+        // The workers are children of the driver, and parts of their own.
+        let apart: BTreeSet<u32> = self.parts.values().flatten().copied().collect();
+        let of_tree = |roots: &Vec<u32>| roots.iter().map(|root| ticks(*root, &table, &apart)).sum::<u32>();
         Cpu(self.parts.iter().map(|(part, roots)| (*part, TICK * of_tree(roots))).collect())
     }
 }
@@ -79,10 +81,11 @@ fn process(id: u32) -> Option<Process> {
     Some(Process { parent: number(1)?, ticks: number(11)? + number(12)? + number(13)? + number(14)? })
 }
 
-fn ticks(root: u32, table: &HashMap<u32, Process>) -> u32 {
+/// Of a process and its children, but for those that stand `apart`.
+fn ticks(root: u32, table: &HashMap<u32, Process>, apart: &BTreeSet<u32>) -> u32 {
     let own = table.get(&root).map_or(0, |process| process.ticks);
-    let children = table.iter().filter(|(_, process)| process.parent == root);
-    own + children.map(|(child, _)| ticks(*child, table)).sum::<u32>()
+    let children = table.iter().filter(|(child, process)| process.parent == root && !apart.contains(child));
+    own + children.map(|(child, _)| ticks(*child, table, apart)).sum::<u32>()
 }
 
 /// The first process that listens on this port: its children may have inherited it.
@@ -120,11 +123,19 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_child_that_is_a_part_of_its_own_is_not_counted_twice() {
+        let process = |parent, ticks| Process { parent, ticks };
+        let table = HashMap::from([(1, process(0, 10)), (2, process(1, 20)), (3, process(1, 40)), (4, process(3, 80))]);
+        assert_eq!(ticks(1, &table, &BTreeSet::from([1, 3])), 30);
+        assert_eq!(ticks(3, &table, &BTreeSet::from([1, 3])), 120);
+    }
+
+    #[test]
     fn the_process_that_listens_is_found_and_its_time_grows() {
         let socket = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
         let port = socket.local_addr().expect("an address").port();
         assert_eq!(listener(port), Some(std::process::id()));
-        let meter = Meter::of_driver().with_server("broker", port);
+        let meter = Meter::of_driver().with_server("broker", Some(port));
         let before = meter.read();
         let used = |cpu: &Cpu| cpu.0["broker"];
         let mut after = meter.read();

@@ -39,7 +39,13 @@ struct Three {
 pub(super) async fn full(config: &Config, common: &Common) -> Result<Report, Failure> {
     let site = Site::prepare(config).await?;
     let database = site.database(None).await?;
-    let bench = Rounds { site: &site, database: &database, common };
+    let report = measure(&site, &database, common).await;
+    database.remove().await?;
+    report
+}
+
+async fn measure(site: &Site, database: &Scratch, common: &Common) -> Result<Report, Failure> {
+    let bench = Rounds { site, database, common };
     let mut ceiling = bench.peak_alone(1, Kind::Ceiling).await?;
     let mut runs = vec![ceiling.clone()];
     let mut rounds = Vec::new();
@@ -55,7 +61,6 @@ pub(super) async fn full(config: &Config, common: &Common) -> Result<Report, Fai
         return Err(Failure::Work(format!("the auditor found broken invariants: {:?}", audited.violations)));
     }
     let machine = machine(&store).await?;
-    database.remove().await?;
     Ok(Report { mode: "full", options: common.clone(), machine, runs, ratios: ratios(&rounds) })
 }
 
@@ -66,13 +71,18 @@ pub(super) async fn full(config: &Config, common: &Common) -> Result<Report, Fai
 pub(super) async fn ceiling(config: &Config, common: &Common) -> Result<Report, Failure> {
     let site = Site::prepare(config).await?;
     let database = site.database(None).await?;
-    let bench = Rounds { site: &site, database: &database, common };
+    let report = measure_ceiling(&site, &database, common).await;
+    database.remove().await?;
+    report
+}
+
+async fn measure_ceiling(site: &Site, database: &Scratch, common: &Common) -> Result<Report, Failure> {
+    let bench = Rounds { site, database, common };
     let mut runs = Vec::new();
     for round in 1..=common.rounds {
         runs.push(bench.peak_alone(round, Kind::Ceiling).await?);
     }
     let machine = machine(&Store::open(&database.url, 1).await?).await?;
-    database.remove().await?;
     Ok(Report { mode: "ceiling", options: common.clone(), machine, runs, ratios: Vec::new() })
 }
 

@@ -3,7 +3,7 @@
 //! The large one is made by statements over whole sets: live certificates that are received and paid
 //! for, with their permanent rows and settlements, and journal rows as long as a real lifecycle's.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use clap::Args;
 use licet_common::{config::Config, store::Store};
@@ -36,6 +36,9 @@ pub(crate) struct Arguments {
     keep: Option<String>,
 }
 
+/// How long one statement of the making may take.
+const FILL_TIMEOUT: Duration = Duration::from_secs(86_400);
+
 /// So many rows are made by one statement.
 const PORTION: u64 = 500_000;
 
@@ -49,30 +52,50 @@ fn name(text: &str) -> Result<String, String> {
 /// # Errors
 /// The large database cannot be made, or a run does not come to its end.
 pub(super) async fn growth(config: &Config, arguments: &Arguments) -> Result<Report, Failure> {
-    let common = &arguments.common;
     let site = Site::prepare(config).await?;
-    let empty = site.database(None).await?;
     let large = site.database(arguments.keep.as_deref()).await?;
-    let store = Store::open_within(&large.url, 2, std::time::Duration::from_secs(86_400)).await?;
-    if large.is_new {
-        fill(&store, arguments, &Answers::of_a_lifecycle(config).await?).await?;
+    let measured = match make(config, &large, arguments).await {
+        Ok(()) => beside_an_empty_one(&site, &large, &arguments.common).await,
+        Err(failure) => Err(failure),
+    };
+    if arguments.keep.is_none() {
+        large.remove().await?;
     }
+    measured
+}
+
+/// Makes sure that the large database is one.
+async fn make(config: &Config, large: &Scratch, arguments: &Arguments) -> Result<(), Failure> {
+    let label = format!("{} certificates, {} journal rows", arguments.certificates, arguments.journal);
+    if !large.is_new {
+        return large.is_labelled(&label).await;
+    }
+    let store = Store::open_within(&large.url, 2, FILL_TIMEOUT).await?;
+    fill(&store, arguments, &Answers::of_a_lifecycle(config).await?).await?;
+    large.label(&label).await
+}
+
+async fn beside_an_empty_one(site: &Site, large: &Scratch, common: &Common) -> Result<Report, Failure> {
+    let empty = site.database(None).await?;
+    let measured = measure(site, &empty, large, common).await;
+    empty.remove().await?;
+    measured
+}
+
+async fn measure(site: &Site, empty: &Scratch, large: &Scratch, common: &Common) -> Result<Report, Failure> {
     let (mut runs, mut ratios) = (Vec::new(), Vec::new());
-    let mut before = run(&site, &empty, common, 1, "empty").await?;
+    let mut before = run(site, empty, common, 1, "empty").await?;
     runs.push(before.clone());
     for round in 1..=common.rounds {
-        let grown = run(&site, &large, common, round, "large").await?;
-        let after = run(&site, &empty, common, round, "empty").await?;
+        let grown = run(site, large, common, round, "large").await?;
+        let after = run(site, empty, common, round, "empty").await?;
         ratios.push(grown.lifecycles_per_s / median(&[before.lifecycles_per_s, after.lifecycles_per_s]));
         before = after.clone();
         runs.extend([grown, after]);
     }
+    let store = Store::open(&large.url, 1).await?;
     let mut machine = machine(&store).await?;
     machine.extend(sizes(&store).await?);
-    empty.remove().await?;
-    if arguments.keep.is_none() {
-        large.remove().await?;
-    }
     let ratios = vec![Ratio::new("large / empty, lifecycles/s", ratios, Mark::AtLeast(0.85))];
     Ok(Report { mode: "growth", options: common.clone(), machine, runs, ratios })
 }

@@ -136,6 +136,9 @@ pub(super) async fn drive(transport: &Transport, plan: Plan, meter: &Meter) -> R
     let elapsed = load.measured_from.elapsed();
     load.ending = true;
     let lifecycles = load.ended;
+    if lifecycles == 0 && !plan.measured.is_zero() {
+        return Err(Failure::Work("no lifecycle ended in the measured time: measure longer (--seconds)".into()));
+    }
     let rest = async {
         while !load.waiting.is_empty() {
             for delivery in replies.receive(1024, usize::MAX).await? {
@@ -244,7 +247,12 @@ impl Load {
         let id = delivery.properties.correlation_id.as_deref().and_then(|id| Uuid::parse_str(id).ok());
         let Some(mut life) = id.and_then(|id| self.waiting.remove(&id)) else { return Ok(()) };
         let now = Instant::now();
-        if now >= self.measured_from && !self.ending {
+        // By a schedule, what had begun in time counts however late it ends.
+        let counts = match self.plan.pace {
+            Pace::Open(_) => life.since >= self.measured_from,
+            Pace::Closed(_) => now >= self.measured_from && !self.ending,
+        };
+        if counts {
             record(self.stages.get_mut(life.stage), now - life.asked);
         }
         learn(&mut life, delivery)?;

@@ -28,10 +28,11 @@ use std::{fs, path::PathBuf, process::ExitCode, time::Duration};
 
 use clap::{Args, Subcommand};
 use licet_common::config::Config;
-use licet_workers::program::{Failure, block_on};
+use licet_workers::program::{Failure, block_on, stop_signal};
 use serde::Serialize;
 
 use crate::report;
+use figures::Report;
 use load::{Pace, Plan};
 
 /// What is measured.
@@ -111,10 +112,10 @@ impl Common {
 pub(crate) fn bench(config: &Config, bench: &Bench) -> Result<ExitCode, Failure> {
     let (common, report) = match bench {
         Bench::Answer { queue, answers } => return answering::answer(config, queue, answers),
-        Bench::Full(common) => (common, block_on(full::full(config, common))?),
-        Bench::Ceiling(common) => (common, block_on(full::ceiling(config, common))?),
-        Bench::Embedded(common) => (common, block_on(embedded::measure(config, common))?),
-        Bench::Growth(arguments) => (&arguments.common, block_on(growth::growth(config, arguments))?),
+        Bench::Full(common) => (common, until_told(full::full(config, common))?),
+        Bench::Ceiling(common) => (common, until_told(full::ceiling(config, common))?),
+        Bench::Embedded(common) => (common, until_told(embedded::measure(config, common))?),
+        Bench::Growth(arguments) => (&arguments.common, until_told(growth::growth(config, arguments))?),
         Bench::Crypto(common) => (common, crypto::alone(common)?),
     };
     let json = serde_json::to_value(&report).map_err(|error| Failure::Work(error.to_string()))?;
@@ -130,6 +131,15 @@ pub(crate) fn bench(config: &Config, bench: &Bench) -> Result<ExitCode, Failure>
         report::tell(report.table());
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Measures, unless it is told to stop: then the workers that it started are ended too.
+fn until_told(measuring: impl Future<Output = Result<Report, Failure>>) -> Result<Report, Failure> {
+    block_on(async {
+        let stop = stop_signal()?;
+        let stopped = || Failure::Work("told to stop; a database licet_bench_… may be left to drop".into());
+        stop.run_until_cancelled(measuring).await.unwrap_or_else(|| Err(stopped()))
+    })
 }
 
 /// Says on standard error what is going on, unless a program reads.

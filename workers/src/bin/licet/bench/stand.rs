@@ -6,7 +6,7 @@ use std::{
     fs::File,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use licet_client::{
@@ -31,6 +31,9 @@ use super::{
     cpu::{Meter, resident_mb},
     load::unfit,
 };
+
+/// How long workers may take to start, and to end.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// What is sold.
 pub(super) const CONTENT: &str = "bench";
@@ -79,15 +82,8 @@ impl Site {
     pub(super) async fn prepare(config: &Config) -> Result<Self, Failure> {
         let (amqp_url, server) = (config.amqp_url()?.clone(), config.shared_database_url()?.clone());
         let transport = Transport::rabbit(&amqp_url)?;
+        unused(&transport).await?;
         transport.apply(&topology()).await?;
-        for worker in topology::WORKERS {
-            let queue = topology::work_queue(worker.name);
-            if transport.consumers(&queue).await? > 0 || transport.depth(&queue).await? > 0 {
-                return Err(Failure::Usage(format!(
-                    "{queue} has messages or workers: a measurement needs a broker (LICET_AMQP_URL) of its own, or a virtual host"
-                )));
-            }
-        }
         let folder = tempfile::tempdir()?;
         folder::create(&folder.path().join("keys"))?;
         let answers = folder.path().join("answers.json");
@@ -95,12 +91,14 @@ impl Site {
         Ok(Self { transport, amqp_url, server, folder, answers })
     }
 
-    /// An empty database; or the one of this name, made if it is not there.
+    /// An empty database; or the one that was kept under this name, made if it is not there. None is
+    /// touched that was not made here.
     ///
     /// # Errors
     /// The server is away or does not let its user make one.
     pub(super) async fn database(&self, kept: Option<&str>) -> Result<Scratch, Failure> {
-        let name = kept.map_or_else(|| format!("licet_bench_{}", Uuid::now_v7().simple()), str::to_owned);
+        let id = Uuid::now_v7().simple().to_string();
+        let name = format!("licet_bench_{}", kept.unwrap_or(&id));
         let server = Store::open(&self.server, 1).await?;
         let refused = |error| Failure::Work(format!("the database for the measurement cannot be made: {error}"));
         let text = format!("SELECT 1 FROM pg_database WHERE datname = '{name}'");
@@ -122,6 +120,7 @@ impl Site {
             Kind::Full => topology::WORKERS.iter().map(|worker| worker.name).collect(),
             Kind::Ceiling => MET.to_vec(),
         };
+        unused(&self.transport).await?;
         let mut stand = Stand { workers: Vec::new() };
         for name in names {
             for copy in 0..copies.0.get(name).copied().unwrap_or(1) {
@@ -129,10 +128,24 @@ impl Site {
                 stand.workers.push((name.to_owned(), child));
             }
         }
+        tokio::time::timeout(PATIENCE, self.attended(&stand))
+            .await
+            .map_err(|_| Failure::Work("the workers did not start in time".into()))??;
         if kind == Kind::Full {
             put_content(&self.transport).await?;
         }
         Ok(stand)
+    }
+
+    /// Waits until each worker takes from its queue.
+    async fn attended(&self, stand: &Stand) -> Result<(), Failure> {
+        for (name, _) in &stand.workers {
+            let copies = stand.workers.iter().filter(|(other, _)| other == name).count();
+            while (self.transport.consumers(&topology::work_queue(name)).await? as usize) < copies {
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        }
+        Ok(())
     }
 
     fn command(&self, kind: Kind, name: &str, database: &Scratch) -> Result<Command, Failure> {
@@ -164,10 +177,25 @@ impl Site {
     /// Counts the servers, as far as they run on this machine, and these workers.
     pub(super) fn meter(&self, stand: &Stand) -> Meter {
         Meter::of_driver()
-            .with_server("broker", port(&self.amqp_url, 5672))
-            .with_server("database", port(&self.server, 5432))
+            .with_server("broker", here(&self.amqp_url, 5672))
+            .with_server("database", here(&self.server, 5432))
             .with("workers", stand.workers.iter().map(|(_, child)| child.id()).collect())
     }
+}
+
+/// Checks that nobody works at this broker, and that nothing waits there: what it is asked or told
+/// would be answered from a database that is thrown away.
+async fn unused(transport: &Transport) -> Result<(), Failure> {
+    let missing = transport.missing(&topology()).await?;
+    for queue in topology().queues.iter().filter(|queue| !missing.contains(&format!("queue {}", queue.name))) {
+        if transport.consumers(&queue.name).await? > 0 || transport.depth(&queue.name).await? > 0 {
+            return Err(Failure::Usage(format!(
+                "{} has messages or consumers: a measurement needs a broker (LICET_AMQP_URL) of its own, or a virtual host",
+                queue.name
+            )));
+        }
+    }
+    Ok(())
 }
 
 /// How many copies of a worker, if not one.
@@ -184,6 +212,34 @@ pub(super) struct Scratch {
 }
 
 impl Scratch {
+    /// Writes down what is in it.
+    ///
+    /// # Errors
+    /// The server is away.
+    pub(super) async fn label(&self, text: &str) -> Result<(), Failure> {
+        let labelling = format!("COMMENT ON DATABASE {} IS '{text}'", self.name);
+        let labelled = self.server.reader().execute_unprepared(&labelling).await;
+        labelled.map(|_| ()).map_err(|error| Failure::Work(error.to_string()))
+    }
+
+    /// Checks that this was written down: a database whose making was broken off has no such word.
+    ///
+    /// # Errors
+    /// It says something else.
+    pub(super) async fn is_labelled(&self, text: &str) -> Result<(), Failure> {
+        let looking =
+            format!("SELECT shobj_description(oid, 'pg_database') FROM pg_database WHERE datname = '{}'", self.name);
+        let row = self.server.reader().query_one(Statement::from_string(self.server.backend(), looking)).await;
+        let label = row.ok().flatten().and_then(|row| row.try_get_by_index::<Option<String>>(0).ok().flatten());
+        if label.as_deref() == Some(text) {
+            return Ok(());
+        }
+        let name = &self.name;
+        Err(Failure::Usage(format!(
+            "the database {name} was not made to its end, or with other sizes: drop it, or name another"
+        )))
+    }
+
     /// Throws it away.
     ///
     /// # Errors
@@ -219,9 +275,13 @@ impl Stand {
         let ids: Vec<_> = self.workers.iter().map(|(_, child)| child.id().to_string()).collect();
         Command::new("kill").arg("-TERM").args(ids).status()?;
         for (name, child) in &mut self.workers {
+            let began = Instant::now();
             let status = loop {
                 match child.try_wait()? {
                     Some(status) => break status,
+                    None if began.elapsed() > PATIENCE => {
+                        return Err(Failure::Work(format!("the {name} worker did not end in time")));
+                    }
                     None => tokio::time::sleep(Duration::from_millis(10)).await,
                 }
             };
@@ -293,11 +353,17 @@ fn sibling(server: &SecretString, name: &str) -> SecretString {
     format!("{base}/{name}{options}").into()
 }
 
-fn port(url: &SecretString, usual: u16) -> u16 {
+/// The port of a server on this machine.
+fn here(url: &SecretString, usual: u16) -> Option<u16> {
     let url = url.expose_secret();
     let authority = url.split_once("://").map_or(url, |(_, rest)| rest);
     let authority = authority.split(['/', '?']).next().unwrap_or_default();
-    authority.rsplit_once(':').and_then(|(_, port)| port.parse().ok()).unwrap_or(usual)
+    let address = authority.rsplit_once('@').map_or(authority, |(_, address)| address);
+    let (host, port) = match address.rsplit_once(':') {
+        Some((host, port)) => (host, port.parse().ok()?),
+        None => (address, usual),
+    };
+    (host == "localhost" || host.starts_with("127.") || host == "[::1]").then_some(port)
 }
 
 #[cfg(test)]
@@ -312,8 +378,9 @@ mod tests {
     }
 
     #[test]
-    fn a_port_is_read_or_the_usual_one() {
-        assert_eq!(port(&"amqp://a:b@host:1234/%2f".into(), 5672), 1234);
-        assert_eq!(port(&"postgres://host/name".into(), 5432), 5432);
+    fn only_a_server_on_this_machine_has_a_port_here() {
+        assert_eq!(here(&"amqp://a:b@127.0.0.1:1234/%2f".into(), 5672), Some(1234));
+        assert_eq!(here(&"postgres://localhost/name".into(), 5432), Some(5432));
+        assert_eq!(here(&"postgres://database/name".into(), 5432), None);
     }
 }
