@@ -17,7 +17,7 @@ use licet_schema::{
     entity::account,
     topology::{self, Topology, topology},
 };
-use sea_orm::{ConnectionTrait, Statement};
+use sea_orm::{ConnectionTrait, EntityTrait, Statement};
 use uuid::Uuid;
 
 use crate::{
@@ -25,7 +25,10 @@ use crate::{
     world::{PATIENCE, World, amqp_url, message, new_database, on_both, purchase, song, verdict},
 };
 
-on_both!(redelivery_after_commit_gives_byte_identical_outputs);
+on_both!(
+    redelivery_after_commit_gives_byte_identical_outputs,
+    a_row_that_is_not_there_is_refused_and_a_key_that_is_there_is_contended,
+);
 
 /// The exchange for events is away while a purchase is decided, so that its worker has committed
 /// and cannot publish. It is stopped there, the message is delivered again to another worker at a
@@ -78,6 +81,43 @@ pub(crate) async fn remove_events_exchange(world: &World) {
     connection.close(200, "done".into()).await.expect("a goodbye");
     let gone = Topology { queues: Vec::new(), bindings: Vec::new(), ..topology() };
     assert_eq!(world.machine.transport.missing(&gone).await.expect("the broker answers"), ["exchange licet.events"]);
+}
+
+async fn a_row_that_is_not_there_is_refused_and_a_key_that_is_there_is_contended(world: World) {
+    let store = &world.machine.store;
+    let row = |name: &str, balance| account::Model { name: name.into(), balance };
+    let key = |name: &str| vec![vec![name.into()]];
+    let write = async |fill: &dyn Fn(&mut Writes)| {
+        let transaction = store.begin().await.expect("a transaction");
+        let mut writes = Writes::new(store.backend());
+        fill(&mut writes);
+        writes.run(&transaction).await?;
+        transaction.commit().await
+    };
+    let (here, there, gone) = (row("here", 1), row("there", 2), row("gone", 3));
+    write(&|writes| writes.insert::<account::Entity>(&[&here, &there])).await.expect("two rows");
+    let refused =
+        write(&|writes| writes.update::<account::Entity>(&[&here, &gone])).await.expect_err("one is not there");
+    assert!(matches!(&refused, StoreError::Refused(text) if text.contains("1 of 2 rows of account")), "{refused}");
+    let absent = |writes: &mut Writes| {
+        writes.insert::<account::Entity>(&[&row("fresh", 4)]);
+        writes.delete::<account::Entity>(key("gone"));
+    };
+    let refused = write(&absent).await.expect_err("it is not there");
+    assert!(matches!(&refused, StoreError::Refused(text) if text.contains("0 of 1 rows of account")), "{refused}");
+    let contended = write(&|writes| writes.insert::<account::Entity>(&[&here])).await.expect_err("the key is there");
+    assert!(matches!(contended, StoreError::Contended(_)), "{contended}");
+    // What comes then has the place that was left, and its values are its own.
+    let replacing = |writes: &mut Writes| {
+        writes.update::<account::Entity>(&[&row("there", 20)]);
+        writes.delete::<account::Entity>(key("here"));
+        writes.then();
+        writes.insert::<account::Entity>(&[&row("here", 10)]);
+    };
+    write(&replacing).await.expect("replaced");
+    let mut rows = account::Entity::find().all(&store.reader()).await.expect("the accounts");
+    rows.sort_by(|one, other| one.name.cmp(&other.name));
+    assert_eq!(rows, [row("here", 10), row("there", 20)], "and nothing of what failed");
 }
 
 async fn insert(transaction: &Transaction, row: &account::Model) -> Result<(), StoreError> {

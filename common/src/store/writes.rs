@@ -16,8 +16,10 @@ use super::{
 #[derive(Debug)]
 pub struct Writes {
     backend: DatabaseBackend,
-    /// In their order; the parts of one do not depend on each other.
-    steps: Vec<Step>,
+    /// What comes before `step`, in its order.
+    before: Vec<Step>,
+    /// Its parts do not depend on each other.
+    step: Step,
 }
 
 #[derive(Debug, Default)]
@@ -38,15 +40,12 @@ struct Part {
 impl Writes {
     /// None yet, for this kind of database.
     pub fn new(backend: DatabaseBackend) -> Self {
-        Self { backend, steps: vec![Step::default()] }
+        Self { backend, before: Vec::new(), step: Step::default() }
     }
 
     /// What is added from here on comes after what was added before.
     pub fn then(&mut self) {
-        if self.step().parts.is_empty() {
-            return;
-        }
-        self.steps.push(Step::default());
+        self.before.push(std::mem::take(&mut self.step));
     }
 
     /// Adds rows. The database says [`StoreError::Contended`] if a key is there already.
@@ -54,6 +53,9 @@ impl Writes {
     where
         E::Model: ModelTrait<Entity = E>,
     {
+        if rows.is_empty() {
+            return;
+        }
         let table = Table::of::<E>();
         let head = format!("INSERT INTO \"{}\" ({})", table.name, table.column_list());
         self.write::<E>(&table, rows, |source| format!("{head} {source}"));
@@ -65,6 +67,9 @@ impl Writes {
     where
         E::Model: ModelTrait<Entity = E>,
     {
+        if rows.is_empty() {
+            return;
+        }
         let table = Table::of::<E>();
         let set = list(table.columns.iter().filter(|column| !column.key), |column| {
             format!("\"{0}\" = u.\"{0}\"", column.name)
@@ -79,6 +84,9 @@ impl Writes {
     /// Deletes the rows of these keys, each a value for each column of the primary key.
     /// [`StoreError::Refused`] if one of them is not there: then a lock was left out.
     pub fn delete<E: Keyed>(&mut self, keys: Vec<Vec<Value>>) {
+        if keys.is_empty() {
+            return;
+        }
         let table = Table::of::<E>();
         let head = format!("DELETE FROM \"{}\" WHERE ({}) IN", table.name, table.key_list());
         let rows = keys.len() as u64;
@@ -86,7 +94,7 @@ impl Writes {
             DatabaseBackend::Postgres => {
                 let key = table.columns.iter().filter(|column| column.key);
                 let kinds: Vec<_> = key.map(|column| column.kind.clone()).collect();
-                let slots = slots(self.step().values, kinds.len());
+                let slots = slots(self.step.values, kinds.len());
                 vec![(format!("{head} (SELECT * FROM unnest({slots}))"), arrays(kinds, keys))]
             }
             _ => in_portions(keys, |slots| format!("{head} (VALUES {slots})")),
@@ -103,7 +111,7 @@ impl Writes {
         let statements = match self.backend {
             DatabaseBackend::Postgres => {
                 let picked = list(&table.columns, |column| column.picked());
-                let slots = slots(self.step().values, table.columns.len());
+                let slots = slots(self.step.values, table.columns.len());
                 let source = format!("SELECT {picked} FROM unnest({slots}) AS a ({})", table.column_list());
                 let kinds = table.columns.iter().map(|column| column.kind.clone()).collect();
                 vec![(statement(&source), arrays(kinds, values))]
@@ -114,20 +122,8 @@ impl Writes {
     }
 
     fn add(&mut self, table: String, rows: u64, statements: Vec<(String, Vec<Value>)>) {
-        if rows == 0 {
-            return;
-        }
-        let step = self.step();
-        step.values += statements.iter().map(|(_, values)| values.len()).sum::<usize>();
-        step.parts.push(Part { table, rows, statements });
-    }
-
-    fn step(&mut self) -> &mut Step {
-        if self.steps.is_empty() {
-            self.steps.push(Step::default());
-        }
-        let last = self.steps.len() - 1;
-        &mut self.steps[last]
+        self.step.values += statements.iter().map(|(_, values)| values.len()).sum::<usize>();
+        self.step.parts.push(Part { table, rows, statements });
     }
 
     /// Tells the database.
@@ -136,7 +132,7 @@ impl Writes {
     /// The database's; [`StoreError::Contended`] if a key that is added is there already;
     /// [`StoreError::Refused`] if a row that is changed or deleted is not.
     pub async fn run(self, connection: &impl ConnectionTrait) -> Result<(), StoreError> {
-        for step in self.steps {
+        for step in self.before.into_iter().chain([self.step]) {
             match self.backend {
                 DatabaseBackend::Postgres => at_once(connection, step).await?,
                 _ => one_by_one(connection, step).await?,
@@ -146,7 +142,7 @@ impl Writes {
     }
 }
 
-/// One statement, whose parts are counted in their order, and so carried out in it.
+/// One statement. In which order its parts are carried out is PostgreSQL's to choose.
 async fn at_once(connection: &impl ConnectionTrait, step: Step) -> Result<(), StoreError> {
     if step.parts.is_empty() {
         return Ok(());

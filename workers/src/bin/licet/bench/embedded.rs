@@ -15,9 +15,9 @@ use super::{
     cpu::{Meter, resident_mb},
     crypto,
     figures::{Mark, Ratio, Report, Run, median},
+    goods::put_content,
     load::drive,
     note,
-    stand::put_content,
 };
 
 pub(super) struct Embedded {

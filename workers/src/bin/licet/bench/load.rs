@@ -31,10 +31,10 @@ use uuid::Uuid;
 
 use super::{
     cpu::{Cpu, Meter},
-    stand::{CONTENT, price},
+    goods::{CONTENT, price, unfit},
 };
 
-/// What is asked, in this order; the last is the whole lifecycle.
+/// What is asked, in this order; the last one only with `--returns`.
 pub(super) const STAGES: [&str; 6] = [
     "purchase.request",
     "certificate.receipt",
@@ -391,9 +391,4 @@ fn record(histogram: Option<&mut Histogram<u64>>, elapsed: Duration) {
 /// One microsecond to ten minutes, to three digits.
 pub(super) fn histogram() -> Histogram<u64> {
     Histogram::new_with_bounds(1, 600_000_000, 3).unwrap_or_else(|_| unreachable!("constant bounds"))
-}
-
-/// What the load makes itself is always fit; a mistake in it is told.
-pub(super) fn unfit<T>(made: Result<T, impl std::fmt::Display>) -> Result<T, Failure> {
-    made.map_err(|unfit| Failure::Work(unfit.to_string()))
 }

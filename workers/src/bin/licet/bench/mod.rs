@@ -8,6 +8,7 @@
 //! |---|---|
 //! | `load` | the upstream: lifecycles in a closed loop or by a schedule |
 //! | `stand` | broker, database, worker processes |
+//! | `goods` | what is sold |
 //! | `answering` | workers that only answer |
 //! | `cpu` | processor time and memory by process |
 //! | `full`, `embedded`, `crypto`, `growth` | the modes |
@@ -20,6 +21,7 @@ mod crypto;
 mod embedded;
 mod figures;
 mod full;
+mod goods;
 mod growth;
 mod load;
 mod stand;

@@ -10,14 +10,8 @@ use std::{
 };
 
 use licet_client::{
-    Client, Patience, Transport,
-    schema::{
-        Count, Format, Name, Output, Request, Seconds, Text, Version,
-        message::{ContentPut, ReturnPolicy},
-        money::{Currency, Money},
-        topology::{self, topology},
-        vocabulary::Grants,
-    },
+    Transport,
+    schema::topology::{self, topology},
 };
 use licet_common::{config::Config, signing::folder, store::Store};
 use licet_workers::program::Failure;
@@ -29,22 +23,14 @@ use uuid::Uuid;
 use super::{
     answering::Answers,
     cpu::{Meter, resident_mb},
-    load::unfit,
+    goods::put_content,
 };
 
 /// How long workers may take to start, and to end.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// What is sold.
-pub(super) const CONTENT: &str = "bench";
-
 /// The workers that a lifecycle meets, and that are stood in for.
 pub(super) const MET: [&str; 5] = ["purchase", "reception", "settlement", "license", "return"];
-
-/// What it costs.
-pub(super) fn price() -> Result<Money, Failure> {
-    unfit(Money::new(1000, unfit(Currency::try_from("USD"))?))
-}
 
 /// Who answers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -300,35 +286,6 @@ impl Drop for Stand {
             let _ = child.kill();
             let _ = child.wait();
         }
-    }
-}
-
-/// Offers what is sold.
-///
-/// # Errors
-/// It is not registered.
-pub(super) async fn put_content(transport: &Transport) -> Result<(), Failure> {
-    let client = Client::connect(transport, Format::Json, Patience::default()).await?;
-    let put = Request::ContentPut(ContentPut {
-        content: unfit(Name::try_from(CONTENT))?,
-        version: unfit(Version::try_from(1i64))?,
-        title: unfit(Text::try_from("What a measurement sells"))?,
-        price: price()?,
-        grants: unfit(Grants::try_from(1i64))?,
-        certificate_ttl_s: unfit(Seconds::try_from(365 * 86_400i64))?,
-        receipt_ttl_s: None,
-        successor: None,
-        return_policy: ReturnPolicy {
-            points: Some(unfit(Count::try_from(100i64))?),
-            upgrade: None,
-            buyback: None,
-            collection: None,
-        },
-        media: None,
-    });
-    match client.ask(&put).await.map_err(|error| Failure::Work(error.to_string()))? {
-        Output::ContentRegistered(_) => Ok(()),
-        other => Err(Failure::Work(format!("content.put was answered with {}", other.kind()))),
     }
 }
 
