@@ -19,6 +19,7 @@ goes to the test binaries: tests/run.sh -- purchase --nocapture
   --report           write the run's figures into docs/RELIABILITY.md
   --bench            build for release, and run licet bench on servers of a production's settings:
                      tests/run.sh --bench -- full --svg full.svg
+  --cluster          with --bench, for the mode scale: three more nodes, a cluster
   --services-only    start the two servers, print the export lines, wait for Ctrl-C
   --install-only     install what is missing, start nothing
   --help             this text
@@ -81,7 +82,9 @@ teardown() {
     exec 2>/dev/null
     [[ -z $job_pid ]] || { end TERM "$job_pid"; end_session "$job_pid"; } # with what a failed test left running
     # The servers' data is thrown away, so there is nothing for them to bring into order.
-    [[ ! -s $tmp/broker/broker.pid ]] || end KILL "$(<"$tmp/broker/broker.pid")"
+    for file in "$tmp"/*/broker.pid; do
+        [[ ! -s $file ]] || end KILL "$(<"$file")"
+    done
     for pid in $(jobs -rp); do
         end QUIT "$pid" || kill -s KILL "$pid" # so early that it does not lead a group yet
     done
@@ -116,12 +119,13 @@ record() {
 
 # --- All of it --------------------------------------------------------------------------------
 
-mode='test' report='' broker_wanted='' database_wanted=''
+mode='test' report='' cluster='' broker_wanted='' database_wanted=''
 while (($#)); do
     case $1 in
         --help | -h) usage; exit 0 ;;
         --report) report=yes ;;
         --bench) mode=bench ;;
+        --cluster) cluster=yes ;;
         --services-only) mode=services ;;
         --install-only) mode=install ;;
         --broker=* | --postgres=*) set -- "${1%%=*}" "${1#*=}" "${@:2}"; continue ;;
@@ -145,11 +149,13 @@ fi
     die "either --broker $broker_wanted or LICET_TEST_AMQP_URL: unset one of them."
 [[ ! $database_wanted || ! ${LICET_TEST_DATABASE_URL:-} ]] ||
     die "either --postgres $database_wanted or LICET_TEST_DATABASE_URL: unset one of them."
+[[ ! $cluster || ($mode == bench && ! ${LICET_TEST_AMQP_URL:-}) ]] ||
+    die "--cluster goes with --bench, and with a broker of its own: unset LICET_TEST_AMQP_URL."
 broker_root='' database_root=''
 [[ ! $broker_wanted ]] || broker_root=$(root_of rabbitmq-server "$broker_wanted")
 [[ ! $database_wanted ]] || database_root=$(root_of postgresql "$database_wanted")
 
-broker='' broker_version='' database='' database_version='' job_pid='' half_made='' remove_policy=()
+broker='' broker_name=licet-test broker_version='' database='' database_version='' job_pid='' half_made='' remove_policy=() cluster_urls=()
 tmp=$(mktemp -d "${TMPDIR:-/tmp}/licet-test.XXXXXX")
 chmod 711 "$tmp" # PostgreSQL's user must get through to its own folder
 trap teardown EXIT
@@ -183,7 +189,8 @@ fi
 if [[ $mode == bench ]]; then
     export LICET_AMQP_URL=$LICET_TEST_AMQP_URL LICET_DATABASE_URL=$LICET_TEST_DATABASE_URL
     run cargo build --release --locked --package licet-workers
-    run "$root/target/release/licet" bench "$@"
+    [[ ! $cluster ]] || launch_cluster
+    run "$root/target/release/licet" bench "$@" "${cluster_urls[@]/#/--node=}"
     exit
 fi
 

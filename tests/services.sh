@@ -43,7 +43,7 @@ broker_environment() {
     export HOME=$broker LANG=C.UTF-8 # the cookie is written into HOME
     # epmd is one daemon for all nodes of a machine: this node has its own.
     export ERL_EPMD_PORT=$epmd_port ERL_EPMD_ADDRESS=127.0.0.1
-    export RABBITMQ_NODENAME=licet-test@localhost
+    export RABBITMQ_NODENAME=$broker_name@localhost
     export RABBITMQ_NODE_PORT=$amqp_port RABBITMQ_DIST_PORT=$dist_port
     export RABBITMQ_MNESIA_BASE=$broker/data RABBITMQ_LOG_BASE=$broker/log RABBITMQ_LOGS=-
     export RABBITMQ_PID_FILE=$broker/node.pid RABBITMQ_ENABLED_PLUGINS_FILE=$broker/plugins
@@ -93,17 +93,28 @@ await_broker() { await RabbitMQ 90 "$(<"$broker/broker.pid")" "$broker/broker.lo
 
 port_open() ( exec 3<>"/dev/tcp/127.0.0.1/$1" )
 
-# Four ports in a row, below those that the kernel gives to outgoing connections.
+# Ten ports in a row, below those that the kernel gives to outgoing connections.
 choose_ports() {
     local base port
     while :; do
-        base=$((10000 + 4 * (RANDOM % 5000)))
-        for ((port = base; port < base + 4; port++)); do
+        base=$((10000 + 10 * (RANDOM % 2000)))
+        for ((port = base; port < base + 10; port++)); do
             ! port_open "$port" 2>/dev/null || continue 2
         done
         break
     done
     epmd_port=$base amqp_port=$((base + 1)) dist_port=$((base + 2)) database_port=$((base + 3))
+    cluster_ports=("$((base + 4))" "$((base + 6))" "$((base + 8))") # and the one after each, for each other
+}
+
+configure_broker() {
+    mkdir -p "$broker/conf.d"
+    echo '[rabbitmq_consistent_hash_exchange].' >"$broker/plugins"
+    cat >"$broker/rabbitmq.conf" <<END
+listeners.tcp.1 = 127.0.0.1:$amqp_port
+max_message_size = 1048576
+log.console = true
+END
 }
 
 launch_broker() {
@@ -116,13 +127,7 @@ launch_broker() {
     # Quorum queues had neither message TTLs nor at-least-once dead letters before.
     [[ $(printf '%s\n' 3.10 "$version" | sort -V | head -n 1) == 3.10 ]] ||
         die "RabbitMQ $version is too old, 3.10 is needed: set LICET_TEST_AMQP_URL to a newer one."
-    mkdir -p "$broker/conf.d"
-    echo '[].' >"$broker/plugins"
-    cat >"$broker/rabbitmq.conf" <<END
-listeners.tcp.1 = 127.0.0.1:$amqp_port
-max_message_size = 1048576
-log.console = true
-END
+    configure_broker
     # Not as -daemon, so that its pid is known; and first, or Erlang would start a daemon.
     launch "${in_broker[@]}" epmd -port "$epmd_port" -address 127.0.0.1 >"$broker/epmd.log" 2>&1
     await epmd 10 $! "$broker/epmd.log" port_open "$epmd_port"
@@ -131,7 +136,7 @@ END
     # The same functions with the same values, as a program that the tests can call.
     {
         printf '#!/usr/bin/env bash\n# Stops the private broker cleanly, and starts it again.\nset -euo pipefail\n'
-        declare -p broker broker_bin in_broker epmd_port amqp_port dist_port
+        declare -p broker broker_name broker_bin in_broker epmd_port amqp_port dist_port
         declare -f note die alive await broker_environment launch start_broker stop_broker broker_answers await_broker
         # With arguments, it asks the broker's rabbitmqctl instead.
         printf 'if (($#)); then broker_environment; cd "$broker"; exec "${in_broker[@]}" "$broker_bin/rabbitmqctl" "$@"; fi\n'
@@ -141,6 +146,32 @@ END
 
     export LICET_TEST_AMQP_URL=amqp://guest:guest@127.0.0.1:$amqp_port/%2f
     export LICET_TEST_BROKER_RESTART=$tmp/broker-restart
+}
+
+# Three more nodes, a cluster of their own: its URLs are in cluster_urls.
+launch_cluster() {
+    local index number names=(licet-test-{1,2,3}) one="$broker"
+    for index in 0 1 2; do
+        (
+            broker=$tmp/node-$index broker_name=${names[index]} amqp_port=${cluster_ports[index]}
+            dist_port=$((amqp_port + 1))
+            open_folder in_broker "$broker_root" "$broker"
+            configure_broker
+            {
+                echo 'cluster_formation.peer_discovery_backend = classic_config'
+                for number in 1 2 3; do
+                    echo "cluster_formation.classic_config.nodes.$number = ${names[number - 1]}@localhost"
+                done
+                echo 'cluster_partition_handling = pause_minority'
+            } >>"$broker/rabbitmq.conf"
+            install -m 400 "$one/.erlang.cookie" "$broker/.erlang.cookie"
+            start_broker
+        )
+    done
+    for index in 0 1 2; do
+        (broker=$tmp/node-$index amqp_port=${cluster_ports[index]} && await_broker)
+        cluster_urls+=("amqp://guest:guest@127.0.0.1:${cluster_ports[index]}/%2f")
+    done
 }
 
 launch_database() {

@@ -3,9 +3,11 @@
 
 use std::fs;
 
+use licet_schema::topology;
 use serde_json::Value;
 
 use crate::{
+    nodes::rabbit::Rabbit,
     programs::{fails, run},
     world::{World, amqp_url},
 };
@@ -49,8 +51,8 @@ async fn licet_is_measured_between_two_ceilings_and_leaves_nothing_behind() {
     assert!(full["requests"]["license.return"]["p999_us"].as_u64() > Some(0), "{full}");
     assert!(full["resident_mb"]["purchase"].as_f64() > Some(1.0), "{full}");
     assert!(fs::read_to_string(&chart).expect("a chart").ends_with("</svg>\n"));
-    for worker in licet_schema::topology::WORKERS {
-        let queue = licet_schema::topology::work_queue(worker.name);
+    for worker in topology::WORKERS {
+        let queue = topology::work_queue(worker.name);
         assert_eq!(world.machine.transport.depth(&queue).await.expect("the queue"), 0, "{queue}");
     }
     world.finish().await;
@@ -65,6 +67,26 @@ async fn a_large_database_is_made_and_measured_in_turn_with_an_empty_one() {
     let size = report["machine"]["table journal"].as_str().expect("its size");
     // The rows that the measurement added are not counted before the next vacuum.
     assert!(size.starts_with("4000 rows"), "{size}");
+    world.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs RabbitMQ and PostgreSQL: run tests/run.sh"]
+async fn copies_and_queues_and_nodes_are_measured_each_against_one_at_our_own_broker() {
+    let world = World::services().await;
+    let cluster = Rabbit::cluster();
+    let nodes: Vec<_> = cluster.iter().map(|node| format!("--node={}", Rabbit::url(node.port, 10))).collect();
+    let chosen = ["scale", "--in-flight", "16", "--copies", "1,2", "--worker", "reception", "--partitions", "2"];
+    let mode: Vec<_> = chosen.into_iter().chain(nodes.iter().map(String::as_str)).collect();
+    let report = bench(&world, &mode);
+    let whats = ["1 copy", "2 copies", "ceiling", "ceiling, 2 parts", "ceiling, 3 nodes", "full, 3 nodes"];
+    all_went(&report, &whats.map(|what| format!("{what} peak")).each_ref().map(String::as_str));
+    let ratios = report["ratios"].as_array().expect("ratios");
+    let names: Vec<_> = ratios.iter().filter_map(|ratio| ratio["name"].as_str()).collect();
+    assert!(names.contains(&"2 copies / 1 copy, lifecycles/s"), "{names:?}");
+    assert!(names.contains(&"full, 3 nodes / 1 copy, CPU per lifecycle"), "{names:?}");
+    assert!(ratios.iter().all(|ratio| ratio["median"].as_f64() > Some(0.0) && ratio["met"].is_null()), "{ratios:?}");
+    world.machine.transport.depth("licet.bench.purchase.1").await.expect_err("the queue is gone");
     world.finish().await;
 }
 

@@ -134,17 +134,7 @@ impl Publisher {
         } else if outcomes.contains(&Outcome::Refused) {
             self.change_channel().await;
         }
-        let mut returned = self.returned.lock().unwrap_or_else(PoisonError::into_inner);
-        for (outcome, message) in
-            outcomes.iter_mut().zip(messages.iter().map(Borrow::borrow)).filter(|(_, message)| message.mandatory)
-        {
-            if returned.contains(&Returned::of(message)) {
-                *outcome = Outcome::Returned;
-            }
-        }
-        messages.iter().map(Borrow::borrow).for_each(|message| {
-            returned.remove(&Returned::of(message));
-        });
+        self.tell_returned(messages.iter().map(Borrow::borrow), &mut outcomes);
         Ok(outcomes)
     }
 
@@ -207,6 +197,22 @@ impl Publisher {
             });
         }
         outcome
+    }
+
+    /// Which of them came back, though they were confirmed.
+    fn tell_returned<'a>(&self, messages: impl Iterator<Item = &'a Outgoing> + Clone, outcomes: &mut [Outcome]) {
+        let mut returned = self.returned.lock().unwrap_or_else(PoisonError::into_inner);
+        if returned.is_empty() {
+            return;
+        }
+        for (outcome, message) in outcomes.iter_mut().zip(messages.clone()).filter(|(_, message)| message.mandatory) {
+            if returned.contains(&Returned::of(message)) {
+                *outcome = Outcome::Returned;
+            }
+        }
+        messages.for_each(|message| {
+            returned.remove(&Returned::of(message));
+        });
     }
 
     pub(in crate::transport) async fn close(self) {

@@ -54,6 +54,7 @@ impl Answers {
             measured: Duration::ZERO,
             returns: true,
             random_ids: false,
+            partitioned: false,
         };
         load::drive(&embedded.machine.transport, plan, &Meter::of_driver()).await?;
         let rows = journal::Entity::find().all(&embedded.machine.store.reader()).await;
@@ -83,7 +84,7 @@ impl Answers {
     }
 }
 
-/// The program of such a worker: takes from the queue of this name until it is told to stop.
+/// The program of such a worker: takes from this queue until it is told to stop.
 ///
 /// # Errors
 /// The broker is away.
@@ -102,7 +103,7 @@ pub(super) fn answer(config: &Config, queue: &str, answers: &Path) -> Result<Exi
 
 async fn serve(transport: &Transport, queue: &str, templates: &Templates) -> Result<(), Lost> {
     let publisher = transport.publisher().await?;
-    let mut consumer = transport.consume(&topology::work_queue(queue), 512).await?;
+    let mut consumer = transport.consume(queue, 512).await?;
     loop {
         let deliveries = consumer.receive(256, 4 << 20).await?;
         let Some(last) = deliveries.last().map(|delivery| delivery.tag) else { continue };

@@ -27,13 +27,11 @@ impl Meter {
         Self { parts: BTreeMap::from([("driver", vec![std::process::id()])]) }
     }
 
-    /// Counts the server that listens on a port of this machine too, with all its processes.
+    /// Counts the servers that listen on ports of this machine too, with all their processes.
     #[must_use]
-    pub(super) fn with_server(mut self, part: &'static str, port: Option<u16>) -> Self {
-        if let Some(process) = port.and_then(listener) {
-            self.parts.insert(part, vec![process]);
-        }
-        self
+    pub(super) fn with_servers(self, part: &'static str, ports: impl IntoIterator<Item = u16>) -> Self {
+        let processes: Vec<_> = ports.into_iter().filter_map(listener).collect();
+        if processes.is_empty() { self } else { self.with(part, processes) }
     }
 
     /// Counts these processes too.
@@ -135,7 +133,7 @@ mod tests {
         let socket = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
         let port = socket.local_addr().expect("an address").port();
         assert_eq!(listener(port), Some(std::process::id()));
-        let meter = Meter::of_driver().with_server("broker", Some(port));
+        let meter = Meter::of_driver().with_servers("broker", [port]);
         let before = meter.read();
         let used = |cpu: &Cpu| cpu.0["broker"];
         let mut after = meter.read();

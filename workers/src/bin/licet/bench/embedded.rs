@@ -87,6 +87,6 @@ pub(super) async fn measure(config: &Config, common: &Common) -> Result<Report, 
         before = after.clone();
         runs.extend([run, after]);
     }
-    let ratios = vec![Ratio::new("embedded / crypto, lifecycles/s", ratios, Mark::AtLeast(0.5))];
+    let ratios = vec![Ratio::new("embedded / crypto, lifecycles/s", ratios, Some(Mark::AtLeast(0.5)))];
     Ok(Report { mode: "embedded", options: common.clone(), machine: Default::default(), runs, ratios })
 }

@@ -59,19 +59,19 @@ pub(super) struct Latency {
     pub(super) p999_us: u64,
 }
 
-/// A figure that is judged.
+/// A figure that is compared, and perhaps judged.
 #[derive(Clone, Serialize)]
 pub(super) struct Ratio {
     /// What is compared with what.
-    pub(super) name: &'static str,
+    pub(super) name: String,
     /// One for each round.
     pub(super) rounds: Vec<f64>,
     /// The middle one.
     pub(super) median: f64,
-    /// What it should be.
-    pub(super) mark: Mark,
+    /// What it should be, if it is judged.
+    pub(super) mark: Option<Mark>,
     /// Whether it is.
-    pub(super) met: bool,
+    pub(super) met: Option<bool>,
 }
 
 /// What a ratio should be.
@@ -84,13 +84,22 @@ pub(super) enum Mark {
 
 impl Ratio {
     /// The median of the rounds, held against its mark.
-    pub(super) fn new(name: &'static str, rounds: Vec<f64>, mark: Mark) -> Self {
+    pub(super) fn new(name: impl Into<String>, rounds: Vec<f64>, mark: Option<Mark>) -> Self {
         let median = median(&rounds);
-        let met = match mark {
+        let met = mark.map(|mark| match mark {
             Mark::AtLeast(least) => median >= least,
             Mark::AtMost(most) => median <= most,
-        };
-        Self { name, rounds, median, mark, met }
+        });
+        Self { name: name.into(), rounds, median, mark, met }
+    }
+
+    fn verdict(&self) -> String {
+        let met = if self.met == Some(true) { "met" } else { "MISSED" };
+        match self.mark {
+            Some(Mark::AtLeast(least)) => format!(", at least {least}: {met}"),
+            Some(Mark::AtMost(most)) => format!(", at most {most}: {met}"),
+            None => String::new(),
+        }
     }
 }
 
@@ -175,11 +184,8 @@ impl Report {
         let _ = writeln!(text);
         for ratio in &self.ratios {
             let rounds: Vec<_> = ratio.rounds.iter().map(|round| format!("{round:.2}")).collect();
-            let mark = match ratio.mark {
-                Mark::AtLeast(least) => format!(", at least {least}: {}", verdict(ratio.met)),
-                Mark::AtMost(most) => format!(", at most {most}: {}", verdict(ratio.met)),
-            };
-            let _ = writeln!(text, "{}: {:.2} (rounds: {}){mark}", ratio.name, ratio.median, rounds.join(", "));
+            let (name, median, verdict) = (&ratio.name, ratio.median, ratio.verdict());
+            let _ = writeln!(text, "{name}: {median:.2} (rounds: {}){verdict}", rounds.join(", "));
         }
         let resident = self.runs.iter().flat_map(|run| &run.resident_mb);
         if let Some((worker, mb)) = resident.max_by(|one, other| one.1.total_cmp(other.1)) {
@@ -187,10 +193,6 @@ impl Report {
         }
         text
     }
-}
-
-fn verdict(met: bool) -> &'static str {
-    if met { "met" } else { "MISSED" }
 }
 
 #[cfg(test)]
@@ -206,7 +208,9 @@ mod tests {
 
     #[test]
     fn a_mark_is_met_by_the_median() {
-        assert!(Ratio::new("one", vec![0.7, 0.9, 0.8], Mark::AtLeast(0.8)).met);
-        assert!(!Ratio::new("one", vec![3.0, 3.2], Mark::AtMost(3.0)).met);
+        let met = |rounds: &[f64], mark| Ratio::new("one", rounds.to_vec(), mark).met;
+        assert_eq!(met(&[0.7, 0.9, 0.8], Some(Mark::AtLeast(0.8))), Some(true));
+        assert_eq!(met(&[3.0, 3.2], Some(Mark::AtMost(3.0))), Some(false));
+        assert_eq!(met(&[3.0], None), None);
     }
 }

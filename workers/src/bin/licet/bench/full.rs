@@ -11,7 +11,7 @@ use super::{
     figures::{Mark, Ratio, Report, Run, median},
     load::{Measured, Pace, Plan, drive},
     note,
-    stand::{Copies, Kind, Scratch, Site, Stand},
+    stand::{Kind, Layout, Scratch, Site, Stand},
 };
 
 /// One message alone is measured for this share of the time that a load is.
@@ -104,7 +104,7 @@ impl Rounds<'_> {
 
     /// Peak, schedule (at half of the peak, if no rate is given) and one message alone.
     async fn three(&self, round: u16, kind: Kind, rate: Option<f64>) -> Result<Three, Failure> {
-        let stand = self.site.start(kind, self.database, &Copies::default()).await?;
+        let stand = self.site.start(kind, self.database, &Layout::default()).await?;
         let mut peak = self.run(round, kind, &stand, "peak", self.common.peak()).await?;
         peak.resident_mb = stand.resident_mb();
         let rate = rate.unwrap_or(peak.lifecycles_per_s / 2.0);
@@ -117,7 +117,7 @@ impl Rounds<'_> {
     }
 
     async fn peak_alone(&self, round: u16, kind: Kind) -> Result<Run, Failure> {
-        let stand = self.site.start(kind, self.database, &Copies::default()).await?;
+        let stand = self.site.start(kind, self.database, &Layout::default()).await?;
         let mut run = self.run(round, kind, &stand, "peak", self.common.peak()).await?;
         run.resident_mb = stand.resident_mb();
         stand.stop().await?;
@@ -141,23 +141,23 @@ fn ratios(rounds: &[Round]) -> Vec<Ratio> {
         Ratio::new(
             "full / ceiling, lifecycles/s",
             of(&|round| round.full.peak.lifecycles_per_s / ceiling(round)),
-            Mark::AtLeast(0.8),
+            Some(Mark::AtLeast(0.8)),
         ),
-        Ratio::new("full / ceiling, CPU per lifecycle", of(&cpu), Mark::AtMost(1.25)),
+        Ratio::new("full / ceiling, CPU per lifecycle", of(&cpu), Some(Mark::AtMost(1.25))),
         Ratio::new(
             "full / ceiling, p99 by schedule",
             of(&|round| us(&round.full.schedule) / us(&round.ceiling.schedule)),
-            Mark::AtMost(3.0),
+            Some(Mark::AtMost(3.0)),
         ),
         Ratio::new(
             "full / ceiling, p50 of one message alone",
             of(&|round| alone(&round.full.alone) / alone(&round.ceiling.alone)),
-            Mark::AtMost(2.0),
+            Some(Mark::AtMost(2.0)),
         ),
         Ratio::new(
             "most memory of a worker at peak, MB",
             of(&|round| round.full.peak.resident_mb.values().copied().fold(0.0, f64::max)),
-            Mark::AtMost(64.0),
+            Some(Mark::AtMost(64.0)),
         ),
     ]
 }

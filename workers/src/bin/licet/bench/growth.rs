@@ -17,7 +17,7 @@ use super::{
     full::machine,
     load::{STAGES, drive},
     note,
-    stand::{Copies, Kind, Scratch, Site},
+    stand::{Kind, Layout, Scratch, Site},
 };
 
 /// What can be chosen.
@@ -96,13 +96,13 @@ async fn measure(site: &Site, empty: &Scratch, large: &Scratch, common: &Common)
     let store = Store::open(&large.url, 1).await?;
     let mut machine = machine(&store).await?;
     machine.extend(sizes(&store).await?);
-    let ratios = vec![Ratio::new("large / empty, lifecycles/s", ratios, Mark::AtLeast(0.85))];
+    let ratios = vec![Ratio::new("large / empty, lifecycles/s", ratios, Some(Mark::AtLeast(0.85)))];
     Ok(Report { mode: "growth", options: common.clone(), machine, runs, ratios })
 }
 
 async fn run(site: &Site, database: &Scratch, common: &Common, round: u16, what: &'static str) -> Result<Run, Failure> {
     note(common, format_args!("round {round}: {what}"));
-    let stand = site.start(Kind::Full, database, &Copies::default()).await?;
+    let stand = site.start(Kind::Full, database, &Layout::default()).await?;
     let measured = drive(&site.transport, common.peak(), &site.meter(&stand)).await?;
     let mut run = Run::of(round, what, "peak", &measured);
     run.resident_mb = stand.resident_mb();

@@ -7,7 +7,7 @@
 //! the scheduled instant: what the system makes wait is in the figure.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeMap, HashMap},
     time::{Duration, Instant},
 };
 
@@ -32,6 +32,7 @@ use uuid::Uuid;
 use super::{
     cpu::{Cpu, Meter},
     goods::{CONTENT, price, unfit},
+    partitions,
 };
 
 /// What is asked, in this order; the last one only with `--returns`.
@@ -71,6 +72,8 @@ pub(super) struct Plan {
     pub(super) returns: bool,
     /// Whether message ids are random (UUIDv4), or ordered by time (UUIDv7) as the client's are.
     pub(super) random_ids: bool,
+    /// Whether messages go to queues that share them by their user.
+    pub(super) partitioned: bool,
 }
 
 /// What was measured.
@@ -225,8 +228,12 @@ impl Load {
         let request = request(&life, &self.run)?;
         let kind = request.kind();
         let body = request.encode(Format::Json).map_err(|error| Failure::Work(error.to_string()))?;
+        let mut headers = BTreeMap::new();
+        if self.plan.partitioned {
+            headers.insert(partitions::HEADER_USER.to_owned(), life.user.to_string());
+        }
         let message = Outgoing {
-            exchange: topology::IN.to_owned(),
+            exchange: if self.plan.partitioned { partitions::IN } else { topology::IN }.to_owned(),
             routing_key: kind.to_owned(),
             mandatory: true,
             properties: Properties {
@@ -234,6 +241,7 @@ impl Load {
                 kind: Some(kind.to_owned()),
                 content_type: Some(Format::Json.content_type().to_owned()),
                 reply_to: Some(self.reply_to.clone()),
+                headers,
                 ..Properties::default()
             },
             body: body.into(),

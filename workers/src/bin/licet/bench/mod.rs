@@ -11,7 +11,8 @@
 //! | `goods` | what is sold |
 //! | `answering` | workers that only answer |
 //! | `cpu` | processor time and memory by process |
-//! | `full`, `embedded`, `crypto`, `growth` | the modes |
+//! | `partitions` | queues that share a worker's messages |
+//! | `full`, `embedded`, `crypto`, `growth`, `scale` | the modes |
 //! | `figures`, `chart` | what was measured, for programs and for people |
 
 mod answering;
@@ -24,6 +25,8 @@ mod full;
 mod goods;
 mod growth;
 mod load;
+mod partitions;
+mod scale;
 mod stand;
 
 use std::{fs, path::PathBuf, process::ExitCode, time::Duration};
@@ -50,10 +53,12 @@ pub(crate) enum Bench {
     Crypto(Common),
     /// Licet on a large database, in turn with an empty one
     Growth(growth::Arguments),
+    /// Copies of workers, queues that share messages, nodes of a broker: each against one
+    Scale(scale::Arguments),
     /// Be a worker that only answers
     #[command(hide = true)]
     Answer {
-        /// Its queue's last name
+        /// Its queue
         queue: String,
         /// What it answers
         answers: PathBuf,
@@ -102,6 +107,7 @@ impl Common {
             measured: Duration::from_secs(self.seconds),
             returns: self.returns,
             random_ids: self.random_ids,
+            partitioned: false,
         }
     }
 
@@ -118,6 +124,7 @@ pub(crate) fn bench(config: &Config, bench: &Bench) -> Result<ExitCode, Failure>
         Bench::Ceiling(common) => (common, until_told(full::ceiling(config, common))?),
         Bench::Embedded(common) => (common, until_told(embedded::measure(config, common))?),
         Bench::Growth(arguments) => (&arguments.common, until_told(growth::growth(config, arguments))?),
+        Bench::Scale(arguments) => (&arguments.common, until_told(scale::scale(config, arguments))?),
         Bench::Crypto(common) => (common, crypto::alone(common)?),
     };
     let json = serde_json::to_value(&report).map_err(|error| Failure::Work(error.to_string()))?;

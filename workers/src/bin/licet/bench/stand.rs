@@ -24,6 +24,7 @@ use super::{
     answering::Answers,
     cpu::{Meter, resident_mb},
     goods::put_content,
+    partitions::Partitions,
 };
 
 /// How long workers may take to start, and to end.
@@ -54,6 +55,8 @@ impl Kind {
 pub(super) struct Site {
     pub(super) transport: Transport,
     amqp_url: SecretString,
+    /// The other nodes of its cluster.
+    others: Vec<SecretString>,
     server: SecretString,
     folder: TempDir,
     answers: PathBuf,
@@ -66,7 +69,19 @@ impl Site {
     /// # Errors
     /// The broker is in use or away.
     pub(super) async fn prepare(config: &Config) -> Result<Self, Failure> {
-        let (amqp_url, server) = (config.amqp_url()?.clone(), config.shared_database_url()?.clone());
+        Self::prepare_at(config, config.amqp_url()?.clone(), Vec::new()).await
+    }
+
+    /// The same at another broker, whose `others` are the other nodes of its cluster.
+    ///
+    /// # Errors
+    /// It is in use or away.
+    pub(super) async fn prepare_at(
+        config: &Config,
+        amqp_url: SecretString,
+        others: Vec<SecretString>,
+    ) -> Result<Self, Failure> {
+        let server = config.shared_database_url()?.clone();
         let transport = Transport::rabbit(&amqp_url)?;
         unused(&transport).await?;
         transport.apply(&topology()).await?;
@@ -74,7 +89,7 @@ impl Site {
         folder::create(&folder.path().join("keys"))?;
         let answers = folder.path().join("answers.json");
         Answers::of_a_lifecycle(config).await?.write(&answers)?;
-        Ok(Self { transport, amqp_url, server, folder, answers })
+        Ok(Self { transport, amqp_url, others, server, folder, answers })
     }
 
     /// An empty database; or the one that was kept under this name, made if it is not there. None is
@@ -101,20 +116,20 @@ impl Site {
     ///
     /// # Errors
     /// They do not start.
-    pub(super) async fn start(&self, kind: Kind, database: &Scratch, copies: &Copies) -> Result<Stand, Failure> {
-        let names: Vec<&str> = match kind {
-            Kind::Full => topology::WORKERS.iter().map(|worker| worker.name).collect(),
-            Kind::Ceiling => MET.to_vec(),
-        };
+    pub(super) async fn start(&self, kind: Kind, database: &Scratch, layout: &Layout) -> Result<Stand, Failure> {
         unused(&self.transport).await?;
-        let mut stand = Stand { workers: Vec::new() };
-        for name in names {
-            for copy in 0..copies.0.get(name).copied().unwrap_or(1) {
-                let child = self.command(kind, name, database)?.stderr(self.log(kind, name, copy)?).spawn()?;
-                stand.workers.push((name.to_owned(), child));
-            }
+        let partitions = layout.partitions.map(|partitions| (partitions, self.amqp_url.clone()));
+        let mut stand = Stand { workers: Vec::new(), partitions };
+        if let Some((partitions, url)) = &stand.partitions {
+            partitions.declare(url).await?;
         }
-        tokio::time::timeout(PATIENCE, self.attended(&stand))
+        let places = layout.places(kind);
+        for (name, queue) in &places {
+            let log = self.log(kind, queue, stand.workers.len())?;
+            let child = self.command(kind, name, queue, database)?.stderr(log).spawn()?;
+            stand.workers.push((name.clone(), child));
+        }
+        tokio::time::timeout(PATIENCE, self.attended(&places))
             .await
             .map_err(|_| Failure::Work("the workers did not start in time".into()))??;
         if kind == Kind::Full {
@@ -124,23 +139,23 @@ impl Site {
     }
 
     /// Waits until each worker takes from its queue.
-    async fn attended(&self, stand: &Stand) -> Result<(), Failure> {
-        for (name, _) in &stand.workers {
-            let copies = stand.workers.iter().filter(|(other, _)| other == name).count();
-            while (self.transport.consumers(&topology::work_queue(name)).await? as usize) < copies {
+    async fn attended(&self, places: &[(String, String)]) -> Result<(), Failure> {
+        for (_, queue) in places {
+            let copies = places.iter().filter(|(_, other)| other == queue).count();
+            while (self.transport.consumers(queue).await? as usize) < copies {
                 tokio::time::sleep(Duration::from_millis(50)).await;
             }
         }
         Ok(())
     }
 
-    fn command(&self, kind: Kind, name: &str, database: &Scratch) -> Result<Command, Failure> {
+    fn command(&self, kind: Kind, name: &str, queue: &str, database: &Scratch) -> Result<Command, Failure> {
         let this = std::env::current_exe()?;
         let mut command = match kind {
             Kind::Full => Command::new(beside(&this, name)?),
             Kind::Ceiling => {
                 let mut command = Command::new(this);
-                command.args(["bench", "answer", name]).arg(&self.answers);
+                command.args(["bench", "answer", queue]).arg(&self.answers);
                 command
             }
         };
@@ -155,16 +170,17 @@ impl Site {
         Ok(command)
     }
 
-    fn log(&self, kind: Kind, name: &str, copy: usize) -> Result<File, Failure> {
-        let file = self.folder.path().join(format!("{}-{name}-{copy}.log", kind.name()));
+    fn log(&self, kind: Kind, queue: &str, number: usize) -> Result<File, Failure> {
+        let file = self.folder.path().join(format!("{}-{queue}-{number}.log", kind.name()));
         Ok(File::options().create(true).append(true).open(file)?)
     }
 
     /// Counts the servers, as far as they run on this machine, and these workers.
     pub(super) fn meter(&self, stand: &Stand) -> Meter {
+        let brokers = [&self.amqp_url].into_iter().chain(&self.others);
         Meter::of_driver()
-            .with_server("broker", here(&self.amqp_url, 5672))
-            .with_server("database", here(&self.server, 5432))
+            .with_servers("broker", brokers.filter_map(|url| here(url, 5672)))
+            .with_servers("database", here(&self.server, 5432))
             .with("workers", stand.workers.iter().map(|(_, child)| child.id()).collect())
     }
 }
@@ -184,9 +200,43 @@ async fn unused(transport: &Transport) -> Result<(), Failure> {
     Ok(())
 }
 
-/// How many copies of a worker, if not one.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Copies(pub(super) BTreeMap<String, usize>);
+/// How many workers take from how many queues.
+#[derive(Clone, Debug)]
+pub(super) struct Layout {
+    /// How many of each of `multiplied` share a queue.
+    pub(super) copies: usize,
+    /// The workers of which there are copies.
+    pub(super) multiplied: Vec<String>,
+    /// The queues of each worker that a lifecycle meets, instead of its work queue.
+    pub(super) partitions: Option<Partitions>,
+}
+
+impl Default for Layout {
+    fn default() -> Self {
+        Self { copies: 1, multiplied: Vec::new(), partitions: None }
+    }
+}
+
+impl Layout {
+    /// A worker and its queue for each process.
+    fn places(&self, kind: Kind) -> Vec<(String, String)> {
+        let names: Vec<&str> = match kind {
+            Kind::Full => topology::WORKERS.iter().map(|worker| worker.name).collect(),
+            Kind::Ceiling => MET.to_vec(),
+        };
+        let place = |name: &str| {
+            let copies = if self.multiplied.iter().any(|other| other == name) { self.copies } else { 1 };
+            let queues =
+                self.partitions.as_ref().map_or(vec![topology::work_queue(name)], |partitions| partitions.queues(name));
+            queues
+                .into_iter()
+                .flat_map(move |queue| vec![queue; copies])
+                .map(|queue| (name.to_owned(), queue))
+                .collect::<Vec<_>>()
+        };
+        names.into_iter().flat_map(place).collect()
+    }
+}
 
 /// A database for a measurement.
 pub(super) struct Scratch {
@@ -240,6 +290,8 @@ impl Scratch {
 /// Workers that run.
 pub(super) struct Stand {
     workers: Vec<(String, Child)>,
+    /// To be taken away from this broker.
+    partitions: Option<(Partitions, SecretString)>,
 }
 
 impl Stand {
@@ -253,7 +305,7 @@ impl Stand {
         })
     }
 
-    /// Ends them all as an operator would.
+    /// Ends them all as an operator would, and takes away queues that were made for them.
     ///
     /// # Errors
     /// One of them did not end well.
@@ -276,7 +328,10 @@ impl Stand {
             }
         }
         self.workers.clear();
-        Ok(())
+        match self.partitions.take() {
+            Some((partitions, url)) => partitions.remove(&url).await,
+            None => Ok(()),
+        }
     }
 }
 
