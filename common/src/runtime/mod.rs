@@ -132,9 +132,9 @@ const CAREFUL_PAUSE: Duration = Duration::from_millis(100);
 const QUIET: Duration = Duration::from_secs(30);
 /// A worker that rests does not rest longer than this.
 const REST_MAX: Duration = Duration::from_secs(1);
-/// So many messages in a portion say that others are about to come.
+/// A portion of so many messages says that more are about to come.
 const BUSY_MIN: usize = 4;
-/// Others are not waited for longer than this.
+/// How long at most a worker lets the next batch gather.
 const GATHER_MAX: Duration = Duration::from_millis(10);
 
 /// Why a session ended. It is thrown away with all that it holds; what it had not acknowledged is
@@ -335,23 +335,12 @@ impl<W: Worker> Runner<W> {
                 session.consumer.ack_through(last).await?;
             }
             self.tally.portions.add(1);
-            let rest = self.rest_after(messages, began.elapsed());
+            let rest = rest_after(self.worker.rests(), messages, began.elapsed());
             if !rest.is_zero() {
                 self.machine.clock.sleep(rest).await;
             }
         }
         Ok(())
-    }
-
-    /// How long nothing is taken after a portion of so many messages that took so long. Most of what a batch
-    /// costs it costs whatever its size, so that under load whoever takes a little later does with
-    /// fewer; who is alone is not kept waiting.
-    fn rest_after(&self, messages: usize, took: Duration) -> Duration {
-        match (self.worker.rests(), messages) {
-            (true, _) => took.min(REST_MAX),
-            (false, BUSY_MIN..) => (took / 2).min(GATHER_MAX),
-            (false, _) => Duration::ZERO,
-        }
     }
 
     /// Decides a portion: what is to be published. Where it is kept (until told to stop), it is tried
@@ -391,6 +380,17 @@ impl<W: Worker> Runner<W> {
             }
         };
         stop.run_until_cancelled(answers).await;
+    }
+}
+
+/// How long to take nothing after a portion of so many messages that took so long. Most of a batch's cost does
+/// not depend on its size: under load, a short rest makes the next batch larger and saves whole batches.
+/// After a few messages there is none, so that nobody who is alone waits for others.
+fn rest_after(rests: bool, messages: usize, took: Duration) -> Duration {
+    match (rests, messages) {
+        (true, _) => took.min(REST_MAX),
+        (false, BUSY_MIN..) => (took / 2).min(GATHER_MAX),
+        (false, _) => Duration::ZERO,
     }
 }
 
@@ -458,6 +458,15 @@ impl Voice {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn who_is_alone_is_not_kept_waiting_and_nobody_is_for_long() {
+        let ms = Duration::from_millis;
+        assert_eq!(rest_after(false, 1, ms(8)), Duration::ZERO);
+        assert_eq!(rest_after(false, BUSY_MIN, ms(8)), ms(4));
+        assert_eq!(rest_after(false, 256, ms(900)), GATHER_MAX);
+        assert_eq!(rest_after(true, 1, ms(8)), ms(8));
+    }
 
     #[test]
     fn a_suspect_is_alone_and_the_order_stays() {

@@ -41,9 +41,14 @@ impl Partitions {
     /// # Errors
     /// The broker is away, or has no such exchanges.
     pub(super) async fn declare(self, url: &SecretString) -> Result<(), Failure> {
+        // What a measurement that was broken off has left would keep its bindings.
+        self.remove(url).await?;
         let (connection, channel) = connect(url).await?;
         let declared = self.declare_all(&channel).await;
         close(&connection).await;
+        if declared.is_err() {
+            let _ = self.remove(url).await;
+        }
         declared.map_err(|error| {
             Failure::Work(format!(
                 "partitioned queues cannot be declared ({error}): they need \
