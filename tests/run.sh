@@ -149,8 +149,8 @@ fi
     die "either --broker $broker_wanted or LICET_TEST_AMQP_URL: unset one of them."
 [[ ! $database_wanted || ! ${LICET_TEST_DATABASE_URL:-} ]] ||
     die "either --postgres $database_wanted or LICET_TEST_DATABASE_URL: unset one of them."
-[[ ! $cluster || ($mode == bench && ! ${LICET_TEST_AMQP_URL:-}) ]] ||
-    die "--cluster goes with --bench, and with a broker of its own: unset LICET_TEST_AMQP_URL."
+[[ ! $cluster || ($mode == bench && ${1:-} == scale && ! ${LICET_TEST_AMQP_URL:-}) ]] ||
+    die "--cluster goes with --bench -- scale, and with a broker of its own: unset LICET_TEST_AMQP_URL."
 broker_root='' database_root=''
 [[ ! $broker_wanted ]] || broker_root=$(root_of rabbitmq-server "$broker_wanted")
 [[ ! $database_wanted ]] || database_root=$(root_of postgresql "$database_wanted")

@@ -166,6 +166,12 @@ launch_cluster() {
             } >>"$broker/rabbitmq.conf"
             install -m 400 "$one/.erlang.cookie" "$broker/.erlang.cookie"
             start_broker
+            ((index == 2)) || exit 0
+            await_broker # one that has found the others
+            broker_environment
+            cd "$broker"
+            timeout 90 "${in_broker[@]}" "$broker_bin/rabbitmqctl" --quiet await_online_nodes 3 </dev/null ||
+                die "the three nodes did not become a cluster."
         )
     done
     for index in 0 1 2; do

@@ -79,7 +79,7 @@ async fn copies_and_queues_and_nodes_are_measured_each_against_one_at_our_own_br
     let chosen = ["scale", "--in-flight", "16", "--copies", "1,2", "--worker", "reception", "--partitions", "2"];
     let mode: Vec<_> = chosen.into_iter().chain(nodes.iter().map(String::as_str)).collect();
     let report = bench(&world, &mode);
-    let whats = ["1 copy", "2 copies", "ceiling", "ceiling, 2 parts", "ceiling, 3 nodes", "full, 3 nodes"];
+    let whats = ["1 copy", "2 copies", "ceiling", "ceiling, 2 partitions", "ceiling, 3 nodes", "full, 3 nodes"];
     all_went(&report, &whats.map(|what| format!("{what} peak")).each_ref().map(String::as_str));
     let ratios = report["ratios"].as_array().expect("ratios");
     let names: Vec<_> = ratios.iter().filter_map(|ratio| ratio["name"].as_str()).collect();

@@ -1,7 +1,7 @@
 //! The loop that every worker runs: acknowledge last.
 //!
 //! 1. **Receive** what is there ([`crate::transport`]); never wait for more while anything is in hand. After a
-//!    batch of several, rest for half as long as it took: the next one will be larger, and cheaper.
+//!    batch of several, rest for half as long as it took, at most 10 ms: the next one will be larger.
 //! 2. **Read** (`intake`): decode, and read tokens, if they are many off the async threads (`compute`). What cannot be read
 //!    becomes a dead letter with its reason.
 //! 3. **Decide** (`batch`): one transaction; journal look-up, locks and reads, the worker's pure
@@ -70,7 +70,7 @@ pub trait Worker: Send + Sync + 'static {
         true
     }
 
-    /// Whether it rests after a portion for as long as that took. For work that nobody waits for,
+    /// Whether it rests after a batch for as long as that took. For work that nobody waits for,
     /// and that leaves room for what somebody does wait for.
     fn rests(&self) -> bool {
         false
@@ -132,7 +132,7 @@ const CAREFUL_PAUSE: Duration = Duration::from_millis(100);
 const QUIET: Duration = Duration::from_secs(30);
 /// A worker that rests does not rest longer than this.
 const REST_MAX: Duration = Duration::from_secs(1);
-/// A portion of so many messages says that more are about to come.
+/// So many messages at once say that more are about to come.
 const BUSY_MIN: usize = 4;
 /// How long at most a worker lets the next batch gather.
 const GATHER_MAX: Duration = Duration::from_millis(10);
@@ -299,7 +299,13 @@ impl<W: Worker> Runner<W> {
                 deliveries = session.consumer.receive(usize::from(limits.batch_max), limits.batch_max_bytes) => deliveries?,
             };
             left = left.saturating_sub(deliveries.len());
+            let (messages, began) = (deliveries.len(), Instant::now());
+            let more = messages >= limits.batch_max.into() || bytes(&deliveries) >= limits.batch_max_bytes;
             self.handle(session, deliveries, kept).await?;
+            let rest = rest_after(self.worker.rests(), messages, more, began.elapsed());
+            if !rest.is_zero() {
+                stop.run_until_cancelled(self.machine.clock.sleep(rest)).await;
+            }
         }
         // Finishes what is at hand, so that no delivery is given back and counted against its message.
         session.consumer.stop().await?;
@@ -324,7 +330,6 @@ impl<W: Worker> Runner<W> {
         self.tally.redelivered.add(again as u64);
         for portion in portions(deliveries) {
             let Some((last, oversized)) = portion.last().map(|last| (last.tag, is_oversized(last))) else { continue };
-            let (messages, began) = (portion.len(), Instant::now());
             let outgoing = self.settle(portion, kept).await?;
             // A crash from here on: the journal has the outputs, the broker still has the inputs.
             let dropped = session.outbox.deliver(outgoing).await;
@@ -335,10 +340,6 @@ impl<W: Worker> Runner<W> {
                 session.consumer.ack_through(last).await?;
             }
             self.tally.portions.add(1);
-            let rest = rest_after(self.worker.rests(), messages, began.elapsed());
-            if !rest.is_zero() {
-                self.machine.clock.sleep(rest).await;
-            }
         }
         Ok(())
     }
@@ -383,15 +384,19 @@ impl<W: Worker> Runner<W> {
     }
 }
 
-/// How long to take nothing after a portion of so many messages that took so long. Most of a batch's cost does
-/// not depend on its size: under load, a short rest makes the next batch larger and saves whole batches.
-/// After a few messages there is none, so that nobody who is alone waits for others.
-fn rest_after(rests: bool, messages: usize, took: Duration) -> Duration {
+/// How long to take nothing after so many messages that took so long. Most of a batch's cost does not depend on
+/// its size: under load, a short rest makes the next batch larger and saves whole batches. After a few messages
+/// there is none, so that nobody who is alone waits for others; nor where `more` are at hand already.
+fn rest_after(rests: bool, messages: usize, more: bool, took: Duration) -> Duration {
     match (rests, messages) {
         (true, _) => took.min(REST_MAX),
-        (false, BUSY_MIN..) => (took / 2).min(GATHER_MAX),
+        (false, BUSY_MIN..) if !more => (took / 2).min(GATHER_MAX),
         (false, _) => Duration::ZERO,
     }
+}
+
+fn bytes(deliveries: &[Delivery]) -> usize {
+    deliveries.iter().map(|delivery| delivery.body.len()).sum()
 }
 
 /// Deliveries in their order, with each that is suspect or too large in a portion of its own.
@@ -462,10 +467,11 @@ mod tests {
     #[test]
     fn who_is_alone_is_not_kept_waiting_and_nobody_is_for_long() {
         let ms = Duration::from_millis;
-        assert_eq!(rest_after(false, 1, ms(8)), Duration::ZERO);
-        assert_eq!(rest_after(false, BUSY_MIN, ms(8)), ms(4));
-        assert_eq!(rest_after(false, 256, ms(900)), GATHER_MAX);
-        assert_eq!(rest_after(true, 1, ms(8)), ms(8));
+        assert_eq!(rest_after(false, 1, false, ms(8)), Duration::ZERO);
+        assert_eq!(rest_after(false, BUSY_MIN, false, ms(8)), ms(4));
+        assert_eq!(rest_after(false, 200, false, ms(900)), GATHER_MAX);
+        assert_eq!(rest_after(false, 256, true, ms(900)), Duration::ZERO);
+        assert_eq!(rest_after(true, 1, false, ms(8)), ms(8));
     }
 
     #[test]

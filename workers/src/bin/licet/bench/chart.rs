@@ -46,7 +46,7 @@ impl Chart {
         self.section("Lifecycles per second at peak load");
         let most = runs.iter().map(|run| run.lifecycles_per_s).fold(1.0, f64::max);
         for run in runs {
-            let color = if run.what == "ceiling" || run.what == "crypto" { "#9ca3af" } else { "#2563eb" };
+            let color = if run.what.starts_with("ceiling") || run.what == "crypto" { "#9ca3af" } else { "#2563eb" };
             self.label(run);
             self.bar(LEFT, scaled(run.lifecycles_per_s, most), color);
             self.value(LEFT + scaled(run.lifecycles_per_s, most), &format!("{:.0}", run.lifecycles_per_s));

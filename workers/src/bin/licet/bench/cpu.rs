@@ -30,8 +30,8 @@ impl Meter {
     /// Counts the servers that listen on ports of this machine too, with all their processes.
     #[must_use]
     pub(super) fn with_servers(self, part: &'static str, ports: impl IntoIterator<Item = u16>) -> Self {
-        let processes: Vec<_> = ports.into_iter().filter_map(listener).collect();
-        if processes.is_empty() { self } else { self.with(part, processes) }
+        let processes: BTreeSet<_> = ports.into_iter().filter_map(listener).collect();
+        if processes.is_empty() { self } else { self.with(part, processes.into_iter().collect()) }
     }
 
     /// Counts these processes too.

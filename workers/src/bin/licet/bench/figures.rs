@@ -160,7 +160,7 @@ impl Report {
         }
         let _ = writeln!(
             text,
-            "\n{:<5} {:<16} {:<9} {:>12}  {:>9} {:>9} {:>9}  CPU ms per lifecycle",
+            "\n{:<5} {:<21} {:<9} {:>12}  {:>9} {:>9} {:>9}  CPU ms per lifecycle",
             "round", "what", "load", "lifecycles/s", "p50 ms", "p99 ms", "p99.9 ms"
         );
         for run in &self.runs {
@@ -169,7 +169,7 @@ impl Report {
             let parts: Vec<_> = run.cpu_ms.iter().map(|(part, ms)| format!("{part} {ms:.3}")).collect();
             let _ = writeln!(
                 text,
-                "{:<5} {:<16} {:<9} {:>12.0}  {:>9.1} {:>9.1} {:>9.1}  {:.3} ({})",
+                "{:<5} {:<21} {:<9} {:>12.0}  {:>9.1} {:>9.1} {:>9.1}  {:.3} ({})",
                 run.round,
                 run.what,
                 run.load,

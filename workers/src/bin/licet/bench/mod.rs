@@ -146,7 +146,11 @@ pub(crate) fn bench(config: &Config, bench: &Bench) -> Result<ExitCode, Failure>
 fn until_told(measuring: impl Future<Output = Result<Report, Failure>>) -> Result<Report, Failure> {
     block_on(async {
         let stop = stop_signal()?;
-        let stopped = || Failure::Work("told to stop; a database licet_bench_… may be left to drop".into());
+        let stopped = || {
+            Failure::Work(
+                "told to stop; a database licet_bench_… may be left to drop, and licet.bench.… at the broker".into(),
+            )
+        };
         stop.run_until_cancelled(measuring).await.unwrap_or_else(|| Err(stopped()))
     })
 }

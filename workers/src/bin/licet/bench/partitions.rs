@@ -2,7 +2,8 @@
 //! is not enough, on a broker that has the plugin `rabbitmq_consistent_hash_exchange`.
 //!
 //! `licet.bench.in` takes the place of `licet.in`: it hands each worker's types to an exchange of
-//! this worker, which chooses among its queues by a header, the user. All of it is gone afterwards.
+//! this worker, which chooses among its queues: by the user, whom a header names, or for settlements, which
+//! have none, by their id.
 
 use lapin::{
     Channel, Connection, ConnectionProperties, ExchangeKind,
@@ -26,9 +27,12 @@ pub(super) const HEADER_USER: &str = "licet-user";
 const HASH: &str = "x-consistent-hash";
 const GOODBYE: u16 = 200;
 
+/// More are neither declared nor looked for.
+pub(super) const PARTITIONS_MAX: u16 = 64;
+
 /// So many queues for each worker that a lifecycle meets.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Partitions(pub(super) usize);
+pub(super) struct Partitions(pub(super) u16);
 
 impl Partitions {
     /// The queues of a worker.
@@ -36,23 +40,20 @@ impl Partitions {
         (1..=self.0).map(|number| format!("licet.bench.{worker}.{number}")).collect()
     }
 
-    /// Declares exchanges, queues and bindings.
+    /// Declares exchanges, queues and bindings, where [`remove`] has left none.
     ///
     /// # Errors
     /// The broker is away, or has no such exchanges.
     pub(super) async fn declare(self, url: &SecretString) -> Result<(), Failure> {
-        // What a measurement that was broken off has left would keep its bindings.
-        self.remove(url).await?;
+        remove(url).await?;
         let (connection, channel) = connect(url).await?;
         let declared = self.declare_all(&channel).await;
         close(&connection).await;
-        if declared.is_err() {
-            let _ = self.remove(url).await;
-        }
         declared.map_err(|error| {
             Failure::Work(format!(
                 "partitioned queues cannot be declared ({error}): they need \
-                 `rabbitmq-plugins enable rabbitmq_consistent_hash_exchange` at the broker"
+                 `rabbitmq-plugins enable rabbitmq_consistent_hash_exchange` at the broker; \
+                 --partitions 0 leaves them out"
             ))
         })
     }
@@ -61,17 +62,19 @@ impl Partitions {
         exchange(channel, IN, ExchangeKind::Topic, FieldTable::default()).await?;
         for worker in topology::WORKERS.iter().filter(|worker| MET.contains(&worker.name)) {
             let name = spreading(worker.name);
-            let by_user = AMQPValue::LongString(HEADER_USER.into());
-            let kind = ExchangeKind::Custom(HASH.into());
-            exchange(channel, &name, kind, table([("hash-header", by_user)])).await?;
+            let by = if worker.name == "settlement" {
+                ("hash-property", "message_id")
+            } else {
+                ("hash-header", HEADER_USER)
+            };
+            exchange(channel, &name, ExchangeKind::Custom(HASH.into()), table([(by.0, text(by.1))])).await?;
             for kind in worker.handles {
                 let (to, from, key) = (name.as_str().into(), IN.into(), (*kind).into());
                 channel.exchange_bind(to, from, key, ExchangeBindOptions::default(), FieldTable::default()).await?;
             }
             for queue in self.queues(worker.name) {
-                let quorum = table([("x-queue-type", AMQPValue::LongString("quorum".into()))]);
                 let durable = QueueDeclareOptions { durable: true, ..QueueDeclareOptions::default() };
-                channel.queue_declare(queue.as_str().into(), durable, quorum).await?;
+                channel.queue_declare(queue.as_str().into(), durable, arguments(worker.name)).await?;
                 // The key of a binding is the queue's weight.
                 let (to, from, weight) = (queue.as_str().into(), name.as_str().into(), "1".into());
                 channel.queue_bind(to, from, weight, QueueBindOptions::default(), FieldTable::default()).await?;
@@ -79,28 +82,45 @@ impl Partitions {
         }
         Ok(())
     }
+}
 
-    /// Takes all of it away.
-    ///
-    /// # Errors
-    /// The broker is away.
-    pub(super) async fn remove(self, url: &SecretString) -> Result<(), Failure> {
-        let (connection, channel) = connect(url).await?;
-        let removed = self.remove_all(&channel).await;
-        close(&connection).await;
-        removed.map_err(|error| Failure::Work(format!("what begins with licet.bench is left at the broker: {error}")))
-    }
+/// Takes away whatever was declared here, also by a measurement that was broken off.
+///
+/// # Errors
+/// The broker is away.
+pub(super) async fn remove(url: &SecretString) -> Result<(), Failure> {
+    let (connection, channel) = connect(url).await?;
+    let removed = remove_all(&channel).await;
+    close(&connection).await;
+    removed.map_err(|error| Failure::Work(format!("what begins with licet.bench is left at the broker: {error}")))
+}
 
-    async fn remove_all(self, channel: &Channel) -> lapin::Result<()> {
-        channel.exchange_delete(IN.into(), ExchangeDeleteOptions::default()).await?;
-        for worker in MET {
-            channel.exchange_delete(spreading(worker).as_str().into(), ExchangeDeleteOptions::default()).await?;
-            for queue in self.queues(worker) {
-                channel.queue_delete(queue.as_str().into(), QueueDeleteOptions::default()).await?;
-            }
+async fn remove_all(channel: &Channel) -> lapin::Result<()> {
+    channel.exchange_delete(IN.into(), ExchangeDeleteOptions::default()).await?;
+    for worker in MET {
+        channel.exchange_delete(spreading(worker).as_str().into(), ExchangeDeleteOptions::default()).await?;
+        for queue in Partitions(PARTITIONS_MAX).queues(worker) {
+            channel.queue_delete(queue.as_str().into(), QueueDeleteOptions::default()).await?;
         }
-        Ok(())
     }
+    Ok(())
+}
+
+/// Those of a work queue (see [`topology`]), and one worker at a time.
+fn arguments(worker: &str) -> FieldTable {
+    table([
+        ("x-queue-type", text("quorum")),
+        ("x-overflow", text("reject-publish")),
+        ("x-delivery-limit", AMQPValue::LongLongInt(topology::DELIVERY_LIMIT)),
+        ("x-dead-letter-exchange", text(topology::DEFAULT)),
+        ("x-dead-letter-routing-key", text(&topology::dead_queue(worker))),
+        ("x-dead-letter-strategy", text("at-least-once")),
+        ("x-single-active-consumer", AMQPValue::Boolean(true)),
+    ])
+}
+
+fn text(value: &str) -> AMQPValue {
+    AMQPValue::LongString(value.into())
 }
 
 /// The exchange that spreads a worker's messages.

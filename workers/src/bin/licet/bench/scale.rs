@@ -13,7 +13,7 @@ use super::{
     full::machine,
     load::{Plan, drive},
     note,
-    partitions::Partitions,
+    partitions::{PARTITIONS_MAX, Partitions},
     stand::{Kind, Layout, MET, Scratch, Site},
 };
 
@@ -22,14 +22,14 @@ use super::{
 pub(crate) struct Arguments {
     #[command(flatten)]
     pub(super) common: Common,
-    /// How many copies of a worker share its queue, one figure after the other
+    /// How many copies of a worker share its queue, one figure after the other; one is always measured
     #[arg(long, value_delimiter = ',', default_value = "1,2,4", value_name = "N,...", value_parser = clap::value_parser!(u16).range(1..=64))]
     copies: Vec<u16>,
     /// Only these workers are copied [default: all that a lifecycle meets]
     #[arg(long, value_delimiter = ',', value_name = "NAME,...", value_parser = MET)]
     worker: Vec<String>,
-    /// How many queues share a worker's messages (of workers that only answer), one figure after the other
-    #[arg(long, value_delimiter = ',', default_value = "1,2,4", value_name = "N,...", value_parser = clap::value_parser!(u16).range(1..=64))]
+    /// How many queues share a worker's messages (of workers that only answer), one figure after the other; 0: none
+    #[arg(long, value_delimiter = ',', default_value = "1,2,4", value_name = "N,...", value_parser = clap::value_parser!(u16).range(..=i64::from(PARTITIONS_MAX)))]
     partitions: Vec<u16>,
     /// A node of a cluster to measure, too: as often as it has nodes on this machine
     #[arg(long, value_name = "URL", value_parser = secret)]
@@ -70,6 +70,7 @@ pub(super) async fn scale(config: &Config, arguments: &Arguments) -> Result<Repo
     let database = one.database(None).await?;
     let measured = measure(&one, cluster.as_ref(), &database, arguments).await;
     database.remove().await?;
+    one.remove_partitions().await?;
     measured
 }
 
@@ -80,35 +81,49 @@ async fn measure(
     arguments: &Arguments,
 ) -> Result<Report, Failure> {
     let (cases, mut runs) = (cases(arguments), Vec::new());
+    if let Some(some) = arguments.partitions.iter().find(|partitions| **partitions > 0) {
+        one.declare(Partitions(*some)).await?; // or it is refused only after a while
+    }
     for round in 1..=arguments.common.rounds {
-        for case in &cases {
+        // Every other round from behind: what comes later meets larger tables, and the machine's speed drifts.
+        let forward = round % 2 == 1;
+        let order: Vec<&Case> = if forward { cases.iter().collect() } else { cases.iter().rev().collect() };
+        let mut measured = Vec::with_capacity(cases.len());
+        for case in order {
             let site = match case.place {
                 Place::Cluster => cluster.unwrap_or(one),
                 Place::One => one,
             };
             note(&arguments.common, format_args!("round {round}: {}", case.name));
-            runs.push(run(site, database, &arguments.common, round, case).await?);
+            measured.push(run(site, database, &arguments.common, round, case).await?);
         }
+        if !forward {
+            measured.reverse();
+        }
+        runs.extend(measured);
     }
-    let machine = machine(&Store::open(&database.url, 1).await?).await?;
+    let mut machine = machine(&Store::open(&database.url, 1).await?).await?;
+    machine.insert("workers with copies".into(), multiplied(arguments).join(", "));
     Ok(Report { mode: "scale", options: arguments.common.clone(), machine, ratios: ratios(&cases, &runs), runs })
+}
+
+fn multiplied(arguments: &Arguments) -> Vec<String> {
+    if arguments.worker.is_empty() { MET.map(str::to_owned).to_vec() } else { arguments.worker.clone() }
 }
 
 fn cases(arguments: &Arguments) -> Vec<Case> {
     let plural = |count: u16, one: &str, more: &str| format!("{count} {}", if count == 1 { one } else { more });
     let case = |name, beside, kind| Case { name, beside, place: Place::One, kind, layout: Layout::default() };
-    let multiplied =
-        if arguments.worker.is_empty() { MET.map(str::to_owned).to_vec() } else { arguments.worker.clone() };
     let mut cases: Vec<Case> = Vec::new();
-    for &copies in &arguments.copies {
-        let layout = Layout { copies: copies.into(), multiplied: multiplied.clone(), partitions: None };
+    for &copies in [1].iter().chain(arguments.copies.iter().filter(|copies| **copies > 1)) {
+        let layout = Layout { copies: copies.into(), multiplied: multiplied(arguments), partitions: None };
         cases.push(Case { layout, ..case(plural(copies, "copy", "copies"), 0, Kind::Full) });
     }
     let ceiling = cases.len();
     cases.push(case("ceiling".into(), ceiling, Kind::Ceiling));
-    for &queues in &arguments.partitions {
-        let layout = Layout { partitions: Some(Partitions(queues.into())), ..Layout::default() };
-        let name = format!("ceiling, {}", plural(queues, "part", "parts"));
+    for &queues in arguments.partitions.iter().filter(|queues| **queues > 0) {
+        let layout = Layout { partitions: Some(Partitions(queues)), ..Layout::default() };
+        let name = format!("ceiling, {}", plural(queues, "partition", "partitions"));
         cases.push(Case { layout, ..case(name, ceiling, Kind::Ceiling) });
     }
     if let Ok(nodes @ 1..) = u16::try_from(arguments.node.len()) {
@@ -132,20 +147,18 @@ async fn run(site: &Site, database: &Scratch, common: &Common, round: u16, case:
 
 /// Speed and processor time of each case against the one that it stands beside.
 fn ratios(cases: &[Case], runs: &[Run]) -> Vec<Ratio> {
-    let of = |case: usize, figure: fn(&Run) -> f64| runs.iter().skip(case).step_by(cases.len()).map(figure);
-    let against = |case: usize, beside: usize, figure: fn(&Run) -> f64| {
-        of(case, figure).zip(of(beside, figure)).map(|(this, other)| this / other).collect::<Vec<_>>()
-    };
-    let compared = cases.iter().enumerate().filter(|(index, case)| *index != case.beside);
-    compared
-        .flat_map(|(index, case)| {
-            let name = format!("{} / {}", case.name, cases[case.beside].name);
-            let speed = against(index, case.beside, |run| run.lifecycles_per_s);
-            let cpu = against(index, case.beside, Run::cpu_ms_of_all);
-            [
-                Ratio::new(format!("{name}, lifecycles/s"), speed, None),
-                Ratio::new(format!("{name}, CPU per lifecycle"), cpu, None),
-            ]
-        })
-        .collect()
+    let of = |case: usize| runs.iter().skip(case).step_by(cases.len());
+    let mut ratios = Vec::new();
+    for (index, case) in cases.iter().enumerate().filter(|(index, case)| *index != case.beside) {
+        let pairs: Vec<_> = of(index).zip(of(case.beside)).collect();
+        let against =
+            |figure: fn(&Run) -> f64| pairs.iter().map(|(this, other)| figure(this) / figure(other)).collect();
+        let name = format!("{} / {}", case.name, cases[case.beside].name);
+        ratios.push(Ratio::new(format!("{name}, lifecycles/s"), against(|run| run.lifecycles_per_s), None));
+        // A server whose time cannot be read would make the other look dear.
+        if pairs.iter().all(|(this, other)| this.cpu_ms.keys().eq(other.cpu_ms.keys())) {
+            ratios.push(Ratio::new(format!("{name}, CPU per lifecycle"), against(Run::cpu_ms_of_all), None));
+        }
+    }
+    ratios
 }

@@ -24,7 +24,7 @@ use super::{
     answering::Answers,
     cpu::{Meter, resident_mb},
     goods::put_content,
-    partitions::Partitions,
+    partitions::{self, Partitions},
 };
 
 /// How long workers may take to start, and to end.
@@ -118,11 +118,10 @@ impl Site {
     /// They do not start.
     pub(super) async fn start(&self, kind: Kind, database: &Scratch, layout: &Layout) -> Result<Stand, Failure> {
         unused(&self.transport).await?;
-        let partitions = layout.partitions.map(|partitions| (partitions, self.amqp_url.clone()));
-        let mut stand = Stand { workers: Vec::new(), partitions };
-        if let Some((partitions, url)) = &stand.partitions {
-            partitions.declare(url).await?;
+        if let Some(partitions) = layout.partitions {
+            self.declare(partitions).await?;
         }
+        let mut stand = Stand { workers: Vec::new() };
         let places = layout.places(kind);
         for (name, queue) in &places {
             let log = self.log(kind, queue, stand.workers.len())?;
@@ -136,6 +135,22 @@ impl Site {
             put_content(&self.transport).await?;
         }
         Ok(stand)
+    }
+
+    /// Declares queues that share messages, in place of others.
+    ///
+    /// # Errors
+    /// The broker is away, or cannot do this.
+    pub(super) async fn declare(&self, partitions: Partitions) -> Result<(), Failure> {
+        partitions.declare(&self.amqp_url).await
+    }
+
+    /// Takes all such queues away.
+    ///
+    /// # Errors
+    /// The broker is away.
+    pub(super) async fn remove_partitions(&self) -> Result<(), Failure> {
+        partitions::remove(&self.amqp_url).await
     }
 
     /// Waits until each worker takes from its queue.
@@ -226,8 +241,7 @@ impl Layout {
         };
         let place = |name: &str| {
             let copies = if self.multiplied.iter().any(|other| other == name) { self.copies } else { 1 };
-            let queues =
-                self.partitions.as_ref().map_or(vec![topology::work_queue(name)], |partitions| partitions.queues(name));
+            let queues = self.partitions.map_or(vec![topology::work_queue(name)], |partitions| partitions.queues(name));
             queues
                 .into_iter()
                 .flat_map(move |queue| vec![queue; copies])
@@ -290,8 +304,6 @@ impl Scratch {
 /// Workers that run.
 pub(super) struct Stand {
     workers: Vec<(String, Child)>,
-    /// To be taken away from this broker.
-    partitions: Option<(Partitions, SecretString)>,
 }
 
 impl Stand {
@@ -305,7 +317,7 @@ impl Stand {
         })
     }
 
-    /// Ends them all as an operator would, and takes away queues that were made for them.
+    /// Ends them all as an operator would.
     ///
     /// # Errors
     /// One of them did not end well.
@@ -328,10 +340,7 @@ impl Stand {
             }
         }
         self.workers.clear();
-        match self.partitions.take() {
-            Some((partitions, url)) => partitions.remove(&url).await,
-            None => Ok(()),
-        }
+        Ok(())
     }
 }
 
