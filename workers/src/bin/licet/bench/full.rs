@@ -56,6 +56,8 @@ async fn measure(site: &Site, database: &Scratch, common: &Common) -> Result<Rep
         rounds.push(measured);
     }
     let store = Store::open(&database.url, 1).await?;
+    // The auditor's joins are planned by statistics, which autovacuum may not have made of these new tables yet.
+    store.reader().execute_unprepared("ANALYZE").await.map_err(|error| Failure::Work(error.to_string()))?;
     let audited = audit(&store).await?;
     if !audited.violations.is_empty() {
         return Err(Failure::Work(format!("the auditor found broken invariants: {:?}", audited.violations)));
