@@ -13,7 +13,7 @@ use lapin::{
     },
     types::{AMQPValue, FieldTable},
 };
-use licet_client::schema::topology;
+use licet_client::schema::topology::{self, Argument};
 use licet_workers::program::Failure;
 use secrecy::{ExposeSecret, SecretString};
 
@@ -106,17 +106,16 @@ async fn remove_all(channel: &Channel) -> lapin::Result<()> {
     Ok(())
 }
 
-/// Those of a work queue (see [`topology`]), and one worker at a time.
+/// Those of its work queue, and one worker at a time.
 fn arguments(worker: &str) -> FieldTable {
-    table([
-        ("x-queue-type", text("quorum")),
-        ("x-overflow", text("reject-publish")),
-        ("x-delivery-limit", AMQPValue::LongLongInt(topology::DELIVERY_LIMIT)),
-        ("x-dead-letter-exchange", text(topology::DEFAULT)),
-        ("x-dead-letter-routing-key", text(&topology::dead_queue(worker))),
-        ("x-dead-letter-strategy", text("at-least-once")),
-        ("x-single-active-consumer", AMQPValue::Boolean(true)),
-    ])
+    let name = topology::work_queue(worker);
+    let topology = topology::topology();
+    let work = topology.queues.iter().filter(|queue| queue.name == name).flat_map(|queue| &queue.arguments);
+    let arguments = work.map(|(name, value)| match value {
+        Argument::Text(value) => (*name, text(value)),
+        Argument::Number(value) => (*name, AMQPValue::LongLongInt(*value)),
+    });
+    table(arguments.chain([("x-single-active-consumer", AMQPValue::Boolean(true))]))
 }
 
 fn text(value: &str) -> AMQPValue {
@@ -133,7 +132,7 @@ async fn exchange(channel: &Channel, name: &str, kind: ExchangeKind, arguments: 
     channel.exchange_declare(name.into(), kind, durable, arguments).await
 }
 
-fn table<const N: usize>(entries: [(&str, AMQPValue); N]) -> FieldTable {
+fn table<'a>(entries: impl IntoIterator<Item = (&'a str, AMQPValue)>) -> FieldTable {
     let mut table = FieldTable::default();
     for (name, value) in entries {
         table.insert(name.into(), value);

@@ -41,20 +41,13 @@ fn secret(url: &str) -> Result<SecretString, String> {
 }
 
 /// One thing to measure.
-struct Case {
+struct Case<'a> {
     name: String,
     /// The case that it is compared with.
     beside: usize,
-    place: Place,
+    site: &'a Site,
     kind: Kind,
     layout: Layout,
-}
-
-/// Which broker.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Place {
-    One,
-    Cluster,
 }
 
 /// Measures every case in every round.
@@ -69,8 +62,8 @@ pub(super) async fn scale(config: &Config, arguments: &Arguments) -> Result<Repo
     };
     let database = one.database(None).await?;
     let measured = measure(&one, cluster.as_ref(), &database, arguments).await;
-    database.remove().await?;
-    one.remove_partitions().await?;
+    let (dropped, cleared) = (database.remove().await, one.remove_partitions().await);
+    dropped.and(cleared)?;
     measured
 }
 
@@ -80,22 +73,18 @@ async fn measure(
     database: &Scratch,
     arguments: &Arguments,
 ) -> Result<Report, Failure> {
-    let (cases, mut runs) = (cases(arguments), Vec::new());
+    let (cases, mut runs) = (cases(one, cluster, arguments), Vec::new());
     if let Some(some) = arguments.partitions.iter().find(|partitions| **partitions > 0) {
         one.declare(Partitions(*some)).await?; // or it is refused only after a while
     }
     for round in 1..=arguments.common.rounds {
         // Every other round from behind: what comes later meets larger tables, and the machine's speed drifts.
         let forward = round % 2 == 1;
-        let order: Vec<&Case> = if forward { cases.iter().collect() } else { cases.iter().rev().collect() };
+        let order: Vec<_> = if forward { cases.iter().collect() } else { cases.iter().rev().collect() };
         let mut measured = Vec::with_capacity(cases.len());
         for case in order {
-            let site = match case.place {
-                Place::Cluster => cluster.unwrap_or(one),
-                Place::One => one,
-            };
             note(&arguments.common, format_args!("round {round}: {}", case.name));
-            measured.push(run(site, database, &arguments.common, round, case).await?);
+            measured.push(run(case, database, &arguments.common, round).await?);
         }
         if !forward {
             measured.reverse();
@@ -111,9 +100,9 @@ fn multiplied(arguments: &Arguments) -> Vec<String> {
     if arguments.worker.is_empty() { MET.map(str::to_owned).to_vec() } else { arguments.worker.clone() }
 }
 
-fn cases(arguments: &Arguments) -> Vec<Case> {
+fn cases<'a>(one: &'a Site, cluster: Option<&'a Site>, arguments: &Arguments) -> Vec<Case<'a>> {
     let plural = |count: u16, one: &str, more: &str| format!("{count} {}", if count == 1 { one } else { more });
-    let case = |name, beside, kind| Case { name, beside, place: Place::One, kind, layout: Layout::default() };
+    let case = |name, beside, kind| Case { name, beside, site: one, kind, layout: Layout::default() };
     let mut cases: Vec<Case> = Vec::new();
     for &copies in [1].iter().chain(arguments.copies.iter().filter(|copies| **copies > 1)) {
         let layout = Layout { copies: copies.into(), multiplied: multiplied(arguments), partitions: None };
@@ -126,19 +115,18 @@ fn cases(arguments: &Arguments) -> Vec<Case> {
         let name = format!("ceiling, {}", plural(queues, "partition", "partitions"));
         cases.push(Case { layout, ..case(name, ceiling, Kind::Ceiling) });
     }
-    if let Ok(nodes @ 1..) = u16::try_from(arguments.node.len()) {
-        let nodes = plural(nodes, "node", "nodes");
-        let ceiling = Case { place: Place::Cluster, ..case(format!("ceiling, {nodes}"), ceiling, Kind::Ceiling) };
-        cases.push(ceiling);
-        cases.push(Case { place: Place::Cluster, ..case(format!("full, {nodes}"), 0, Kind::Full) });
+    if let Some(site) = cluster {
+        let nodes = format!("{} nodes", arguments.node.len());
+        cases.push(Case { site, ..case(format!("ceiling, {nodes}"), ceiling, Kind::Ceiling) });
+        cases.push(Case { site, ..case(format!("full, {nodes}"), 0, Kind::Full) });
     }
     cases
 }
 
-async fn run(site: &Site, database: &Scratch, common: &Common, round: u16, case: &Case) -> Result<Run, Failure> {
-    let stand = site.start(case.kind, database, &case.layout).await?;
+async fn run(case: &Case<'_>, database: &Scratch, common: &Common, round: u16) -> Result<Run, Failure> {
+    let stand = case.site.start(case.kind, database, &case.layout).await?;
     let plan = Plan { partitioned: case.layout.partitions.is_some(), ..common.peak() };
-    let measured = drive(&site.transport, plan, &site.meter(&stand)).await?;
+    let measured = drive(&case.site.transport, plan, &case.site.meter(&stand)).await?;
     let mut run = Run::of(round, &case.name, "peak", &measured);
     run.resident_mb = stand.resident_mb();
     stand.stop().await?;
@@ -146,7 +134,7 @@ async fn run(site: &Site, database: &Scratch, common: &Common, round: u16, case:
 }
 
 /// Speed and processor time of each case against the one that it stands beside.
-fn ratios(cases: &[Case], runs: &[Run]) -> Vec<Ratio> {
+fn ratios(cases: &[Case<'_>], runs: &[Run]) -> Vec<Ratio> {
     let of = |case: usize| runs.iter().skip(case).step_by(cases.len());
     let mut ratios = Vec::new();
     for (index, case) in cases.iter().enumerate().filter(|(index, case)| *index != case.beside) {
