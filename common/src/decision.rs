@@ -142,8 +142,21 @@ pub struct Rows<E: Keyed>(BTreeMap<E::Key, Row<E::Model>>);
 enum Row<M> {
     Loaded(M),
     Added(M),
-    Changed(M),
+    Changed {
+        /// As the database has it, unless its key was removed and added again.
+        was: Option<M>,
+        now: M,
+    },
     Removed,
+}
+
+/// What became of a row that the database has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Change<'a, M> {
+    /// As the database has it; none if all of it is to be written.
+    pub was: Option<&'a M>,
+    /// As it is to be.
+    pub now: &'a M,
 }
 
 impl<E: Keyed> Default for Rows<E> {
@@ -166,7 +179,7 @@ impl<E: Keyed> Rows<E> {
     /// The row, if it is there.
     pub fn get(&self, key: &E::Key) -> Option<&E::Model> {
         match self.0.get(key)? {
-            Row::Loaded(row) | Row::Added(row) | Row::Changed(row) => Some(row),
+            Row::Loaded(row) | Row::Added(row) | Row::Changed { now: row, .. } => Some(row),
             Row::Removed => None,
         }
     }
@@ -174,7 +187,7 @@ impl<E: Keyed> Rows<E> {
     /// All rows that are there, in key order.
     pub fn iter(&self) -> impl Iterator<Item = &E::Model> {
         self.0.values().filter_map(|row| match row {
-            Row::Loaded(row) | Row::Added(row) | Row::Changed(row) => Some(row),
+            Row::Loaded(row) | Row::Added(row) | Row::Changed { now: row, .. } => Some(row),
             Row::Removed => None,
         })
     }
@@ -183,17 +196,19 @@ impl<E: Keyed> Rows<E> {
     pub fn add(&mut self, row: E::Model) {
         let key = E::key(&row);
         let stood = matches!(self.0.get(&key), Some(Row::Removed));
-        self.0.insert(key, if stood { Row::Changed(row) } else { Row::Added(row) });
+        self.0.insert(key, if stood { Row::Changed { was: None, now: row } } else { Row::Added(row) });
     }
 
-    /// The row, to be changed. It is written back even if it stays the same.
+    /// The row, to be changed.
     pub fn change(&mut self, key: &E::Key) -> Option<&mut E::Model> {
         let slot = self.0.get_mut(key)?;
         if let Row::Loaded(row) = slot {
-            *slot = Row::Changed(row.clone());
+            let now = row.clone();
+            let Row::Loaded(was) = std::mem::replace(slot, Row::Removed) else { unreachable!("it was loaded") };
+            *slot = Row::Changed { was: Some(was), now };
         }
         match slot {
-            Row::Added(row) | Row::Changed(row) => Some(row),
+            Row::Added(row) | Row::Changed { now: row, .. } => Some(row),
             Row::Loaded(_) | Row::Removed => None,
         }
     }
@@ -203,7 +218,7 @@ impl<E: Keyed> Rows<E> {
         match self.0.remove(key)? {
             // It never reached the database: nothing is left to delete.
             Row::Added(row) => Some(row),
-            Row::Loaded(row) | Row::Changed(row) => {
+            Row::Loaded(row) | Row::Changed { now: row, .. } => {
                 self.0.insert(key.clone(), Row::Removed);
                 Some(row)
             }
@@ -220,8 +235,12 @@ impl<E: Keyed> Rows<E> {
     }
 
     /// Rows that the database has otherwise.
-    pub fn changed(&self) -> Vec<&E::Model> {
-        self.0.values().filter_map(|row| if let Row::Changed(row) = row { Some(row) } else { None }).collect()
+    pub fn changed(&self) -> Vec<Change<'_, E::Model>> {
+        let changed = self.0.values().filter_map(|row| match row {
+            Row::Changed { was, now } => Some(Change { was: was.as_ref(), now }),
+            Row::Loaded(_) | Row::Added(_) | Row::Removed => None,
+        });
+        changed.collect()
     }
 
     /// Keys of rows that the database still has.
@@ -284,12 +303,13 @@ mod tests {
         rows.remove(&"removed".to_owned());
         rows.remove(&"passing".to_owned());
         assert_eq!(rows.added(), [&row("added", 3)]);
-        assert_eq!(rows.changed(), [&row("changed", 2)]);
+        assert_eq!(rows.changed(), [Change { was: Some(&row("changed", 1)), now: &row("changed", 2) }]);
         assert_eq!(rows.removed(), [&"removed".to_owned()]);
         assert!(rows.get(&"removed".to_owned()).is_none());
         assert!(rows.change(&"removed".to_owned()).is_none());
         rows.add(row("removed", 9));
-        assert_eq!(rows.changed().len(), 2, "what was removed and added again is a change");
+        let again = Change { was: None, now: &row("removed", 9) };
+        assert_eq!(rows.changed()[1..], [again], "what was removed and added again is written whole");
     }
 
     #[test]

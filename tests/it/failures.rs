@@ -8,13 +8,13 @@ use std::{
 
 use licet_client::{Client, Patience};
 use licet_common::{
-    decision::Tables,
+    decision::{Change, Tables},
     store::{Store, StoreError, Transaction, Writes, locks},
     transport::Delivery,
 };
 use licet_schema::{
     Format, Request,
-    entity::account,
+    entity::{account, pending_reception},
     topology::{self, Topology, topology},
 };
 use sea_orm::{ConnectionTrait, EntityTrait, Statement};
@@ -28,6 +28,7 @@ use crate::{
 on_both!(
     redelivery_after_commit_gives_byte_identical_outputs,
     a_row_that_is_not_there_is_refused_and_a_key_that_is_there_is_contended,
+    only_what_changed_of_a_row_is_written,
 );
 
 /// The exchange for events is away while a purchase is decided, so that its worker has committed
@@ -83,6 +84,10 @@ pub(crate) async fn remove_events_exchange(world: &World) {
     assert_eq!(world.machine.transport.missing(&gone).await.expect("the broker answers"), ["exchange licet.events"]);
 }
 
+fn whole<M>(now: &M) -> Change<'_, M> {
+    Change { was: None, now }
+}
+
 async fn a_row_that_is_not_there_is_refused_and_a_key_that_is_there_is_contended(world: World) {
     let store = &world.machine.store;
     let row = |name: &str, balance| account::Model { name: name.into(), balance };
@@ -96,8 +101,9 @@ async fn a_row_that_is_not_there_is_refused_and_a_key_that_is_there_is_contended
     };
     let (here, there, gone) = (row("here", 1), row("there", 2), row("gone", 3));
     write(&|writes| writes.insert::<account::Entity>(&[&here, &there])).await.expect("two rows");
-    let refused =
-        write(&|writes| writes.update::<account::Entity>(&[&here, &gone])).await.expect_err("one is not there");
+    let refused = write(&|writes| writes.update::<account::Entity>(&[whole(&here), whole(&gone)]))
+        .await
+        .expect_err("one is not there");
     assert!(matches!(&refused, StoreError::Refused(text) if text.contains("1 of 2 rows of account")), "{refused}");
     let absent = |writes: &mut Writes| {
         writes.insert::<account::Entity>(&[&row("fresh", 4)]);
@@ -109,7 +115,7 @@ async fn a_row_that_is_not_there_is_refused_and_a_key_that_is_there_is_contended
     assert!(matches!(contended, StoreError::Contended(_)), "{contended}");
     // What comes then has the place that was left, and its values are its own.
     let replacing = |writes: &mut Writes| {
-        writes.update::<account::Entity>(&[&row("there", 20)]);
+        writes.update::<account::Entity>(&[whole(&row("there", 20))]);
         writes.delete::<account::Entity>(key("here"));
         writes.then();
         writes.insert::<account::Entity>(&[&row("here", 10)]);
@@ -118,6 +124,40 @@ async fn a_row_that_is_not_there_is_refused_and_a_key_that_is_there_is_contended
     let mut rows = account::Entity::find().all(&store.reader()).await.expect("the accounts");
     rows.sort_by(|one, other| one.name.cmp(&other.name));
     assert_eq!(rows, [row("here", 10), row("there", 20)], "and nothing of what failed");
+}
+
+async fn only_what_changed_of_a_row_is_written(world: World) {
+    let store = &world.machine.store;
+    let row = |number| pending_reception::Model {
+        id: Uuid::from_u128(number),
+        container: false,
+        user: "alice".into(),
+        token_digest: vec![7; 32],
+        due_at: Some(1),
+    };
+    let write = async |fill: &dyn Fn(&mut Writes)| {
+        let transaction = store.begin().await.expect("a transaction");
+        let mut writes = Writes::new(store.backend());
+        fill(&mut writes);
+        writes.run(&transaction).await.expect("it is written");
+        transaction.commit().await.expect("it is committed");
+    };
+    let was = [row(1), row(2), row(3)];
+    write(&|writes| writes.insert::<pending_reception::Entity>(&was.each_ref())).await;
+    // What nobody has read stays as it is, whoever wrote it.
+    let aside = "UPDATE pending_reception SET \"user\" = 'bob'";
+    store.reader().execute_unprepared(aside).await.expect("every user changes");
+    let now = [
+        pending_reception::Model { due_at: None, ..row(1) },
+        pending_reception::Model { container: true, ..row(2) },
+        row(3),
+    ];
+    let changes: Vec<_> = was.iter().zip(&now).map(|(was, now)| Change { was: Some(was), now }).collect();
+    write(&|writes| writes.update::<pending_reception::Entity>(&changes)).await;
+    write(&|writes| writes.update::<pending_reception::Entity>(&changes[2..])).await;
+    let mut rows = world.rows::<pending_reception::Entity>().await;
+    rows.sort_by_key(|row| row.id);
+    assert_eq!(rows, now.map(|row| pending_reception::Model { user: "bob".into(), ..row }));
 }
 
 async fn insert(transaction: &Transaction, row: &account::Model) -> Result<(), StoreError> {

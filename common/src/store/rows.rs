@@ -4,7 +4,12 @@
 //! ever be used twice. PostgreSQL takes one array for each column (`unnest`); SQLite, where a
 //! statement costs no round trip, takes the set in portions of a few fixed sizes.
 
-use std::fmt::Write;
+use std::{
+    any::TypeId,
+    collections::HashMap,
+    fmt::{Display, Write},
+    sync::{LazyLock, Mutex, PoisonError},
+};
 
 use licet_schema::entity::Keyed;
 use sea_orm::{
@@ -15,7 +20,8 @@ use sea_orm::{
 use super::StoreError;
 
 /// The portions in which SQLite takes a set.
-const PORTIONS: [usize; 3] = [64, 8, 1];
+const PORTIONS: [usize; 4] = [PORTION_MAX, 64, 8, 1];
+pub(super) const PORTION_MAX: usize = 256;
 
 /// What is done with rows after they were found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,12 +49,12 @@ pub async fn select<E: Keyed>(
         return Ok(found);
     }
     let table = Table::of::<E>();
-    let names = list(columns.iter().map(IdenStatic::as_str), |name| format!("\"{name}\""));
-    let head = format!("SELECT {} FROM \"{}\" WHERE ({names}) IN", table.column_list(), table.name);
+    let names = list(columns, |column| quoted(column.as_str()));
+    let head = format!("SELECT {} FROM \"{}\" WHERE ({names}) IN", table.all, table.name);
     let tail = match lock {
         Lock::None => String::new(),
-        Lock::ForUpdate => format!(" ORDER BY {} FOR UPDATE", table.key_list()),
-        Lock::Free => format!(" ORDER BY {} FOR UPDATE SKIP LOCKED", table.key_list()),
+        Lock::ForUpdate => format!(" ORDER BY {} FOR UPDATE", table.key),
+        Lock::Free => format!(" ORDER BY {} FOR UPDATE SKIP LOCKED", table.key),
     };
     match connection.get_database_backend() {
         DatabaseBackend::Postgres => {
@@ -84,7 +90,7 @@ pub async fn below<E: EntityTrait>(
         DatabaseBackend::Postgres => ["$1", "$2"],
         _ => ["?", "?"],
     };
-    let (columns, name, column) = (table.column_list(), table.name, column.as_str());
+    let (columns, name, column) = (&table.all, &table.name, column.as_str());
     let and = if condition.is_empty() { "" } else { " AND " };
     let text = format!(
         "SELECT {columns} FROM \"{name}\" WHERE \"{column}\" < {low}{and}{condition} ORDER BY \"{column}\" LIMIT {high}"
@@ -105,41 +111,45 @@ async fn query<E: EntityTrait>(
 pub(super) struct Table {
     pub(super) name: String,
     pub(super) columns: Vec<Column>,
+    /// The names of all of them.
+    pub(super) all: String,
+    /// The names of those of the primary key.
+    pub(super) key: String,
 }
 
 pub(super) struct Column {
+    /// In quotation marks.
     pub(super) name: String,
     pub(super) kind: ArrayType,
-    nullable: bool,
     pub(super) key: bool,
+    nullable: bool,
 }
 
 impl Table {
-    pub(super) fn of<E: EntityTrait>() -> Self {
+    /// Made once for each entity, and kept.
+    pub(super) fn of<E: EntityTrait>() -> &'static Self {
+        static MADE: LazyLock<Mutex<HashMap<TypeId, &'static Table>>> = LazyLock::new(Mutex::default);
+        let mut made = MADE.lock().unwrap_or_else(PoisonError::into_inner);
+        made.entry(TypeId::of::<E>()).or_insert_with(|| Box::leak(Box::new(Self::make::<E>())))
+    }
+
+    fn make<E: EntityTrait>() -> Self {
         let keys: Vec<_> = E::PrimaryKey::iter().map(|key| key.into_column().as_str().to_owned()).collect();
-        let columns = E::Column::iter()
-            .map(|column| Column {
-                name: column.as_str().to_owned(),
-                kind: kind_of::<E>(&column),
-                nullable: column.def().is_null(),
-                key: keys.iter().any(|key| key == column.as_str()),
-            })
-            .collect();
-        Self { name: E::default().table_name().to_owned(), columns }
-    }
-
-    pub(super) fn column_list(&self) -> String {
-        list(&self.columns, |column| format!("\"{}\"", column.name))
-    }
-
-    pub(super) fn key_list(&self) -> String {
-        list(self.columns.iter().filter(|column| column.key), |column| format!("\"{}\"", column.name))
+        let column = |column: E::Column| Column {
+            name: quoted(column.as_str()),
+            kind: kind_of::<E>(&column),
+            key: keys.iter().any(|key| key == column.as_str()),
+            nullable: column.def().is_null(),
+        };
+        let columns: Vec<_> = E::Column::iter().map(column).collect();
+        let all = list(&columns, |column| &column.name);
+        let key = list(columns.iter().filter(|column| column.key), |column| &column.name);
+        Self { name: E::default().table_name().to_owned(), columns, all, key }
     }
 
     pub(super) fn same_key(&self, other: &str) -> String {
         let keys = self.columns.iter().filter(|column| column.key);
-        let pairs: Vec<_> =
-            keys.map(|column| format!("\"{}\".\"{1}\" = {other}.\"{1}\"", self.name, column.name)).collect();
+        let pairs: Vec<_> = keys.map(|column| format!("\"{}\".{1} = {other}.{1}", self.name, column.name)).collect();
         pairs.join(" AND ")
     }
 }
@@ -150,14 +160,18 @@ impl Column {
     pub(super) fn picked(&self) -> String {
         let name = &self.name;
         if !self.nullable {
-            return format!("a.\"{name}\"");
+            return format!("a.{name}");
         }
         match self.kind {
-            ArrayType::Uuid => format!("NULLIF(a.\"{name}\", '00000000-0000-0000-0000-000000000000'::uuid)"),
-            ArrayType::BigInt => format!("NULLIF(a.\"{name}\", '{}'::bigint)", i64::MIN),
-            _ => format!("NULLIF(a.\"{name}\", '')"),
+            ArrayType::Uuid => format!("NULLIF(a.{name}, '00000000-0000-0000-0000-000000000000'::uuid)"),
+            ArrayType::BigInt => format!("NULLIF(a.{name}, '{}'::bigint)", i64::MIN),
+            _ => format!("NULLIF(a.{name}, '')"),
         }
     }
+}
+
+fn quoted(name: &str) -> String {
+    format!("\"{name}\"")
 }
 
 fn kind_of<E: EntityTrait>(column: &E::Column) -> ArrayType {
@@ -176,10 +190,15 @@ pub(super) fn arrays(kinds: Vec<ArrayType>, rows: Vec<Vec<Value>>) -> Vec<Value>
     let mut columns: Vec<Vec<Value>> = kinds.iter().map(|_| Vec::with_capacity(rows.len())).collect();
     for row in rows {
         for (column, value) in columns.iter_mut().zip(row) {
-            column.push(stand_in(value));
+            column.push(value);
         }
     }
-    kinds.into_iter().zip(columns).map(|(kind, values)| Value::Array(kind, Some(Box::new(values)))).collect()
+    kinds.iter().zip(columns).map(|(kind, values)| array(kind, values)).collect()
+}
+
+/// The values of one column.
+pub(super) fn array(kind: &ArrayType, values: Vec<Value>) -> Value {
+    Value::Array(kind.clone(), Some(Box::new(values.into_iter().map(stand_in).collect())))
 }
 
 fn stand_in(value: Value) -> Value {
@@ -213,8 +232,8 @@ pub(super) fn portions(rows: Vec<Vec<Value>>, padded: bool) -> Vec<Vec<Vec<Value
 }
 
 pub(super) fn rows_of_slots(rows: usize, columns: usize) -> String {
-    let row = format!("({})", list(0..columns, |_| "?".to_owned()));
-    list(0..rows, |_| row.clone())
+    let row = format!("({})", list(0..columns, |_| "?"));
+    list(0..rows, |_| &row)
 }
 
 /// Places for so many values, after those that have one.
@@ -222,7 +241,7 @@ pub(super) fn slots(taken: usize, count: usize) -> String {
     list(taken + 1..=taken + count, |index| format!("${index}"))
 }
 
-pub(super) fn list<T>(items: impl IntoIterator<Item = T>, text: impl Fn(T) -> String) -> String {
+pub(super) fn list<T, D: Display>(items: impl IntoIterator<Item = T>, text: impl Fn(T) -> D) -> String {
     let mut list = String::new();
     for (index, item) in items.into_iter().enumerate() {
         let comma = if index == 0 { "" } else { ", " };
@@ -237,7 +256,7 @@ mod tests {
 
     #[test]
     fn portions_have_fixed_sizes_and_lose_nothing() {
-        for count in [1, 2, 8, 9, 63, 64, 65, 200] {
+        for count in [1, 2, 8, 9, 63, 64, 65, 200, 256, 300] {
             let rows: Vec<Vec<Value>> = (0..count).map(|number: i64| vec![number.into()]).collect();
             let exact = portions(rows.clone(), false);
             assert!(exact.iter().all(|portion| PORTIONS.contains(&portion.len())));

@@ -9,8 +9,9 @@ use sea_orm::{ConnectionTrait, DatabaseBackend, EntityTrait, Iterable, ModelTrai
 
 use super::{
     StoreError,
-    rows::{Table, arrays, list, portions, rows_of_slots, slots},
+    rows::{Column, Table, array, arrays, list, portions, rows_of_slots, slots},
 };
+use crate::decision::Change;
 
 /// Changes that were not told yet.
 #[derive(Debug)]
@@ -32,7 +33,7 @@ struct Step {
 /// One kind of change to one table.
 #[derive(Debug)]
 struct Part {
-    table: String,
+    table: &'static str,
     rows: u64,
     statements: Vec<(String, Vec<Value>)>,
 }
@@ -57,27 +58,32 @@ impl Writes {
             return;
         }
         let table = Table::of::<E>();
-        let head = format!("INSERT INTO \"{}\" ({})", table.name, table.column_list());
-        self.write::<E>(&table, rows, |source| format!("{head} {source}"));
+        let columns: Vec<_> = <E as EntityTrait>::Column::iter().zip(&table.columns).collect();
+        self.write::<E>(table, &columns, rows, |source| {
+            format!("INSERT INTO \"{}\" ({}) {source}", table.name, table.all)
+        });
     }
 
-    /// Writes rows over those of the same key. [`StoreError::Refused`] if one of them is not there:
-    /// then a lock was left out.
-    pub fn update<E: Keyed>(&mut self, rows: &[&E::Model])
+    /// Writes what changed: a column in which one of the rows differs, for all of them, and no other.
+    /// [`StoreError::Refused`] if one of them is not there: then a lock was left out.
+    pub fn update<E: Keyed>(&mut self, rows: &[Change<'_, E::Model>])
     where
         E::Model: ModelTrait<Entity = E>,
     {
-        if rows.is_empty() {
+        let differs =
+            |column: E::Column| rows.iter().any(|row| row.was.is_none_or(|was| was.get(column) != row.now.get(column)));
+        let table = Table::of::<E>();
+        let all = <E as EntityTrait>::Column::iter().zip(&table.columns);
+        let columns: Vec<_> = all.filter(|(column, shape)| shape.key || differs(*column)).collect();
+        let others = columns.iter().filter(|(_, shape)| !shape.key);
+        let set = list(others, |(_, shape)| format!("{0} = u.{0}", shape.name));
+        if set.is_empty() {
             return;
         }
-        let table = Table::of::<E>();
-        let set = list(table.columns.iter().filter(|column| !column.key), |column| {
-            format!("\"{0}\" = u.\"{0}\"", column.name)
-        });
-        let same = table.same_key("u");
-        let columns = table.column_list();
-        self.write::<E>(&table, rows, |source| {
-            format!("WITH u ({columns}) AS ({source}) UPDATE \"{0}\" SET {set} FROM u WHERE {same}", table.name)
+        let (names, same) = (list(&columns, |(_, shape)| &shape.name), table.same_key("u"));
+        let rows: Vec<_> = rows.iter().map(|row| row.now).collect();
+        self.write::<E>(table, &columns, &rows, |source| {
+            format!("WITH u ({names}) AS ({source}) UPDATE \"{0}\" SET {set} FROM u WHERE {same}", table.name)
         });
     }
 
@@ -88,7 +94,7 @@ impl Writes {
             return;
         }
         let table = Table::of::<E>();
-        let head = format!("DELETE FROM \"{}\" WHERE ({}) IN", table.name, table.key_list());
+        let head = format!("DELETE FROM \"{}\" WHERE ({}) IN", table.name, table.key);
         let rows = keys.len() as u64;
         let statements = match self.backend {
             DatabaseBackend::Postgres => {
@@ -99,29 +105,37 @@ impl Writes {
             }
             _ => in_portions(keys, |slots| format!("{head} (VALUES {slots})")),
         };
-        self.add(table.name, rows, statements);
+        self.add(&table.name, rows, statements);
     }
 
-    fn write<E: Keyed>(&mut self, table: &Table, rows: &[&E::Model], statement: impl Fn(&str) -> String)
-    where
+    fn write<E: Keyed>(
+        &mut self,
+        table: &'static Table,
+        columns: &[(E::Column, &Column)],
+        rows: &[&E::Model],
+        statement: impl Fn(&str) -> String,
+    ) where
         E::Model: ModelTrait<Entity = E>,
     {
-        let values: Vec<Vec<Value>> =
-            rows.iter().map(|row| <E as EntityTrait>::Column::iter().map(|column| row.get(column)).collect()).collect();
         let statements = match self.backend {
             DatabaseBackend::Postgres => {
-                let picked = list(&table.columns, |column| column.picked());
-                let slots = slots(self.step.values, table.columns.len());
-                let source = format!("SELECT {picked} FROM unnest({slots}) AS a ({})", table.column_list());
-                let kinds = table.columns.iter().map(|column| column.kind.clone()).collect();
-                vec![(statement(&source), arrays(kinds, values))]
+                let picked = list(columns, |(_, shape)| shape.picked());
+                let names = list(columns, |(_, shape)| &shape.name);
+                let slots = slots(self.step.values, columns.len());
+                let source = format!("SELECT {picked} FROM unnest({slots}) AS a ({names})");
+                let all = |column: E::Column| rows.iter().map(|row| row.get(column)).collect();
+                let values = columns.iter().map(|(column, shape)| array(&shape.kind, all(*column)));
+                vec![(statement(&source), values.collect())]
             }
-            _ => in_portions(values, |slots| statement(&format!("VALUES {slots}"))),
+            _ => {
+                let values = |row: &&E::Model| columns.iter().map(|(column, _)| row.get(*column)).collect();
+                in_portions(rows.iter().map(values).collect(), |slots| statement(&format!("VALUES {slots}")))
+            }
         };
-        self.add(table.name.clone(), rows.len() as u64, statements);
+        self.add(&table.name, rows.len() as u64, statements);
     }
 
-    fn add(&mut self, table: String, rows: u64, statements: Vec<(String, Vec<Value>)>) {
+    fn add(&mut self, table: &'static str, rows: u64, statements: Vec<(String, Vec<Value>)>) {
         self.step.values += statements.iter().map(|(_, values)| values.len()).sum::<usize>();
         self.step.parts.push(Part { table, rows, statements });
     }
@@ -151,13 +165,13 @@ async fn at_once(connection: &impl ConnectionTrait, step: Step) -> Result<(), St
     let parts = list(texts.enumerate(), |(index, text)| format!("w{index} AS ({text} RETURNING 1)"));
     let counts = list(0..step.parts.len(), |index| format!("(SELECT count(*) FROM w{index})"));
     let text = format!("WITH {parts} SELECT {counts}");
-    let wanted: Vec<_> = step.parts.iter().map(|part| (part.table.clone(), part.rows)).collect();
+    let wanted: Vec<_> = step.parts.iter().map(|part| (part.table, part.rows)).collect();
     let values = step.parts.into_iter().flat_map(|part| part.statements).flat_map(|(_, values)| values);
     let statement = Statement::from_sql_and_values(connection.get_database_backend(), text, values.collect::<Vec<_>>());
     let counts = connection.query_one(statement).await?;
     for (index, (table, rows)) in wanted.into_iter().enumerate() {
         let written = counts.as_ref().map_or(Ok(0), |counts| counts.try_get_by_index::<i64>(index))?;
-        all_there(&table, rows, written.unsigned_abs())?;
+        all_there(table, rows, written.unsigned_abs())?;
     }
     Ok(())
 }
@@ -169,7 +183,7 @@ async fn one_by_one(connection: &impl ConnectionTrait, step: Step) -> Result<(),
             let statement = Statement::from_sql_and_values(connection.get_database_backend(), text, values);
             written += connection.execute(statement).await?.rows_affected();
         }
-        all_there(&part.table, part.rows, written)?;
+        all_there(part.table, part.rows, written)?;
     }
     Ok(())
 }
