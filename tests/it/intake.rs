@@ -1,7 +1,7 @@
 //! What cannot be read, and what was said before.
 
 use licet_common::transport::{Outgoing, Properties};
-use licet_schema::{Format, Output, Request, topology};
+use licet_schema::{Format, Output, Request, entity, topology};
 use uuid::Uuid;
 
 use crate::world::{World, message, on_both, purchase, raw, song, verdict};
@@ -11,6 +11,7 @@ on_both!(
     a_used_message_id_with_another_payload_is_a_conflict,
     the_same_message_again_earns_the_same_bytes,
     one_id_twice_in_one_batch_is_decided_once,
+    a_message_that_is_known_harms_none_of_those_that_come_with_it,
     a_corrected_retry_may_use_the_id_of_a_dead_letter,
     a_reply_that_cannot_be_sent_is_dropped_and_the_worker_goes_on,
 );
@@ -136,6 +137,35 @@ async fn one_id_twice_in_one_batch_is_decided_once(mut world: World) {
     }
     assert_eq!(kinds, ["content.registered", "content.registered", "conflict", "content.registered"]);
     assert_eq!(world.journal().await.len(), 2);
+    world.finish().await;
+}
+
+async fn a_message_that_is_known_harms_none_of_those_that_come_with_it(mut world: World) {
+    world.put_song_with_workers().await;
+    let (queue, mut replies) = world.listen(&[]).await;
+    let ask = |user| message(Uuid::new_v4(), &purchase(user, 1), Some(&queue));
+    let known = ask("alice");
+    world.publish(known.clone()).await;
+    let first = replies.next().await;
+    world.stop_workers().await;
+    // No worker runs, so that all of these are one batch, and the first of a worker that has met no repeat yet.
+    let impostor = Outgoing { body: ask("mallory").body, ..known.clone() };
+    let batch = [ask("bob"), ask("carol"), known.clone(), impostor, ask("dave")];
+    world.publish_all(&batch).await;
+    world.start_workers();
+    let mut told = Vec::new();
+    for _ in 0..batch.len() {
+        let reply = replies.next().await;
+        told.push((reply.properties.correlation_id.clone(), reply.properties.kind.clone(), reply.body));
+    }
+    let (old, new): (Vec<_>, Vec<_>) = told.into_iter().partition(|(id, ..)| *id == known.properties.message_id);
+    let [again, clash] = old.as_slice() else { panic!("two answers to the known id: {old:?}") };
+    assert_eq!(again.2, first.body, "the answer that was given before");
+    assert!(String::from_utf8_lossy(&clash.2).contains("conflict"), "{clash:?}");
+    assert!(new.iter().all(|(_, kind, _)| kind.as_deref() == Some("certificate.issued")), "{new:?}");
+    let mut buyers: Vec<_> = world.rows::<entity::purchase::Entity>().await.into_iter().map(|row| row.user).collect();
+    buyers.sort_unstable();
+    assert_eq!(buyers, ["alice", "bob", "carol", "dave"], "each bought once");
     world.finish().await;
 }
 

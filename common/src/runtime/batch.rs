@@ -4,7 +4,14 @@
 //! commit whose answer was lost is unknown; the session is given up, the broker delivers again,
 //! and the journal tells which it was.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
+    time::Duration,
+};
 
 use futures_util::future::BoxFuture;
 use licet_schema::{
@@ -51,6 +58,27 @@ pub(super) enum Setback {
     Panicked(String),
 }
 
+/// Whether ids are looked up in the journal before a batch is decided. Most messages are new, and where one is not,
+/// the journal's key refuses the batch: then it is decided again with a look, and so are those that come after it
+/// for a while, since whoever repeats messages repeats many.
+#[derive(Debug, Default)]
+pub(super) struct Lookout(AtomicU32);
+
+/// For how many batches ids are looked up after one that needed it.
+const LOOKS: u32 = 256;
+
+impl Lookout {
+    /// Whether to look for this batch. `doubtful`: one of its messages may be known.
+    fn looks_up(&self, doubtful: bool) -> bool {
+        let alarmed = self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1));
+        alarmed.is_ok() || doubtful
+    }
+
+    fn alarm(&self) {
+        self.0.store(LOOKS, Ordering::Relaxed);
+    }
+}
+
 /// Settles a batch. A message that fails takes only itself down: the batch is halved until it is
 /// alone.
 ///
@@ -59,6 +87,7 @@ pub(super) enum Setback {
 pub(super) fn settle<'a, W: Worker>(
     worker: &'a Arc<W>,
     machine: &'a Machine,
+    lookout: &'a Lookout,
     work: Vec<Work<W::Input>>,
 ) -> BoxFuture<'a, Result<Vec<Settled<W::Input>>, String>> {
     Box::pin(async move {
@@ -66,7 +95,7 @@ pub(super) fn settle<'a, W: Worker>(
             return Ok(Vec::new());
         }
         let work = Arc::new(work);
-        let setback = match attempts(worker, machine, &work).await {
+        let setback = match attempts(worker, machine, lookout, &work).await {
             Ok(outputs) => {
                 let work = unshared(work);
                 return Ok(work
@@ -83,8 +112,8 @@ pub(super) fn settle<'a, W: Worker>(
             return Ok(first.pop().map(|work| Settled::Failed(work, setback)).into_iter().collect());
         }
         let second = first.split_off(first.len() / 2);
-        let mut settled = settle(worker, machine, first).await?;
-        settled.extend(settle(worker, machine, second).await?);
+        let mut settled = settle(worker, machine, lookout, first).await?;
+        settled.extend(settle(worker, machine, lookout, second).await?);
         Ok(settled)
     })
 }
@@ -97,12 +126,19 @@ fn unshared<I>(work: Arc<Vec<Work<I>>>) -> Vec<Work<I>> {
 async fn attempts<W: Worker>(
     worker: &Arc<W>,
     machine: &Machine,
+    lookout: &Lookout,
     work: &Arc<Vec<Work<W::Input>>>,
 ) -> Result<Vec<Arc<Vec<StoredOutput>>>, Setback> {
+    let mut looks = lookout.looks_up(work.iter().any(Work::may_be_known));
     let mut contentions = 0;
     loop {
-        let attempted = tokio::time::timeout(machine.limits.database_timeout(), attempt(worker, machine, work)).await;
+        let attempted = attempt(worker, machine, work, looks);
+        let attempted = tokio::time::timeout(machine.limits.database_timeout(), attempted).await;
         match attempted.unwrap_or_else(|_| Err(StoreError::Away("it does not answer".into()).into())) {
+            Err(Setback::Store(StoreError::Contended(_))) if !looks => {
+                looks = true;
+                lookout.alarm();
+            }
             Err(Setback::Store(StoreError::Contended(_))) if contentions < CONTENTIONS_MAX => {
                 contentions += 1;
                 machine.clock.sleep(jitter(contentions)).await;
@@ -123,6 +159,7 @@ async fn attempt<W: Worker>(
     worker: &Arc<W>,
     machine: &Machine,
     work: &Arc<Vec<Work<W::Input>>>,
+    looks: bool,
 ) -> Result<Vec<Arc<Vec<StoredOutput>>>, Setback> {
     if !worker.changes() {
         let view = machine.store.snapshot().await?;
@@ -131,8 +168,11 @@ async fn attempt<W: Worker>(
         return Ok((0..work.len()).map(answer).collect());
     }
     let transaction = machine.store.begin().await?;
-    let known = journaled(&transaction, work).await?;
+    let known = if looks { journaled(&transaction, work).await? } else { HashMap::new() };
     let folded = decide(worker, machine, work, fresh(work, &known), &transaction).await?;
+    if !looks && folded.outputs.len() > folded.journal.len() {
+        return Err(StoreError::Contended("what leaves no row is not told by the journal's key".into()).into());
+    }
     if !folded.journal.is_empty() {
         let mut writes = Writes::new(transaction.get_database_backend());
         writes.insert::<journal::Entity>(&folded.journal.iter().collect::<Vec<_>>());
@@ -334,4 +374,20 @@ fn unjournaled<I>(work: &Work<I>, name: &str, now: Timestamp, refusal: Refusal) 
     let Refusal { code, detail } = refusal;
     let refused = Output::RequestRefused(RequestRefused { code, detail, message_type: work.past.kind.clone() });
     stored::refusal(work.id, name, work.format, now, &refused)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_are_looked_up_where_one_may_be_known_and_for_a_while_after_one_was() {
+        let lookout = Lookout::default();
+        assert!(!lookout.looks_up(false));
+        assert!(lookout.looks_up(true));
+        assert!(!lookout.looks_up(false), "one that came again says nothing of others");
+        lookout.alarm();
+        assert!((0..LOOKS).all(|_| lookout.looks_up(false)));
+        assert!(!lookout.looks_up(false));
+    }
 }

@@ -38,6 +38,13 @@ pub(super) struct Work<I> {
     pub(super) delivery: Arc<Delivery>,
 }
 
+impl<I> Work<I> {
+    /// Whether there is a sign that it was decided before, or that only what was decided before may be told.
+    pub(super) fn may_be_known(&self) -> bool {
+        !self.permitted || self.past.attempts > 0 || self.delivery.redeliveries > 0
+    }
+}
+
 /// A message that cannot be decided, and becomes a dead letter.
 pub(super) struct TurnedAway {
     /// Why.

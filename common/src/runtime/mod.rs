@@ -4,8 +4,8 @@
 //!    batch of several, rest for half as long as it took, at most 10 ms: the next one will be larger.
 //! 2. **Read** (`intake`): decode, and read tokens, if they are many off the async threads (`compute`). What cannot be read
 //!    becomes a dead letter with its reason.
-//! 3. **Decide** (`batch`): one transaction; journal look-up, locks and reads, the worker's pure
-//!    rules as a fold over the batch, journal and rows written, commit.
+//! 3. **Decide** (`batch`): one transaction; locks and reads, the worker's pure rules as a fold over the batch,
+//!    journal and rows written, commit. An id that is in the journal already is found by its key, or looked up first.
 //! 4. **Publish** (`outbox`) all outputs and wait until each is confirmed.
 //! 5. **Acknowledge** the batch.
 //!
@@ -44,6 +44,7 @@ mod outbox;
 mod stored;
 mod tally;
 
+use batch::Lookout;
 pub use copies::{Claim, Distrusted, Failure, Past, Trust, replayed};
 use intake::is_oversized;
 use outbox::Outbox;
@@ -169,7 +170,7 @@ impl From<Lost> for Ended {
 
 /// Runs a worker until `stop`: then it takes nothing new, finishes what it has in hand, and returns.
 pub async fn run<W: Worker>(worker: W, machine: Machine, stop: CancellationToken) {
-    let runner = Runner { worker: Arc::new(worker), machine, tally: Tally::default() };
+    let runner = Runner { worker: Arc::new(worker), machine, tally: Tally::default(), lookout: Lookout::default() };
     let name = runner.worker.name();
     let (mut pause, mut voice) = (Pause::new(), Voice::new(name));
     let (mut fruitless, mut flooded) = (0, None);
@@ -233,6 +234,7 @@ struct Runner<W> {
     worker: Arc<W>,
     machine: Machine,
     tally: Tally,
+    lookout: Lookout,
 }
 
 /// A consumer and what publishes for it.
@@ -358,7 +360,7 @@ impl<W: Worker> Runner<W> {
             let readings = intake::read_all(&self.worker, &self.machine, portion).await?;
             let (name, now) = (self.worker.name(), self.machine.clock.now());
             let (work, mut outgoing) = outbox::separate(name, readings, now, &self.tally);
-            match (batch::settle(&self.worker, &self.machine, work).await, again) {
+            match (batch::settle(&self.worker, &self.machine, &self.lookout, work).await, again) {
                 (Ok(settled), _) => {
                     outbox::extend(name, settled, self.machine.clock.now(), &self.tally, &mut outgoing);
                     return Ok(outgoing);
