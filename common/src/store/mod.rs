@@ -90,6 +90,8 @@ impl Address {
         let statement = format!("{}ms", self.timeout.as_millis() * 2 / 3);
         options
             .max_connections(self.connections)
+            // A connection that was lost meanwhile shows with the first statement.
+            .test_before_acquire(false)
             .min_connections(0)
             .connect_timeout(CONNECT_TIMEOUT)
             .acquire_timeout(CONNECT_TIMEOUT)
@@ -141,12 +143,17 @@ impl Store {
         use sqlx::sqlite::{SqliteJournalMode, SqliteSynchronous};
         let sole = sole(file)?;
         let mut options = ConnectOptions::new(format!("sqlite:{}?mode=rwc", file.display()));
-        options.max_connections(1).min_connections(1).sqlx_logging(false).map_sqlx_sqlite_opts(|options| {
+        options.max_connections(1).min_connections(1).test_before_acquire(false).sqlx_logging(false);
+        options.map_sqlx_sqlite_opts(|options| {
             options
                 .journal_mode(SqliteJournalMode::Wal)
                 .synchronous(SqliteSynchronous::Full)
                 .busy_timeout(Duration::from_secs(10))
                 .statement_cache_capacity(512)
+                // Its thread hands over all rows of a portion without waiting for whoever takes them.
+                .row_buffer_size(rows::PORTION_MAX)
+                // 32 MiB of log before it is moved into the file: what changes often is moved once.
+                .pragma("wal_autocheckpoint", "8000")
         });
         let database = Database::connect(options).await.map_err(|error| OpenError::Unreachable {
             address: file.display().to_string(),
