@@ -23,6 +23,7 @@ find_database() { newest "${1:-}/usr/lib/postgresql/*/bin"; }
 install_missing() {
     local packages=()
     command -v cc >/dev/null || packages+=(gcc libc6-dev)
+    command -v make >/dev/null || packages+=(make) # the allocator's
     [[ ${LICET_TEST_AMQP_URL:-} || $broker_root || $(find_broker) ]] || packages+=(rabbitmq-server)
     [[ ${LICET_TEST_DATABASE_URL:-} || $database_root || -x $(find_database)/initdb ]] || packages+=(postgresql)
     [[ ! $broker_root$database_root ]] || command -v debootstrap >/dev/null ||

@@ -405,6 +405,9 @@ pub(crate) fn program(name: &str) -> PathBuf {
         let build = std::process::Command::new(env!("CARGO"))
             .args(["build", "--quiet", "--workspace", "--bins"])
             .current_dir(root)
+            // Set by cargo for what it runs, from `.cargo/config.toml`. Set from outside, it would be another
+            // setting to cargo, and everything would be built anew.
+            .env_remove("JEMALLOC_SYS_WITH_MALLOC_CONF")
             .status();
         assert!(build.expect("cargo runs").success(), "the programs could not be built");
     });

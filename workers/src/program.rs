@@ -18,6 +18,10 @@ use tokio_util::sync::CancellationToken;
 
 use crate::registry;
 
+/// Rows and messages are taken on one thread and given back on another, all the time.
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
 /// Why a program ends otherwise than well: a sentence for the person who runs it.
 #[derive(Debug)]
 pub enum Failure {
