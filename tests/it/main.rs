@@ -3,6 +3,7 @@
 //! Everything that can run on the embedded transport and SQLite does; the same test functions run
 //! again on RabbitMQ and PostgreSQL, where they are ignored unless `tests/run.sh` has started both.
 
+mod audit;
 mod bad_input;
 mod bench;
 mod bounds;

@@ -46,6 +46,11 @@ impl Lie {
             (Self::AckBeforeCommit | Self::AckBeforePublish, Waits::Receive) => Some(Verdict::Pretended),
             (Self::LockLeftOut, Waits::Begin) => Some(Verdict::Pretended),
             (Self::JournalNotConsulted, Waits::Statement(text, _)) => blind(text),
+            (Self::OutputsRecomputed, Waits::Begin) => {
+                // A batch whose ids are not looked up is not about such messages.
+                *recomputing = false;
+                None
+            }
             (Self::OutputsRecomputed, Waits::Statement(text, ids)) => {
                 if is_look_up(text) {
                     *recomputing = ids.iter().all(known);
