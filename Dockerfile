@@ -1,7 +1,7 @@
 # Every program of Licet in one image; docker-compose.yml says which one a container runs.
 
 FROM rust:1.95-slim-bookworm AS build
-# SQLite and ring are built from C.
+# SQLite, ring and the allocator are built from C.
 RUN apt-get update \
  && apt-get install -y --no-install-recommends build-essential \
  && rm -rf /var/lib/apt/lists/*
