@@ -7,11 +7,11 @@ use crate::world::{World, on_both};
 
 on_both!(what_does_not_hold_between_certificates_and_containers_is_found);
 
-/// What the auditor says of a change to the rows `where` it is made, and how it is undone.
+/// A change to rows behind the workers' back, how it is undone, and what the auditor says of it.
 struct Damage {
     change: &'static str,
     undo: &'static str,
-    /// For what was bought alone, and for a container.
+    /// Which rows: of what was bought alone, and of a container.
     places: [&'static str; 2],
     said: &'static str,
 }

@@ -65,7 +65,8 @@ impl Writes {
     }
 
     /// Writes what changed: a column in which one of the rows differs, for all of them, and no other.
-    /// [`StoreError::Refused`] if one of them is not there: then a lock was left out.
+    /// Where nothing differs, nothing is told. [`StoreError::Refused`] if one of what is told is not there:
+    /// then a lock was left out.
     pub fn update<E: Keyed>(&mut self, rows: &[Change<'_, E::Model>])
     where
         E::Model: ModelTrait<Entity = E>,
