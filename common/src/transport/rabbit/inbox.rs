@@ -1,20 +1,19 @@
 //! Deliveries between lapin and whoever receives them.
 //!
-//! lapin reads what the broker sends as fast as it comes, and the broker sends as many messages as
-//! were prefetched, whatever their size. So somebody counts: when more bytes wait here than memory is
-//! for, deliveries are asked for no more, and what still comes is dropped as it comes. It is not
-//! acknowledged: the broker delivers it again over the next connection. One body always fits.
+//! The broker sends as many messages as were prefetched, whatever their size. So somebody counts: when
+//! more bytes wait here than memory is for, deliveries are asked for no more, and what still comes is
+//! dropped as it comes. It is not acknowledged: the broker delivers it again over the next connection.
+//! One body always fits. What lapin has read and nobody took from it yet is bounded by [`Pace`].
 
 use std::sync::{
     Arc, OnceLock,
     atomic::{AtomicUsize, Ordering},
 };
 
-use futures_util::{FutureExt, StreamExt};
 use lapin::{Channel, options::BasicCancelOptions};
 use tokio::{sync::mpsc, task::AbortHandle};
 
-use super::{CONSUMER_TAG, answered, lost, properties::read, short};
+use super::{CONSUMER_TAG, answered, lost, pace::Pace, properties::read, short};
 use crate::transport::{Delivery, Lost};
 
 /// What waits to be received.
@@ -41,10 +40,11 @@ struct Fill {
 
 impl Inbox {
     /// Takes deliveries from lapin until they end, or more than `bytes_max` wait.
-    pub(super) fn start(deliveries: lapin::Consumer, channel: Channel, bytes_max: usize) -> Self {
+    pub(super) fn start(deliveries: lapin::Consumer, channel: Channel, pace: Arc<Pace>, bytes_max: usize) -> Self {
         let (sender, waiting) = mpsc::unbounded_channel();
         let fill = Arc::new(Fill::default());
-        let filling = tokio::spawn(fill_up(deliveries, channel, sender, fill.clone(), bytes_max)).abort_handle();
+        let taking = Taking { deliveries, pace };
+        let filling = tokio::spawn(fill_up(taking, channel, sender, fill.clone(), bytes_max)).abort_handle();
         Self { waiting, fill, filling }
     }
 
@@ -64,14 +64,14 @@ impl Inbox {
 }
 
 async fn fill_up(
-    mut deliveries: lapin::Consumer,
+    mut taking: Taking,
     channel: Channel,
     sender: mpsc::UnboundedSender<Result<Delivery, Lost>>,
     fill: Arc<Fill>,
     bytes_max: usize,
 ) {
     let mut largest = 0;
-    while let Some(next) = next(&mut deliveries).await {
+    while let Some(next) = taking.next().await {
         let next = next.map(read).map_err(lost);
         let bytes = next.as_ref().map_or(0, |delivery| delivery.body.len());
         largest = largest.max(bytes);
@@ -80,7 +80,7 @@ async fn fill_up(
             let _ = fill.flooded.set(largest);
             drop(next);
             let cancel = channel.basic_cancel(short(CONSUMER_TAG), BasicCancelOptions { nowait: true });
-            let dropping = async { while deliveries.next().await.is_some() {} };
+            let dropping = async { while taking.next().await.is_some() {} };
             let _ = tokio::join!(answered(cancel), dropping);
             return;
         }
@@ -92,14 +92,20 @@ async fn fill_up(
     }
 }
 
-/// The next delivery. Before it waits for one, it lets lapin's thread go on: that one has often read
-/// more than it has handed over yet, and would wake this thread again for each.
-async fn next(deliveries: &mut lapin::Consumer) -> Option<lapin::Result<lapin::message::Delivery>> {
-    match deliveries.next().now_or_never() {
-        Some(next) => next,
-        None => {
-            std::thread::yield_now();
-            deliveries.next().await
-        }
+/// Deliveries as they are taken from lapin. Who stops taking them must not stop the reader too.
+struct Taking {
+    deliveries: lapin::Consumer,
+    pace: Arc<Pace>,
+}
+
+impl Taking {
+    async fn next(&mut self) -> Option<lapin::Result<lapin::message::Delivery>> {
+        self.pace.next(&mut self.deliveries).await
+    }
+}
+
+impl Drop for Taking {
+    fn drop(&mut self) {
+        self.pace.end();
     }
 }

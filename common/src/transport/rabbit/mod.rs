@@ -3,7 +3,7 @@
 //! lapin's own recovery is left off: after a lost connection nothing of it is used again (an
 //! acknowledgement must never meet a delivery tag of another connection).
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use futures_util::FutureExt;
 use lapin::{
@@ -23,11 +23,13 @@ use super::{Delivery, Lost, PREFETCHED_BYTES_MAX, TransportError};
 
 mod browser;
 mod inbox;
+mod pace;
 mod properties;
 mod publisher;
 
 pub(super) use browser::Browser;
 use inbox::Inbox;
+use pace::Pace;
 use properties::{read, short};
 pub(super) use publisher::Publisher;
 
@@ -111,10 +113,11 @@ impl Address {
     }
 
     pub(super) async fn consume(&self, queue: &str, prefetch: u16) -> Result<Consumer, Lost> {
-        let connection = self.connect(queue, None).await?;
+        let pace = Pace::new(PREFETCHED_BYTES_MAX);
+        let connection = self.connect_at(&pace, queue).await?;
         let channel = self.channel(&connection).await?;
         answered(channel.basic_qos(prefetch, BasicQosOptions::default())).await?;
-        Consumer::start(connection, channel, queue, false).await
+        Consumer::start(connection, channel, pace, queue, false).await
     }
 
     pub(super) async fn browse(&self, queue: &str) -> Result<Browser, Lost> {
@@ -124,7 +127,8 @@ impl Address {
     }
 
     pub(super) async fn subscribe(&self, bindings: &[(&str, &str)]) -> Result<(String, Consumer), Lost> {
-        let connection = self.connect("client", None).await?;
+        let pace = Pace::new(PREFETCHED_BYTES_MAX);
+        let connection = self.connect_at(&pace, "client").await?;
         let channel = self.channel(&connection).await?;
         let options = QueueDeclareOptions { exclusive: true, auto_delete: true, ..QueueDeclareOptions::default() };
         let queue = answered(channel.queue_declare(short(""), options, FieldTable::default())).await?;
@@ -139,7 +143,7 @@ impl Address {
             );
             answered(bound).await?;
         }
-        let consumer = Consumer::start(connection, channel, &name, true).await?;
+        let consumer = Consumer::start(connection, channel, pace, &name, true).await?;
         Ok((name, consumer))
     }
 
@@ -166,13 +170,30 @@ impl Address {
     }
 
     async fn connect(&self, purpose: &str, frame_bytes_max: Option<u32>) -> Result<Connection, TransportError> {
-        let mut uri: AMQPUri = self.url.expose_secret().parse().map_err(TransportError::Url)?;
-        uri.query.heartbeat.get_or_insert(HEARTBEAT_S);
+        let mut uri = self.uri()?;
         if let Some(bytes) = frame_bytes_max {
             uri.query.frame_max.get_or_insert(bytes);
         }
-        let properties = ConnectionProperties::default().with_connection_name(format!("licet {purpose}").into());
-        match timeout(CONNECT_TIMEOUT, Connection::connect_uri(uri, properties)).await {
+        self.connected(Connection::connect_uri(uri, named(purpose))).await
+    }
+
+    /// For what is to be read at this pace.
+    async fn connect_at(&self, pace: &Arc<Pace>, purpose: &str) -> Result<Connection, TransportError> {
+        let connecting = Connection::connect_uri_with_runtime(self.uri()?, named(purpose), pace.runtime());
+        self.connected(connecting).await
+    }
+
+    fn uri(&self) -> Result<AMQPUri, TransportError> {
+        let mut uri: AMQPUri = self.url.expose_secret().parse().map_err(TransportError::Url)?;
+        uri.query.heartbeat.get_or_insert(HEARTBEAT_S);
+        Ok(uri)
+    }
+
+    async fn connected(
+        &self,
+        connecting: impl Future<Output = lapin::Result<Connection>>,
+    ) -> Result<Connection, TransportError> {
+        match timeout(CONNECT_TIMEOUT, connecting).await {
             Ok(Ok(connection)) => Ok(connection),
             Ok(Err(error)) => Err(self.unreachable(&error)),
             Err(_) => Err(self.silent()),
@@ -222,6 +243,10 @@ impl Address {
     }
 }
 
+fn named(purpose: &str) -> ConnectionProperties {
+    ConnectionProperties::default().with_connection_name(format!("licet {purpose}").into())
+}
+
 async fn declare_exchange(channel: &Channel, exchange: &Exchange, passive: bool) -> lapin::Result<()> {
     let kind = match exchange.kind {
         ExchangeKind::Topic => lapin::ExchangeKind::Topic,
@@ -260,13 +285,19 @@ impl std::fmt::Debug for Consumer {
 }
 
 impl Consumer {
-    async fn start(connection: Connection, channel: Channel, queue: &str, no_ack: bool) -> Result<Self, Lost> {
+    async fn start(
+        connection: Connection,
+        channel: Channel,
+        pace: Arc<Pace>,
+        queue: &str,
+        no_ack: bool,
+    ) -> Result<Self, Lost> {
         let options = BasicConsumeOptions { no_ack, ..BasicConsumeOptions::default() };
         let consume = channel.basic_consume(short(queue), short(CONSUMER_TAG), options, FieldTable::default());
         let deliveries = answered(consume).await?;
         // What needs no acknowledgement does not come again.
         let bytes_max = if no_ack { usize::MAX } else { PREFETCHED_BYTES_MAX };
-        let inbox = Inbox::start(deliveries, channel.clone(), bytes_max);
+        let inbox = Inbox::start(deliveries, channel.clone(), pace, bytes_max);
         Ok(Self { connection, channel, inbox, stopped: false })
     }
 
