@@ -65,8 +65,9 @@ async fn a_large_database_is_made_and_measured_in_turn_with_an_empty_one() {
     let report = bench(&world, &["growth", "--certificates", "2000", "--journal", "4000", "--in-flight", "16"]);
     all_went(&report, &["empty peak", "large peak", "empty peak"]);
     let size = report["machine"]["table journal"].as_str().expect("its size");
-    // The rows that the measurement added are not counted before the next vacuum.
-    assert!(size.starts_with("4000 rows"), "{size}");
+    let rows: u32 = size.split(' ').next().and_then(|rows| rows.parse().ok()).expect("a number of rows");
+    // PostgreSQL counts those that the measurement added whenever it vacuums, perhaps by now.
+    assert!(rows >= 4000, "{size}");
     world.finish().await;
 }
 

@@ -195,7 +195,7 @@ async fn many_large_bodies_through_our_own_broker_stay_within_a_workers_memory()
     world.put_song_with_workers().await;
     world.stop_workers().await;
     let (queue, mut replies) = world.listen(&[]).await;
-    let (huge_count, large_count, ordinary_count) = (40, 400, 1200);
+    let (huge_count, large_count, ordinary_count) = (20, 200, 600);
     for _ in 0..huge_count {
         world.publish(huge(&queue)).await;
         let large = || raw(Uuid::new_v4(), "purchase.request", vec![b'['; 900_000], Some(&queue));

@@ -59,12 +59,12 @@ pub(super) enum Setback {
 }
 
 /// Whether ids are looked up in the journal before a batch is decided. Most messages are new, and where one is not,
-/// the journal's key refuses the batch: then it is decided again with a look, and so are those that come after it
-/// for a while, since whoever repeats messages repeats many.
+/// the journal's key refuses the batch: then it is decided again with a look. Where that finds what bore no sign of
+/// being known, the batches that come after it are looked up too, since whoever repeats messages repeats many.
 #[derive(Debug, Default)]
 pub(super) struct Lookout(AtomicU32);
 
-/// For how many batches ids are looked up after one that needed it.
+/// For how many batches.
 const LOOKS: u32 = 256;
 
 impl Lookout {
@@ -132,13 +132,10 @@ async fn attempts<W: Worker>(
     let mut looks = lookout.looks_up(work.iter().any(Work::may_be_known));
     let mut contentions = 0;
     loop {
-        let attempted = attempt(worker, machine, work, looks);
+        let attempted = attempt(worker, machine, lookout, work, looks);
         let attempted = tokio::time::timeout(machine.limits.database_timeout(), attempted).await;
         match attempted.unwrap_or_else(|_| Err(StoreError::Away("it does not answer".into()).into())) {
-            Err(Setback::Store(StoreError::Contended(_))) if !looks => {
-                looks = true;
-                lookout.alarm();
-            }
+            Err(Setback::Store(StoreError::Contended(_))) if !looks => looks = true,
             Err(Setback::Store(StoreError::Contended(_))) if contentions < CONTENTIONS_MAX => {
                 contentions += 1;
                 machine.clock.sleep(jitter(contentions)).await;
@@ -158,6 +155,7 @@ fn jitter(contentions: u32) -> Duration {
 async fn attempt<W: Worker>(
     worker: &Arc<W>,
     machine: &Machine,
+    lookout: &Lookout,
     work: &Arc<Vec<Work<W::Input>>>,
     looks: bool,
 ) -> Result<Vec<Arc<Vec<StoredOutput>>>, Setback> {
@@ -169,9 +167,14 @@ async fn attempt<W: Worker>(
     }
     let transaction = machine.store.begin().await?;
     let known = if looks { journaled(&transaction, work).await? } else { HashMap::new() };
+    if work.iter().any(|work| !work.may_be_known() && known.contains_key(&work.id)) {
+        lookout.alarm();
+    }
     let folded = decide(worker, machine, work, fresh(work, &known), &transaction).await?;
-    if !looks && folded.outputs.len() > folded.journal.len() {
-        return Err(StoreError::Contended("what leaves no row is not told by the journal's key".into()).into());
+    // What leaves no row is not told by the journal's key.
+    let untold = !looks && folded.outputs.len() > folded.journal.len();
+    if untold && !journaled(&transaction, work).await?.is_empty() {
+        return Err(StoreError::Contended("it was decided before".into()).into());
     }
     if !folded.journal.is_empty() {
         let mut writes = Writes::new(transaction.get_database_backend());

@@ -93,5 +93,5 @@ fn blind(text: &str) -> Option<Verdict> {
     }
     let written = ["INSERT INTO \"journal\"", "INSERT INTO \"mention\""];
     let written = written.iter().any(|head| text.starts_with(head));
-    written.then(|| Verdict::Instead(text.replacen("INSERT", "INSERT OR IGNORE", 1)))
+    written.then(|| Verdict::Instead(text.replacen("INSERT", "INSERT OR REPLACE", 1)))
 }
