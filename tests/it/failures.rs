@@ -224,7 +224,8 @@ async fn a_pool_whose_connections_went_silent_is_replaced() {
     let (host, port) = server.rsplit_once(':').expect("a URL with a port");
     let proxy = Proxy::before(vec![port.parse().expect("a port")]).await;
     let through = format!("{host}:{}/{database}", proxy.port);
-    let store = Store::open_within(&through.into(), 2, Duration::from_secs(2)).await.expect("the database answers");
+    // So long that the server does not end the transactions, and with them the old connections, meanwhile.
+    let store = Store::open_within(&through.into(), 2, 2 * PATIENCE).await.expect("the database answers");
     let both = (store.begin().await.expect("a transaction"), store.begin().await.expect("another"));
     proxy.set(Network::BlackHole);
     drop(both);
