@@ -156,6 +156,8 @@ async fn pass(
             Network::Sound | Network::Slow(_) | Network::HalfClosed => {}
         }
         let read = tokio::select! {
+            // First: what was sent after a change must not pass as before it.
+            biased;
             Ok(()) = network.changed() => continue,
             read = from.read(&mut chunk) => read,
         };
