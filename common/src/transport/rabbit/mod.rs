@@ -113,8 +113,7 @@ impl Address {
     }
 
     pub(super) async fn consume(&self, queue: &str, prefetch: u16) -> Result<Consumer, Lost> {
-        let pace = Pace::new(PREFETCHED_BYTES_MAX);
-        let connection = self.connect_at(&pace, queue).await?;
+        let (connection, pace) = self.connect_paced(queue).await?;
         let channel = self.channel(&connection).await?;
         answered(channel.basic_qos(prefetch, BasicQosOptions::default())).await?;
         Consumer::start(connection, channel, pace, queue, false).await
@@ -127,8 +126,7 @@ impl Address {
     }
 
     pub(super) async fn subscribe(&self, bindings: &[(&str, &str)]) -> Result<(String, Consumer), Lost> {
-        let pace = Pace::new(PREFETCHED_BYTES_MAX);
-        let connection = self.connect_at(&pace, "client").await?;
+        let (connection, pace) = self.connect_paced("client").await?;
         let channel = self.channel(&connection).await?;
         let options = QueueDeclareOptions { exclusive: true, auto_delete: true, ..QueueDeclareOptions::default() };
         let queue = answered(channel.queue_declare(short(""), options, FieldTable::default())).await?;
@@ -177,10 +175,11 @@ impl Address {
         self.connected(Connection::connect_uri(uri, named(purpose))).await
     }
 
-    /// For what is to be read at this pace.
-    async fn connect_at(&self, pace: &Arc<Pace>, purpose: &str) -> Result<Connection, TransportError> {
+    /// For what is received. Whoever takes it says so to the pace.
+    async fn connect_paced(&self, purpose: &str) -> Result<(Connection, Arc<Pace>), TransportError> {
+        let pace = Pace::new(PREFETCHED_BYTES_MAX);
         let connecting = Connection::connect_uri_with_runtime(self.uri()?, named(purpose), pace.runtime());
-        self.connected(connecting).await
+        Ok((self.connected(connecting).await?, pace))
     }
 
     fn uri(&self) -> Result<AMQPUri, TransportError> {
@@ -294,7 +293,15 @@ impl Consumer {
     ) -> Result<Self, Lost> {
         let options = BasicConsumeOptions { no_ack, ..BasicConsumeOptions::default() };
         let consume = channel.basic_consume(short(queue), short(CONSUMER_TAG), options, FieldTable::default());
-        let deliveries = answered(consume).await?;
+        let deliveries = match answered(consume).await {
+            Ok(deliveries) => deliveries,
+            Err(lost) => {
+                // If it begins only now, nobody takes what comes: it is to end, and come again.
+                pace.end();
+                goodbye(&connection).await;
+                return Err(lost);
+            }
+        };
         // What needs no acknowledgement does not come again.
         let bytes_max = if no_ack { usize::MAX } else { PREFETCHED_BYTES_MAX };
         let inbox = Inbox::start(deliveries, channel.clone(), pace, bytes_max);

@@ -42,7 +42,8 @@ pub(super) struct Pace {
 }
 
 impl Pace {
-    /// At most about so many bytes ahead.
+    /// Nothing more is read once it is so many bytes ahead; a single read may go beyond, by as much as it
+    /// has room for.
     pub(super) fn new(bytes_max: usize) -> Arc<Self> {
         Arc::new(Self {
             bytes_max,
