@@ -3,7 +3,8 @@
 //! The broker sends as many messages as were prefetched, whatever their size. So somebody counts: when
 //! more bytes wait here than memory is for, deliveries are asked for no more, and what still comes is
 //! dropped as it comes. It is not acknowledged: the broker delivers it again over the next connection.
-//! The same is done with what comes when nobody is here any more to receive it. One body always fits. What lapin has read and nobody took from it yet is bounded by [`Pace`].
+//! The same is done with what comes when nobody is here any more to receive it. One body always fits.
+//! What lapin has read and nobody took from it yet is bounded by [`Pace`].
 
 use std::sync::{
     Arc, OnceLock,
