@@ -1,16 +1,17 @@
-# Every program of Licet in one image; docker-compose.yml says which one a container runs.
+# The nine workers and licet in one image. docker-compose.yml selects the program of each container.
 
 FROM rust:1.95-slim-bookworm AS build
-# SQLite, ring and the allocator are built from C.
+# SQLite, ring and jemalloc contain C code.
 RUN apt-get update \
  && apt-get install -y --no-install-recommends build-essential \
  && rm -rf /var/lib/apt/lists/*
 WORKDIR /src
 COPY . .
-# `install`, not `build`: exactly today's binaries, whatever an older build left in the cache.
+# `install`, not `build`: the cached target folder may contain programs of older builds.
 RUN --mount=type=cache,target=/usr/local/cargo/registry \
     --mount=type=cache,target=/src/target,sharing=locked \
-    cargo install --locked --path workers --root /out
+    cargo install --locked --features jemalloc --path workers --root /out \
+ && cargo install --locked --features jemalloc --path cli --root /out
 
 FROM debian:bookworm-slim
 # The certificates are for amqps:// and for PostgreSQL over TLS.

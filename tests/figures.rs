@@ -1,35 +1,35 @@
-//! What a test run measured, kept for `docs/RELIABILITY.md`: one JSON file for each suite.
+//! Records what a test run measured, for `docs/reliability.md`: one JSON file for each suite.
 
 use std::{fs, io, path::PathBuf, time::Duration};
 
-use licet_workers::simulation::Tally;
+use licet_model::simulation::Metrics;
 use serde_json::{Value, json};
 
-/// Where figures are kept: `LICET_TEST_FIGURES`, or else `target/figures`.
+/// The folder of the recorded figures: `LICET_TEST_FIGURES`, or `target/figures`.
 pub fn folder() -> PathBuf {
     let default = || PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../target/figures");
     std::env::var_os("LICET_TEST_FIGURES").map_or_else(default, PathBuf::from)
 }
 
-/// Keeps the figures of a suite under its name, instead of those of the run before.
+/// Records the figures of a suite. They replace those of its previous run.
 ///
 /// # Errors
 /// The file cannot be written.
 pub fn record(suite: &str, figures: &Value) -> io::Result<()> {
     fs::create_dir_all(folder())?;
-    // Renamed into place, so that a reader never sees half of it.
-    let (whole, part) = (folder().join(format!("{suite}.json")), folder().join(format!("{suite}.json.part")));
-    fs::write(&part, format!("{figures:#}\n"))?;
-    fs::rename(part, whole)
+    // Written in full before it is renamed, so that a reader never sees a partial file.
+    let (complete, partial) = (folder().join(format!("{suite}.json")), folder().join(format!("{suite}.json.part")));
+    fs::write(&partial, format!("{figures:#}\n"))?;
+    fs::rename(partial, complete)
 }
 
-/// What simulated runs came to; `seed` is their first.
-pub fn of_simulation(tally: &Tally, seed: u64, took: Duration) -> Value {
-    let Tally { runs, steps, messages, resent, decided, compared, audits, faults } = tally;
+/// The figures of simulated runs. `seed` is the first seed, `duration` the time of all runs.
+pub fn of_simulation(metrics: &Metrics, seed: u64, duration: Duration) -> Value {
+    let Metrics { runs, steps, messages, resent, decided, compared, audits, faults } = metrics;
     json!({
         "seed": seed,
         "seeds": runs,
-        "seconds": took.as_secs(),
+        "seconds": duration.as_secs(),
         "steps": steps,
         "messages": messages,
         "resent": resent,

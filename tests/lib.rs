@@ -1,4 +1,4 @@
-//! What Licet's tests over whole systems share with the tool `licet-tests`. The tests are in `it/`.
+//! Code that the system tests (in `it/`), the fuzz targets (in `fuzz/`) and the program `licet-tests` share.
 
 pub mod figures;
 pub mod fuzzing;

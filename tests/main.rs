@@ -1,4 +1,5 @@
-//! `licet-tests`: simulations for as long as one likes, and the figures of test runs as a page.
+//! The program `licet-tests`: runs simulations of any length, and writes the figures of test runs into
+//! `docs/reliability.md`.
 
 use std::{
     process::ExitCode,
@@ -7,11 +8,11 @@ use std::{
 };
 
 use clap::{Parser, Subcommand};
+use licet_model::simulation::{Failure, Metrics, play};
 use licet_tests::{figures, page};
-use licet_workers::simulation::{Failure, Tally, play};
 
 #[derive(Parser)]
-#[command(name = "licet-tests", about = "What Licet's tests do beyond passing")]
+#[command(name = "licet-tests", about = "Runs simulations, and writes the figures of test runs")]
 struct Arguments {
     #[command(subcommand)]
     command: Task,
@@ -19,44 +20,44 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Task {
-    /// Simulate whole workers while everything that can fail does; on failure, print the seed and the shortest history
+    /// Simulate whole workers with fault injection; on failure, print the seed and the shortest history
     Simulate {
         /// The first seed
         #[arg(long, default_value_t = 1)]
         seed: u64,
-        /// How many seeds
+        /// The number of seeds
         #[arg(long, default_value_t = u64::MAX / 2)]
         seeds: u64,
-        /// Stop after so many minutes [default: when the seeds are played]
+        /// Stop after this number of minutes [default: after the last seed]
         #[arg(long)]
         minutes: Option<u64>,
     },
-    /// Write the figures of the last run into docs/RELIABILITY.md
+    /// Write the figures of the last run into docs/reliability.md
     Report,
 }
 
 fn main() -> ExitCode {
-    let done = match Arguments::parse().command {
+    let result = match Arguments::parse().command {
         Task::Simulate { seed, seeds, minutes } => simulate(seed, seeds, minutes),
-        Task::Report => page::write().map_err(|error| format!("docs/RELIABILITY.md cannot be written: {error}")),
+        Task::Report => page::write().map_err(|error| format!("docs/reliability.md cannot be written: {error}")),
     };
-    match done {
+    match result {
         Ok(()) => ExitCode::SUCCESS,
-        Err(why) => {
-            eprintln!("licet-tests: {why}");
+        Err(error) => {
+            eprintln!("licet-tests: {error}");
             ExitCode::FAILURE
         }
     }
 }
 
-/// Plays seeds on every processor, one after the other.
+/// Simulates one seed after the other on each processor.
 fn simulate(seed: u64, seeds: u64, minutes: Option<u64>) -> Result<(), String> {
     let began = Instant::now();
     let deadline = minutes.map(|minutes| began + Duration::from_secs(minutes * 60));
     let (next, failed) = (AtomicU64::new(seed), AtomicBool::new(false));
     let last = seed.saturating_add(seeds);
-    let player = || -> Result<Tally, Failure> {
-        let mut all = Tally::default();
+    let simulator = || -> Result<Metrics, Failure> {
+        let mut all = Metrics::default();
         while !failed.load(Ordering::Relaxed) && deadline.is_none_or(|deadline| Instant::now() < deadline) {
             let seed = next.fetch_add(1, Ordering::Relaxed);
             if seed >= last {
@@ -66,17 +67,17 @@ fn simulate(seed: u64, seeds: u64, minutes: Option<u64>) -> Result<(), String> {
         }
         Ok(all)
     };
-    let players = std::thread::available_parallelism().map_or(1, usize::from);
-    let mut all = Tally::default();
+    let simulators = std::thread::available_parallelism().map_or(1, usize::from);
+    let mut all = Metrics::default();
     std::thread::scope(|scope| {
-        let playing: Vec<_> = (0..players).map(|_| scope.spawn(player)).collect();
-        for one in playing {
-            let played = one.join().map_err(|_| "the simulator itself panicked".to_owned())?;
-            all.add(&played.map_err(|failure| failure.shortest().to_string())?);
+        let running: Vec<_> = (0..simulators).map(|_| scope.spawn(simulator)).collect();
+        for one in running {
+            let metrics = one.join().map_err(|_| "the simulator itself panicked".to_owned())?;
+            all.add(&metrics.map_err(|failure| failure.shrink().to_string())?);
         }
         Ok::<_, String>(())
     })?;
-    let told = figures::of_simulation(&all, seed, began.elapsed());
-    println!("{told:#}");
-    figures::record("simulation", &told).map_err(|error| error.to_string())
+    let figures = figures::of_simulation(&all, seed, began.elapsed());
+    println!("{figures:#}");
+    figures::record("simulation", &figures).map_err(|error| error.to_string())
 }

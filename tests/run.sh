@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# Builds Licet and runs all of its tests against a RabbitMQ and a PostgreSQL of their own.
+# Builds Licet and runs all of its tests against a private RabbitMQ and a private PostgreSQL.
 #
-# Both are started on free loopback ports with their data in a temporary folder, and are gone
-# when this script ends, however it ends. The system's own services are never touched.
+# Both are started on free loopback ports with their data in a temporary folder, and are stopped when
+# this script ends, however it ends. The system's own services are never touched.
 set -euo pipefail
 
 usage() {
@@ -10,31 +10,31 @@ usage() {
 Usage: tests/run.sh [OPTION] [-- TEST-ARGUMENT...]
        tests/run.sh --bench -- BENCH-ARGUMENT...
 
-Installs what is missing (Debian and Ubuntu), starts a private RabbitMQ and a private
-PostgreSQL, builds, runs every test, and takes both servers down again. What follows --
-goes to the test binaries: tests/run.sh -- purchase --nocapture
+Installs missing packages (Debian and Ubuntu), starts a private RabbitMQ and a private PostgreSQL,
+builds, runs every test, and stops both servers. Arguments after -- are passed to the test
+binaries: tests/run.sh -- purchase --nocapture
 
-  --broker 4.0|4.3   not the installed RabbitMQ but this one, of Debian 13 or of forky
-  --postgres 17      not the installed PostgreSQL but this one, of Debian 13
-  --report           write the run's figures into docs/RELIABILITY.md
-  --bench            build for release, and run licet bench on servers of a production's settings:
+  --broker 4.0|4.3   use RabbitMQ 4.0 (Debian 13) or 4.3 (Debian forky) instead of the installed one
+  --postgres 17      use PostgreSQL 17 (Debian 13) instead of the installed one
+  --report           write the figures of the run into docs/reliability.md
+  --bench            build for release, and run licet-bench on servers with production settings:
                      tests/run.sh --bench -- full --svg full.svg
-  --cluster          with --bench, for the mode scale: three more nodes, a cluster
+  --cluster          with --bench and the mode scale: start three more nodes, a cluster
   --services-only    start the two servers, print the export lines, wait for Ctrl-C
-  --install-only     install what is missing, start nothing
-  --help             this text
+  --install-only     install missing packages, start nothing
+  --help             print this text
 
-The newer servers run in minimal Debian systems, which debootstrap makes once; this needs root.
-A full run that passes keeps the versions it ran on in target/figures.
+The newer servers run in minimal Debian systems, which debootstrap creates once; this needs root.
+A full run that passes records its versions in target/figures.
   LICET_TEST_ROOTS            the folder for these systems; default ~/.cache/licet-test
-  LICET_TEST_MIRROR           where to make them from; default: the mirror that apt uses
+  LICET_TEST_MIRROR           the Debian mirror to create them from; default: the one that apt uses
 
-Services that already run are used instead, if these are set:
+Running services are used instead if these variables are set:
   LICET_TEST_AMQP_URL         amqp://user:password@host:port/%2f
   LICET_TEST_DATABASE_URL     postgres://role@host:port/database; the role may create databases
-  LICET_TEST_BROKER_RESTART   a program that restarts that broker, or hands its arguments to
+  LICET_TEST_BROKER_RESTART   a program that restarts that broker, or passes its arguments to
                               rabbitmqctl; without it, tests whose name contains broker_restart
-                              or our_own_broker are left out
+                              or our_own_broker are skipped
 END
 }
 
@@ -47,7 +47,7 @@ die() { note "tests/run.sh: $*"; exit 1; }
 
 # --- Ending -----------------------------------------------------------------------------------
 
-# end SIGNAL GROUP: asks, waits, and then insists. Fails if there is no such group.
+# end SIGNAL GROUP: sends the signal, waits, then kills. Fails if there is no such group.
 end() {
     local i
     kill -s "$1" -- "-$2" || return
@@ -58,7 +58,7 @@ end() {
     kill -s KILL -- "-$2"
 }
 
-# end_session ID: with what made itself a group of its own, as the servers that tests start.
+# end_session ID: kills a session, with process groups that were created in it (servers of tests).
 end_session() {
     local i file line state session left
     for ((i = 0; i < 50; i++)); do
@@ -74,19 +74,19 @@ end_session() {
     done
 }
 
-# Says nothing: the last lines are to be those of the tests.
+# Prints nothing: the last lines of the output are those of the tests.
 teardown() {
     local code=$?
     trap '' INT TERM HUP
     set +e
     exec 2>/dev/null
-    [[ -z $job_pid ]] || { end TERM "$job_pid"; end_session "$job_pid"; } # with what a failed test left running
-    # The servers' data is thrown away, so there is nothing for them to bring into order.
+    [[ -z $job_pid ]] || { end TERM "$job_pid"; end_session "$job_pid"; } # with processes that a failed test left
+    # The servers' data is deleted, so they need no clean shutdown.
     for file in "$tmp"/*/broker.pid; do
         [[ ! -s $file ]] || end KILL "$(<"$file")"
     done
     for pid in $(jobs -rp); do
-        end QUIT "$pid" || kill -s KILL "$pid" # so early that it does not lead a group yet
+        end QUIT "$pid" || kill -s KILL "$pid" # it may not lead a process group yet
     done
     "${remove_policy[@]}"
     cd /
@@ -95,15 +95,15 @@ teardown() {
     exit "$code"
 }
 
-# In the background and waited for, so that a signal to this script is heard at once.
+# Runs in the background and waits, so that this script handles a signal at once.
 run() {
     launch "$@"
     job_pid=$!
     wait "$job_pid"
 }
 
-# What passed on which versions. Only a whole run counts: nothing left out, and no server that we
-# do not know.
+# Records which versions a run passed on. Only a complete run counts: no test skipped, and both servers
+# known.
 record() {
     local passed ignored filtered
     [[ $broker_version && $database_version ]] || return 0
@@ -117,7 +117,7 @@ record() {
         >"$folder/versions-${broker_version%.*}-${database_version%%.*}.json"
 }
 
-# --- All of it --------------------------------------------------------------------------------
+# --- Main -------------------------------------------------------------------------------------
 
 mode='test' report='' cluster='' broker_wanted='' database_wanted=''
 while (($#)); do
@@ -169,12 +169,12 @@ install_missing
 [[ $mode != install ]] || exit 0
 
 choose_ports
-[[ ${LICET_TEST_AMQP_URL:-} ]] || launch_broker # takes longest, so it starts first
+[[ ${LICET_TEST_AMQP_URL:-} ]] || launch_broker # takes longest, so start it first
 [[ ${LICET_TEST_DATABASE_URL:-} ]] || launch_database
 [[ -z $database ]] || await_database
 [[ -z $broker ]] || await_broker
 ask_versions
-# Where tests find the programs of these servers, if not where the system has them.
+# Where tests find the programs of these servers, if not in the system.
 [[ ! $broker_root ]] || export LICET_TEST_BROKER_ROOT=$broker_root
 [[ ! $database_root ]] || export LICET_TEST_DATABASE_ROOT=$database_root
 
@@ -182,26 +182,26 @@ if [[ $mode == services ]]; then
     for name in LICET_TEST_{AMQP_URL,DATABASE_URL,BROKER_RESTART,BROKER_ROOT,DATABASE_ROOT}; do
         [[ -z ${!name:-} ]] || printf 'export %s=%q\n' "$name" "${!name}"
     done
-    note "Both run until this is interrupted (Ctrl-C)."
+    note "Both servers run until you press Ctrl-C."
     run sleep infinity
 fi
 
 if [[ $mode == bench ]]; then
     export LICET_AMQP_URL=$LICET_TEST_AMQP_URL LICET_DATABASE_URL=$LICET_TEST_DATABASE_URL
-    run cargo build --release --locked --package licet-workers
+    run cargo build --release --locked --bins --features licet-workers/jemalloc,licet-bench/jemalloc
     [[ ! $cluster ]] || launch_cluster
-    run "$root/target/release/licet" bench "$@" "${cluster_urls[@]/#/--node=}"
+    run "$root/target/release/licet-bench" "$@" "${cluster_urls[@]/#/--node=}"
     exit
 fi
 
-leave_out=()
+skipped=()
 if [[ -z ${LICET_TEST_BROKER_RESTART:-} ]]; then
-    echo "Tests that restart or configure the broker are left out: LICET_TEST_BROKER_RESTART does not say how."
-    leave_out=(--skip broker_restart --skip our_own_broker)
+    echo "Tests that restart or configure the broker are skipped: LICET_TEST_BROKER_RESTART is not set."
+    skipped=(--skip broker_restart --skip our_own_broker)
 fi
-export TMPDIR=$tmp # so that what an interrupted test leaves is gone too
-run cargo build --workspace --bins
+export TMPDIR=$tmp # so that files of an interrupted test are removed too
+run cargo build --locked --bins # the programs as users get them: without the tests' features
 run bash -o pipefail -c 'cargo test --workspace --no-fail-fast -- --include-ignored "${@:2}" | tee "$1"' \
-    - "$tmp/tests.log" "${leave_out[@]}" "$@"
+    - "$tmp/tests.log" "${skipped[@]}" "$@"
 record
 [[ ! $report ]] || run cargo run --quiet --package licet-tests -- report

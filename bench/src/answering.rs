@@ -1,22 +1,23 @@
 //! The ceiling: workers that only answer. They take batches from the same queues, publish the same
-//! number of outputs of the same sizes with the same properties, wait for the confirms and
-//! acknowledge many at once; they verify nothing, keep nothing and sign nothing.
+//! number of outputs of the same sizes with the same properties, wait for the confirms, and
+//! acknowledge many messages at once. They verify, store and sign nothing.
 //!
-//! What they answer is what Licet answered when one lifecycle was played in this process.
+//! Their answers are the outputs that Licet produced for one lifecycle in this process, so number
+//! and sizes of messages cannot differ.
 
 use std::{collections::HashMap, path::Path, process::ExitCode, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use licet_client::{
     Lost, Transport,
-    schema::{entity::journal, topology},
+    schema::{encoding::CONTENT_TYPE, entity::journal, topology},
 };
 use licet_common::{
     config::Config,
+    program::{Failure, block_on, stop_signal},
     runtime::{StoredOutput, outputs_of},
     transport::{Delivery, Outcome, Outgoing, Properties},
 };
-use licet_workers::program::{Failure, block_on, stop_signal};
 use sea_orm::EntityTrait;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
@@ -27,7 +28,8 @@ use super::{
     load::{self, Pace, Plan},
 };
 
-const PATIENCE: Duration = Duration::from_secs(10);
+/// The timeout for the confirms of a batch.
+const CONFIRM_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The outputs of a lifecycle, by the type of the message that they answer.
 #[derive(Serialize, Deserialize)]
@@ -37,15 +39,15 @@ pub(super) struct Answers(HashMap<String, Answer>);
 #[derive(Serialize, Deserialize)]
 struct Answer {
     outputs: Vec<StoredOutput>,
-    /// How long they are in a journal row.
+    /// The size of the outputs in a journal row.
     journal_bytes: usize,
 }
 
 impl Answers {
-    /// Plays one lifecycle, with its return, in this process.
+    /// The outputs of one lifecycle with a return, which runs in this process.
     ///
     /// # Errors
-    /// It does not come to its end.
+    /// The lifecycle does not complete.
     pub(super) async fn of_a_lifecycle(config: &Config) -> Result<Self, Failure> {
         let embedded = Embedded::start(config).await?;
         let plan = Plan {
@@ -56,11 +58,10 @@ impl Answers {
             random_ids: false,
             partitioned: false,
         };
-        load::drive(&embedded.machine.transport, plan, &Meter::of_driver()).await?;
-        let rows = journal::Entity::find().all(&embedded.machine.store.reader()).await;
-        let rows = rows.map_err(|error| Failure::Work(error.to_string()))?;
+        load::drive(&embedded.resources.transport, plan, &Meter::of_driver()).await?;
+        let rows = journal::Entity::find().all(&embedded.resources.store.pool()).await.map_err(Failure::work)?;
         let answers = rows.iter().map(|row| {
-            let outputs = outputs_of(row).map_err(Failure::Work)?;
+            let outputs = outputs_of(row).map_err(Failure::work)?;
             Ok::<_, Failure>((row.kind.clone(), Answer { outputs, journal_bytes: row.outputs.len() }))
         });
         let answers = answers.collect::<Result<_, Failure>>()?;
@@ -69,7 +70,7 @@ impl Answers {
     }
 
     pub(super) fn write(&self, file: &Path) -> Result<(), Failure> {
-        let text = serde_json::to_vec(self).map_err(|error| Failure::Work(error.to_string()))?;
+        let text = serde_json::to_vec(self).map_err(Failure::work)?;
         Ok(std::fs::write(file, text)?)
     }
 
@@ -78,16 +79,20 @@ impl Answers {
         serde_json::from_slice(&text).map_err(|error| Failure::Usage(format!("{}: {error}", file.display())))
     }
 
-    /// How long the outputs of a message of this type are in a journal row.
-    pub(super) fn journal_bytes(&self, kind: &str) -> usize {
-        self.0.get(kind).map_or(0, |answer| answer.journal_bytes)
+    /// The size of the outputs of a message of this type in a journal row.
+    ///
+    /// # Errors
+    /// A lifecycle has no message of this type.
+    pub(super) fn journal_bytes(&self, kind: &str) -> Result<usize, Failure> {
+        let answer = self.0.get(kind).map(|answer| answer.journal_bytes);
+        answer.ok_or_else(|| Failure::Work(format!("the lifecycle has no journal row of {kind}")))
     }
 }
 
-/// The program of such a worker: takes from this queue until it is told to stop.
+/// Runs a worker that only answers, on this queue, until it is asked to stop.
 ///
 /// # Errors
-/// The broker is away.
+/// The broker is unavailable.
 pub(super) fn answer(config: &Config, queue: &str, answers: &Path) -> Result<ExitCode, Failure> {
     let templates = Templates::new(&Answers::read(answers)?);
     let transport = Transport::rabbit(config.amqp_url()?)?;
@@ -108,15 +113,15 @@ async fn serve(transport: &Transport, queue: &str, templates: &Templates) -> Res
         let deliveries = consumer.receive(256, 4 << 20).await?;
         let Some(last) = deliveries.last().map(|delivery| delivery.tag) else { continue };
         let outgoing: Vec<_> = deliveries.iter().flat_map(|delivery| templates.outgoing(delivery)).collect();
-        let outcomes = publisher.publish(&outgoing, PATIENCE).await?;
+        let outcomes = publisher.publish(&outgoing, CONFIRM_TIMEOUT).await?;
         if outcomes.contains(&Outcome::Refused) || outcomes.contains(&Outcome::Unconfirmed) {
-            return Err(Lost("it did not confirm".into()));
+            return Err(Lost("an output was not confirmed".into()));
         }
         consumer.ack_through(last).await?;
     }
 }
 
-/// What is published for each type of message.
+/// The outputs to publish for each message type, and whether each of them is a reply.
 struct Templates(HashMap<String, Vec<(bool, Arc<Outgoing>)>>);
 
 impl Templates {
@@ -126,17 +131,17 @@ impl Templates {
     }
 
     fn outgoing(&self, delivery: &Delivery) -> impl Iterator<Item = Outgoing> {
-        let asked = delivery.properties.clone();
+        let request = delivery.properties.clone();
         let templates = self.0.get(&delivery.routing_key).map(Vec::as_slice).unwrap_or_default();
         templates.iter().filter_map(move |(reply, template)| {
             let mut message = Outgoing::clone(template);
             if *reply {
-                message.routing_key = asked.reply_to.clone()?;
+                message.routing_key = request.reply_to.clone()?;
             }
             message.properties.message_id = Some(Uuid::now_v7().to_string());
-            message.properties.correlation_id = asked.message_id.clone();
+            message.properties.correlation_id = request.message_id.clone();
             message.properties.headers =
-                asked.message_id.iter().map(|id| (topology::HEADER_CAUSE.to_owned(), id.clone())).collect();
+                request.message_id.iter().map(|id| (topology::HEADER_CAUSE.to_owned(), id.clone())).collect();
             Some(message)
         })
     }
@@ -150,7 +155,7 @@ fn template(output: &StoredOutput) -> (bool, Arc<Outgoing>) {
         mandatory: output.reply || exchange == topology::IN,
         properties: Properties {
             kind: Some(output.kind.clone()),
-            content_type: Some(output.format().content_type().to_owned()),
+            content_type: Some(CONTENT_TYPE.to_owned()),
             timestamp: u64::try_from(output.timestamp_s).ok(),
             app_id: Some(topology::APP_ID.to_owned()),
             ..Properties::default()

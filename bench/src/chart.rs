@@ -1,5 +1,6 @@
-//! A measurement as a picture (SVG): lifecycles per second of every run under peak load, where the
-//! processor time went, and how long lifecycles took.
+//! A report as a chart: lifecycles per second and processor time of every run at peak load, and
+//! latencies of lifecycles. Writes SVG text directly: three groups of bars need no plotting
+//! library.
 
 use std::fmt::Write as _;
 
@@ -16,10 +17,10 @@ const PARTS: [(&str, &str); 4] =
     [("broker", "#d97706"), ("database", "#2563eb"), ("workers", "#16a34a"), ("driver", "#9ca3af")];
 const QUANTILES: [(&str, &str); 3] = [("p50", "#16a34a"), ("p99", "#d97706"), ("p99.9", "#dc2626")];
 
-/// Draws it.
+/// Draws a report.
 pub(super) fn svg(report: &Report) -> String {
     let mut chart = Chart { body: String::new(), y: 30.0 };
-    chart.heading(&format!("licet bench {}", report.mode), 18);
+    chart.heading(&format!("licet-bench {}", report.mode), 18);
     for ratio in &report.ratios {
         chart.line(&format!("{}: {:.2}", ratio.name, ratio.median));
     }
@@ -37,7 +38,7 @@ pub(super) fn svg(report: &Report) -> String {
 
 struct Chart {
     body: String,
-    /// Where the next line goes.
+    /// The position of the next line.
     y: f64,
 }
 
@@ -72,7 +73,7 @@ impl Chart {
     }
 
     fn latencies(&mut self, runs: &[&Run]) {
-        self.section("Milliseconds of a whole lifecycle (logarithmic; by a schedule: from the scheduled instant)");
+        self.section("Milliseconds of a whole lifecycle (logarithmic; at a fixed rate: from the scheduled time)");
         self.legend(&QUANTILES);
         // From 0.1 ms to 10 s.
         let place = |us: u64| LEFT + (us.max(100) as f64 / 100.0).log10() / 5.0 * (WIDTH - LEFT - RIGHT);

@@ -1,4 +1,4 @@
-//! What processes use of the processors and of memory, as Linux tells (`/proc`).
+//! Processor time and memory of processes, from `/proc` (Linux).
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -8,10 +8,11 @@ use std::{
 
 use serde::Serialize;
 
-/// Linux counts processor time in hundredths of a second for every program to see.
+/// The unit of processor time in `/proc`.
 const TICK: Duration = Duration::from_millis(10);
 
-/// Whose time is counted. A part that cannot be found (another machine, another user) is left out.
+/// Measures the processor time of parts of the system, each a set of processes. A part whose
+/// processes cannot be found (on another machine, of another user) is left out.
 pub(super) struct Meter {
     parts: BTreeMap<&'static str, Vec<u32>>,
 }
@@ -22,37 +23,38 @@ pub(super) struct Meter {
 pub(super) struct Cpu(pub(super) BTreeMap<&'static str, Duration>);
 
 impl Meter {
-    /// Counts this process as the driver, and nothing else.
+    /// Measures only this process, as the part `driver`.
     pub(super) fn of_driver() -> Self {
         Self { parts: BTreeMap::from([("driver", vec![std::process::id()])]) }
     }
 
-    /// Counts the servers that listen on ports of this machine too, with all their processes.
+    /// Also measures the servers that listen on these ports of this machine, with their child
+    /// processes.
     #[must_use]
     pub(super) fn with_servers(self, part: &'static str, ports: impl IntoIterator<Item = u16>) -> Self {
         let processes: BTreeSet<_> = ports.into_iter().filter_map(listener).collect();
         if processes.is_empty() { self } else { self.with(part, processes.into_iter().collect()) }
     }
 
-    /// Counts these processes too.
+    /// Also measures these processes, with their child processes.
     #[must_use]
     pub(super) fn with(mut self, part: &'static str, processes: Vec<u32>) -> Self {
         self.parts.insert(part, processes);
         self
     }
 
-    /// What each part has used until now.
+    /// The time that each part has used until now.
     pub(super) fn read(&self) -> Cpu {
         let table = processes();
-        // The workers are children of the driver, and parts of their own.
-        let apart: BTreeSet<u32> = self.parts.values().flatten().copied().collect();
-        let of_tree = |roots: &Vec<u32>| roots.iter().map(|root| ticks(*root, &table, &apart)).sum::<u32>();
+        // The workers are children of the driver, and a part of their own.
+        let separate: BTreeSet<u32> = self.parts.values().flatten().copied().collect();
+        let of_tree = |roots: &Vec<u32>| roots.iter().map(|root| ticks(*root, &table, &separate)).sum::<u32>();
         Cpu(self.parts.iter().map(|(part, roots)| (*part, TICK * of_tree(roots))).collect())
     }
 }
 
 impl Cpu {
-    /// What was used since an earlier reading.
+    /// The time that was used since an earlier reading.
     pub(super) fn since(&self, earlier: &Self) -> Self {
         let before = |part| earlier.0.get(part).copied().unwrap_or_default();
         Self(self.0.iter().map(|(part, used)| (*part, used.saturating_sub(before(part)))).collect())
@@ -61,7 +63,7 @@ impl Cpu {
 
 struct Process {
     parent: u32,
-    /// Its own time, and that of its children that have ended.
+    /// Its own time, and that of its children that have exited.
     ticks: u32,
 }
 
@@ -73,20 +75,20 @@ fn processes() -> HashMap<u32, Process> {
 
 fn process(id: u32) -> Option<Process> {
     let line = fs::read_to_string(format!("/proc/{id}/stat")).ok()?;
-    // The program's name stands in brackets, and may have any characters in it.
+    // The name of the program is in brackets, and can contain any characters.
     let fields: Vec<&str> = line.rsplit_once(") ")?.1.split(' ').collect();
     let number = |index: usize| fields.get(index)?.parse::<u32>().ok();
     Some(Process { parent: number(1)?, ticks: number(11)? + number(12)? + number(13)? + number(14)? })
 }
 
-/// Of a process and its children, but for those that stand `apart`.
-fn ticks(root: u32, table: &HashMap<u32, Process>, apart: &BTreeSet<u32>) -> u32 {
+/// The time of a process and its children, without the processes in `separate`.
+fn ticks(root: u32, table: &HashMap<u32, Process>, separate: &BTreeSet<u32>) -> u32 {
     let own = table.get(&root).map_or(0, |process| process.ticks);
-    let children = table.iter().filter(|(child, process)| process.parent == root && !apart.contains(child));
-    own + children.map(|(child, _)| ticks(*child, table, apart)).sum::<u32>()
+    let children = table.iter().filter(|(child, process)| process.parent == root && !separate.contains(child));
+    own + children.map(|(child, _)| ticks(*child, table, separate)).sum::<u32>()
 }
 
-/// The first process that listens on this port: its children may have inherited it.
+/// The first process that listens on this port. Its children may have inherited the socket.
 fn listener(port: u16) -> Option<u32> {
     let mut sockets = BTreeSet::new();
     for table in ["/proc/net/tcp", "/proc/net/tcp6"] {
@@ -108,7 +110,7 @@ fn listener(port: u16) -> Option<u32> {
     })
 }
 
-/// The most memory that a process ever held, in MB.
+/// The peak resident memory of a process, in MB.
 pub(super) fn resident_mb(id: u32) -> Option<f64> {
     let status = fs::read_to_string(format!("/proc/{id}/status")).ok()?;
     let line = status.lines().find(|line| line.starts_with("VmHWM:"))?;
@@ -142,6 +144,6 @@ mod tests {
             after = meter.read();
         }
         assert_eq!(after.since(&before).0["driver"], after.since(&before).0["broker"]);
-        assert!(resident_mb(std::process::id()).expect("Linux tells") > 1.0);
+        assert!(resident_mb(std::process::id()).expect("a process in /proc") > 1.0);
     }
 }

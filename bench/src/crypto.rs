@@ -1,10 +1,10 @@
-//! The signatures and verifications of one lifecycle, alone on one core: two tokens are signed, and
-//! three presented ones are verified strictly, as RFC 8032 asks.
+//! The signatures and verifications of lifecycles on one core: for each lifecycle, two tokens are
+//! signed, and three tokens are verified strictly, as RFC 8032 requires.
 
 use std::time::{Duration, Instant};
 
 use ed25519_dalek::{Signer, SigningKey};
-use licet_workers::program::Failure;
+use licet_common::program::Failure;
 use uuid::Uuid;
 
 use super::{
@@ -14,10 +14,10 @@ use super::{
     load::{Measured, STAGES, histogram},
 };
 
-/// What is signed: as long as the signed part of a certificate's token.
+/// The size of the signed part of a certificate's token.
 const SIGNED_BYTES: usize = 420;
 
-/// Measures nothing else.
+/// Measures rounds of signatures and verifications.
 ///
 /// # Errors
 /// A signature does not verify.
@@ -27,7 +27,7 @@ pub(super) fn alone(common: &Common) -> Result<Report, Failure> {
     Ok(Report { mode: "crypto", options: common.clone(), machine: Default::default(), runs, ratios: Vec::new() })
 }
 
-/// So many lifecycles' worth of signatures and verifications as fit into the time.
+/// Measures for how many lifecycles `time` suffices.
 ///
 /// # Errors
 /// A signature does not verify.
@@ -48,7 +48,7 @@ pub(super) fn measure(round: u16, time: Duration) -> Result<Run, Failure> {
         for (signed, signature) in
             [(&message[..], certificate), (&message[..], certificate), (&message[..SIGNED_BYTES - 20], license)]
         {
-            public.verify_strict(signed, &signature).map_err(|error| Failure::Work(error.to_string()))?;
+            public.verify_strict(signed, &signature).map_err(Failure::work)?;
         }
         lifecycles += 1;
     }

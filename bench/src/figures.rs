@@ -1,4 +1,4 @@
-//! What was measured: runs, the ratios between them, and medians over the rounds.
+//! The report: runs, the ratios between them, and medians of the rounds.
 
 use std::{collections::BTreeMap, fmt::Write as _};
 
@@ -10,43 +10,43 @@ use super::{
     load::{Measured, STAGES},
 };
 
-/// All of a measurement.
+/// The results of a measurement.
 #[derive(Serialize)]
 pub(super) struct Report {
     /// The mode.
     pub(super) mode: &'static str,
-    /// What it was asked for.
+    /// The options.
     pub(super) options: Common,
-    /// What it ran on: versions and settings of the servers.
+    /// The machine, and the versions and settings of the servers.
     pub(super) machine: BTreeMap<String, String>,
-    /// Every run, in the order in which they were made.
+    /// Every run, in order.
     pub(super) runs: Vec<Run>,
-    /// What counts: by name, one for each round.
+    /// The ratios between runs.
     pub(super) ratios: Vec<Ratio>,
 }
 
 /// One run.
 #[derive(Clone, Serialize)]
 pub(super) struct Run {
-    /// Which round, from 1.
+    /// The number of the round, from 1.
     pub(super) round: u16,
-    /// What ran.
+    /// What was measured: `full`, `ceiling` and so on.
     pub(super) what: String,
-    /// Under which load: `peak`, `schedule`, `alone`.
+    /// The load: `peak`, `schedule` (a fixed rate) or `alone` (one lifecycle at a time).
     pub(super) load: &'static str,
-    /// Lifecycles that ended in the measured time.
+    /// The number of lifecycles that ended in the measured time.
     pub(super) lifecycles: u64,
-    /// How long that was, in seconds.
+    /// The measured time, in seconds.
     pub(super) seconds: f64,
-    /// Their ratio.
+    /// Lifecycles per second.
     pub(super) lifecycles_per_s: f64,
     /// Processor milliseconds per lifecycle, by part.
     pub(super) cpu_ms: BTreeMap<&'static str, f64>,
-    /// From request to reply, by type, and of any request.
+    /// The time from request to reply, by message type, and of all requests (`any`).
     pub(super) requests: BTreeMap<&'static str, Latency>,
-    /// Whole lifecycles; by a schedule, from the scheduled instant.
+    /// The time of a whole lifecycle; at a fixed rate, from its scheduled time.
     pub(super) lifecycle: Latency,
-    /// The most memory that each worker held, in MB.
+    /// The peak resident memory of each worker, in MB.
     pub(super) resident_mb: BTreeMap<String, f64>,
 }
 
@@ -59,45 +59,45 @@ pub(super) struct Latency {
     pub(super) p999_us: u64,
 }
 
-/// A figure that is compared, and perhaps judged.
+/// A ratio or another figure of each round, with a target if there is one.
 #[derive(Clone, Serialize)]
 pub(super) struct Ratio {
-    /// What is compared with what.
+    /// What is compared.
     pub(super) name: String,
-    /// One for each round.
+    /// The figure of each round.
     pub(super) rounds: Vec<f64>,
-    /// The middle one.
+    /// Their median.
     pub(super) median: f64,
-    /// What it should be, if it is judged.
-    pub(super) mark: Option<Mark>,
-    /// Whether it is.
+    /// The target of the median, if there is one.
+    pub(super) target: Option<Target>,
+    /// Whether the median meets the target.
     pub(super) met: Option<bool>,
 }
 
-/// What a ratio should be.
+/// A limit for a ratio.
 #[derive(Clone, Copy, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub(super) enum Mark {
+pub(super) enum Target {
     AtLeast(f64),
     AtMost(f64),
 }
 
 impl Ratio {
-    /// The median of the rounds, held against its mark.
-    pub(super) fn new(name: impl Into<String>, rounds: Vec<f64>, mark: Option<Mark>) -> Self {
+    /// Computes the median of the rounds, and compares it with the target.
+    pub(super) fn new(name: impl Into<String>, rounds: Vec<f64>, target: Option<Target>) -> Self {
         let median = median(&rounds);
-        let met = mark.map(|mark| match mark {
-            Mark::AtLeast(least) => median >= least,
-            Mark::AtMost(most) => median <= most,
+        let met = target.map(|target| match target {
+            Target::AtLeast(least) => median >= least,
+            Target::AtMost(most) => median <= most,
         });
-        Self { name: name.into(), rounds, median, mark, met }
+        Self { name: name.into(), rounds, median, target, met }
     }
 
     fn verdict(&self) -> String {
         let met = if self.met == Some(true) { "met" } else { "MISSED" };
-        match self.mark {
-            Some(Mark::AtLeast(least)) => format!(", at least {least}: {met}"),
-            Some(Mark::AtMost(most)) => format!(", at most {most}: {met}"),
+        match self.target {
+            Some(Target::AtLeast(least)) => format!(", at least {least}: {met}"),
+            Some(Target::AtMost(most)) => format!(", at most {most}: {met}"),
             None => String::new(),
         }
     }
@@ -114,12 +114,12 @@ impl Run {
     pub(super) fn of(round: u16, what: &str, load: &'static str, measured: &Measured) -> Self {
         let (seconds, count) = (measured.elapsed.as_secs_f64(), measured.lifecycles.max(1) as f64);
         let of_each = |used: &std::time::Duration| used.as_secs_f64() * 1000.0 / count;
-        let asked = STAGES.into_iter().zip(&measured.stages).filter(|(_, times)| !times.is_empty());
+        let requested = STAGES.into_iter().zip(&measured.stages).filter(|(_, times)| !times.is_empty());
         let mut any = super::load::histogram();
         measured.stages.iter().for_each(|stage| {
             let _ = any.add(stage);
         });
-        let mut requests: BTreeMap<_, _> = asked.map(|(stage, times)| (stage, Latency::of(times))).collect();
+        let mut requests: BTreeMap<_, _> = requested.map(|(stage, times)| (stage, Latency::of(times))).collect();
         requests.insert("any", Latency::of(&any));
         Self {
             round,
@@ -140,7 +140,7 @@ impl Run {
     }
 }
 
-/// The middle one, or the mean of the two in the middle.
+/// The median: the middle value, or the mean of the two middle values.
 pub(super) fn median(values: &[f64]) -> f64 {
     let mut sorted = values.to_vec();
     sorted.sort_unstable_by(f64::total_cmp);
@@ -152,7 +152,7 @@ pub(super) fn median(values: &[f64]) -> f64 {
 }
 
 impl Report {
-    /// For people.
+    /// The report as text.
     pub(super) fn table(&self) -> String {
         let mut text = String::new();
         for (name, value) in &self.machine {
@@ -189,7 +189,7 @@ impl Report {
         }
         let resident = self.runs.iter().flat_map(|run| &run.resident_mb);
         if let Some((worker, mb)) = resident.max_by(|one, other| one.1.total_cmp(other.1)) {
-            let _ = writeln!(text, "Most memory of a worker: {mb:.1} MB ({worker})");
+            let _ = writeln!(text, "Peak memory of a worker: {mb:.1} MB ({worker})");
         }
         text
     }
@@ -200,17 +200,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_median_is_the_middle_one_or_between_the_two() {
+    fn the_median_is_the_middle_value_or_the_mean_of_the_two_middle_values() {
         assert_eq!(median(&[3.0, 1.0, 2.0]), 2.0);
         assert_eq!(median(&[4.0, 1.0, 2.0, 3.0]), 2.5);
         assert!(median(&[]).is_nan());
     }
 
     #[test]
-    fn a_mark_is_met_by_the_median() {
-        let met = |rounds: &[f64], mark| Ratio::new("one", rounds.to_vec(), mark).met;
-        assert_eq!(met(&[0.7, 0.9, 0.8], Some(Mark::AtLeast(0.8))), Some(true));
-        assert_eq!(met(&[3.0, 3.2], Some(Mark::AtMost(3.0))), Some(false));
+    fn a_target_is_compared_with_the_median() {
+        let met = |rounds: &[f64], target| Ratio::new("one", rounds.to_vec(), target).met;
+        assert_eq!(met(&[0.7, 0.9, 0.8], Some(Target::AtLeast(0.8))), Some(true));
+        assert_eq!(met(&[3.0, 3.2], Some(Target::AtMost(3.0))), Some(false));
         assert_eq!(met(&[3.0], None), None);
     }
 }

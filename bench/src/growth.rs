@@ -1,61 +1,71 @@
-//! Licet on a large database, in turn with an empty one of the same server.
+//! Licet on a large database, between runs on an empty one of the same server.
 //!
-//! The large one is made by statements over whole sets: live certificates that are received and paid
-//! for, with their permanent rows and settlements, and journal rows as long as a real lifecycle's.
+//! Set-based statements fill the large database: live certificates that are received and paid for,
+//! with their permanent records and settlements, and journal rows of the sizes of a real
+//! lifecycle's.
 
 use std::time::{Duration, Instant};
 
 use clap::Args;
-use licet_common::{config::Config, store::Store};
-use licet_workers::program::Failure;
-use sea_orm::ConnectionTrait;
+use licet_common::{config::Config, program::Failure, store::Store};
+use sea_orm::{ConnectionTrait, QueryResult, Statement};
 
 use super::{
     Common,
     answering::Answers,
-    figures::{Mark, Ratio, Report, Run, median},
+    database::ScratchDatabase,
+    environment::Environment,
+    figures::{Ratio, Report, Run, Target, median},
     full::machine,
     load::{STAGES, drive},
     note,
-    stand::{Kind, Layout, Scratch, Site},
+    workers::{Kind, Layout},
 };
 
-/// What can be chosen.
+/// The options.
 #[derive(Args)]
-pub(crate) struct Arguments {
+pub(super) struct Arguments {
     #[command(flatten)]
     pub(super) common: Common,
-    /// How many live certificates
+    /// The number of live certificates
     #[arg(long, default_value_t = 10_000_000, value_name = "N")]
     certificates: u64,
-    /// How many journal rows
+    /// The number of journal rows
     #[arg(long, default_value_t = 20_000_000, value_name = "N")]
     journal: u64,
-    /// Keep the large database under this name, or use the one that was kept
+    /// Keep the large database under this name, or use the one that an earlier run kept
     #[arg(long, value_name = "NAME", value_parser = name)]
     keep: Option<String>,
 }
 
-/// How long one statement of the making may take.
+/// The timeout of a statement that fills the large database.
 const FILL_TIMEOUT: Duration = Duration::from_secs(86_400);
 
-/// So many rows are made by one statement.
-const PORTION: u64 = 500_000;
+/// The number of rows that one statement inserts.
+const CHUNK_ROWS: u64 = 500_000;
+
+/// The tables that are filled.
+const TABLES: [&str; 4] = ["certificate", "certificate_record", "settlement", "journal"];
 
 fn name(text: &str) -> Result<String, String> {
-    let fit = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_');
-    if fit { Ok(text.to_owned()) } else { Err("small letters and underscores".into()) }
+    let valid = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_');
+    if valid { Ok(text.to_owned()) } else { Err("use lower-case letters and underscores".into()) }
 }
 
-/// Measures rounds of empty, large and empty.
+/// The names of [`TABLES`] as an SQL list.
+fn table_list() -> String {
+    TABLES.map(|table| format!("'{table}'")).join(", ")
+}
+
+/// Measures rounds of the empty, the large and the empty database.
 ///
 /// # Errors
-/// The large database cannot be made, or a run does not come to its end.
+/// The large database cannot be created, or a run does not complete.
 pub(super) async fn growth(config: &Config, arguments: &Arguments) -> Result<Report, Failure> {
-    let site = Site::prepare(config).await?;
-    let large = site.database(arguments.keep.as_deref()).await?;
-    let measured = match make(config, &large, arguments).await {
-        Ok(()) => beside_an_empty_one(&site, &large, &arguments.common).await,
+    let environment = Environment::prepare(config).await?;
+    let large = environment.database(arguments.keep.as_deref()).await?;
+    let measured = match ensure_filled(config, &large, arguments).await {
+        Ok(()) => measure_with_empty(&environment, &large, &arguments.common).await,
         Err(failure) => Err(failure),
     };
     if arguments.keep.is_none() {
@@ -64,8 +74,9 @@ pub(super) async fn growth(config: &Config, arguments: &Arguments) -> Result<Rep
     measured
 }
 
-/// Makes sure that the large database is one.
-async fn make(config: &Config, large: &Scratch, arguments: &Arguments) -> Result<(), Failure> {
+/// Fills the large database if it is new, or else checks that it was filled with these numbers of
+/// rows.
+async fn ensure_filled(config: &Config, large: &ScratchDatabase, arguments: &Arguments) -> Result<(), Failure> {
     let label = format!("{} certificates, {} journal rows", arguments.certificates, arguments.journal);
     if !large.is_new {
         return large.is_labelled(&label).await;
@@ -75,106 +86,125 @@ async fn make(config: &Config, large: &Scratch, arguments: &Arguments) -> Result
     large.label(&label).await
 }
 
-async fn beside_an_empty_one(site: &Site, large: &Scratch, common: &Common) -> Result<Report, Failure> {
-    let empty = site.database(None).await?;
-    let measured = measure(site, &empty, large, common).await;
+async fn measure_with_empty(
+    environment: &Environment,
+    large: &ScratchDatabase,
+    common: &Common,
+) -> Result<Report, Failure> {
+    let empty = environment.database(None).await?;
+    let measured = measure(environment, &empty, large, common).await;
     empty.remove().await?;
     measured
 }
 
-async fn measure(site: &Site, empty: &Scratch, large: &Scratch, common: &Common) -> Result<Report, Failure> {
+async fn measure(
+    environment: &Environment,
+    empty: &ScratchDatabase,
+    large: &ScratchDatabase,
+    common: &Common,
+) -> Result<Report, Failure> {
     let (mut runs, mut ratios) = (Vec::new(), Vec::new());
-    let mut before = run(site, empty, common, 1, "empty").await?;
+    let mut before = run(environment, empty, common, 1, "empty").await?;
     runs.push(before.clone());
     for round in 1..=common.rounds {
-        let grown = run(site, large, common, round, "large").await?;
-        let after = run(site, empty, common, round, "empty").await?;
-        ratios.push(grown.lifecycles_per_s / median(&[before.lifecycles_per_s, after.lifecycles_per_s]));
+        let filled = run(environment, large, common, round, "large").await?;
+        let after = run(environment, empty, common, round, "empty").await?;
+        ratios.push(filled.lifecycles_per_s / median(&[before.lifecycles_per_s, after.lifecycles_per_s]));
         before = after.clone();
-        runs.extend([grown, after]);
+        runs.extend([filled, after]);
     }
     let store = Store::open(&large.url, 1).await?;
     let mut machine = machine(&store).await?;
     machine.extend(sizes(&store).await?);
-    let ratios = vec![Ratio::new("large / empty, lifecycles/s", ratios, Some(Mark::AtLeast(0.85)))];
+    let ratios = vec![Ratio::new("large / empty, lifecycles/s", ratios, Some(Target::AtLeast(0.85)))];
     Ok(Report { mode: "growth", options: common.clone(), machine, runs, ratios })
 }
 
-async fn run(site: &Site, database: &Scratch, common: &Common, round: u16, what: &'static str) -> Result<Run, Failure> {
+async fn run(
+    environment: &Environment,
+    database: &ScratchDatabase,
+    common: &Common,
+    round: u16,
+    what: &'static str,
+) -> Result<Run, Failure> {
     note(common, format_args!("round {round}: {what}"));
-    let stand = site.start(Kind::Full, database, &Layout::default()).await?;
-    let measured = drive(&site.transport, common.peak(), &site.meter(&stand)).await?;
+    let workers = environment.start(Kind::Full, database, &Layout::default()).await?;
+    let measured = drive(&environment.transport, common.peak(), &environment.meter(&workers)).await?;
     let mut run = Run::of(round, what, "peak", &measured);
-    run.resident_mb = stand.resident_mb();
-    stand.stop().await?;
+    run.resident_mb = workers.resident_mb();
+    workers.stop().await?;
     Ok(run)
 }
 
-/// How large the tables are.
+/// The sizes of the tables.
 async fn sizes(store: &Store) -> Result<Vec<(String, String)>, Failure> {
-    let text = "SELECT relname::text, format('%s rows, %s with its indexes', reltuples::bigint, \
-                pg_size_pretty(pg_total_relation_size(oid))) FROM pg_class \
-                WHERE relname IN ('certificate', 'purchase', 'settlement', 'journal')";
-    let rows = store.reader().query_all(sea_orm::Statement::from_string(store.backend(), text)).await;
-    let rows = rows.map_err(|error| Failure::Work(error.to_string()))?;
-    let size = |row: &sea_orm::QueryResult| Some((row.try_get_by_index(0).ok()?, row.try_get_by_index(1).ok()?));
+    let text = format!(
+        "SELECT relname::text, format('%s rows, %s with its indexes', reltuples::bigint, \
+         pg_size_pretty(pg_total_relation_size(oid))) FROM pg_class WHERE relname IN ({})",
+        table_list()
+    );
+    let rows = query(store, text).await?;
+    let size = |row: &QueryResult| Some((row.try_get_by_index(0).ok()?, row.try_get_by_index(1).ok()?));
     Ok(rows.iter().filter_map(size).map(|(name, size): (String, String)| (format!("table {name}"), size)).collect())
 }
 
-/// Fills the tables, and brings them into the order that a server's own upkeep would.
+/// Fills the tables, and then vacuums and analyzes them, as autovacuum does in operation.
 async fn fill(store: &Store, arguments: &Arguments, answers: &Answers) -> Result<(), Failure> {
     let began = Instant::now();
-    let said = |what: &str| note(&arguments.common, format_args!("{what} ({:.0} s)", began.elapsed().as_secs_f64()));
-    let indexes = without_indexes(store).await?;
+    let progress =
+        |what: &str| note(&arguments.common, format_args!("{what} ({:.0} s)", began.elapsed().as_secs_f64()));
+    let indexes = drop_indexes(store).await?;
     let certificates = fill_table(store, arguments.certificates, |first, last| {
-        ["purchase", "certificate", "settlement"].map(|table| of_certificates(table, first, last)).join("; ")
+        ["certificate_record", "certificate", "settlement"].map(|table| of_certificates(table, first, last)).join("; ")
     });
-    let rows = journal_rows(answers);
+    let rows = journal_rows(answers)?;
     let journal = fill_table(store, arguments.journal, |first, last| of_journal(&rows, first, last, arguments));
     let (certificates, journal) = tokio::join!(certificates, journal);
     certificates.and(journal)?;
-    said("rows are there");
+    progress("rows inserted");
     let (first, second) = indexes.split_at(indexes.len() / 2);
     let (first, second) = tokio::join!(each(store, first), each(store, second));
     first.and(second)?;
-    said("indexes are there");
+    progress("indexes created");
     execute(store, "VACUUM (FREEZE, ANALYZE)").await?;
     execute(store, "CHECKPOINT").await?;
-    said("vacuumed");
+    progress("vacuumed");
     Ok(())
 }
 
-/// Takes the indexes of the large tables away: statements that bring them back.
-async fn without_indexes(store: &Store) -> Result<Vec<String>, Failure> {
-    let text = "SELECT c.conname::text, c.conrelid::regclass::text, pg_get_constraintdef(c.oid), NULL FROM pg_constraint c \
-                WHERE c.contype = 'p' AND c.conrelid::regclass::text IN ('certificate', 'purchase', 'settlement', 'journal') \
-                UNION ALL SELECT i.indexname::text, i.tablename::text, NULL, i.indexdef FROM pg_indexes i \
-                WHERE i.schemaname = 'public' AND i.tablename IN ('certificate', 'purchase', 'settlement', 'journal') \
-                AND i.indexname NOT IN (SELECT conname FROM pg_constraint) ORDER BY 2, 1";
-    let rows = store.reader().query_all(sea_orm::Statement::from_string(store.backend(), text)).await;
-    let mut again = Vec::new();
-    for row in rows.map_err(|error| Failure::Work(error.to_string()))? {
+/// Drops the indexes of the tables. Returns the statements that create them again.
+async fn drop_indexes(store: &Store) -> Result<Vec<String>, Failure> {
+    let tables = table_list();
+    let text = format!(
+        "SELECT c.conname::text, c.conrelid::regclass::text, pg_get_constraintdef(c.oid), NULL FROM pg_constraint c \
+         WHERE c.contype = 'p' AND c.conrelid::regclass::text IN ({tables}) \
+         UNION ALL SELECT i.indexname::text, i.tablename::text, NULL, i.indexdef FROM pg_indexes i \
+         WHERE i.schemaname = 'public' AND i.tablename IN ({tables}) \
+         AND i.indexname NOT IN (SELECT conname FROM pg_constraint) ORDER BY 2, 1"
+    );
+    let mut creating = Vec::new();
+    for row in query(store, text).await? {
         let text = |index| row.try_get_by_index::<Option<String>>(index).ok().flatten();
         let (Some(name), Some(table)) = (text(0), text(1)) else { continue };
         match (text(2), text(3)) {
             (Some(constraint), _) => {
                 execute(store, &format!("ALTER TABLE {table} DROP CONSTRAINT \"{name}\"")).await?;
-                again.push(format!("ALTER TABLE {table} ADD CONSTRAINT \"{name}\" {constraint}"));
+                creating.push(format!("ALTER TABLE {table} ADD CONSTRAINT \"{name}\" {constraint}"));
             }
             (None, Some(index)) => {
                 execute(store, &format!("DROP INDEX \"{name}\"")).await?;
-                again.push(index);
+                creating.push(index);
             }
             _ => {}
         }
     }
-    Ok(again)
+    Ok(creating)
 }
 
 async fn fill_table(store: &Store, rows: u64, statements: impl Fn(u64, u64) -> String) -> Result<(), Failure> {
     let mut first = 1;
     while first <= rows {
-        let last = rows.min(first + PORTION - 1);
+        let last = rows.min(first + CHUNK_ROWS - 1);
         execute(store, &statements(first, last)).await?;
         first = last + 1;
     }
@@ -188,12 +218,17 @@ async fn each(store: &Store, statements: &[String]) -> Result<(), Failure> {
     Ok(())
 }
 
+async fn query(store: &Store, text: String) -> Result<Vec<QueryResult>, Failure> {
+    store.pool().query_all(Statement::from_string(store.backend(), text)).await.map_err(Failure::work)
+}
+
 async fn execute(store: &Store, text: &str) -> Result<(), Failure> {
-    let done = store.reader().execute_unprepared(text).await;
+    let done = store.pool().execute_unprepared(text).await;
     done.map(|_| ()).map_err(|error| Failure::Work(format!("{error}: {}", &text[..text.len().min(200)])))
 }
 
-/// An id in the order of time, made of a number: 10 of them in each millisecond since 2025.
+/// An SQL expression for a UUIDv7 that is derived from a number: 10 ids in each millisecond since
+/// 2025.
 fn id(label: char, number: &str) -> String {
     format!(
         "(lpad(to_hex(1735689600000 + {number} / 10), 12, '0') || '7' || substr(md5('{label}' || {number}), 1, 3) || \
@@ -201,12 +236,12 @@ fn id(label: char, number: &str) -> String {
     )
 }
 
-/// Rows of live certificates: bought for a year, received and paid for, no license yet.
+/// Inserts rows of live certificates: received and paid for, without a license.
 fn of_certificates(table: &str, first: u64, last: u64) -> String {
     let (id, at) = (self::id('c', "n"), "1735689600000 + n / 10");
     let user = "'customer-' || n % 1000000";
     let columns = match table {
-        "purchase" => format!(
+        "certificate_record" => format!(
             "(id, \"user\", content, version, revision, amount_minor, currency, points, reference, purchased_at, \
              generation, granted) SELECT {id}, {user}, 'bench', 1, 1, 1000, 'USD', 0, 'order-' || n, {at}, 1, 0"
         ),
@@ -218,7 +253,7 @@ fn of_certificates(table: &str, first: u64, last: u64) -> String {
              'bench', {at} + 9000, 1, 0, 0"
         ),
         _ => format!(
-            "(provider, settlement, outcome, certificate, amount_minor, currency, grants, registered_at, cause) \
+            "(provider, provider_reference, outcome, certificate, amount_minor, currency, grants, registered_at, cause) \
              SELECT 'bench', 'charge-' || {id}, 'completed', {id}, 1000, 'USD', 1, {at} + 9000, {cause}",
             cause = self::id('m', "n")
         ),
@@ -226,16 +261,17 @@ fn of_certificates(table: &str, first: u64, last: u64) -> String {
     format!("INSERT INTO {table} {columns} FROM generate_series({first}::bigint, {last}::bigint) AS n")
 }
 
-/// Type and length of the outputs of each message of a lifecycle.
-fn journal_rows(answers: &Answers) -> Vec<(&'static str, usize)> {
-    STAGES[..5].iter().map(|kind| (*kind, answers.journal_bytes(kind))).collect()
+/// The type and the size of the outputs of each message of a lifecycle without a return.
+fn journal_rows(answers: &Answers) -> Result<Vec<(&'static str, usize)>, Failure> {
+    STAGES[..5].iter().map(|kind| Ok((*kind, answers.journal_bytes(kind)?))).collect()
 }
 
+/// Inserts journal rows.
 fn of_journal(rows: &[(&str, usize)], first: u64, last: u64, arguments: &Arguments) -> String {
     let kinds: Vec<_> = rows.iter().map(|(kind, _)| format!("'{kind}'")).collect();
     let lengths: Vec<_> = rows.iter().map(|(_, bytes)| bytes.to_string()).collect();
     let message = if arguments.common.random_ids { "md5('m' || n)::uuid".to_owned() } else { id('m', "n") };
-    // Rows of one certificate lie beside each other.
+    // Rows of the same certificate are neighbours in the table.
     let subject = id('c', &format!("(n * {} / {})", arguments.certificates, arguments.journal));
     format!(
         "INSERT INTO journal (id, kind, sender, digest, subject, decided_at, outputs) \

@@ -1,10 +1,13 @@
-//! The upstream of a measurement: lifecycles of five messages (with `--returns` six), each sent when
-//! the one before it is answered. It does no more than that needs, since it shares the machine with
-//! what it measures: one task receives, one publishes, and no token is verified.
+//! The driver: lifecycles of five messages (six with `--returns`), each sent after the reply to the
+//! one before it.
 //!
-//! In a closed loop a new lifecycle begins when one ends, so that as many are always on their way. In
-//! an open one they begin by a schedule, whatever becomes of the others, and their time counts from
-//! the scheduled instant: what the system makes wait is in the figure.
+//! It shares the machine with what it measures, so it does as little as possible: one task
+//! receives, one publishes, and no token is verified. The driver of `licet demo` verifies every
+//! token, and would be most of the figure on shared cores.
+//!
+//! In a closed loop, a new lifecycle begins when one ends, so their number is constant. At a fixed
+//! rate, lifecycles begin independently of the others, and their time counts from the scheduled
+//! time. So the figure includes the time for which the system makes them wait.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -15,7 +18,8 @@ use hdrhistogram::Histogram;
 use licet_client::{
     Lost, Transport,
     schema::{
-        ExternalId, Format, Name, Request,
+        ExternalId, Name, Request,
+        encoding::CONTENT_TYPE,
         message::{
             CertificatePresented, Item, LicenseReceipt, LicenseRequest, LicenseReturn, Privilege, PurchaseRequest,
             SettlementCompletion,
@@ -23,19 +27,21 @@ use licet_client::{
         topology,
     },
 };
-use licet_common::transport::{Delivery, Outcome, Outgoing, Properties, Publisher};
-use licet_workers::program::Failure;
+use licet_common::{
+    program::Failure,
+    transport::{Delivery, Outcome, Outgoing, Properties, Publisher},
+};
 use serde::Deserialize;
 use tokio::sync::mpsc;
 use uuid::Uuid;
 
 use super::{
+    content::{CONTENT, price, valid},
     cpu::{Cpu, Meter},
-    goods::{CONTENT, price, unfit},
     partitions,
 };
 
-/// What is asked, in this order; the last one only with `--returns`.
+/// The requests of a lifecycle, in order; the last one only with `--returns`.
 pub(super) const STAGES: [&str; 6] = [
     "purchase.request",
     "certificate.receipt",
@@ -45,67 +51,67 @@ pub(super) const STAGES: [&str; 6] = [
     "license.return",
 ];
 
-/// How long an answer may take before the measurement is given up.
-const PATIENCE: Duration = Duration::from_secs(60);
-/// How often lifecycles are begun by the schedule.
+/// The timeout for a confirm, and for the lifecycles in flight at the end.
+const TIMEOUT: Duration = Duration::from_secs(60);
+/// The interval at which scheduled lifecycles are begun.
 const TICK: Duration = Duration::from_millis(1);
 
-/// How lifecycles begin.
+/// When lifecycles begin.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Pace {
-    /// So many are always on their way.
+    /// A new one begins when one ends, so this many are in flight.
     Closed(usize),
-    /// So many begin in a second.
+    /// This many begin in each second.
     Open(f64),
 }
 
-/// How a load is driven.
+/// The parameters of a load.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Plan {
-    /// How lifecycles begin.
+    /// When lifecycles begin.
     pub(super) pace: Pace,
-    /// Not measured.
+    /// The time before the measurement.
     pub(super) warm_up: Duration,
-    /// Measured.
+    /// The time of the measurement.
     pub(super) measured: Duration,
-    /// Whether the license is given back at the end.
+    /// Whether lifecycles end with a return.
     pub(super) returns: bool,
     /// Whether message ids are random (UUIDv4), or ordered by time (UUIDv7) as the client's are.
     pub(super) random_ids: bool,
-    /// Whether messages go to queues that share them by their user.
+    /// Whether messages go to partitioned queues.
     pub(super) partitioned: bool,
 }
 
-/// What was measured.
+/// The figures of a run.
 pub(super) struct Measured {
-    /// How long it was measured.
+    /// The measured time.
     pub(super) elapsed: Duration,
-    /// Lifecycles that ended meanwhile.
+    /// The number of lifecycles that ended in this time.
     pub(super) lifecycles: u64,
     /// Microseconds from request to reply, by stage.
     pub(super) stages: Vec<Histogram<u64>>,
-    /// Microseconds of whole lifecycles, those of a schedule from their scheduled instant.
+    /// Microseconds of whole lifecycles; at a fixed rate, from their scheduled time.
     pub(super) whole: Histogram<u64>,
-    /// What processes used of the processors meanwhile.
+    /// The processor time that was used in this time.
     pub(super) cpu: Cpu,
 }
 
-/// A lifecycle on its way.
-struct Life {
-    /// When it began, or should have.
+/// A lifecycle in flight.
+struct Lifecycle {
+    /// When it began; at a fixed rate, its scheduled time.
     since: Instant,
-    /// When its last message was sent.
-    asked: Instant,
+    /// When its latest request was sent.
+    requested: Instant,
     stage: usize,
     user: Name,
     certificate: Uuid,
     token: String,
 }
 
-/// Drives a load to its end: every lifecycle that was begun is finished.
+/// Runs a load, and finishes every lifecycle that began.
 ///
 /// # Errors
-/// The broker is away; or an answer is another than a lifecycle has at its place, or does not come.
+/// The broker is unavailable, or a reply is missing or not the expected one.
 pub(super) async fn drive(transport: &Transport, plan: Plan, meter: &Meter) -> Result<Measured, Failure> {
     let instructed = tokio::spawn(take_instructions(transport.clone()));
     let (reply_to, mut replies) = transport.subscribe(&[]).await?;
@@ -119,7 +125,7 @@ pub(super) async fn drive(transport: &Transport, plan: Plan, meter: &Meter) -> R
         tokio::select! {
             deliveries = replies.receive(1024, usize::MAX) => {
                 for delivery in deliveries? {
-                    load.answered(&delivery)?;
+                    load.received(&delivery)?;
                 }
             }
             _ = ticks.tick() => load.begin_due()?,
@@ -133,7 +139,7 @@ pub(super) async fn drive(transport: &Transport, plan: Plan, meter: &Meter) -> R
             break meter.read().since(start);
         }
         if publishing.is_finished() {
-            return Err(Failure::Work("the broker did not take a message of the load".into()));
+            return Err(Failure::Work("the broker did not confirm a message of the load".into()));
         }
     };
     let elapsed = load.measured_from.elapsed();
@@ -145,14 +151,14 @@ pub(super) async fn drive(transport: &Transport, plan: Plan, meter: &Meter) -> R
     let rest = async {
         while !load.waiting.is_empty() {
             for delivery in replies.receive(1024, usize::MAX).await? {
-                load.answered(&delivery)?;
+                load.received(&delivery)?;
             }
         }
         Ok::<_, Failure>(())
     };
-    tokio::time::timeout(PATIENCE, rest)
+    tokio::time::timeout(TIMEOUT, rest)
         .await
-        .map_err(|_| Failure::Work("lifecycles of the load were not finished in a minute".into()))??;
+        .map_err(|_| Failure::Work("lifecycles of the load did not end within a minute".into()))??;
     let Load { stages, whole, sender, .. } = load;
     drop(sender);
     let _ = publishing.await;
@@ -165,7 +171,7 @@ struct Load {
     plan: Plan,
     reply_to: String,
     sender: mpsc::UnboundedSender<Outgoing>,
-    waiting: HashMap<Uuid, Life>,
+    waiting: HashMap<Uuid, Lifecycle>,
     began: Instant,
     measured_from: Instant,
     until: Instant,
@@ -218,19 +224,20 @@ impl Load {
 
     fn begin(&mut self, since: Instant) -> Result<(), Failure> {
         self.begun += 1;
-        let user = unfit(Name::try_from(format!("customer-{}-{}", self.run, self.begun % 100_000)))?;
-        let life = Life { since, asked: since, stage: 0, user, certificate: Uuid::nil(), token: String::new() };
-        self.ask(life)
+        let user = valid(Name::try_from(format!("customer-{}-{}", self.run, self.begun % 100_000)))?;
+        let lifecycle =
+            Lifecycle { since, requested: since, stage: 0, user, certificate: Uuid::nil(), token: String::new() };
+        self.send_next(lifecycle)
     }
 
-    fn ask(&mut self, mut life: Life) -> Result<(), Failure> {
+    fn send_next(&mut self, mut lifecycle: Lifecycle) -> Result<(), Failure> {
         let id = if self.plan.random_ids { Uuid::new_v4() } else { Uuid::now_v7() };
-        let request = request(&life, &self.run)?;
+        let request = request(&lifecycle, &self.run)?;
         let kind = request.kind();
-        let body = request.encode(Format::Json).map_err(|error| Failure::Work(error.to_string()))?;
+        let body = request.encode().map_err(Failure::work)?;
         let mut headers = BTreeMap::new();
         if self.plan.partitioned {
-            headers.insert(partitions::HEADER_USER.to_owned(), life.user.to_string());
+            headers.insert(partitions::HEADER_USER.to_owned(), lifecycle.user.to_string());
         }
         let message = Outgoing {
             exchange: if self.plan.partitioned { partitions::IN } else { topology::IN }.to_owned(),
@@ -239,45 +246,48 @@ impl Load {
             properties: Properties {
                 message_id: Some(id.to_string()),
                 kind: Some(kind.to_owned()),
-                content_type: Some(Format::Json.content_type().to_owned()),
+                content_type: Some(CONTENT_TYPE.to_owned()),
                 reply_to: Some(self.reply_to.clone()),
                 headers,
                 ..Properties::default()
             },
             body: body.into(),
         };
-        life.asked = Instant::now();
-        self.waiting.insert(id, life);
-        self.sender.send(message).map_err(|_| Failure::Work("the broker is away".into()))
+        lifecycle.requested = Instant::now();
+        self.waiting.insert(id, lifecycle);
+        self.sender.send(message).map_err(|_| Failure::Work("the broker is unavailable".into()))
     }
 
-    fn answered(&mut self, delivery: &Delivery) -> Result<(), Failure> {
+    fn received(&mut self, delivery: &Delivery) -> Result<(), Failure> {
         let id = delivery.properties.correlation_id.as_deref().and_then(|id| Uuid::parse_str(id).ok());
-        let Some(mut life) = id.and_then(|id| self.waiting.remove(&id)) else { return Ok(()) };
+        let Some(mut lifecycle) = id.and_then(|id| self.waiting.remove(&id)) else { return Ok(()) };
         let now = Instant::now();
-        // By a schedule, what had begun in time counts however late it ends.
+        // At a fixed rate, a lifecycle that began in the measured time counts however late it ends.
         let counts = match self.plan.pace {
-            Pace::Open(_) => life.since >= self.measured_from,
+            Pace::Open(_) => lifecycle.since >= self.measured_from,
             Pace::Closed(_) => now >= self.measured_from && !self.ending,
         };
         if counts {
-            record(self.stages.get_mut(life.stage), now - life.asked);
+            record(self.stages.get_mut(lifecycle.stage), now - lifecycle.requested);
         }
-        learn(&mut life, delivery)?;
-        life.stage += 1;
-        if life.stage < if self.plan.returns { 6 } else { 5 } {
-            return self.ask(life);
+        read_reply(&mut lifecycle, delivery)?;
+        lifecycle.stage += 1;
+        let stages = if self.plan.returns { STAGES.len() } else { STAGES.len() - 1 };
+        if lifecycle.stage < stages {
+            return self.send_next(lifecycle);
         }
-        self.finished(&life, now)
+        self.finished(&lifecycle, now)
     }
 
-    fn finished(&mut self, life: &Life, now: Instant) -> Result<(), Failure> {
+    fn finished(&mut self, lifecycle: &Lifecycle, now: Instant) -> Result<(), Failure> {
         let in_time = now >= self.measured_from && !self.ending;
         self.ended += u64::from(in_time);
         match self.plan.pace {
-            Pace::Open(_) if life.since >= self.measured_from => record(Some(&mut self.whole), now - life.since),
+            Pace::Open(_) if lifecycle.since >= self.measured_from => {
+                record(Some(&mut self.whole), now - lifecycle.since)
+            }
             Pace::Closed(_) if in_time => {
-                record(Some(&mut self.whole), now - life.since);
+                record(Some(&mut self.whole), now - lifecycle.since);
                 return self.begin(now);
             }
             Pace::Closed(_) if !self.ending => return self.begin(now),
@@ -287,36 +297,36 @@ impl Load {
     }
 }
 
-/// What a lifecycle asks at its stage.
-fn request(life: &Life, run: &str) -> Result<Request, Failure> {
-    let token = || life.token.clone();
-    Ok(match life.stage {
+/// The request of a lifecycle at its stage.
+fn request(lifecycle: &Lifecycle, run: &str) -> Result<Request, Failure> {
+    let token = || lifecycle.token.clone();
+    Ok(match lifecycle.stage {
         0 => Request::PurchaseRequest(PurchaseRequest {
-            user: life.user.clone(),
-            items: vec![Item { content: unfit(Name::try_from(CONTENT))?, version: None }],
+            user: lifecycle.user.clone(),
+            items: vec![Item { content: valid(Name::try_from(CONTENT))?, version: None }],
             points: None,
-            reference: Some(unfit(ExternalId::try_from(format!("order-{run}")))?),
+            reference: Some(valid(ExternalId::try_from(format!("order-{run}")))?),
         }),
         1 => Request::CertificateReceipt(CertificatePresented {
             certificate_token: Some(token()),
             container_token: None,
         }),
         2 => Request::SettlementCompletion(SettlementCompletion {
-            certificate: Some(life.certificate),
+            certificate: Some(lifecycle.certificate),
             container: None,
-            settlement: unfit(ExternalId::try_from(format!("charge-{}", life.certificate)))?,
-            provider: unfit(Name::try_from("bench"))?,
+            settlement: valid(ExternalId::try_from(format!("charge-{}", lifecycle.certificate)))?,
+            provider: valid(Name::try_from("bench"))?,
             amount: price()?,
             grants: None,
         }),
         3 => Request::LicenseRequest(LicenseRequest {
             certificate_token: token(),
-            terminal: Some(unfit(Name::try_from("player"))?),
+            terminal: Some(valid(Name::try_from("player"))?),
         }),
         4 => Request::LicenseReceipt(LicenseReceipt { license_token: token() }),
         _ => Request::LicenseReturn(LicenseReturn {
             license_token: token(),
-            user: life.user.clone(),
+            user: lifecycle.user.clone(),
             privilege: Privilege::Points,
             deleted: true,
         }),
@@ -339,23 +349,23 @@ struct Licensed {
     license_token: String,
 }
 
-/// Takes out of an answer what the next message needs.
-fn learn(life: &mut Life, delivery: &Delivery) -> Result<(), Failure> {
-    let kind = delivery.properties.kind.as_deref().unwrap_or_default();
+/// Checks a reply, and takes from it what the next request needs.
+fn read_reply(lifecycle: &mut Lifecycle, delivery: &Delivery) -> Result<(), Failure> {
+    let kind = delivery.properties.kind.as_deref().unwrap_or("");
+    let stage = lifecycle.stage;
     let unexpected = || {
-        let asked = STAGES.get(life.stage).copied().unwrap_or_default();
-        let answer = String::from_utf8_lossy(&delivery.body).into_owned();
-        Failure::Work(format!("{asked} was answered with {kind}: {answer}"))
+        let (request, body) = (STAGES[stage], String::from_utf8_lossy(&delivery.body));
+        Failure::Work(format!("the reply to {request} is {kind}: {body}"))
     };
-    match (life.stage, kind) {
+    match (stage, kind) {
         (0, "certificate.issued") => {
             let mut issued: Issued = serde_json::from_slice(&delivery.body).map_err(|_| unexpected())?;
             let one = issued.certificates.pop().ok_or_else(unexpected)?;
-            (life.certificate, life.token) = (one.certificate, one.certificate_token);
+            (lifecycle.certificate, lifecycle.token) = (one.certificate, one.certificate_token);
         }
         (3, "license.issued") => {
             let licensed: Licensed = serde_json::from_slice(&delivery.body).map_err(|_| unexpected())?;
-            life.token = licensed.license_token;
+            lifecycle.token = licensed.license_token;
         }
         (1, "certificate.accepted")
         | (2, "settlement.registered")
@@ -366,11 +376,11 @@ fn learn(life: &mut Life, delivery: &Delivery) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Publishes what there is, and then what came meanwhile, until nobody sends any more.
+/// Publishes messages, as many at once as there are, until the sender is dropped.
 async fn publish(publisher: Publisher, mut outgoing: mpsc::UnboundedReceiver<Outgoing>) -> Result<(), Lost> {
     let mut messages = Vec::new();
     while outgoing.recv_many(&mut messages, 256).await > 0 {
-        let outcomes = publisher.publish(&messages, PATIENCE).await?;
+        let outcomes = publisher.publish(&messages, TIMEOUT).await?;
         if let Some(outcome) = outcomes.iter().find(|outcome| **outcome != Outcome::Confirmed) {
             return Err(Lost(format!("a message of the load was {outcome:?}")));
         }
@@ -380,7 +390,7 @@ async fn publish(publisher: Publisher, mut outgoing: mpsc::UnboundedReceiver<Out
     Ok(())
 }
 
-/// The payment provider's part of the queues: it is told, and the load itself settles.
+/// Takes the instructions to the payment provider and ignores them: the load itself settles.
 async fn take_instructions(transport: Transport) -> Result<(), Lost> {
     let mut consumer = transport.consume(topology::INSTRUCTED, 2048).await?;
     loop {
@@ -396,7 +406,7 @@ fn record(histogram: Option<&mut Histogram<u64>>, elapsed: Duration) {
     }
 }
 
-/// One microsecond to ten minutes, to three digits.
+/// A histogram from one microsecond to ten minutes, with three digits.
 pub(super) fn histogram() -> Histogram<u64> {
     Histogram::new_with_bounds(1, 600_000_000, 3).unwrap_or_else(|_| unreachable!("constant bounds"))
 }

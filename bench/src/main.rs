@@ -1,83 +1,100 @@
-//! `licet bench`: how fast Licet is, as ratios that hold on any machine.
+//! The program `licet-bench`: measures the speed of Licet as ratios that hold on any machine.
 //!
-//! The limit is the same pattern of messages with workers that do nothing ([`answering`]). A round
-//! measures that ceiling just before and just after Licet itself, because a machine's speed drifts;
-//! what counts is the median of the rounds' ratios, and processor time per lifecycle.
+//! The upper limit is the same message pattern with workers that only answer, the ceiling
+//! ([`answering`]). A round measures the ceiling just before and just after Licet, because the
+//! speed of a machine drifts. The results are the medians of the rounds' ratios and the processor
+//! time per lifecycle. Definitions and results are in docs/performance.md.
 //!
-//! | file | what is in it |
+//! | module | content |
 //! |---|---|
-//! | `load` | the upstream: lifecycles in a closed loop or by a schedule |
-//! | `stand` | broker, database, worker processes |
-//! | `goods` | what is sold |
+//! | `load` | the upstream system: lifecycles in a closed loop or at a fixed rate |
+//! | `environment` | the broker and the database server of a measurement |
+//! | `database` | the databases that a measurement creates and drops |
+//! | `workers` | the worker processes |
+//! | `content` | the content that the load buys |
 //! | `answering` | workers that only answer |
-//! | `cpu` | processor time and memory by process |
-//! | `partitions` | queues that share a worker's messages |
+//! | `cpu` | processor time and memory of processes |
+//! | `partitions` | partitioned queues |
 //! | `full`, `embedded`, `crypto`, `growth`, `scale` | the modes |
-//! | `figures`, `chart` | what was measured, for programs and for people |
+//! | `figures`, `chart` | the report, as JSON, as text and as a chart |
 
 mod answering;
 mod chart;
+mod content;
 mod cpu;
 mod crypto;
+mod database;
 mod embedded;
+mod environment;
 mod figures;
 mod full;
-mod goods;
 mod growth;
 mod load;
 mod partitions;
 mod scale;
-mod stand;
+mod workers;
 
-use std::{fs, path::PathBuf, process::ExitCode, time::Duration};
+use std::{fmt::Display, fs, io::Write as _, path::PathBuf, process::ExitCode, time::Duration};
 
-use clap::{Args, Subcommand};
-use licet_common::config::Config;
-use licet_workers::program::{Failure, block_on, stop_signal};
+use clap::{Args, Parser, Subcommand};
+use licet_common::{
+    config::{
+        CommandSettings, Config,
+        groups::{BROKER, DATABASE, ENGINE, LOG, SWEEP, TERMS},
+    },
+    program::{Failure, block_on, configure, stop_signal},
+};
 use serde::Serialize;
 
-use crate::report;
 use figures::Report;
 use load::{Pace, Plan};
 
-/// What is measured.
+#[derive(Parser)]
+#[command(name = "licet-bench", version, about = "Measures Licet against workers that only answer.")]
+struct Arguments {
+    #[command(flatten)]
+    settings: CommandSettings<{ BROKER | DATABASE | TERMS | ENGINE | SWEEP | LOG }>,
+    #[command(subcommand)]
+    mode: Mode,
+}
+
 #[derive(Subcommand)]
-pub(crate) enum Bench {
-    /// Licet on RabbitMQ and PostgreSQL, between two runs of the ceiling
+enum Mode {
+    /// Measure Licet on RabbitMQ and PostgreSQL, between two runs of the ceiling
     Full(Common),
-    /// Workers that only answer, alone
+    /// Measure the ceiling only: workers that only answer
     Ceiling(Common),
-    /// Licet in one process on SQLite, against its signatures and verifications alone
+    /// Measure Licet in one process on SQLite, between two runs of its signatures and verifications
     Embedded(Common),
-    /// The signatures and verifications of a lifecycle alone, on one core
+    /// Measure the signatures and verifications of a lifecycle on one core
     Crypto(Common),
-    /// Licet on a large database, in turn with an empty one
+    /// Measure Licet on a large database, between two runs on an empty one
     Growth(growth::Arguments),
-    /// Copies of workers, queues that share messages, nodes of a broker: each against one
+    /// Compare copies of workers, partitioned queues and clusters with a single one
     Scale(scale::Arguments),
-    /// Be a worker that only answers
+    /// Run a worker that only answers
     #[command(hide = true)]
     Answer {
         /// Its queue
         queue: String,
-        /// What it answers
+        /// The file of its answers
         answers: PathBuf,
     },
 }
 
-/// What every mode takes.
+/// The options of every mode.
 #[derive(Args, Clone, Serialize)]
-pub(crate) struct Common {
-    /// How many rounds; their median counts
+struct Common {
+    /// The number of rounds; the results are their medians
     #[arg(long, default_value_t = 3, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=100))]
     rounds: u16,
-    /// How long each figure is measured, in seconds
+    /// The duration of each measurement, in seconds
     #[arg(long, default_value_t = 10, value_name = "S", value_parser = clap::value_parser!(u64).range(1..=3600))]
     seconds: u64,
-    /// How long each load runs before it is measured, in seconds
+    /// The duration of the load before each measurement, in seconds
     #[arg(long, default_value_t = 3, value_name = "S")]
     warm_up: u64,
-    /// How many lifecycles are on their way at a time
+    /// The number of concurrent lifecycles
     #[arg(long, default_value_t = 256, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=10_000))]
     in_flight: u16,
     /// End each lifecycle with the return of its license
@@ -89,11 +106,11 @@ pub(crate) struct Common {
     /// Print one JSON object
     #[arg(long)]
     json: bool,
-    /// Keep the JSON in this file
+    /// Write the JSON object to this file
     #[arg(long, value_name = "FILE")]
     #[serde(skip)]
     out: Option<PathBuf>,
-    /// Draw a chart into this file
+    /// Write a chart (SVG) to this file
     #[arg(long, value_name = "FILE")]
     #[serde(skip)]
     svg: Option<PathBuf>,
@@ -116,18 +133,24 @@ impl Common {
     }
 }
 
-/// Measures and reports; exit code 1 if what was measured did not go right.
-pub(crate) fn bench(config: &Config, bench: &Bench) -> Result<ExitCode, Failure> {
-    let (common, report) = match bench {
-        Bench::Answer { queue, answers } => return answering::answer(config, queue, answers),
-        Bench::Full(common) => (common, until_told(full::full(config, common))?),
-        Bench::Ceiling(common) => (common, until_told(full::ceiling(config, common))?),
-        Bench::Embedded(common) => (common, until_told(embedded::measure(config, common))?),
-        Bench::Growth(arguments) => (&arguments.common, until_told(growth::growth(config, arguments))?),
-        Bench::Scale(arguments) => (&arguments.common, until_told(scale::scale(config, arguments))?),
-        Bench::Crypto(common) => (common, crypto::alone(common)?),
+fn main() -> ExitCode {
+    let Arguments { settings, mode } = Arguments::parse();
+    let run = || bench(&configure(settings, "warn")?, &mode);
+    run().unwrap_or_else(|failure| failure.exit())
+}
+
+/// Measures and reports. A ratio that misses its target does not change the exit code.
+fn bench(config: &Config, mode: &Mode) -> Result<ExitCode, Failure> {
+    let (common, report) = match mode {
+        Mode::Answer { queue, answers } => return answering::answer(config, queue, answers),
+        Mode::Full(common) => (common, until_stopped(full::full(config, common))?),
+        Mode::Ceiling(common) => (common, until_stopped(full::ceiling(config, common))?),
+        Mode::Embedded(common) => (common, until_stopped(embedded::measure(config, common))?),
+        Mode::Growth(arguments) => (&arguments.common, until_stopped(growth::growth(config, arguments))?),
+        Mode::Scale(arguments) => (&arguments.common, until_stopped(scale::scale(config, arguments))?),
+        Mode::Crypto(common) => (common, crypto::alone(common)?),
     };
-    let json = serde_json::to_value(&report).map_err(|error| Failure::Work(error.to_string()))?;
+    let json = serde_json::to_value(&report).map_err(Failure::work)?;
     if let Some(file) = &common.out {
         fs::write(file, format!("{json:#}\n"))?;
     }
@@ -135,28 +158,38 @@ pub(crate) fn bench(config: &Config, bench: &Bench) -> Result<ExitCode, Failure>
         fs::write(file, chart::svg(&report))?;
     }
     if common.json {
-        report::tell(json);
+        print(json)?
     } else {
-        report::tell(report.table());
+        print(report.table())?
     }
     Ok(ExitCode::SUCCESS)
 }
 
-/// Measures, unless it is told to stop: then the workers that it started are ended too.
-fn until_told(measuring: impl Future<Output = Result<Report, Failure>>) -> Result<Report, Failure> {
+/// Measures, unless the program is asked to stop. Then the started workers are stopped too.
+fn until_stopped(measurement: impl Future<Output = Result<Report, Failure>>) -> Result<Report, Failure> {
     block_on(async {
         let stop = stop_signal()?;
         let stopped = || {
             Failure::Work(
-                "told to stop; a database licet_bench_… may be left to drop, and licet.bench.… at the broker".into(),
+                "stopped before the end: drop the database licet_bench_… if it exists, and delete the exchanges and \
+                 queues licet.bench.… from the broker"
+                    .into(),
             )
         };
-        stop.run_until_cancelled(measuring).await.unwrap_or_else(|| Err(stopped()))
+        stop.run_until_cancelled(measurement).await.unwrap_or_else(|| Err(stopped()))
     })
 }
 
-/// Says on standard error what is going on, unless a program reads.
-fn note(common: &Common, text: impl std::fmt::Display) {
+/// Prints to standard output. It is not an error if nobody reads it (`licet-bench … | head`).
+fn print(text: impl Display) -> Result<(), Failure> {
+    match writeln!(std::io::stdout(), "{text}") {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(error.into()),
+        _ => Ok(()),
+    }
+}
+
+/// Prints progress to standard error, unless the output is JSON.
+fn note(common: &Common, text: impl Display) {
     if !common.json {
         eprintln!("{text}");
     }

@@ -1,9 +1,12 @@
-//! Queues that share a worker's messages by their user: what docs/SCALING.md plans for when one queue
-//! is not enough, on a broker that has the plugin `rabbitmq_consistent_hash_exchange`.
+//! Partitioned queues: several queues share a worker's messages by their user, as docs/scaling.md
+//! plans for the case that one queue is not enough. The broker needs the plugin
+//! `rabbitmq_consistent_hash_exchange`.
 //!
-//! `licet.bench.in` takes the place of `licet.in`: it hands each worker's types to an exchange of
-//! this worker, which chooses among its queues: by the user, whom a header names, or for settlements, which
-//! have none, by their id.
+//! The exchange `licet.bench.in` takes the place of `licet.in`. It routes the message types of each
+//! worker to an exchange of that worker, which distributes them to the worker's queues: by the user
+//! in a header, or for settlements, which have no user, by the message id.
+//!
+//! This module declares what only a measurement needs. It is not part of Licet's topology.
 
 use lapin::{
     Channel, Connection, ConnectionProperties, ExchangeKind,
@@ -14,23 +17,25 @@ use lapin::{
     types::{AMQPValue, FieldTable},
 };
 use licet_client::schema::topology::{self, Argument};
-use licet_workers::program::Failure;
+use licet_common::program::Failure;
+use licet_workers::registry;
 use secrecy::{ExposeSecret, SecretString};
 
-use super::stand::MET;
+use super::workers::LIFECYCLE_WORKERS;
 
-/// Where a load publishes.
+/// The exchange that the load publishes to.
 pub(super) const IN: &str = "licet.bench.in";
-/// The header that tells the user.
+/// The header that contains the user.
 pub(super) const HEADER_USER: &str = "licet-user";
 
 const HASH: &str = "x-consistent-hash";
-const GOODBYE: u16 = 200;
+/// AMQP's reply code for a normal close.
+const REPLY_SUCCESS: u16 = 200;
 
-/// More are neither declared nor looked for.
+/// The maximum number of queues for each worker. [`remove`] deletes as many.
 pub(super) const PARTITIONS_MAX: u16 = 64;
 
-/// So many queues for each worker that a lifecycle meets.
+/// The number of queues for each worker of a lifecycle.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Partitions(pub(super) u16);
 
@@ -40,10 +45,10 @@ impl Partitions {
         (1..=self.0).map(|number| format!("licet.bench.{worker}.{number}")).collect()
     }
 
-    /// Declares exchanges, queues and bindings, where [`remove`] has left none.
+    /// Deletes what [`remove`] deletes, and declares exchanges, queues and bindings.
     ///
     /// # Errors
-    /// The broker is away, or has no such exchanges.
+    /// The broker is unavailable, or does not have the plugin.
     pub(super) async fn declare(self, url: &SecretString) -> Result<(), Failure> {
         remove(url).await?;
         let (connection, channel) = connect(url).await?;
@@ -51,17 +56,16 @@ impl Partitions {
         close(&connection).await;
         declared.map_err(|error| {
             Failure::Work(format!(
-                "partitioned queues cannot be declared ({error}): they need \
-                 `rabbitmq-plugins enable rabbitmq_consistent_hash_exchange` at the broker; \
-                 --partitions 0 leaves them out"
+                "partitioned queues cannot be declared ({error}): run `rabbitmq-plugins enable \
+                 rabbitmq_consistent_hash_exchange` at the broker, or leave them out with --partitions 0"
             ))
         })
     }
 
     async fn declare_all(self, channel: &Channel) -> lapin::Result<()> {
         exchange(channel, IN, ExchangeKind::Topic, FieldTable::default()).await?;
-        for worker in topology::WORKERS.iter().filter(|worker| MET.contains(&worker.name)) {
-            let name = spreading(worker.name);
+        for worker in registry::WORKERS.iter().filter(|worker| LIFECYCLE_WORKERS.contains(&worker.name)) {
+            let name = distributing_exchange(worker.name);
             let by = if worker.name == "settlement" {
                 ("hash-property", "message_id")
             } else {
@@ -75,7 +79,7 @@ impl Partitions {
             for queue in self.queues(worker.name) {
                 let durable = QueueDeclareOptions { durable: true, ..QueueDeclareOptions::default() };
                 channel.queue_declare(queue.as_str().into(), durable, arguments(worker.name)).await?;
-                // The key of a binding is the queue's weight.
+                // The routing key of such a binding is the queue's weight.
                 let (to, from, weight) = (queue.as_str().into(), name.as_str().into(), "1".into());
                 channel.queue_bind(to, from, weight, QueueBindOptions::default(), FieldTable::default()).await?;
             }
@@ -84,21 +88,24 @@ impl Partitions {
     }
 }
 
-/// Takes away whatever was declared here, also by a measurement that was broken off.
+/// Deletes everything that this module declares, also what an interrupted measurement left.
 ///
 /// # Errors
-/// The broker is away.
+/// The broker is unavailable.
 pub(super) async fn remove(url: &SecretString) -> Result<(), Failure> {
     let (connection, channel) = connect(url).await?;
     let removed = remove_all(&channel).await;
     close(&connection).await;
-    removed.map_err(|error| Failure::Work(format!("what begins with licet.bench is left at the broker: {error}")))
+    removed
+        .map_err(|error| Failure::Work(format!("exchanges and queues licet.bench.… are left at the broker: {error}")))
 }
 
 async fn remove_all(channel: &Channel) -> lapin::Result<()> {
     channel.exchange_delete(IN.into(), ExchangeDeleteOptions::default()).await?;
-    for worker in MET {
-        channel.exchange_delete(spreading(worker).as_str().into(), ExchangeDeleteOptions::default()).await?;
+    for worker in LIFECYCLE_WORKERS {
+        channel
+            .exchange_delete(distributing_exchange(worker).as_str().into(), ExchangeDeleteOptions::default())
+            .await?;
         for queue in Partitions(PARTITIONS_MAX).queues(worker) {
             channel.queue_delete(queue.as_str().into(), QueueDeleteOptions::default()).await?;
         }
@@ -106,10 +113,10 @@ async fn remove_all(channel: &Channel) -> lapin::Result<()> {
     Ok(())
 }
 
-/// Those of its work queue, and one worker at a time.
+/// The arguments of the worker's work queue, and a single active consumer.
 fn arguments(worker: &str) -> FieldTable {
     let name = topology::work_queue(worker);
-    let topology = topology::topology();
+    let topology = registry::topology();
     let work = topology.queues.iter().filter(|queue| queue.name == name).flat_map(|queue| &queue.arguments);
     let arguments = work.map(|(name, value)| match value {
         Argument::Text(value) => (*name, text(value)),
@@ -122,8 +129,8 @@ fn text(value: &str) -> AMQPValue {
     AMQPValue::LongString(value.into())
 }
 
-/// The exchange that spreads a worker's messages.
-fn spreading(worker: &str) -> String {
+/// The exchange that distributes a worker's messages.
+fn distributing_exchange(worker: &str) -> String {
     format!("licet.bench.{worker}")
 }
 
@@ -141,12 +148,12 @@ fn table<'a>(entries: impl IntoIterator<Item = (&'a str, AMQPValue)>) -> FieldTa
 }
 
 async fn connect(url: &SecretString) -> Result<(Connection, Channel), Failure> {
-    let lost = |error: lapin::Error| Failure::Work(error.to_string());
-    let connection = Connection::connect(url.expose_secret(), ConnectionProperties::default()).await.map_err(lost)?;
-    let channel = connection.create_channel().await.map_err(lost)?;
+    let connection =
+        Connection::connect(url.expose_secret(), ConnectionProperties::default()).await.map_err(Failure::work)?;
+    let channel = connection.create_channel().await.map_err(Failure::work)?;
     Ok((connection, channel))
 }
 
 async fn close(connection: &Connection) {
-    let _ = connection.close(GOODBYE, "done".into()).await;
+    let _ = connection.close(REPLY_SUCCESS, "done".into()).await;
 }

@@ -1,37 +1,38 @@
-//! What more of something costs or gains: copies of the workers on one queue, queues that share a
-//! worker's messages, nodes of a broker. Nothing of it is judged: on a few cores, all of which are in
-//! use already, it is processor time per lifecycle that tells.
+//! The cost and gain of copies of the workers on one queue, of partitioned queues, and of a cluster
+//! of brokers, each compared with a single one. The ratios have no targets: where all cores are in
+//! use already, the meaningful figure is the processor time per lifecycle.
 
 use clap::Args;
-use licet_common::{config::Config, store::Store};
-use licet_workers::program::Failure;
+use licet_common::{config::Config, program::Failure, store::Store};
 use secrecy::SecretString;
 
 use super::{
     Common,
+    database::ScratchDatabase,
+    environment::Environment,
     figures::{Ratio, Report, Run},
     full::machine,
     load::{Plan, drive},
     note,
     partitions::{PARTITIONS_MAX, Partitions},
-    stand::{Kind, Layout, MET, Scratch, Site},
+    workers::{Kind, LIFECYCLE_WORKERS, Layout},
 };
 
-/// What can be chosen.
+/// The options.
 #[derive(Args)]
-pub(crate) struct Arguments {
+pub(super) struct Arguments {
     #[command(flatten)]
     pub(super) common: Common,
-    /// How many copies of a worker share its queue, one figure after the other; one is always measured
+    /// Numbers of copies of a worker that share its queue; a single one is always measured
     #[arg(long, value_delimiter = ',', default_value = "1,2,4", value_name = "N,...", value_parser = clap::value_parser!(u16).range(1..=64))]
     copies: Vec<u16>,
-    /// Only these workers are copied [default: all that a lifecycle meets]
-    #[arg(long, value_delimiter = ',', value_name = "NAME,...", value_parser = MET)]
+    /// The workers that are copied [default: all workers of a lifecycle]
+    #[arg(long, value_delimiter = ',', value_name = "NAME,...", value_parser = LIFECYCLE_WORKERS)]
     worker: Vec<String>,
-    /// How many queues share a worker's messages (of workers that only answer), one figure after the other; 0: none
+    /// Numbers of queues that share the messages of a worker that only answers; 0 measures none
     #[arg(long, value_delimiter = ',', default_value = "1,2,4", value_name = "N,...", value_parser = clap::value_parser!(u16).range(..=i64::from(PARTITIONS_MAX)))]
     partitions: Vec<u16>,
-    /// A node of a cluster to measure, too: as often as it has nodes on this machine
+    /// A node of a cluster to measure; repeat the option for each node on this machine
     #[arg(long, value_name = "URL", value_parser = secret)]
     node: Vec<SecretString>,
 }
@@ -40,12 +41,12 @@ fn secret(url: &str) -> Result<SecretString, String> {
     Ok(url.into())
 }
 
-/// One thing to measure.
+/// A configuration to measure.
 struct Case<'a> {
     name: String,
-    /// The case that it is compared with.
-    beside: usize,
-    site: &'a Site,
+    /// The index of the case that it is compared with.
+    baseline: usize,
+    environment: &'a Environment,
     kind: Kind,
     layout: Layout,
 }
@@ -53,32 +54,34 @@ struct Case<'a> {
 /// Measures every case in every round.
 ///
 /// # Errors
-/// A run does not come to its end.
+/// A run does not complete.
 pub(super) async fn scale(config: &Config, arguments: &Arguments) -> Result<Report, Failure> {
-    let one = Site::prepare(config).await?;
+    let single = Environment::prepare(config).await?;
     let cluster = match arguments.node.split_first() {
-        Some((first, others)) => Some(Site::prepare_at(config, first.clone(), others.to_vec()).await?),
+        Some((first, others)) => Some(Environment::prepare_at(config, first.clone(), others.to_vec()).await?),
         None => None,
     };
-    let database = one.database(None).await?;
-    let measured = measure(&one, cluster.as_ref(), &database, arguments).await;
-    let (dropped, cleared) = (database.remove().await, one.remove_partitions().await);
+    let database = single.database(None).await?;
+    let measured = measure(&single, cluster.as_ref(), &database, arguments).await;
+    let (dropped, cleared) = (database.remove().await, single.remove_partitions().await);
     dropped.and(cleared)?;
     measured
 }
 
 async fn measure(
-    one: &Site,
-    cluster: Option<&Site>,
-    database: &Scratch,
+    single: &Environment,
+    cluster: Option<&Environment>,
+    database: &ScratchDatabase,
     arguments: &Arguments,
 ) -> Result<Report, Failure> {
-    let (cases, mut runs) = (cases(one, cluster, arguments), Vec::new());
+    let (cases, mut runs) = (cases(single, cluster, arguments), Vec::new());
     if let Some(some) = arguments.partitions.iter().find(|partitions| **partitions > 0) {
-        one.declare(Partitions(*some)).await?; // or it is refused only after a while
+        // Checks early that the broker has the plugin.
+        single.declare(Partitions(*some)).await?;
     }
     for round in 1..=arguments.common.rounds {
-        // Every other round from behind: what comes later meets larger tables, and the machine's speed drifts.
+        // Every other round in reverse order: later cases run on larger tables, and the machine's
+        // speed drifts.
         let forward = round % 2 == 1;
         let order: Vec<_> = if forward { cases.iter().collect() } else { cases.iter().rev().collect() };
         let mut measured = Vec::with_capacity(cases.len());
@@ -97,12 +100,12 @@ async fn measure(
 }
 
 fn multiplied(arguments: &Arguments) -> Vec<String> {
-    if arguments.worker.is_empty() { MET.map(str::to_owned).to_vec() } else { arguments.worker.clone() }
+    if arguments.worker.is_empty() { LIFECYCLE_WORKERS.map(str::to_owned).to_vec() } else { arguments.worker.clone() }
 }
 
-fn cases<'a>(one: &'a Site, cluster: Option<&'a Site>, arguments: &Arguments) -> Vec<Case<'a>> {
+fn cases<'a>(single: &'a Environment, cluster: Option<&'a Environment>, arguments: &Arguments) -> Vec<Case<'a>> {
     let plural = |count: u16, one: &str, more: &str| format!("{count} {}", if count == 1 { one } else { more });
-    let case = |name, beside, kind| Case { name, beside, site: one, kind, layout: Layout::default() };
+    let case = |name, baseline, kind| Case { name, baseline, environment: single, kind, layout: Layout::default() };
     let mut cases: Vec<Case> = Vec::new();
     for &copies in [1].iter().chain(arguments.copies.iter().filter(|copies| **copies > 1)) {
         let layout = Layout { copies: copies.into(), multiplied: multiplied(arguments), partitions: None };
@@ -115,35 +118,35 @@ fn cases<'a>(one: &'a Site, cluster: Option<&'a Site>, arguments: &Arguments) ->
         let name = format!("ceiling, {}", plural(queues, "partition", "partitions"));
         cases.push(Case { layout, ..case(name, ceiling, Kind::Ceiling) });
     }
-    if let Some(site) = cluster {
+    if let Some(environment) = cluster {
         let nodes = format!("{} nodes", arguments.node.len());
-        cases.push(Case { site, ..case(format!("ceiling, {nodes}"), ceiling, Kind::Ceiling) });
-        cases.push(Case { site, ..case(format!("full, {nodes}"), 0, Kind::Full) });
+        cases.push(Case { environment, ..case(format!("ceiling, {nodes}"), ceiling, Kind::Ceiling) });
+        cases.push(Case { environment, ..case(format!("full, {nodes}"), 0, Kind::Full) });
     }
     cases
 }
 
-async fn run(case: &Case<'_>, database: &Scratch, common: &Common, round: u16) -> Result<Run, Failure> {
-    let stand = case.site.start(case.kind, database, &case.layout).await?;
+async fn run(case: &Case<'_>, database: &ScratchDatabase, common: &Common, round: u16) -> Result<Run, Failure> {
+    let workers = case.environment.start(case.kind, database, &case.layout).await?;
     let plan = Plan { partitioned: case.layout.partitions.is_some(), ..common.peak() };
-    let measured = drive(&case.site.transport, plan, &case.site.meter(&stand)).await?;
+    let measured = drive(&case.environment.transport, plan, &case.environment.meter(&workers)).await?;
     let mut run = Run::of(round, &case.name, "peak", &measured);
-    run.resident_mb = stand.resident_mb();
-    stand.stop().await?;
+    run.resident_mb = workers.resident_mb();
+    workers.stop().await?;
     Ok(run)
 }
 
-/// Speed and processor time of each case against the one that it stands beside.
+/// Speed and processor time of each case in relation to its baseline.
 fn ratios(cases: &[Case<'_>], runs: &[Run]) -> Vec<Ratio> {
     let of = |case: usize| runs.iter().skip(case).step_by(cases.len());
     let mut ratios = Vec::new();
-    for (index, case) in cases.iter().enumerate().filter(|(index, case)| *index != case.beside) {
-        let pairs: Vec<_> = of(index).zip(of(case.beside)).collect();
+    for (index, case) in cases.iter().enumerate().filter(|(index, case)| *index != case.baseline) {
+        let pairs: Vec<_> = of(index).zip(of(case.baseline)).collect();
         let against =
             |figure: fn(&Run) -> f64| pairs.iter().map(|(this, other)| figure(this) / figure(other)).collect();
-        let name = format!("{} / {}", case.name, cases[case.beside].name);
+        let name = format!("{} / {}", case.name, cases[case.baseline].name);
         ratios.push(Ratio::new(format!("{name}, lifecycles/s"), against(|run| run.lifecycles_per_s), None));
-        // A server whose time cannot be read would make the other look dear.
+        // Without the time of a server that cannot be read, the ratio would be wrong.
         if pairs.iter().all(|(this, other)| this.cpu_ms.keys().eq(other.cpu_ms.keys())) {
             ratios.push(Ratio::new(format!("{name}, CPU per lifecycle"), against(Run::cpu_ms_of_all), None));
         }

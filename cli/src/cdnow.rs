@@ -8,10 +8,10 @@ use std::{
 };
 
 use flate2::read::MultiGzDecoder;
-use licet_workers::program::Failure;
+use licet_common::program::Failure;
 
-/// A sample of the log, so that a demonstration needs no file. Its source is named beside it.
-const SAMPLE: &str = include_str!("../../../data/cdnow_sample.txt");
+/// A sample of the log, so that the demo needs no file. Its source is in the README beside it.
+const SAMPLE: &str = include_str!("../data/cdnow_sample.txt");
 
 /// One purchase of the log.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -22,7 +22,7 @@ pub(crate) struct Purchase {
     pub(crate) cents: Vec<i64>,
 }
 
-/// The first `most` purchases of the sample, again from the start when it ends.
+/// The first `most` purchases of the sample, which is repeated if it is too short.
 pub(crate) fn sample(most: usize) -> Result<Vec<Purchase>, Failure> {
     let all = read(SAMPLE.as_bytes(), "the sample")?;
     Ok(all.iter().cycle().take(most).cloned().collect())
@@ -40,7 +40,7 @@ pub(crate) fn file(path: &Path, most: Option<usize>) -> Result<Vec<Purchase>, Fa
     Ok(all)
 }
 
-/// The distinct prices in these purchases: each is a content of the demonstration's catalog.
+/// The distinct prices in these purchases: each becomes a content.
 pub(crate) fn prices(purchases: &[Purchase]) -> BTreeSet<i64> {
     purchases.iter().flat_map(|purchase| purchase.cents.iter().copied()).collect()
 }
@@ -74,7 +74,7 @@ fn cents(value: &str) -> Option<i64> {
     Some(whole.parse::<i64>().ok()?.checked_mul(100)? + fraction)
 }
 
-/// Equal parts in whole cents; the last has the remainder.
+/// Equal parts in whole cents. The last one includes the remainder.
 fn split(value: i64, number: i64) -> Vec<i64> {
     let each = value / number;
     let mut parts = vec![each; usize::try_from(number).unwrap_or(1)];
@@ -89,7 +89,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_purchase_is_split_into_whole_cents_with_the_remainder_on_the_last() {
+    fn a_purchase_is_split_into_whole_cents_with_the_remainder_in_the_last_part() {
         let purchase = parse(" 00002 19970112  5   77.03").expect("a line of the log");
         assert_eq!(purchase, Purchase { customer: "00002".into(), cents: vec![1540, 1540, 1540, 1540, 1543] });
         assert_eq!(parse("00001 19970101 1 12").expect("whole dollars").cents, [1200]);
@@ -98,7 +98,7 @@ mod tests {
     }
 
     #[test]
-    fn the_sample_is_real_and_long_enough_for_a_demonstration() {
+    fn the_sample_is_long_enough_for_the_demo_and_has_large_purchases() {
         let sample = sample(2000).expect("the sample");
         assert_eq!(sample.len(), 2000);
         assert!(sample.iter().any(|purchase| purchase.cents.len() > 10));

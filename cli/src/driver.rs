@@ -1,5 +1,5 @@
-//! The upstream: drives real purchases through whatever workers run behind a transport, as a
-//! storefront, terminals and their users would. Demo and replay are this and a report.
+//! An upstream system: takes real purchases from request to license, as a storefront, its users and their
+//! terminals do, and measures how long each step takes. `licet demo` and `licet replay` use it.
 
 use std::{
     collections::HashMap,
@@ -12,83 +12,107 @@ use std::{
 
 use futures_util::{StreamExt, TryStreamExt, stream};
 use hdrhistogram::Histogram;
-use indicatif::ProgressBar;
+use indicatif::{ProgressBar, ProgressStyle};
 use licet_client::{
     Client, Events, Keyring, Transport,
     schema::{
-        Count, ExternalId, Money, Name, Output, Request, Seconds, Text, Version,
+        Code, Count, ExternalId, InvalidValue, Money, Name, Output, Request, Seconds, Text, Version,
         message::{
-            CertificatePresented, ContentPut, Instruction, Item, LicenseReceipt, LicenseRequest, LicenseReturn,
-            Privilege, PurchaseRequest, ReturnPolicy,
+            CertificateIssued, CertificatePresented, ContentPut, Instruction, Item, LicenseIssued, LicenseReceipt,
+            LicenseRequest, LicenseReturn, Privilege, PurchaseRequest, ReturnPolicy,
         },
         money::Currency,
-        vocabulary::{Grants, Unfit},
+        vocabulary::Grants,
     },
     verify,
 };
+use licet_common::signing::TokenError;
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use crate::cdnow::{self, Purchase};
 
-/// How long a terminal waits to hear of its settlement before it asks for the license all the same.
-const SETTLEMENT_PATIENCE: Duration = Duration::from_secs(10);
-/// How often it asks while the answer is that it is not paid for.
+/// How long a terminal waits for the event of its settlement before it requests the license anyway.
+const SETTLEMENT_TIMEOUT: Duration = Duration::from_secs(10);
+/// How many times it requests the license again while the purchase is not paid for.
 const SETTLEMENT_ATTEMPTS: u32 = 12;
-/// A year.
+/// The pause between these requests.
+const SETTLEMENT_PAUSE: Duration = Duration::from_millis(500);
+/// The lifetime of a certificate: a year.
 const CERTIFICATE_TTL_S: i64 = 365 * 86_400;
 
-/// Why a purchase did not live its whole life.
+/// Why a purchase was not completed.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum DriveError {
-    /// The client's.
+    /// A request has no reply.
     #[error(transparent)]
     Client(#[from] licet_client::ClientError),
-    /// The broker's.
+    /// The broker is unavailable.
     #[error(transparent)]
     Lost(#[from] licet_client::Lost),
-    /// Another answer than the life of a purchase has at this place.
-    #[error("{asked} was answered with {answer}")]
-    Unexpected {
-        /// What was asked.
-        asked: &'static str,
-        /// What came.
-        answer: String,
+    /// A request was refused, or its reply has another type than expected.
+    #[error("unexpected reply to {request}: {reply}")]
+    UnexpectedReply {
+        /// The type of the request.
+        request: &'static str,
+        /// The reply.
+        reply: String,
     },
-    /// A token does not verify.
-    #[error("a {kind} token does not verify offline: {cause}")]
+    /// An event did not arrive in time.
+    #[error("{awaited} did not happen within {} s: check the log of the workers", timeout.as_secs())]
+    NoEvent {
+        /// The event.
+        awaited: &'static str,
+        /// The time waited.
+        timeout: Duration,
+    },
+    /// A reply lacks something that replies of its type have.
+    #[error("the reply {reply} has no {missing}")]
+    Incomplete {
+        /// The type of the reply.
+        reply: &'static str,
+        /// What is missing.
+        missing: &'static str,
+    },
+    /// A token is not valid.
+    #[error("the token of a {kind} is not valid: {source}")]
     Token {
-        /// Of which kind.
+        /// The kind of token.
         kind: &'static str,
-        /// Why.
-        cause: String,
+        /// What is wrong with it.
+        source: TokenError,
     },
-    /// The data cannot be a message.
-    #[error("the data does not fit: {0}")]
-    Unfit(#[from] Unfit),
+    /// The purchase data cannot be sent.
+    #[error("the purchase data is not valid: {0}")]
+    Invalid(#[from] InvalidValue),
 }
 
-/// Latencies by stage, and counts.
+/// Latencies of each step, and totals.
 #[derive(Debug)]
 pub(crate) struct Measured {
     pub(crate) elapsed: Duration,
+    /// Certificates that were used for a license.
     pub(crate) lifecycles: u64,
     pub(crate) purchases: u64,
+    /// Purchases of several certificates.
     pub(crate) containers: u64,
+    /// Licenses returned.
     pub(crate) returned: u64,
+    /// Points received for them.
     pub(crate) points: u64,
     pub(crate) tokens_verified: u64,
+    /// The sum of the prices, in US cents.
     pub(crate) paid_minor: u64,
-    /// Microseconds, by stage; the last is the whole lifecycle.
+    /// Latencies in microseconds of each step; the last is the whole lifecycle.
     pub(crate) stages: Vec<(&'static str, Histogram<u64>)>,
-    /// A purchase worth telling of: a container with a return.
+    /// A purchase with several certificates and a return, to show its history.
     pub(crate) example: Option<Uuid>,
 }
 
 const STAGES: [&str; 6] = ["purchase", "receipt", "settlement", "license", "license receipt", "lifecycle"];
 
-/// Drives purchases, `in_flight` of them at a time.
+/// Takes purchases from request to license.
 pub(crate) struct Driver {
     client: Client,
     keyring: Keyring,
@@ -97,7 +121,7 @@ pub(crate) struct Driver {
     counts: Counts,
     example: Mutex<Option<Uuid>>,
     progress: ProgressBar,
-    /// Tells the users and contents of one run from another's.
+    /// Distinguishes the order numbers of runs.
     run: String,
 }
 
@@ -128,10 +152,10 @@ impl Driver {
         }
     }
 
-    /// Puts a content for each price, then lets every purchase live its whole life.
+    /// Registers a content for each price, then completes every purchase, `in_flight` of them at a time.
     ///
     /// # Errors
-    /// The first purchase that does not.
+    /// A purchase was not completed.
     pub(crate) async fn drive(
         &self,
         transport: &Transport,
@@ -150,16 +174,18 @@ impl Driver {
         let prices = cdnow::prices(purchases);
         stream::iter(prices).map(|cents| self.put(cents)).buffer_unordered(in_flight).try_collect::<()>().await?;
         let began = Instant::now();
-        let lives = stream::iter(purchases.iter().enumerate()).map(|(index, purchase)| self.live(index, purchase));
-        lives.buffer_unordered(in_flight).try_collect::<()>().await?;
+        let completed =
+            stream::iter(purchases.iter().enumerate()).map(|(index, purchase)| self.complete(index, purchase));
+        completed.buffer_unordered(in_flight).try_collect::<()>().await?;
         Ok(began.elapsed())
     }
 
+    /// Registers the content of this price.
     async fn put(&self, cents: i64) -> Result<(), DriveError> {
         let content = Request::ContentPut(ContentPut {
             content: content_of(cents)?,
             version: Version::try_from(1i64)?,
-            title: Text::try_from(format!("A CD for {}.{:02} USD", cents / 100, cents % 100))?,
+            title: Text::try_from(format!("A CD for {}", usd(cents)?))?,
             price: usd(cents)?,
             grants: Grants::try_from(1i64)?,
             certificate_ttl_s: Seconds::try_from(CERTIFICATE_TTL_S)?,
@@ -179,16 +205,16 @@ impl Driver {
         }
     }
 
-    /// One purchase from its request to its last license, and every tenth back again.
-    async fn live(&self, index: usize, purchase: &Purchase) -> Result<(), DriveError> {
+    /// One purchase, from its request to its last license. Every tenth license is returned.
+    async fn complete(&self, index: usize, purchase: &Purchase) -> Result<(), DriveError> {
         let began = Instant::now();
         let bought = self.buy(index, purchase).await?;
         self.acknowledge(&bought).await?;
-        let lives = bought.certificates.iter().enumerate().map(|(item, token)| {
+        let licenses = bought.certificates.iter().enumerate().map(|(item, token)| {
             let returned = (index + item) % 10 == 9;
             self.license(began, &bought, token, item, returned)
         });
-        stream::iter(lives).buffer_unordered(16).try_collect::<()>().await?;
+        stream::iter(licenses).buffer_unordered(16).try_collect::<()>().await?;
         if purchase.cents.len() > 1 && (index + 1) % 10 == 9 {
             self.example.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(bought.subject);
         }
@@ -200,12 +226,12 @@ impl Driver {
         let items = purchase.cents.iter().map(|cents| Ok(Item { content: content_of(*cents)?, version: None }));
         let request = Request::PurchaseRequest(PurchaseRequest {
             user: user.clone(),
-            items: items.collect::<Result<_, Unfit>>()?,
+            items: items.collect::<Result<_, InvalidValue>>()?,
             points: None,
             reference: Some(ExternalId::try_from(format!("order-{}-{index}", self.run))?),
         });
-        let answer = self.timed(0, self.client.ask(&request)).await?;
-        let Output::CertificateIssued(issued) = answer else { return Err(unexpected("purchase.request", &answer)) };
+        let reply = self.timed(0, self.client.ask(&request)).await?;
+        let Output::CertificateIssued(issued) = reply else { return Err(unexpected("purchase.request", &reply)) };
         let certificates: Vec<_> = issued.certificates.iter().filter_map(|one| one.certificate_token.clone()).collect();
         for token in certificates.iter().chain(&issued.container_token) {
             self.verify("certificate", token)?;
@@ -213,31 +239,31 @@ impl Driver {
         add(&self.counts.purchases, 1);
         add(&self.counts.containers, u64::from(issued.container.is_some()));
         add(&self.counts.paid_minor, issued.amount.amount_minor.into());
-        let first = issued.certificates.first().map(|one| one.certificate).unwrap_or_default();
-        Ok(Bought { user, subject: issued.container.unwrap_or(first), container: issued.container_token, certificates })
+        let subject = purchase_of(&issued)?;
+        Ok(Bought { user, subject, container: issued.container_token, certificates })
     }
 
-    /// Acknowledges what arrived, and waits until it is paid for.
+    /// Acknowledges the reception of the certificates, and waits until they are paid for.
     async fn acknowledge(&self, bought: &Bought) -> Result<(), DriveError> {
         let settled = self.settled.expect(bought.subject);
         let receipt = Request::CertificateReceipt(CertificatePresented {
             certificate_token: if bought.container.is_some() { None } else { bought.certificates.first().cloned() },
             container_token: bought.container.clone(),
         });
-        let answer = self.timed(1, self.client.ask(&receipt)).await?;
-        let Output::CertificateAccepted(accepted) = answer else {
-            return Err(unexpected("certificate.receipt", &answer));
+        let reply = self.timed(1, self.client.ask(&receipt)).await?;
+        let Output::CertificateAccepted(accepted) = reply else {
+            return Err(unexpected("certificate.receipt", &reply));
         };
         if accepted.settlement == Instruction::Instructed {
-            // Whether it was heard or not, the license request is what tells.
+            // The event can be lost. The reply to the license request decides.
             let began = Instant::now();
-            let _ = tokio::time::timeout(SETTLEMENT_PATIENCE, settled).await;
+            let _ = tokio::time::timeout(SETTLEMENT_TIMEOUT, settled).await;
             self.record(2, began.elapsed());
         }
         Ok(())
     }
 
-    /// One certificate's license, delivered; and given back, if it is one of those.
+    /// Requests the license of one certificate, acknowledges it, and returns it if it is one of those.
     async fn license(
         &self,
         began: Instant,
@@ -253,8 +279,8 @@ impl Driver {
         let license = self.timed(3, self.license_token(&request)).await?;
         self.verify("license", &license)?;
         let receipt = Request::LicenseReceipt(LicenseReceipt { license_token: license.clone() });
-        let answer = self.timed(4, self.client.ask(&receipt)).await?;
-        let Output::LicenseGranted(_) = answer else { return Err(unexpected("license.receipt", &answer)) };
+        let reply = self.timed(4, self.client.ask(&receipt)).await?;
+        let Output::LicenseGranted(_) = reply else { return Err(unexpected("license.receipt", &reply)) };
         self.record(5, began.elapsed());
         add(&self.counts.lifecycles, 1);
         self.progress.inc(1);
@@ -262,20 +288,18 @@ impl Driver {
     }
 
     async fn license_token(&self, request: &Request) -> Result<String, DriveError> {
-        let mut answer = self.client.ask(request).await?;
+        let mut reply = self.client.ask(request).await?;
         for _ in 0..SETTLEMENT_ATTEMPTS {
-            match &answer {
-                Output::RequestRefused(refused) if refused.code.as_str() == "not_settled" => {
-                    tokio::time::sleep(SETTLEMENT_PATIENCE / 20).await;
-                    answer = self.client.ask(request).await?;
+            match &reply {
+                Output::RequestRefused(refused) if refused.code == Code::NotSettled => {
+                    tokio::time::sleep(SETTLEMENT_PAUSE).await;
+                    reply = self.client.ask(request).await?;
                 }
                 _ => break,
             }
         }
-        match answer {
-            Output::LicenseIssued(issued) => issued
-                .license_token
-                .ok_or(DriveError::Unexpected { asked: "license.request", answer: "no token".into() }),
+        match reply {
+            Output::LicenseIssued(issued) => license_token_of(issued),
             other => Err(unexpected("license.request", &other)),
         }
     }
@@ -298,7 +322,7 @@ impl Driver {
     }
 
     fn verify(&self, kind: &'static str, token: &str) -> Result<(), DriveError> {
-        verify(token, &self.keyring).map_err(|error| DriveError::Token { kind, cause: error.to_string() })?;
+        verify(token, &self.keyring).map_err(|source| DriveError::Token { kind, source })?;
         add(&self.counts.tokens, 1);
         Ok(())
     }
@@ -337,12 +361,15 @@ impl Driver {
 
 struct Bought {
     user: Name,
+    /// The id of the purchase.
     subject: Uuid,
+    /// The token of the container, if there is one.
     container: Option<String>,
+    /// The tokens of the certificates.
     certificates: Vec<String>,
 }
 
-/// Who waits to hear that a purchase is paid for.
+/// The purchases that wait for the event of their settlement.
 #[derive(Clone, Default)]
 struct Settled(Arc<Mutex<HashMap<Uuid, oneshot::Sender<()>>>>);
 
@@ -353,13 +380,13 @@ impl Settled {
         receiver
     }
 
-    /// Listens until `stop`, with a new subscription whenever one is lost.
+    /// Receives the events until `stop`. Subscribes again when the connection is lost.
     async fn listen(self, transport: Transport, stop: CancellationToken) {
         let listening = async {
             loop {
                 if let Ok(mut events) = Events::subscribe(&transport, &["settlement.registered"]).await {
                     while let Ok(event) = events.next().await {
-                        self.hear(&event);
+                        self.receive(&event);
                     }
                 }
                 tokio::time::sleep(Duration::from_millis(200)).await;
@@ -371,37 +398,59 @@ impl Settled {
         }
     }
 
-    fn hear(&self, event: &Output) {
-        if let Output::SettlementRegistered(registered) = event {
-            let subject = registered.container.or(registered.certificate).unwrap_or_default();
-            if let Some(waiting) = self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&subject) {
-                let _ = waiting.send(());
-            }
+    fn receive(&self, event: &Output) {
+        let Output::SettlementRegistered(registered) = event else { return };
+        let Some(subject) = registered.container.or(registered.certificate) else { return };
+        if let Some(waiting) = self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&subject) {
+            let _ = waiting.send(());
         }
     }
 }
 
-fn content_of(cents: i64) -> Result<Name, Unfit> {
+fn content_of(cents: i64) -> Result<Name, InvalidValue> {
     Name::try_from(format!("cd-{cents}"))
 }
 
-fn usd(cents: i64) -> Result<Money, Unfit> {
+fn usd(cents: i64) -> Result<Money, InvalidValue> {
     Money::new(cents, Currency::try_from("USD")?)
 }
 
-pub(crate) fn unexpected(asked: &'static str, answer: &Output) -> DriveError {
-    let answer = match answer {
-        Output::RequestRefused(refused) => format!("{}: {}", refused.code, refused.detail),
+/// The error of a reply that was not expected.
+pub(crate) fn unexpected(request: &'static str, reply: &Output) -> DriveError {
+    let reply = match reply {
+        Output::RequestRefused(refused) => format!("refused as {}: {}", refused.code, refused.detail),
         other => other.kind().to_owned(),
     };
-    DriveError::Unexpected { asked, answer }
+    DriveError::UnexpectedReply { request, reply }
+}
+
+/// The id of a purchase: its container's, or its only certificate's.
+pub(crate) fn purchase_of(issued: &CertificateIssued) -> Result<Uuid, DriveError> {
+    let first = issued.certificates.first().map(|one| one.certificate);
+    issued.container.or(first).ok_or(DriveError::Incomplete { reply: "certificate.issued", missing: "certificate" })
+}
+
+/// The token in a reply to a license request.
+pub(crate) fn license_token_of(issued: LicenseIssued) -> Result<String, DriveError> {
+    issued.license_token.ok_or(DriveError::Incomplete { reply: "license.issued", missing: "license_token" })
+}
+
+/// A bar on standard error that counts licenses. Hidden if a program reads the output.
+pub(crate) fn progress(purchases: &[Purchase], hidden: bool) -> ProgressBar {
+    if hidden {
+        return ProgressBar::hidden();
+    }
+    let certificates: usize = purchases.iter().map(|purchase| purchase.cents.len()).sum();
+    let style = ProgressStyle::with_template("{bar:40} {pos}/{len} licenses granted, {per_sec}, {eta} left");
+    let style = style.unwrap_or_else(|_| ProgressStyle::default_bar());
+    ProgressBar::new(certificates as u64).with_style(style)
 }
 
 fn add(count: &AtomicU64, more: u64) {
     count.fetch_add(more, Ordering::Relaxed);
 }
 
-/// One microsecond to ten minutes, to three digits.
+/// From one microsecond to ten minutes, with three significant digits.
 fn histogram() -> Histogram<u64> {
     Histogram::new_with_bounds(1, 600_000_000, 3).unwrap_or_else(|_| unreachable!("constant bounds"))
 }

@@ -1,57 +1,57 @@
-//! The scenes of the demonstration that the bulk of purchases does not have: all four privileges,
-//! points spent, a reissue, a reversal, a lapse and an expiry, on a clock that is moved.
+//! The rare cases of the demo, which few of the real purchases have: all four privileges, points that
+//! pay, a reissue, a reversal, a lapse and an expiry. The last two move the clock ahead.
 
 use std::time::Duration;
 
 use licet_client::{
-    Client, Events, Keyring, Lost, Transport,
+    Client, Events, Keyring, Transport,
     schema::{
-        Count, ExternalId, Money, Name, Output, Request, Seconds, Text, Version,
+        Count, ExternalId, InvalidValue, Money, Name, Output, Request, Seconds, Text, Version,
         message::{
             CertificatePresented, CertificateReissue, CertificateReissued, CertificateRetired, ContentPut,
             ContentVersion, Ending, Item, LicenseDeletion, LicenseReceipt, LicenseRequest, LicenseReturn,
-            LicenseReturned, Privilege, PurchaseRequest, ReturnPolicy, SettlementSetback,
+            LicenseReturned, Privilege, PrivilegeGranted, PurchaseRequest, ReturnPolicy, SettlementSetback,
         },
         money::Currency,
-        vocabulary::{Grants, Unfit},
+        vocabulary::Grants,
     },
     verify,
 };
 use licet_common::clock::Clock;
 use uuid::Uuid;
 
-use crate::driver::{DriveError, unexpected};
+use crate::driver::{DriveError, license_token_of, purchase_of, unexpected};
 
-/// Whatever is waited for has happened by then, or the demonstration fails.
-const PATIENCE: Duration = Duration::from_secs(60);
+/// The maximum time to wait for an event. After it, the demo fails.
+const EVENT_TIMEOUT: Duration = Duration::from_secs(60);
 const HOUR_MS: i64 = 3_600_000;
-/// How long a certificate of the scenes lives.
+/// The lifetime of a certificate: 30 days.
 const TTL_S: i64 = 30 * 86_400;
 const ALBUM: &str = "album";
 const PRICE_MINOR: i64 = 1500;
 const POINTS: i64 = 150;
 
-/// What a scene showed.
+/// The result of a scene.
 #[derive(Debug, serde::Serialize)]
 pub(crate) struct Scene {
-    /// In a word.
+    /// Its name, one word.
     pub(crate) name: &'static str,
-    /// In a sentence.
+    /// What happened, in a sentence.
     pub(crate) shown: String,
-    /// The purchase that it was about, whose story tells it.
+    /// The purchase whose history shows it.
     pub(crate) purchase: Uuid,
 }
 
 /// Plays the scenes, one after the other.
-pub(crate) struct Stage {
+pub(crate) struct Scenes {
     client: Client,
     events: Events,
-    heard: Vec<Output>,
+    received: Vec<Output>,
     keyring: Keyring,
     clock: Clock,
 }
 
-/// A purchase of the scenes.
+/// A purchase of a scene.
 struct Bought {
     user: Name,
     purchase: Uuid,
@@ -60,8 +60,18 @@ struct Bought {
     certificates: Vec<Uuid>,
 }
 
-impl Stage {
-    /// Listens to everything from here on.
+impl Bought {
+    fn token(&self, index: usize) -> Result<&str, DriveError> {
+        self.tokens.get(index).map(String::as_str).ok_or(missing("certificate_token"))
+    }
+
+    fn certificate(&self, index: usize) -> Result<Uuid, DriveError> {
+        self.certificates.get(index).copied().ok_or(missing("certificate"))
+    }
+}
+
+impl Scenes {
+    /// Subscribes to all events from now on.
     pub(crate) async fn new(
         transport: &Transport,
         client: Client,
@@ -69,7 +79,7 @@ impl Stage {
         clock: Clock,
     ) -> Result<Self, DriveError> {
         let events = Events::subscribe(transport, &["#"]).await?;
-        Ok(Self { client, events, heard: Vec::new(), keyring, clock })
+        Ok(Self { client, events, received: Vec::new(), keyring, clock })
     }
 
     /// Plays all of them.
@@ -88,51 +98,51 @@ impl Stage {
 
     async fn four_privileges(&mut self) -> Result<Scene, DriveError> {
         let bought = self.paid("ada", 4, 0).await?;
-        let mut brought = Vec::new();
-        let wishes = [Privilege::Points, Privilege::Upgrade, Privilege::Buyback, Privilege::Collection];
-        for (index, wish) in wishes.into_iter().enumerate() {
-            let license = self.licensed(&bought.tokens[index]).await?;
-            brought.push(self.give_back(&bought.user, license, wish, wish == Privilege::Points).await?.privilege);
+        let mut granted: Vec<PrivilegeGranted> = Vec::new();
+        let privileges = [Privilege::Points, Privilege::Upgrade, Privilege::Buyback, Privilege::Collection];
+        for (index, privilege) in privileges.into_iter().enumerate() {
+            let license = self.licensed(bought.token(index)?).await?;
+            let deleted = privilege == Privilege::Points;
+            granted.push(self.give_back(&bought.user, license, privilege, deleted).await?.privilege);
         }
-        self.hear(|event| matches!(event, Output::PayoutRegistered(_))).await?;
-        let upgrade = brought.iter().find_map(|privilege| privilege.certificate_token.clone());
-        self.licensed(&upgrade.unwrap_or_default()).await?;
-        let points = brought.iter().find_map(|privilege| privilege.points).map_or(0, u64::from);
-        let amount = brought.iter().find_map(|privilege| privilege.amount).map_or(0, |money| money.amount_minor.get());
+        self.wait_for("payout.registered", |event| matches!(event, Output::PayoutRegistered(_))).await?;
+        let incomplete = |missing| DriveError::Incomplete { reply: "license.returned", missing };
+        let upgrade = granted.iter().find_map(|privilege| privilege.certificate_token.as_deref());
+        self.licensed(upgrade.ok_or(incomplete("certificate_token"))?).await?;
+        let points = granted.iter().find_map(|privilege| privilege.points).ok_or(incomplete("points"))?;
+        let amount = granted.iter().find_map(|privilege| privilege.amount).ok_or(incomplete("amount"))?;
         let shown = format!(
-            "a container of four was returned for {points} points, an upgrade (licensed in version 2), {} paid out, and a collection record",
-            dollars(amount)
+            "ada bought four albums and returned them for {points} points, an upgrade to version 2, {amount} and a \
+             collection record"
         );
         Ok(Scene { name: "returns", shown, purchase: bought.purchase })
     }
 
     async fn points_spent(&mut self) -> Result<Scene, DriveError> {
         let bought = self.paid("ada", 1, POINTS).await?;
-        self.licensed(&bought.tokens[0]).await?;
-        let shown =
-            format!("{POINTS} points paid a part of an album for {}, and the provider the rest", dollars(PRICE_MINOR));
+        self.licensed(bought.token(0)?).await?;
+        let shown = format!("ada paid {POINTS} points and the rest in money for an album of {}", usd(PRICE_MINOR)?);
         Ok(Scene { name: "points", shown, purchase: bought.purchase })
     }
 
     async fn reissue(&mut self) -> Result<Scene, DriveError> {
         let bought = self.paid("grace", 1, 0).await?;
-        self.licensed(&bought.tokens[0]).await?;
+        self.licensed(bought.token(0)?).await?;
         let reissue = Request::CertificateReissue(CertificateReissue {
-            certificate: bought.certificates[0],
+            certificate: bought.certificate(0)?,
             reason: Text::try_from("the terminal was lost")?,
-            granted: Some(Count::try_from(0i64)?),
+            granted: Some(Count::ZERO),
         });
-        let answer = self.client.ask(&reissue).await?;
-        let Output::CertificateReissued(CertificateReissued { certificate_token: Some(token), generation, .. }) =
-            answer
-        else {
-            return Err(unexpected("certificate.reissue", &answer));
+        let reply = self.client.ask(&reissue).await?;
+        let Output::CertificateReissued(CertificateReissued { certificate_token: Some(token), .. }) = reply else {
+            return Err(unexpected("certificate.reissue", &reply));
         };
-        let old = self.client.ask(&license_request(&bought.tokens[0])?).await?;
+        let old = self.client.ask(&license_request(bought.token(0)?)?).await?;
         let Output::RequestRefused(refused) = old else { return Err(unexpected("license.request", &old)) };
         self.licensed(&token).await?;
         let shown = format!(
-            "a used-up certificate was reissued in generation {generation} and licensed again; its old token is {}",
+            "grace lost a terminal with its license; the certificate was reissued and granted a license again; its \
+             old token was refused as {}",
             refused.code
         );
         Ok(Scene { name: "reissue", shown, purchase: bought.purchase })
@@ -140,11 +150,11 @@ impl Stage {
 
     async fn reversal(&mut self) -> Result<Scene, DriveError> {
         let bought = self.paid("edsger", 2, 0).await?;
-        let returned = self.licensed(&bought.tokens[0]).await?;
+        let returned = self.licensed(bought.token(0)?).await?;
         self.give_back(&bought.user, returned, Privilege::Points, true).await?;
-        self.licensed(&bought.tokens[1]).await?;
+        self.licensed(bought.token(1)?).await?;
         let spent = self.paid("edsger", 1, POINTS).await?;
-        self.licensed(&spent.tokens[0]).await?;
+        self.licensed(spent.token(0)?).await?;
         let reversal = Request::SettlementReversal(SettlementSetback {
             certificate: None,
             container: Some(bought.purchase),
@@ -153,11 +163,12 @@ impl Stage {
             reason: Text::try_from("chargeback")?,
             amount: None,
         });
-        let answer = self.client.ask(&reversal).await?;
-        let Output::SettlementRegistered(_) = answer else { return Err(unexpected("settlement.reversal", &answer)) };
-        self.hear(|event| matches!(event, Output::LicenseRevoked(_))).await?;
+        let reply = self.client.ask(&reversal).await?;
+        let Output::SettlementRegistered(_) = reply else { return Err(unexpected("settlement.reversal", &reply)) };
+        self.wait_for("license.revoked", |event| matches!(event, Output::LicenseRevoked(_))).await?;
         let shown = format!(
-            "a payment was taken back: its license is revoked, and the {POINTS} points it had brought, spent meanwhile, are a debt"
+            "edsger had a payment charged back; the license was revoked, and the {POINTS} points that edsger had \
+             received for another and spent became a debt"
         );
         Ok(Scene { name: "reversal", shown, purchase: bought.purchase })
     }
@@ -165,24 +176,25 @@ impl Stage {
     async fn lapse(&mut self) -> Result<Scene, DriveError> {
         let bought = self.buy("tony", 2, 0).await?;
         self.clock.advance_ms(25 * HOUR_MS);
-        self.ended(bought.certificates[1], Ending::Lapsed).await?;
-        let shown = "nobody acknowledged a container; a day later the sweep ended it".to_owned();
+        self.ended(bought.certificate(1)?, Ending::Lapsed).await?;
+        let shown = "tony's terminal never acknowledged two certificates; they ended after a day".to_owned();
         Ok(Scene { name: "lapse", shown, purchase: bought.purchase })
     }
 
     async fn expiry(&mut self) -> Result<Scene, DriveError> {
         let bought = self.paid("barbara", 1, 0).await?;
         self.clock.advance_ms(TTL_S * 1000 + HOUR_MS);
-        self.ended(bought.certificates[0], Ending::Expired).await?;
-        let shown = "a certificate that was paid for and never used expired, a month later".to_owned();
+        self.ended(bought.certificate(0)?, Ending::Expired).await?;
+        let shown = "barbara paid for a certificate and never used it; it expired after 30 days".to_owned();
         Ok(Scene { name: "expiry", shown, purchase: bought.purchase })
     }
 
+    /// Registers a version of the album.
     async fn put(&self, number: i64, successor: Option<ContentVersion>) -> Result<(), DriveError> {
         let content = Request::ContentPut(ContentPut {
             content: Name::try_from(ALBUM)?,
             version: version(number)?,
-            title: Text::try_from(format!("An album, version {number}"))?,
+            title: Text::try_from("An album")?,
             price: usd(PRICE_MINOR)?,
             grants: Grants::try_from(1i64)?,
             certificate_ttl_s: Seconds::try_from(TTL_S)?,
@@ -210,16 +222,16 @@ impl Stage {
             points: (points > 0).then(|| Count::try_from(points)).transpose()?,
             reference: None,
         });
-        let answer = self.client.ask(&request).await?;
-        let Output::CertificateIssued(issued) = answer else { return Err(unexpected("purchase.request", &answer)) };
+        let reply = self.client.ask(&request).await?;
+        let Output::CertificateIssued(issued) = reply else { return Err(unexpected("purchase.request", &reply)) };
+        let purchase = purchase_of(&issued)?;
         let certificates: Vec<_> = issued.certificates.iter().map(|one| one.certificate).collect();
         let tokens: Vec<_> = issued.certificates.into_iter().filter_map(|one| one.certificate_token).collect();
-        tokens.iter().try_for_each(|token| self.verified(token))?;
-        let purchase = issued.container.or(certificates.first().copied()).unwrap_or_default();
+        tokens.iter().try_for_each(|token| self.verify("certificate", token))?;
         Ok(Bought { user, purchase, container: issued.container_token, tokens, certificates })
     }
 
-    /// Bought, received, and paid by the trial provider.
+    /// Buys, acknowledges the reception, and waits for the payment.
     async fn paid(&mut self, user: &str, count: usize, points: i64) -> Result<Bought, DriveError> {
         let bought = self.buy(user, count, points).await?;
         let alone = bought.container.is_none();
@@ -227,23 +239,23 @@ impl Stage {
             certificate_token: bought.tokens.first().filter(|_| alone).cloned(),
             container_token: bought.container.clone(),
         });
-        let answer = self.client.ask(&receipt).await?;
-        let Output::CertificateAccepted(_) = answer else { return Err(unexpected("certificate.receipt", &answer)) };
+        let reply = self.client.ask(&receipt).await?;
+        let Output::CertificateAccepted(_) = reply else { return Err(unexpected("certificate.receipt", &reply)) };
         let purchase = bought.purchase;
-        self.hear(move |event| match event {
+        let is_paid = move |event: &Output| match event {
             Output::SettlementRegistered(body) => body.container.or(body.certificate) == Some(purchase),
             _ => false,
-        })
-        .await?;
+        };
+        self.wait_for("settlement.registered", is_paid).await?;
         Ok(bought)
     }
 
-    /// A license of this certificate, delivered.
+    /// Requests a license with this certificate, and acknowledges its delivery. Returns its token.
     async fn licensed(&self, certificate: &str) -> Result<String, DriveError> {
-        let answer = self.client.ask(&license_request(certificate)?).await?;
-        let Output::LicenseIssued(issued) = answer else { return Err(unexpected("license.request", &answer)) };
-        let license = issued.license_token.unwrap_or_default();
-        self.verified(&license)?;
+        let reply = self.client.ask(&license_request(certificate)?).await?;
+        let Output::LicenseIssued(issued) = reply else { return Err(unexpected("license.request", &reply)) };
+        let license = license_token_of(issued)?;
+        self.verify("license", &license)?;
         let receipt = Request::LicenseReceipt(LicenseReceipt { license_token: license.clone() });
         match self.client.ask(&receipt).await? {
             Output::LicenseGranted(_) => Ok(license),
@@ -251,7 +263,7 @@ impl Stage {
         }
     }
 
-    /// Gives a license back, in one step or in two.
+    /// Returns a license: in one step if the copy is deleted already, or else in two.
     async fn give_back(
         &self,
         user: &Name,
@@ -259,65 +271,64 @@ impl Stage {
         privilege: Privilege,
         deleted: bool,
     ) -> Result<LicenseReturned, DriveError> {
-        let give = LicenseReturn { license_token, user: user.clone(), privilege, deleted };
-        let mut answer = self.client.ask(&Request::LicenseReturn(give)).await?;
-        if let Output::ReturnOpened(opened) = &answer {
+        let request = LicenseReturn { license_token, user: user.clone(), privilege, deleted };
+        let mut reply = self.client.ask(&Request::LicenseReturn(request)).await?;
+        if let Output::ReturnOpened(opened) = &reply {
             let deletion = LicenseDeletion { license_return: opened.license_return };
-            answer = self.client.ask(&Request::LicenseDeletion(deletion)).await?;
+            reply = self.client.ask(&Request::LicenseDeletion(deletion)).await?;
         }
-        match answer {
+        match reply {
             Output::LicenseReturned(returned) => Ok(returned),
             other => Err(unexpected("license.return", &other)),
         }
     }
 
-    /// Waits until the sweep has ended a certificate so.
+    /// Waits until the sweep has ended a certificate.
     async fn ended(&mut self, id: Uuid, ending: Ending) -> Result<(), DriveError> {
-        let ended = move |event: &Output| match event {
+        let is_ended = move |event: &Output| match event {
             Output::CertificateRetired(CertificateRetired { certificate, reason }) => {
                 (*certificate, *reason) == (id, ending)
             }
             _ => false,
         };
-        self.hear(ended).await
+        self.wait_for("certificate.retired", is_ended).await
     }
 
-    /// Waits for an event, which may have been heard already.
-    async fn hear(&mut self, awaited: impl Fn(&Output) -> bool) -> Result<(), DriveError> {
-        let listening = async {
-            while !self.heard.iter().any(&awaited) {
+    /// Waits for an event, which may have been received before.
+    async fn wait_for(&mut self, awaited: &'static str, is_it: impl Fn(&Output) -> bool) -> Result<(), DriveError> {
+        let waiting = async {
+            while !self.received.iter().any(&is_it) {
                 let event = self.events.next().await?;
-                self.heard.push(event);
+                self.received.push(event);
             }
             Ok(())
         };
-        match tokio::time::timeout(PATIENCE, listening).await {
-            Ok(heard) => heard,
-            Err(_) => Err(DriveError::Lost(Lost("an event of the scenes did not come in time".into()))),
+        match tokio::time::timeout(EVENT_TIMEOUT, waiting).await {
+            Ok(received) => received,
+            Err(_) => Err(DriveError::NoEvent { awaited, timeout: EVENT_TIMEOUT }),
         }
     }
 
-    fn verified(&self, token: &str) -> Result<(), DriveError> {
-        let verified = verify(token, &self.keyring);
-        verified.map(|_| ()).map_err(|error| DriveError::Token { kind: "scene's", cause: error.to_string() })
+    fn verify(&self, kind: &'static str, token: &str) -> Result<(), DriveError> {
+        verify(token, &self.keyring).map(|_| ()).map_err(|source| DriveError::Token { kind, source })
     }
 }
 
-fn license_request(certificate_token: &str) -> Result<Request, Unfit> {
+fn missing(what: &'static str) -> DriveError {
+    DriveError::Incomplete { reply: "certificate.issued", missing: what }
+}
+
+fn license_request(certificate_token: &str) -> Result<Request, InvalidValue> {
     Ok(Request::LicenseRequest(LicenseRequest {
         certificate_token: certificate_token.to_owned(),
         terminal: Some(Name::try_from("player")?),
     }))
 }
 
-fn version(number: i64) -> Result<Version, Unfit> {
+fn version(number: i64) -> Result<Version, InvalidValue> {
     Version::try_from(number)
 }
 
-fn usd(minor: i64) -> Result<Money, Unfit> {
+fn usd(minor: i64) -> Result<Money, InvalidValue> {
     Money::new(minor, Currency::try_from("USD")?)
-}
-
-fn dollars(minor: i64) -> String {
-    format!("{}.{:02} USD", minor / 100, minor % 100)
 }

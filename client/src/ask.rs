@@ -1,4 +1,4 @@
-//! Requests and their replies.
+//! [`Client`]: sends requests and receives their replies.
 
 use std::{
     collections::HashMap,
@@ -7,59 +7,78 @@ use std::{
 };
 
 use licet_common::transport::{Consumer, Delivery, Lost, Outcome, Outgoing, Properties, Publisher, Transport};
-use licet_schema::{Format, Output, Request, topology};
+use licet_schema::{
+    DecodeError, EncodeError, Output, Request,
+    encoding::{self, CONTENT_TYPE},
+    topology,
+};
 use tokio::sync::{Notify, oneshot, watch};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use uuid::Uuid;
 
-/// How long a client waits for an answer, and how often it asks.
+/// How long a client waits for a reply, and how often it sends a request.
 #[derive(Clone, Copy, Debug)]
 pub struct Patience {
-    /// For one answer.
+    /// The timeout of one attempt.
     pub each: Duration,
-    /// How often it asks, with the same id.
+    /// The number of attempts. Each sends the same message under the same id.
     pub attempts: u32,
 }
 
 impl Default for Patience {
+    /// Six attempts of 10 seconds.
     fn default() -> Self {
         Self { each: Duration::from_secs(10), attempts: 6 }
     }
 }
 
-/// Why there is no answer.
-#[derive(Clone, Debug, thiserror::Error)]
+/// Why a request has no reply.
+#[derive(Debug, thiserror::Error)]
 pub enum ClientError {
-    /// No queue takes this type.
-    #[error("no queue takes {kind}: is the topology there (`licet topology apply`)?")]
+    /// No queue is bound to the message type.
+    #[error("no queue takes {kind}: run `licet topology apply`")]
     NoRoute {
         /// The message type.
         kind: String,
     },
-    /// Nobody answered.
-    #[error("no answer to {kind} {id} after {attempts} attempts: does its worker run? Ask again with the same id")]
+    /// No reply arrived in time.
+    #[error(
+        "no reply to {kind} {id} after {attempts} attempts: check that its worker runs, then repeat the request with \
+         the same id"
+    )]
     NoAnswer {
         /// The message type.
         kind: String,
-        /// The message_id, to ask again with.
+        /// The message_id of the request.
         id: Uuid,
-        /// How often it was asked.
+        /// The number of attempts.
         attempts: u32,
     },
-    /// The answer cannot be read: it is from a newer release.
-    #[error("the answer to {kind} cannot be read: {cause}")]
+    /// The reply cannot be decoded, because it is of a newer release.
+    #[error("the reply to {kind} cannot be read: {source}")]
     Unreadable {
+        /// The message type of the request.
+        kind: String,
+        /// What the decoder reported.
+        #[source]
+        source: DecodeError,
+    },
+    /// The request cannot be encoded.
+    #[error("the request {kind} cannot be written: {source}")]
+    Unwritable {
         /// The message type.
         kind: String,
-        /// Why.
-        cause: String,
+        /// What the encoder reported.
+        #[source]
+        source: EncodeError,
     },
-    /// The request cannot be written.
-    #[error("the request cannot be written: {0}")]
-    Unwritable(String),
 }
 
-/// A connected client; clones share the connection. It reconnects by itself.
+/// A connected client. Clones share its connection. It reconnects by itself.
+///
+/// Replies are decoded strictly: a field that this release does not know is
+/// [`ClientError::Unreadable`]. Use the version of this crate that belongs to the release of the
+/// workers.
 #[derive(Clone, Debug)]
 pub struct Client {
     shared: Arc<Shared>,
@@ -70,10 +89,10 @@ pub struct Client {
 #[derive(Debug)]
 struct Shared {
     transport: Transport,
-    format: Format,
     patience: Patience,
+    /// The requests without a reply, by their message_id.
     waiting: Mutex<HashMap<Uuid, oneshot::Sender<Delivery>>>,
-    /// Told when the publisher is lost, of which the consumer hears nothing.
+    /// Notified when the publisher loses its connection, which the consumer cannot notice.
     lost: Notify,
 }
 
@@ -87,59 +106,50 @@ impl Client {
     /// Connects, and stays connected until the last clone is dropped.
     ///
     /// # Errors
-    /// The broker is away.
-    pub async fn connect(transport: &Transport, format: Format, patience: Patience) -> Result<Self, Lost> {
-        let shared = Arc::new(Shared {
-            transport: transport.clone(),
-            format,
-            patience,
-            waiting: Mutex::default(),
-            lost: Notify::new(),
-        });
-        let first = open(transport).await?;
-        let (sender, session) = watch::channel(Some(first.0));
+    /// The broker is unavailable.
+    pub async fn connect(transport: &Transport, patience: Patience) -> Result<Self, Lost> {
+        let shared =
+            Arc::new(Shared { transport: transport.clone(), patience, waiting: Mutex::default(), lost: Notify::new() });
+        let (first, consumer) = open(transport).await?;
+        let (sender, session) = watch::channel(Some(first));
         let stop = CancellationToken::new();
-        tokio::spawn(keep_connected(shared.clone(), first.1, sender, stop.clone()));
+        tokio::spawn(keep_connected(shared.clone(), consumer, sender, stop.clone()));
         Ok(Self { shared, session, _stop: Arc::new(stop.drop_guard()) })
     }
 
-    /// Sends a request under a new id and awaits its answer, which may be a refusal.
+    /// Sends a request under a new id and waits for its reply, which can be a refusal.
     ///
     /// # Errors
-    /// There is none, or it cannot be read.
+    /// There is no reply, or it cannot be decoded.
     pub async fn ask(&self, request: &Request) -> Result<Output, ClientError> {
         self.ask_as(Uuid::now_v7(), request).await
     }
 
-    /// Sends a request under this id: the same id again asks for the same answer.
+    /// Sends a request under this id. Repeating it with the same id returns the stored reply.
     ///
     /// # Errors
-    /// There is none, or it cannot be read.
+    /// There is no reply, or it cannot be decoded.
     pub async fn ask_as(&self, id: Uuid, request: &Request) -> Result<Output, ClientError> {
         let kind = request.kind();
-        let body = request.encode(self.shared.format).map_err(|error| ClientError::Unwritable(error.to_string()))?;
-        read(kind, &self.ask_raw(id, kind, body.into()).await?)
+        let body = request.encode().map_err(|source| ClientError::Unwritable { kind: kind.to_owned(), source })?;
+        self.ask_encoded(id, kind, body.into()).await
     }
 
-    /// Sends a JSON body as it stands, whatever this client's own format is: for whoever keeps what
-    /// was asked, to ask again with the same id and the same bytes.
-    pub(crate) async fn ask_json(&self, id: Uuid, kind: &str, body: bytes::Bytes) -> Result<Output, ClientError> {
-        read(kind, &self.deliver(id, kind, Format::Json, body).await?)
+    /// Sends an encoded request and decodes its reply. A repetition must have the same bytes.
+    pub(crate) async fn ask_encoded(&self, id: Uuid, kind: &str, body: bytes::Bytes) -> Result<Output, ClientError> {
+        let reply = self.ask_raw(id, kind, body).await?;
+        decode(&reply).map_err(|source| ClientError::Unreadable { kind: kind.to_owned(), source })
     }
 
-    /// Sends any body as `kind` under this id and awaits the delivery that answers it.
+    /// Sends any body as `kind` under this id and waits for the delivery that replies to it.
     ///
     /// # Errors
-    /// There is none.
+    /// There is no reply.
     pub async fn ask_raw(&self, id: Uuid, kind: &str, body: bytes::Bytes) -> Result<Delivery, ClientError> {
-        self.deliver(id, kind, self.shared.format, body).await
-    }
-
-    async fn deliver(&self, id: Uuid, kind: &str, format: Format, body: bytes::Bytes) -> Result<Delivery, ClientError> {
-        let message = message(id, kind, format, body);
-        let (sender, mut answer) = oneshot::channel();
+        let message = message(id, kind, body);
+        let (sender, mut reply) = oneshot::channel();
         self.shared.waiting().insert(id, sender);
-        let _forget = Forget { shared: &self.shared, id };
+        let _remove = RemoveOnDrop { shared: &self.shared, id };
         let mut session = self.session.clone();
         for _ in 0..self.shared.patience.attempts {
             let attempt = async {
@@ -147,11 +157,11 @@ impl Client {
                     return std::future::pending().await;
                 };
                 if !self.send(&current, message.clone()).await? {
-                    // Lost or refused: the wait for the answer is the pause before the next attempt.
+                    // Not confirmed: wait briefly before the next attempt.
                     tokio::time::sleep(self.shared.patience.each / 10).await;
                     return Ok(None);
                 }
-                match (&mut answer).await {
+                match (&mut reply).await {
                     Ok(delivery) => Ok(Some(delivery)),
                     Err(_) => std::future::pending().await,
                 }
@@ -165,6 +175,7 @@ impl Client {
         Err(ClientError::NoAnswer { kind: kind.to_owned(), id, attempts: self.shared.patience.attempts })
     }
 
+    /// Publishes a message. Returns whether the broker confirmed it.
     async fn send(&self, session: &Session, mut message: Outgoing) -> Result<bool, ClientError> {
         let kind = message.routing_key.clone();
         message.properties.reply_to = Some(session.reply_to.clone());
@@ -185,28 +196,29 @@ impl Shared {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn hand_out(&self, delivery: Delivery) {
+    /// Passes a reply to the request that waits for it. A request that was sent twice has two
+    /// replies; the second one is dropped.
+    fn dispatch(&self, delivery: Delivery) {
         let id = delivery.properties.correlation_id.as_deref().and_then(|id| Uuid::parse_str(id).ok());
-        // Whoever asked twice is answered twice; the second finds nobody waiting.
         if let Some(waiting) = id.and_then(|id| self.waiting().remove(&id)) {
             let _ = waiting.send(delivery);
         }
     }
 }
 
-/// Whoever stops waiting leaves nothing behind.
-struct Forget<'a> {
+/// Removes the entry of a request whose future ends or is dropped.
+struct RemoveOnDrop<'a> {
     shared: &'a Shared,
     id: Uuid,
 }
 
-impl Drop for Forget<'_> {
+impl Drop for RemoveOnDrop<'_> {
     fn drop(&mut self) {
         self.shared.waiting().remove(&self.id);
     }
 }
 
-fn message(id: Uuid, kind: &str, format: Format, body: bytes::Bytes) -> Outgoing {
+fn message(id: Uuid, kind: &str, body: bytes::Bytes) -> Outgoing {
     Outgoing {
         exchange: topology::IN.to_owned(),
         routing_key: kind.to_owned(),
@@ -215,19 +227,17 @@ fn message(id: Uuid, kind: &str, format: Format, body: bytes::Bytes) -> Outgoing
             message_id: Some(id.to_string()),
             correlation_id: Some(id.to_string()),
             kind: Some(kind.to_owned()),
-            content_type: Some(format.content_type().to_owned()),
+            content_type: Some(CONTENT_TYPE.to_owned()),
             ..Properties::default()
         },
         body,
     }
 }
 
-fn read(kind: &str, delivery: &Delivery) -> Result<Output, ClientError> {
-    let unreadable = |cause: String| ClientError::Unreadable { kind: kind.to_owned(), cause };
-    let format =
-        Format::of(delivery.properties.content_type.as_deref()).map_err(|error| unreadable(error.to_string()))?;
-    let answer = delivery.properties.kind.as_deref().unwrap_or_default();
-    Output::decode(answer, format, &delivery.body).map_err(|error| unreadable(error.to_string()))
+/// Decodes what Licet sent. A message without the property `type` has no known type.
+pub(crate) fn decode(delivery: &Delivery) -> Result<Output, DecodeError> {
+    encoding::check_content_type(delivery.properties.content_type.as_deref())?;
+    Output::decode(delivery.properties.kind.as_deref().unwrap_or(""), &delivery.body)
 }
 
 async fn open(transport: &Transport) -> Result<(Session, Consumer), Lost> {
@@ -241,13 +251,13 @@ async fn keep_connected(
     session: watch::Sender<Option<Session>>,
     stop: CancellationToken,
 ) {
-    let mut pause = Duration::from_millis(50);
+    let mut backoff = Duration::from_millis(50);
     loop {
         tokio::select! {
             () = stop.cancelled() => break,
             () = shared.lost.notified() => {}
             received = consumer.receive(256, usize::MAX) => if let Ok(deliveries) = received {
-                deliveries.into_iter().for_each(|delivery| shared.hand_out(delivery));
+                deliveries.into_iter().for_each(|delivery| shared.dispatch(delivery));
                 continue;
             },
         }
@@ -255,12 +265,12 @@ async fn keep_connected(
         consumer = loop {
             tokio::select! {
                 () = stop.cancelled() => return,
-                () = tokio::time::sleep(pause) => {}
+                () = tokio::time::sleep(backoff) => {}
             }
-            pause = (pause * 2).min(Duration::from_secs(2));
-            if let Ok((made, consumer)) = open(&shared.transport).await {
-                session.send_replace(Some(made));
-                pause = Duration::from_millis(50);
+            backoff = (backoff * 2).min(Duration::from_secs(2));
+            if let Ok((new, consumer)) = open(&shared.transport).await {
+                session.send_replace(Some(new));
+                backoff = Duration::from_millis(50);
                 break consumer;
             }
         };

@@ -1,42 +1,44 @@
-//! What Licet tells everybody.
+//! [`Events`]: a subscription to the events that Licet publishes.
 
 use std::collections::VecDeque;
 
 use licet_common::transport::{Consumer, Delivery, Lost, Transport};
-use licet_schema::{Format, Output, topology};
+use licet_schema::{Output, topology};
 
-/// Events as they come, from the moment of subscribing. What happens while nobody listens is not
-/// told again: a system that must not miss any binds a durable queue of its own.
+use crate::ask::decode;
+
+/// The events from the moment of subscribing. Events that are published while nobody is subscribed
+/// are lost. A system that needs every event binds a durable queue of its own to `licet.events`.
 #[derive(Debug)]
 pub struct Events {
     consumer: Consumer,
-    at_hand: VecDeque<Delivery>,
+    received: VecDeque<Delivery>,
 }
 
 impl Events {
-    /// Listens to these types; patterns of a topic exchange work too.
+    /// Subscribes to these event types. Patterns of a topic exchange are allowed.
     ///
     /// # Errors
-    /// The broker is away.
+    /// The broker is unavailable.
     pub async fn subscribe(transport: &Transport, kinds: &[&str]) -> Result<Self, Lost> {
         let bindings: Vec<_> = kinds.iter().map(|kind| (topology::EVENTS, *kind)).collect();
         let (_, consumer) = transport.subscribe(&bindings).await?;
-        Ok(Self { consumer, at_hand: VecDeque::new() })
+        Ok(Self { consumer, received: VecDeque::new() })
     }
 
-    /// The next event. Those of types that this release does not know are passed over.
+    /// The next event. Events that this release cannot decode are skipped: those of a type, or with
+    /// a field, that a later release added.
     ///
     /// # Errors
-    /// The connection is gone: subscribe again.
+    /// The connection is lost. Subscribe again.
     pub async fn next(&mut self) -> Result<Output, Lost> {
         loop {
-            while let Some(delivery) = self.at_hand.pop_front() {
-                let kind = delivery.properties.kind.as_deref().unwrap_or_default();
-                if let Ok(event) = Output::decode(kind, Format::Json, &delivery.body) {
+            while let Some(delivery) = self.received.pop_front() {
+                if let Ok(event) = decode(&delivery) {
                     return Ok(event);
                 }
             }
-            self.at_hand.extend(self.consumer.receive(256, usize::MAX).await?);
+            self.received.extend(self.consumer.receive(256, usize::MAX).await?);
         }
     }
 }

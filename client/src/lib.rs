@@ -1,9 +1,13 @@
-//! What an upstream system or a terminal links to: publish with a confirm, await the reply, ask
-//! again with the same id, verify tokens offline, keep certificates and licenses ([`terminal`]); and
-//! the payment provider for trials.
+//! The library for upstream systems and terminals.
 //!
-//! A request that is asked again has the same message_id, so that asking twice never does anything
-//! twice: Licet answers the second with the stored answer of the first.
+//! - [`Client`] publishes requests with confirms and waits for their replies.
+//! - [`Events`] receives what Licet publishes.
+//! - [`verify`] verifies tokens offline, against published keys.
+//! - [`terminal`] stores certificates, licenses and contents on a user's device.
+//! - [`provide`] is a payment provider for trials.
+//!
+//! A request that is repeated under the same message_id is processed once. Licet answers the
+//! repetition with the stored reply.
 
 mod ask;
 mod events;

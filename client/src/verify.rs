@@ -1,25 +1,25 @@
-//! Verification of tokens without asking anybody.
+//! Offline verification of tokens.
 
 use licet_common::signing::{
     CertificateClaims, Claims, ContainerClaims, Keyring, LicenseClaims, Presented, TokenError,
 };
 
-/// A token that is what was signed.
+/// The claims of a token whose signature is valid.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Verified {
-    /// It permits to buy licenses.
+    /// A certificate: its user may request licenses.
     Certificate(CertificateClaims),
-    /// It holds several certificates.
+    /// A container: several certificates that were bought together.
     Container(ContainerClaims),
-    /// It permits to use a content.
+    /// A license: its user may use a content.
     License(LicenseClaims),
 }
 
-/// Verifies a token of any of the three kinds against trusted keys. Whether its time is over is
-/// another question, which its claims answer.
+/// Verifies a token of any of the three kinds against trusted keys. It does not check whether the
+/// token has expired: compare its claims with the time.
 ///
 /// # Errors
-/// It is none, or not one of these keys', or altered.
+/// The text is not a token, its key is not trusted, or it was altered.
 pub fn verify(token: &str, keyring: &Keyring) -> Result<Verified, TokenError> {
     let certificate = verify_as(token, keyring).map(Verified::Certificate);
     let Err(TokenError::Malformed { .. }) = certificate else { return certificate };

@@ -1,4 +1,5 @@
-//! The one place that asks what time it is, and that lets it pass. Rules never do: time is passed in.
+//! The clock: the one place that reads the time and that waits. Rules do neither; the time is passed to
+//! them.
 
 use std::{
     sync::{
@@ -10,23 +11,32 @@ use std::{
 
 use licet_schema::Timestamp;
 
-use crate::gate::{Gate, Step};
+#[cfg(feature = "simulation")]
+use crate::fault_injection::{FaultInjector, Step};
 
-/// Where `now` comes from.
+/// Where the time comes from.
 #[derive(Clone, Debug)]
 pub enum Clock {
     /// The operating system.
     System,
-    /// A value that a test moves.
-    Manual(Arc<AtomicI64>),
-    /// The operating system's, ahead by as many milliseconds as a demonstration has moved it.
+    /// The operating system, ahead by as many milliseconds as a demonstration has moved it.
     Ahead(Arc<AtomicI64>),
-    /// A value that a simulation moves, whose gate says when whoever sleeps wakes.
-    Simulated(Arc<AtomicI64>, Arc<dyn Gate>),
+    /// A value that a test moves.
+    #[cfg(feature = "simulation")]
+    Manual(Arc<AtomicI64>),
+    /// A value that a simulation moves, whose injector decides when sleepers wake.
+    #[cfg(feature = "simulation")]
+    Simulated(Arc<AtomicI64>, Arc<dyn FaultInjector>),
 }
 
 impl Clock {
+    /// The operating system's clock, which can be moved ahead.
+    pub fn ahead() -> Self {
+        Self::Ahead(Arc::default())
+    }
+
     /// A clock that stands at `start` until it is moved.
+    #[cfg(feature = "simulation")]
     pub fn manual(start: Timestamp) -> Self {
         Self::Manual(Arc::new(AtomicI64::new(start.as_millis())))
     }
@@ -35,40 +45,42 @@ impl Clock {
     pub fn now(&self) -> Timestamp {
         let millis = match self {
             Self::System => system_ms(),
-            Self::Manual(millis) | Self::Simulated(millis, _) => millis.load(Ordering::SeqCst),
             Self::Ahead(by_ms) => system_ms().saturating_add(by_ms.load(Ordering::SeqCst)),
+            #[cfg(feature = "simulation")]
+            Self::Manual(millis) | Self::Simulated(millis, _) => millis.load(Ordering::SeqCst),
         };
         Timestamp::from_millis(millis)
     }
 
-    /// The operating system's clock, which can be moved ahead.
-    pub fn ahead() -> Self {
-        Self::Ahead(Arc::default())
-    }
-
-    /// Moves a clock forward; the system's own cannot be moved.
+    /// Moves the clock forward. The operating system's own clock cannot be moved.
     pub fn advance_ms(&self, by_ms: i64) {
         match self {
             Self::System => {}
-            Self::Manual(millis) | Self::Ahead(millis) | Self::Simulated(millis, _) => {
+            Self::Ahead(millis) => {
+                millis.fetch_add(by_ms, Ordering::SeqCst);
+            }
+            #[cfg(feature = "simulation")]
+            Self::Manual(millis) | Self::Simulated(millis, _) => {
                 millis.fetch_add(by_ms, Ordering::SeqCst);
             }
         }
     }
 
-    /// Lets time pass.
+    /// Waits.
     pub async fn sleep(&self, time: Duration) {
         match self {
-            Self::System | Self::Manual(_) | Self::Ahead(_) => tokio::time::sleep(time).await,
-            Self::Simulated(_, gate) => drop(gate.pass(Step::Sleep(time)).await),
+            #[cfg(feature = "simulation")]
+            Self::Simulated(_, injector) => drop(injector.outcome(Step::Sleep(time)).await),
+            _ => tokio::time::sleep(time).await,
         }
     }
 
-    /// The same time for a worker of a simulation, whose sleeping its own gate decides.
+    /// The same time for a worker of a simulation, whose injector decides when it wakes.
+    #[cfg(feature = "simulation")]
     #[must_use]
-    pub fn gated(&self, gate: Arc<dyn Gate>) -> Self {
+    pub fn with_faults(&self, injector: Arc<dyn FaultInjector>) -> Self {
         match self {
-            Self::Manual(millis) | Self::Simulated(millis, _) => Self::Simulated(millis.clone(), gate),
+            Self::Manual(millis) | Self::Simulated(millis, _) => Self::Simulated(millis.clone(), injector),
             Self::System | Self::Ahead(_) => self.clone(),
         }
     }

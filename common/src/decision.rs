@@ -1,35 +1,25 @@
-//! What a rule sees and what it says: rows in, rows and answers out, nothing else.
+//! What a rule is given besides rows, and what it returns: a decision, a refusal, or a defect.
 //!
-//! The runtime loads the rows a batch needs into [`Tables`], folds the batch over them with the
-//! worker's `decide`, and writes back what changed. So contention inside a batch is seen by the
-//! rules, and every table is written with one statement.
-//!
-//! Architecture invariant: no I/O, no clock, no randomness. Ids come from the message's own id.
+//! Deliberately absent: I/O, clock, randomness. New ids are derived from the message's own id.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
-use licet_schema::{
-    Output, Refusal, Timestamp,
-    entity::{
-        Keyed, account, certificate, collection, content, entry, license, license_return, payout, pending_reception,
-        privilege, purchase, settlement, unmatched_settlement,
-    },
-    message::RequestRefused,
-};
+use licet_schema::{Output, Refusal, Timestamp, message::RequestRefused, token::Claims};
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
 use crate::{
     config::Terms,
-    signing::{Draft, DraftError, Keyring, Signed},
+    rows::Defect,
+    signing::{Draft, Keyring, Signed},
 };
 
-/// What a rule may know besides the rows: passed in, never asked for.
+/// What a rule may know besides the rows.
 #[derive(Clone, Copy, Debug)]
 pub struct Context<'a> {
-    /// The time, read once for the batch, after its locks were taken.
+    /// The time, read once for the batch after its locks were taken.
     pub now: Timestamp,
-    /// The keys.
+    /// The keys that tokens are signed and verified with.
     pub keyring: &'a Keyring,
     /// What the operator configured.
     pub terms: &'a Terms,
@@ -38,8 +28,10 @@ pub struct Context<'a> {
 }
 
 impl Context<'_> {
-    /// A new id, the same whenever this message is decided at this time: UUIDv7, so that keys
-    /// made together lie together, with SHA-256 of message id and label for its random bits.
+    /// A new id, the same whenever this message is decided at this time.
+    ///
+    /// UUIDv7 form: the time first, so that keys made together are neighbours in an index; then SHA-256 of
+    /// message id, label and index instead of random bits.
     pub fn id(&self, label: &str, index: usize) -> Uuid {
         let mut hash = Sha256::new();
         hash.update(self.message_id.as_bytes());
@@ -50,46 +42,59 @@ impl Context<'_> {
         uuid::Builder::from_unix_timestamp_millis(self.now.as_millis().unsigned_abs(), &random).into_uuid()
     }
 
-    /// Signs a draft.
+    /// Signs claims.
     ///
-    /// # Panics
-    /// The draft is unsound, which is a defect of the rule that made it: the runtime catches it
-    /// and sets the one message aside.
-    pub fn sign(&self, draft: Result<Draft, DraftError>) -> Signed {
-        match draft.and_then(|draft| draft.sign(self.keyring)) {
-            Ok(signed) => signed,
-            Err(defect) => panic!("{defect}"),
-        }
+    /// # Errors
+    /// The claims contradict themselves, or the keyring cannot sign.
+    pub fn sign(&self, claims: &impl Claims) -> Result<Signed, Defect> {
+        Ok(Draft::new(claims)?.sign(self.keyring)?)
+    }
+}
+
+/// Why a rule decided nothing.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum RuleError {
+    /// The request is refused. A refusal is an answer: it is journaled and sent.
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+    /// The program is wrong. Nothing is decided.
+    #[error(transparent)]
+    Defect(#[from] Defect),
+}
+
+impl From<crate::signing::TokenError> for RuleError {
+    fn from(error: crate::signing::TokenError) -> Self {
+        Self::Refused(error.into())
     }
 }
 
 /// What was decided about one message.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Decision {
-    /// The answer to whoever asked; none to a clock.
+    /// The reply; none to a message from a clock.
     pub reply: Option<Output>,
-    /// What everybody hears besides the reply's own event.
+    /// The events besides the reply's own.
     pub events: Vec<Output>,
-    /// Whether the reply, without its tokens, is an event too. Not if its effect stood already.
+    /// Whether the reply, without its tokens, is an event too. Not if its effect existed already.
     pub announced: bool,
-    /// The purchase it belongs to: the container's id, or the certificate's if bought alone.
+    /// What it belongs to: the id that its history is found by.
     pub subject: Option<Uuid>,
-    /// Further purchases that it changed or made.
+    /// Further subjects that it changed or made.
     pub mentions: BTreeSet<Uuid>,
 }
 
 impl Decision {
-    /// An answer.
+    /// A reply.
     pub fn new(reply: Output) -> Self {
         Self { reply: Some(reply), ..Self::nothing() }
     }
 
-    /// Nothing to say. If it stays so, nothing was to be done, and the journal gets no row.
+    /// No reply and no event. A decision that stays so did nothing, and gets no journal row.
     pub fn nothing() -> Self {
         Self { reply: None, events: Vec::new(), announced: true, subject: None, mentions: BTreeSet::new() }
     }
 
-    /// A refusal.
+    /// A refusal of a request of the type `message_type`.
     pub fn refused(refusal: &Refusal, message_type: &str) -> Self {
         Self::new(Output::RequestRefused(RequestRefused {
             code: refusal.code,
@@ -98,35 +103,35 @@ impl Decision {
         }))
     }
 
-    /// With one more event.
+    /// The decision with one more event.
     #[must_use]
-    pub fn with(mut self, event: Output) -> Self {
+    pub fn with_event(mut self, event: Output) -> Self {
         self.events.push(event);
         self
     }
 
-    /// With more events.
+    /// The decision with more events.
     #[must_use]
-    pub fn with_all(mut self, events: impl IntoIterator<Item = Output>) -> Self {
+    pub fn with_events(mut self, events: impl IntoIterator<Item = Output>) -> Self {
         self.events.extend(events);
         self
     }
 
-    /// Not announced: its effect stood already.
+    /// The decision without the reply's own event: its effect existed already.
     #[must_use]
-    pub fn quietly(mut self) -> Self {
+    pub fn unannounced(mut self) -> Self {
         self.announced = false;
         self
     }
 
-    /// Telling of this purchase too.
+    /// The decision with a further subject.
     #[must_use]
-    pub fn mentioning(mut self, purchase: Uuid) -> Self {
-        self.mentions.insert(purchase);
+    pub fn mentioning(mut self, subject: Uuid) -> Self {
+        self.mentions.insert(subject);
         self
     }
 
-    /// About this purchase.
+    /// The decision with its subject.
     #[must_use]
     pub fn about(mut self, subject: Uuid) -> Self {
         self.subject = Some(subject);
@@ -134,183 +139,9 @@ impl Decision {
     }
 }
 
-/// The rows of one table that a batch holds, and what became of each.
-#[derive(Clone, Debug)]
-pub struct Rows<E: Keyed>(BTreeMap<E::Key, Row<E::Model>>);
-
-#[derive(Clone, Debug)]
-enum Row<M> {
-    Loaded(M),
-    Added(M),
-    Changed {
-        /// As the database has it, unless its key was removed and added again.
-        was: Option<M>,
-        now: M,
-    },
-    Removed,
-}
-
-/// What became of a row that the database has.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Change<'a, M> {
-    /// As the database has it; none if all of it is to be written.
-    pub was: Option<&'a M>,
-    /// As it is to be.
-    pub now: &'a M,
-}
-
-impl<E: Keyed> Default for Rows<E> {
-    fn default() -> Self {
-        Self(BTreeMap::new())
-    }
-}
-
-impl<E: Keyed> Rows<E> {
-    /// Takes in a row as the database has it.
-    pub fn load(&mut self, row: E::Model) {
-        self.0.insert(E::key(&row), Row::Loaded(row));
-    }
-
-    /// Takes in rows as the database has them.
-    pub fn load_all(&mut self, rows: impl IntoIterator<Item = E::Model>) {
-        rows.into_iter().for_each(|row| self.load(row));
-    }
-
-    /// The row, if it is there.
-    pub fn get(&self, key: &E::Key) -> Option<&E::Model> {
-        match self.0.get(key)? {
-            Row::Loaded(row) | Row::Added(row) | Row::Changed { now: row, .. } => Some(row),
-            Row::Removed => None,
-        }
-    }
-
-    /// All rows that are there, in key order.
-    pub fn iter(&self) -> impl Iterator<Item = &E::Model> {
-        self.0.values().filter_map(|row| match row {
-            Row::Loaded(row) | Row::Added(row) | Row::Changed { now: row, .. } => Some(row),
-            Row::Removed => None,
-        })
-    }
-
-    /// Adds a row.
-    pub fn add(&mut self, row: E::Model) {
-        let key = E::key(&row);
-        let stood = matches!(self.0.get(&key), Some(Row::Removed));
-        self.0.insert(key, if stood { Row::Changed { was: None, now: row } } else { Row::Added(row) });
-    }
-
-    /// The row, to be changed.
-    pub fn change(&mut self, key: &E::Key) -> Option<&mut E::Model> {
-        let slot = self.0.get_mut(key)?;
-        if let Row::Loaded(row) = slot {
-            let now = row.clone();
-            let Row::Loaded(was) = std::mem::replace(slot, Row::Removed) else { unreachable!("it was loaded") };
-            *slot = Row::Changed { was: Some(was), now };
-        }
-        match slot {
-            Row::Added(row) | Row::Changed { now: row, .. } => Some(row),
-            Row::Loaded(_) | Row::Removed => None,
-        }
-    }
-
-    /// Removes the row and hands it out.
-    pub fn remove(&mut self, key: &E::Key) -> Option<E::Model> {
-        match self.0.remove(key)? {
-            // It never reached the database: nothing is left to delete.
-            Row::Added(row) => Some(row),
-            Row::Loaded(row) | Row::Changed { now: row, .. } => {
-                self.0.insert(key.clone(), Row::Removed);
-                Some(row)
-            }
-            Row::Removed => {
-                self.0.insert(key.clone(), Row::Removed);
-                None
-            }
-        }
-    }
-
-    /// Rows that the database does not have yet.
-    pub fn added(&self) -> Vec<&E::Model> {
-        self.0.values().filter_map(|row| if let Row::Added(row) = row { Some(row) } else { None }).collect()
-    }
-
-    /// Rows that the database has otherwise.
-    pub fn changed(&self) -> Vec<Change<'_, E::Model>> {
-        let changed = self.0.values().filter_map(|row| match row {
-            Row::Changed { was, now } => Some(Change { was: was.as_ref(), now }),
-            Row::Loaded(_) | Row::Added(_) | Row::Removed => None,
-        });
-        changed.collect()
-    }
-
-    /// Keys of rows that the database still has.
-    pub fn removed(&self) -> Vec<&E::Key> {
-        self.0.iter().filter_map(|(key, row)| matches!(row, Row::Removed).then_some(key)).collect()
-    }
-}
-
-/// The rows that a batch holds, by table.
-#[derive(Clone, Debug, Default)]
-pub struct Tables {
-    /// What is sold.
-    pub contents: Rows<content::Entity>,
-    /// Every certificate ever issued.
-    pub purchases: Rows<purchase::Entity>,
-    /// Live certificates, locked.
-    pub certificates: Rows<certificate::Entity>,
-    /// Sent and not acknowledged.
-    pub pending_receptions: Rows<pending_reception::Entity>,
-    /// Licenses.
-    pub licenses: Rows<license::Entity>,
-    /// Returns.
-    pub returns: Rows<license_return::Entity>,
-    /// Completed returns.
-    pub collections: Rows<collection::Entity>,
-    /// What they brought.
-    pub privileges: Rows<privilege::Entity>,
-    /// Points accounts, locked.
-    pub accounts: Rows<account::Entity>,
-    /// New bookings.
-    pub entries: Rows<entry::Entity>,
-    /// Registered settlements.
-    pub settlements: Rows<settlement::Entity>,
-    /// Money without a match.
-    pub unmatched_settlements: Rows<unmatched_settlement::Entity>,
-    /// Buy-backs paid out.
-    pub payouts: Rows<payout::Entity>,
-    /// Whether more rows than these wait to be dealt with.
-    pub more: bool,
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn row(name: &str, balance: i64) -> account::Model {
-        account::Model { name: name.into(), balance }
-    }
-
-    #[test]
-    fn a_row_is_written_according_to_what_became_of_it() {
-        let mut rows = Rows::<account::Entity>::default();
-        rows.load(row("kept", 1));
-        rows.load(row("changed", 1));
-        rows.load(row("removed", 1));
-        rows.add(row("added", 1));
-        rows.add(row("passing", 1));
-        rows.change(&"changed".to_owned()).expect("it is there").balance = 2;
-        rows.change(&"added".to_owned()).expect("it is there").balance = 3;
-        rows.remove(&"removed".to_owned());
-        rows.remove(&"passing".to_owned());
-        assert_eq!(rows.added(), [&row("added", 3)]);
-        assert_eq!(rows.changed(), [Change { was: Some(&row("changed", 1)), now: &row("changed", 2) }]);
-        assert_eq!(rows.removed(), [&"removed".to_owned()]);
-        assert!(rows.get(&"removed".to_owned()).is_none());
-        assert!(rows.change(&"removed".to_owned()).is_none());
-        rows.add(row("removed", 9));
-        let again = Change { was: None, now: &row("removed", 9) };
-        assert_eq!(rows.changed()[1..], [again], "what was removed and added again is written whole");
-    }
 
     #[test]
     fn ids_depend_on_message_label_and_index_alone() {
@@ -322,10 +153,10 @@ mod tests {
             terms: &terms,
             message_id: Uuid::from_u128(1),
         };
-        assert_eq!(context.id("license", 0), context.id("license", 0));
-        assert_ne!(context.id("license", 0), context.id("license", 1));
-        assert_ne!(context.id("license", 0), context.id("certificate", 0));
+        assert_eq!(context.id("first", 0), context.id("first", 0));
+        assert_ne!(context.id("first", 0), context.id("first", 1));
+        assert_ne!(context.id("first", 0), context.id("second", 0));
         let other = Context { message_id: Uuid::from_u128(2), ..context };
-        assert_ne!(context.id("license", 0), other.id("license", 0));
+        assert_ne!(context.id("first", 0), other.id("first", 0));
     }
 }

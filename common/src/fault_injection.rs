@@ -1,66 +1,101 @@
-//! Gates: where a simulation decides what becomes of each step that a worker takes outside itself.
+//! Fault injection: a simulation decides the outcome of each step that a worker takes outside its own
+//! memory.
 //!
-//! The broker in this process ([`crate::transport`]), the database ([`crate::store`]) and the clock
-//! ask their gate, if they have one, before each call. In a program they have none, and nothing
-//! here runs. A gate may hold the caller as long as it likes: so one worker steps at a time.
+//! The in-process broker, the store and the clock query their [`Faults`] before each step. Without the
+//! feature `simulation`, [`Faults`] is empty and every step proceeds, so release programs contain no
+//! injector. An injector may delay its outcome, which lets a simulation run one step of one worker at a
+//! time.
 
-use std::{fmt::Debug, time::Duration};
+#![cfg_attr(
+    not(feature = "simulation"),
+    allow(unreachable_pub, reason = "the module is public only with the feature `simulation`")
+)]
 
+use std::time::Duration;
+#[cfg(feature = "simulation")]
+use std::{fmt::Debug, sync::Arc};
+
+#[cfg(feature = "simulation")]
 use futures_util::future::BoxFuture;
 
-/// A step that a worker is about to take.
+/// A step that a worker takes next.
 #[derive(Clone, Copy, Debug)]
+#[cfg_attr(not(feature = "simulation"), allow(dead_code, reason = "only an injector reads a step"))]
 pub enum Step<'a> {
-    /// Connect, to publish.
+    /// Connect for publishing.
     Connect,
-    /// Connect, to consume this queue.
+    /// Connect to consume this queue.
     Consume(&'a str),
-    /// Take what is in this queue, or wait until something is.
+    /// Take the messages of this queue, or wait until there are some.
     Receive(&'a str),
-    /// Publish a message under this routing key and wait for its confirmation.
+    /// Publish a message with this routing key and wait for its confirmation.
     Publish(&'a str),
-    /// Acknowledge.
+    /// Acknowledge deliveries.
     Ack,
-    /// Ask whether the database answers.
+    /// Check that the database responds.
     Ping,
     /// Begin a transaction.
     Begin,
-    /// Execute a statement in it.
+    /// Execute a statement in a transaction.
     #[cfg(feature = "database")]
     Statement(&'a sea_orm::Statement),
-    /// Commit it.
+    /// Commit a transaction.
     Commit,
-    /// Sleep.
+    /// Sleep for this time.
     Sleep(Duration),
 }
 
-/// What becomes of it.
+/// The outcome of a step.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Verdict {
-    /// It happens, and the caller is told so.
-    Happens,
-    /// It does not happen: the service went away before.
-    Fails,
-    /// It happens, but the service goes away before it says so.
-    FailsAfter,
-    /// It does not happen: the service says no. A full queue, a statement or a commit that is refused.
-    Refused,
-    /// It does not happen for somebody else is in the way. Commits only.
-    Contended,
-    /// It happens, and the service never says so. Publishing only.
-    Unanswered,
-    /// It does not happen, and the service says nothing. Publishing only.
-    Unheard,
-    /// It does not happen, and the caller is told that it did: a lie, by which a test sees what
-    /// the loop's steps are for. A transaction that is not begun takes effect statement by
-    /// statement; a delivery that is pretended needs no acknowledgement.
-    Pretended,
-    /// This statement happens instead: a lie too.
-    Instead(String),
+#[cfg_attr(not(feature = "simulation"), allow(dead_code, reason = "without an injector every step proceeds"))]
+pub enum Outcome {
+    /// The step takes effect and succeeds.
+    Proceed,
+    /// The step has no effect: the connection is lost before it.
+    Fail,
+    /// The step takes effect, but the connection is lost before the response.
+    FailAfterEffect,
+    /// The step has no effect: the service refuses it (a full queue, a rejected statement or commit).
+    Refuse,
+    /// The step has no effect because of a conflict with another transaction. Only for commits.
+    Contend,
+    /// The step takes effect, and there is no response. Only for publishing.
+    NoAnswer,
+    /// The step has no effect, and there is no response. Only for publishing.
+    NoEffectNoAnswer,
+    /// The step has no effect but reports success. This is how a mutant leaves out a step of the loop.
+    /// Without the begin of a transaction, each statement takes effect by itself. A received delivery
+    /// counts as acknowledged.
+    Pretend,
+    /// This statement is executed instead. Only for mutants.
+    Replace(String),
 }
 
-/// Who decides.
-pub trait Gate: Debug + Send + Sync {
-    /// What becomes of this step; the step waits for it.
-    fn pass<'a>(&'a self, step: Step<'a>) -> BoxFuture<'a, Verdict>;
+/// Decides the outcome of steps.
+#[cfg(feature = "simulation")]
+pub trait FaultInjector: Debug + Send + Sync {
+    /// Decides the outcome of a step. The step waits for the decision.
+    fn outcome<'a>(&'a self, step: Step<'a>) -> BoxFuture<'a, Outcome>;
+}
+
+/// The fault injector of one worker's resources, if there is one.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Faults(#[cfg(feature = "simulation")] Option<Arc<dyn FaultInjector>>);
+
+impl Faults {
+    /// Faults that `injector` decides.
+    #[cfg(feature = "simulation")]
+    pub(crate) fn of(injector: Arc<dyn FaultInjector>) -> Self {
+        Self(Some(injector))
+    }
+
+    /// Decides the outcome of a step.
+    #[cfg_attr(not(feature = "simulation"), allow(clippy::unused_async, reason = "only an injector waits"))]
+    pub(crate) async fn outcome(&self, _step: Step<'_>) -> Outcome {
+        #[cfg(feature = "simulation")]
+        if let Some(injector) = &self.0 {
+            return injector.outcome(_step).await;
+        }
+        Outcome::Proceed
+    }
 }

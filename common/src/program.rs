@@ -1,38 +1,49 @@
-//! How every program starts: configuration, logs, keys, database, broker; then its work; then one
-//! sentence and an exit code.
+//! How every program starts and ends: configuration, logs, keys, database, broker; then its work; then
+//! one sentence on standard error if it failed, and an exit code.
 
 use std::{path::Path, process::ExitCode, sync::Arc};
 
-use clap::Parser;
-use licet_common::{
+use clap::Command;
+use licet_schema::topology::{WorkerQueue, topology};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
     clock::Clock,
-    config::{Config, ConfigError, Settings},
-    runtime::Machine,
+    config::{Config, ConfigError, Settings, groups},
+    runtime::{Resources, Worker, run},
     signing::folder::{self, FolderError},
     store::{OpenError, Store, StoreError},
     telemetry,
     transport::{Lost, Transport, TransportError},
 };
-use licet_schema::{Code, Refusal, Request, topology::topology};
-use tokio_util::sync::CancellationToken;
 
-use crate::registry;
-
-/// Rows and messages are taken on one thread and given back on another, all the time.
+/// Rows and messages are allocated on one thread and freed on another all the time, which jemalloc
+/// does faster and with less memory (docs/performance.md).
+#[cfg(feature = "jemalloc")]
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
-/// Why a program ends otherwise than well: a sentence for the person who runs it.
+/// Database connections of a program that runs one worker.
+const CONNECTIONS_OF_ONE: u32 = 3;
+/// Database connections of a program that runs several workers.
+const CONNECTIONS_OF_SEVERAL: u32 = 12;
+
+/// Why a program ends unsuccessfully: a sentence for the person who runs it.
 #[derive(Debug)]
 pub enum Failure {
     /// Wrong usage or configuration: exit code 2.
     Usage(String),
-    /// The work failed, or a check did not hold: exit code 1.
+    /// The work failed, or a check did not pass: exit code 1.
     Work(String),
 }
 
 impl Failure {
-    /// Says it on standard error.
+    /// A failure of the work.
+    pub fn work(error: impl ToString) -> Self {
+        Self::Work(error.to_string())
+    }
+
+    /// Prints the sentence on standard error.
     pub fn exit(&self) -> ExitCode {
         let (sentence, code) = match self {
             Self::Usage(sentence) => (sentence, 2),
@@ -55,33 +66,54 @@ impl From<FolderError> for Failure {
     }
 }
 
-macro_rules! failed_work {
-    ($($error:ty),*) => {$(
-        impl From<$error> for Failure {
-            fn from(error: $error) -> Self {
-                Self::Work(error.to_string())
-            }
-        }
-    )*};
+impl From<OpenError> for Failure {
+    fn from(error: OpenError) -> Self {
+        Self::work(error)
+    }
 }
-failed_work!(OpenError, StoreError, TransportError, Lost, std::io::Error);
 
-/// Reads the configuration's layers and starts the logs, under `log` if nobody says otherwise.
+impl From<StoreError> for Failure {
+    fn from(error: StoreError) -> Self {
+        Self::work(error)
+    }
+}
+
+impl From<TransportError> for Failure {
+    fn from(error: TransportError) -> Self {
+        Self::work(error)
+    }
+}
+
+impl From<Lost> for Failure {
+    fn from(error: Lost) -> Self {
+        Self::work(error)
+    }
+}
+
+impl From<std::io::Error> for Failure {
+    fn from(error: std::io::Error) -> Self {
+        Self::work(error)
+    }
+}
+
+/// Puts the layers of the configuration together and starts the logs, with the filter `log` if none is
+/// configured.
 ///
 /// # Errors
-/// A mistake in it, named with its key.
-pub fn configure(settings: Settings, log: &str) -> Result<Config, Failure> {
-    let config = settings.resolve(Path::new("."))?;
+/// A setting is not valid; the sentence names it.
+pub fn configure(settings: impl Into<Settings>, log: &str) -> Result<Config, Failure> {
+    let config = settings.into().resolve(Path::new("."))?;
     telemetry::start(config.log.as_deref().unwrap_or(log)).map_err(Failure::Usage)?;
     Ok(config)
 }
 
-/// Runs a future to its end on this thread, with a few beside it for work that computes. On more
-/// threads each message would wake another one: measured, that costs a third of the speed, also where
-/// all workers share a process.
+/// Runs a future to its end on this thread, with a few more threads for work that uses the processor.
+///
+/// One thread for asynchronous work: a pool wakes another thread for each message, and 867 lifecycles/s
+/// became 596.
 ///
 /// # Errors
-/// The operating system gives no threads; or what the future ends with.
+/// The operating system provides no threads; or what the future ends with.
 pub fn block_on<T>(future: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
     let runtime = tokio::runtime::Builder::new_current_thread().max_blocking_threads(8).enable_all().build()?;
     let result = runtime.block_on(future);
@@ -89,30 +121,31 @@ pub fn block_on<T>(future: impl Future<Output = Result<T, Failure>>) -> Result<T
     result
 }
 
-/// Connects a machine: keys, database (`sqlite:` only where `alone`), broker; and checks that
-/// database and broker are prepared.
+/// Connects to database and broker, loads the keys, and checks that the tables and the queues of
+/// `workers` exist. A SQLite database is accepted only if the program is `alone`: one process that runs
+/// all its workers.
 ///
 /// # Errors
-/// One of them is missing, away or not prepared.
-pub async fn machine(config: &Config, alone: bool) -> Result<Machine, Failure> {
+/// One of them is missing, unavailable or not prepared.
+pub async fn connect(config: &Config, workers: &[WorkerQueue], alone: bool) -> Result<Resources, Failure> {
     let amqp_url = config.amqp_url()?;
     let database_url = if alone { config.database_url()? } else { config.shared_database_url()? };
     let keyring = folder::load(&config.keys)?;
     let transport = Transport::rabbit(amqp_url)?;
-    let store = Store::open_within(database_url, if alone { 12 } else { 3 }, config.limits.database_timeout()).await?;
+    let connections = if alone { CONNECTIONS_OF_SEVERAL } else { CONNECTIONS_OF_ONE };
+    let store = Store::open_within(database_url, connections, config.limits.database_timeout()).await?;
     store.check().await?;
-    let missing = transport.missing(&topology()).await?;
-    if !missing.is_empty() {
+    let missing = transport.missing(&topology(workers)).await?;
+    if let Some(first) = missing.first() {
         return Err(Failure::Work(format!(
-            "the broker lacks {} of the topology ({} and perhaps more): run `licet topology apply`",
-            missing.len(),
-            missing.first().map(String::as_str).unwrap_or_default()
+            "the broker lacks {} of the topology ({first}, perhaps more): run `licet topology apply`",
+            missing.len()
         )));
     }
     if config.senders.is_open() {
         tracing::info!("there is no table [senders]: every broker user may send every type");
     }
-    Ok(Machine {
+    Ok(Resources {
         transport,
         store,
         keyring: Arc::new(keyring),
@@ -123,41 +156,40 @@ pub async fn machine(config: &Config, alone: bool) -> Result<Machine, Failure> {
     })
 }
 
-/// Cancelled when the operating system asks the program to stop (SIGTERM or SIGINT).
+/// A token that is cancelled when the operating system asks the program to stop (SIGTERM or SIGINT).
 ///
 /// # Errors
-/// Signals cannot be listened to.
+/// The program cannot listen for signals.
 pub fn stop_signal() -> Result<CancellationToken, Failure> {
     use tokio::signal::unix::{SignalKind, signal};
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     let stop = CancellationToken::new();
-    let told = stop.clone();
+    let signalled = stop.clone();
     tokio::spawn(async move {
         tokio::select! {
             _ = terminate.recv() => {}
             _ = interrupt.recv() => {}
         }
-        told.cancel();
+        signalled.cancel();
     });
     Ok(stop)
 }
 
-#[derive(Parser)]
-#[command(version, about = "One of Licet's workers: takes messages from its queue until it is told to stop.")]
-struct WorkerArguments {
-    #[command(flatten)]
-    settings: Settings,
-}
-
-/// The whole of a worker's program.
-pub fn worker_main(name: &'static str) -> ExitCode {
-    let arguments = WorkerArguments::parse();
+/// The whole program of a worker.
+pub fn worker_main<W: Worker>(worker: W) -> ExitCode {
+    let groups = groups::BROKER | groups::DATABASE | groups::KEYS | groups::ENGINE | groups::LOG | W::SETTINGS;
+    let command = Command::new(format!("licet-{}", W::NAME))
+        .version(env!("CARGO_PKG_VERSION"))
+        .about(format!("Licet's {} worker: takes messages from its queue until it is told to stop.", W::NAME))
+        .args(Settings::args(groups));
+    let settings = Settings::from_arguments(groups, &command.get_matches(), |name| std::env::var_os(name));
+    let queue = [WorkerQueue { name: W::NAME, handles: W::HANDLES }];
     let work = || {
-        let config = configure(arguments.settings, "info")?;
+        let config = configure(settings, "info")?;
         block_on(async {
-            let machine = machine(&config, false).await?;
+            let resources = connect(&config, &queue, false).await?;
             let stop = stop_signal()?;
-            registry::start_some(std::iter::once(name), &machine, &stop).await;
+            run(worker, resources, stop).await;
             Ok(())
         })
     };
@@ -165,12 +197,4 @@ pub fn worker_main(name: &'static str) -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => failure.exit(),
     }
-}
-
-/// The refusal of a type that reached the wrong worker's queue: a binding made by hand.
-pub(crate) fn not_handled(worker: &str, request: &Request) -> Refusal {
-    Refusal::new(
-        Code::Malformed,
-        format!("the {worker} worker does not handle {}: check the queue's bindings", request.kind()),
-    )
 }

@@ -1,17 +1,20 @@
-//! Logs: to standard error, one line for each change of state and none for each message.
+//! Logging to standard error.
+//!
+//! Logs report changes of state, not messages. What happened to a message is in the journal
+//! (`licet show`).
 
 use std::io::IsTerminal;
 
 use tracing_subscriber::EnvFilter;
 
-/// Starts logging under `filter` (the syntax of tracing's `EnvFilter`, such as `info`).
+/// Starts logging with `filter`, in the syntax of tracing's `EnvFilter` (for example `info`).
 ///
 /// # Errors
-/// The filter cannot be read. The text says which part.
+/// The filter is not valid. The text names the setting and the part that is wrong.
 pub fn start(filter: &str) -> Result<(), String> {
-    // lapin warns of every returned reply, with its body; the runtime counts them instead.
-    let quiet = format!("{filter},lapin=off,sqlx=error,sea_orm_migration=warn");
-    let filter = EnvFilter::try_new(quiet).map_err(|error| format!("LICET_LOG is not a log filter: {error}"))?;
+    // lapin logs every returned reply with its body. The runtime counts them instead.
+    let directives = format!("{filter},lapin=off,sqlx=error,sea_orm_migration=warn");
+    let filter = EnvFilter::try_new(directives).map_err(|error| format!("LICET_LOG is not a log filter: {error}"))?;
     let colours = std::io::stderr().is_terminal();
     let subscriber = tracing_subscriber::fmt()
         .with_env_filter(filter)
@@ -19,7 +22,7 @@ pub fn start(filter: &str) -> Result<(), String> {
         .with_target(false)
         .with_ansi(colours)
         .finish();
-    // A second start in one process (tests) keeps the first.
+    // A second start in one process (in tests) keeps the first subscriber.
     let _ = tracing::subscriber::set_global_default(subscriber);
     Ok(())
 }

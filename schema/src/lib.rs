@@ -1,19 +1,23 @@
-//! Licet's contracts: everything that two programs, or two releases, must agree on.
+//! Licet's contract: everything that two programs, or two releases, must agree on.
 //!
-//! What stands here: the message types and their two encodings ([`message`], [`mod@format`]), the
-//! vocabulary they are made of ([`vocabulary`], [`money`], [`timestamp`]), the refusal codes
-//! ([`refusal`]), the names on the broker ([`topology`]) and, behind the feature `database`, the
-//! tables ([`entity`]) and how they come to be ([`migration`]).
+//! - [`message`]: the messages and their bodies; [`encoding`]: their JSON encoding.
+//! - [`vocabulary`], [`money`] and [`timestamp`]: the checked values that bodies consist of.
+//! - [`refusal`]: the codes of refused requests.
+//! - [`token`]: the claims of signed tokens.
+//! - [`topology`]: exchanges, queues, bindings and headers.
+//! - With the feature `database`: the tables (`entity`) and their migrations (`migration`).
 //!
-//! Architecture invariant: no I/O, no clock, no randomness, and nothing of any particular worker.
+//! Deliberately absent: I/O (except for the statements of a migration), clock, randomness, and the rules
+//! of workers.
 
-mod wire;
+mod body;
 
-pub mod format;
+pub mod encoding;
 pub mod message;
 pub mod money;
 pub mod refusal;
 pub mod timestamp;
+pub mod token;
 pub mod topology;
 pub mod vocabulary;
 
@@ -22,9 +26,9 @@ pub mod entity;
 #[cfg(feature = "database")]
 pub mod migration;
 
-pub use format::{DecodeError, Format};
+pub use encoding::{DecodeError, EncodeError};
 pub use message::{Output, Request};
 pub use money::Money;
 pub use refusal::{Code, Refusal};
 pub use timestamp::Timestamp;
-pub use vocabulary::{Count, ExternalId, Name, Seconds, Text, Version};
+pub use vocabulary::{Count, ExternalId, InvalidValue, Name, Seconds, Text, Version};

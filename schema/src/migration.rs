@@ -1,4 +1,6 @@
-//! How the tables come to be: sea-orm migrations, the same on PostgreSQL and on SQLite.
+//! The migrations that create and change the tables, with sea-orm, the same on PostgreSQL and SQLite.
+//!
+//! Deliberately absent: migrations have no way back. The tables hold money and rights.
 
 use sea_orm::{ConnectionTrait, EntityTrait, Schema};
 use sea_orm_migration::prelude::*;
@@ -16,7 +18,8 @@ impl MigratorTrait for Migrations {
     }
 }
 
-/// The tables of the first release.
+/// The tables of the first release. Creates the entities as they are until the first release. From then on
+/// it is frozen.
 struct First;
 
 impl MigrationName for First {
@@ -29,7 +32,7 @@ impl MigrationName for First {
 impl MigrationTrait for First {
     async fn up(&self, manager: &SchemaManager) -> Result<(), DbErr> {
         create(manager, entity::content::Entity).await?;
-        create(manager, entity::purchase::Entity).await?;
+        create(manager, entity::certificate_record::Entity).await?;
         create(manager, entity::certificate::Entity).await?;
         create(manager, entity::pending_reception::Entity).await?;
         create(manager, entity::license::Entity).await?;
@@ -50,16 +53,18 @@ impl MigrationTrait for First {
     }
 
     async fn down(&self, _: &SchemaManager) -> Result<(), DbErr> {
-        Err(DbErr::Migration("Licet's tables hold money and rights: drop the database by hand if you mean it".into()))
+        Err(DbErr::Migration(
+            "migrations cannot be reverted, because the tables hold money and rights: restore a backup instead".into(),
+        ))
     }
 }
 
-/// What is looked up by something other than its key.
+/// The indexes besides the primary keys.
 const INDEXES: &[&str] = &[
     "CREATE INDEX certificate_container ON certificate (container) WHERE container IS NOT NULL",
-    "CREATE INDEX purchase_container ON purchase (container) WHERE container IS NOT NULL",
-    "CREATE INDEX purchase_user ON purchase (\"user\")",
-    "CREATE INDEX purchase_reference ON purchase (reference) WHERE reference IS NOT NULL",
+    "CREATE INDEX certificate_record_container ON certificate_record (container) WHERE container IS NOT NULL",
+    "CREATE INDEX certificate_record_user ON certificate_record (\"user\")",
+    "CREATE INDEX certificate_record_reference ON certificate_record (reference) WHERE reference IS NOT NULL",
     "CREATE INDEX certificate_expires_at ON certificate (expires_at)",
     "CREATE INDEX pending_reception_due_at ON pending_reception (due_at) WHERE due_at IS NOT NULL",
     "CREATE INDEX license_certificate ON license (certificate)",
@@ -67,7 +72,7 @@ const INDEXES: &[&str] = &[
     "CREATE INDEX license_return_license ON license_return (license)",
     "CREATE INDEX license_return_certificate ON license_return (certificate)",
     "CREATE INDEX license_return_delete_by ON license_return (delete_by) WHERE state = 'opened'",
-    "CREATE INDEX settlement_settlement ON settlement (settlement)",
+    "CREATE INDEX settlement_provider_reference ON settlement (provider_reference)",
     "CREATE UNIQUE INDEX unmatched_settlement_key ON unmatched_settlement (provider, settlement, amount_minor, currency)",
     "CREATE INDEX entry_account ON entry (account)",
     "CREATE INDEX journal_subject ON journal (subject) WHERE subject IS NOT NULL",

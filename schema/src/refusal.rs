@@ -1,108 +1,103 @@
-//! Refusals: the answers that say no, and why. A refusal is an answer and not a failure; the
-//! message that earned it is done with.
+//! Refusals: why a request was not carried out.
+//!
+//! A refusal is a normal answer, not a failure. Licet replies with `request.refused`, acknowledges
+//! the request and does not retry it.
 
-use std::fmt;
+use crate::body::words;
 
-use crate::wire::words;
-
-macro_rules! codes {
-    ($($(#[$meta:meta])* $variant:ident = $code:literal,)*) => {
-        words! {
-            /// Why a request was refused. In the order in which the checks are made, cheapest first.
-            pub enum Code { $($(#[$meta])* $variant,)* }
-        }
-
-        impl Code {
-            /// Every code.
-            pub const ALL: &'static [Code] = &[$(Code::$variant,)*];
-
-            /// The code on the wire.
-            pub const fn as_str(self) -> &'static str {
-                match self { $(Code::$variant => $code,)* }
-            }
-        }
-    };
-}
-
-codes! {
-    /// It cannot be read as what it says it is.
-    Malformed = "malformed",
-    /// A schema version that this release does not know.
-    UnsupportedVersion = "unsupported_version",
-    /// This sender may not send this type.
-    Forbidden = "forbidden",
-    /// The message id was used before, for another message.
-    Conflict = "conflict",
-    /// The token was signed with a key that is not trusted here.
-    UntrustedKey = "untrusted_key",
-    /// The token is not what was signed.
-    Altered = "altered",
-    /// No such content, or no such version of it.
-    UnknownContent = "unknown_content",
-    /// No such certificate or container.
-    UnknownCertificate = "unknown_certificate",
-    /// No such license.
-    UnknownLicense = "unknown_license",
-    /// No such return.
-    UnknownReturn = "unknown_return",
-    /// A newer generation took its place.
-    Superseded = "superseded",
-    /// All its grants are used up.
-    Exhausted = "exhausted",
-    /// Its reception was not acknowledged in time.
-    Lapsed = "lapsed",
-    /// Its time is over.
-    Expired = "expired",
-    /// Its payment was declined.
-    Declined = "declined",
-    /// Its payment was taken back.
-    Reversed = "reversed",
-    /// The license was returned, or is being returned.
-    AlreadyReturned = "already_returned",
-    /// It belongs to another user.
-    NotHolder = "not_holder",
-    /// Its reception was not acknowledged yet.
-    NotReceived = "not_received",
-    /// It is not paid for yet.
-    NotSettled = "not_settled",
-    /// The content's policy does not offer this.
-    NotReturnable = "not_returnable",
-    /// The user's points do not suffice, or do not pay here.
-    InsufficientPoints = "insufficient_points",
-    /// It is paid for already, by another settlement.
-    AlreadySettled = "already_settled",
-    /// The amount is not the one that is due.
-    AmountMismatch = "amount_mismatch",
-}
-
-impl fmt::Display for Code {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
+words! {
+    /// Why a request was refused. The order is the order of the checks, cheapest first.
+    pub enum Code {
+        /// The message or a token in it cannot be read.
+        Malformed = "malformed",
+        /// The schema version is not supported. Reserved: JSON bodies have no schema version, so no
+        /// request is refused with this code today.
+        UnsupportedVersion = "unsupported_version",
+        /// The sender may not send this message type.
+        Forbidden = "forbidden",
+        /// The message id was used before, for a different message.
+        Conflict = "conflict",
+        /// The token was signed with a key that is not trusted.
+        UntrustedKey = "untrusted_key",
+        /// The token differs from what was signed.
+        Altered = "altered",
+        /// The content, or this version of it, does not exist.
+        UnknownContent = "unknown_content",
+        /// The certificate or container does not exist.
+        UnknownCertificate = "unknown_certificate",
+        /// The license does not exist.
+        UnknownLicense = "unknown_license",
+        /// The return does not exist.
+        UnknownReturn = "unknown_return",
+        /// The certificate was reissued; only its newest generation is valid.
+        Superseded = "superseded",
+        /// All grants of the certificate are used.
+        Exhausted = "exhausted",
+        /// The reception of the certificate was not acknowledged in time.
+        Lapsed = "lapsed",
+        /// The certificate has expired.
+        Expired = "expired",
+        /// The payment for the certificate was declined.
+        Declined = "declined",
+        /// The payment for the certificate was refunded or charged back.
+        Reversed = "reversed",
+        /// The license was returned, or its return is open.
+        AlreadyReturned = "already_returned",
+        /// The object belongs to another user.
+        NotHolder = "not_holder",
+        /// The reception of the certificate has not been acknowledged yet.
+        NotReceived = "not_received",
+        /// The certificate has not been paid for yet.
+        NotSettled = "not_settled",
+        /// The content's return policy does not offer this privilege.
+        NotReturnable = "not_returnable",
+        /// The user has too few points, or points cannot be used for this purchase.
+        InsufficientPoints = "insufficient_points",
+        /// The purchase was already paid for by another settlement.
+        AlreadySettled = "already_settled",
+        /// The amount differs from the amount due.
+        AmountMismatch = "amount_mismatch",
     }
 }
 
-/// A refusal: its code for programs, and a sentence for people that says what to do.
+impl Code {
+    /// Whether the sender has not proved that the object of the request exists or is theirs.
+    ///
+    /// Such a refusal is not recorded in the history of the object that the request names.
+    /// Otherwise anyone could add entries to the history of another user's purchase.
+    pub const fn is_unproven(self) -> bool {
+        matches!(
+            self,
+            Self::Altered | Self::UntrustedKey | Self::Malformed | Self::UnknownCertificate | Self::UnknownLicense
+        )
+    }
+}
+
+/// A refusal: a code for programs and a sentence for people.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{code}: {detail}")]
 pub struct Refusal {
     /// The code.
     pub code: Code,
-    /// The sentence.
+    /// What was wrong and what to do. At most [`SENTENCE_BYTES_MAX`] bytes and an ellipsis.
     pub detail: String,
 }
 
 impl Refusal {
-    /// A refusal with its sentence, which is cut if it quotes too much of what was sent.
+    /// Creates a refusal. A `detail` above [`SENTENCE_BYTES_MAX`] bytes is shortened.
     pub fn new(code: Code, detail: impl Into<String>) -> Self {
         Self { code, detail: shortened(detail.into()) }
     }
 }
 
-/// The most bytes of a sentence that stands in a header or a body of ours.
+/// The maximum length of a sentence in a header or body that Licet sends, in bytes of UTF-8,
+/// without the ellipsis that marks a shortened sentence.
+///
+/// A sentence quotes input and is copied into an AMQP header. A header must fit in one frame, or the
+/// broker closes the connection.
 pub const SENTENCE_BYTES_MAX: usize = 500;
 
-/// A sentence of bounded length: what quotes a sender's input is otherwise as long as they like,
-/// and a header that fits in no frame takes the connection down.
+/// Shortens a sentence to [`SENTENCE_BYTES_MAX`] bytes and an ellipsis.
 pub fn shortened(mut sentence: String) -> String {
     if sentence.len() > SENTENCE_BYTES_MAX {
         sentence.truncate(sentence.floor_char_boundary(SENTENCE_BYTES_MAX));
@@ -127,5 +122,11 @@ mod tests {
         for code in Code::ALL {
             assert_eq!(serde_json::to_value(code).expect("a string"), code.as_str());
         }
+    }
+
+    #[test]
+    fn a_refusal_is_unproven_if_the_token_or_the_id_was_not_accepted() {
+        let unproven: Vec<_> = Code::ALL.into_iter().filter(|code| code.is_unproven()).map(Code::as_str).collect();
+        assert_eq!(unproven, ["malformed", "untrusted_key", "altered", "unknown_certificate", "unknown_license"]);
     }
 }

@@ -1,19 +1,22 @@
-//! Instants: whole milliseconds since 1970-01-01T00:00:00Z, the same number in every database, so
-//! that deadlines compare alike everywhere. RFC 3339 UTC in JSON, a plain integer in postcard.
+//! Instants with millisecond precision.
+//!
+//! A [`Timestamp`] counts milliseconds since 1970-01-01T00:00:00Z. Databases store this number, so
+//! that deadlines compare the same everywhere. JSON has RFC 3339 in UTC, such as
+//! `2026-11-22T10:00:00Z`.
 
 use std::{fmt, str::FromStr};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _, ser::Error as _};
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
-use crate::vocabulary::Seconds;
+use crate::vocabulary::{InvalidValue, Seconds};
 
 /// An instant, in milliseconds since the Unix epoch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Timestamp(i64);
 
 impl Timestamp {
-    /// From milliseconds since the Unix epoch.
+    /// Creates a timestamp from milliseconds since the Unix epoch.
     pub const fn from_millis(millis: i64) -> Self {
         Self(millis)
     }
@@ -23,12 +26,14 @@ impl Timestamp {
         self.0
     }
 
-    /// Whole seconds since the Unix epoch: NumericDate in tokens, `timestamp` in AMQP.
+    /// Whole seconds since the Unix epoch, rounded down. Tokens (NumericDate) and the AMQP property
+    /// `timestamp` use this unit.
     pub const fn as_seconds(self) -> i64 {
         self.0.div_euclid(1000)
     }
 
-    /// The instant `ttl` later.
+    /// The instant `ttl` later. The result saturates at `i64::MAX` milliseconds, which is about
+    /// 292 million years after 1970.
     #[must_use]
     pub const fn plus(self, ttl: Seconds) -> Self {
         Self(self.0.saturating_add(ttl.get().saturating_mul(1000)))
@@ -36,6 +41,7 @@ impl Timestamp {
 }
 
 impl fmt::Display for Timestamp {
+    /// Writes RFC 3339 in UTC, or the number of milliseconds if RFC 3339 cannot express the instant.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let text = OffsetDateTime::from_unix_timestamp_nanos(i128::from(self.0) * 1_000_000)
             .ok()
@@ -47,11 +53,25 @@ impl fmt::Display for Timestamp {
     }
 }
 
+impl FromStr for Timestamp {
+    type Err = InvalidValue;
+
+    /// Reads RFC 3339 in UTC. Fractions of a millisecond are cut off.
+    fn from_str(text: &str) -> Result<Self, InvalidValue> {
+        let invalid = |cause: &dyn fmt::Display| {
+            InvalidValue(format!("a time is RFC 3339 in UTC, such as 2026-11-22T10:00:00Z: {cause}"))
+        };
+        let instant = OffsetDateTime::parse(text, &Rfc3339).map_err(|error| invalid(&error))?;
+        if !instant.offset().is_utc() {
+            return Err(invalid(&format_args!("this one has the offset {}", instant.offset())));
+        }
+        let millis = instant.unix_timestamp_nanos().div_euclid(1_000_000);
+        i64::try_from(millis).map(Self).map_err(|error| invalid(&error))
+    }
+}
+
 impl Serialize for Timestamp {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        if !serializer.is_human_readable() {
-            return serializer.serialize_i64(self.0);
-        }
         let instant =
             OffsetDateTime::from_unix_timestamp_nanos(i128::from(self.0) * 1_000_000).map_err(S::Error::custom)?;
         serializer.serialize_str(&instant.format(&Rfc3339).map_err(S::Error::custom)?)
@@ -60,25 +80,7 @@ impl Serialize for Timestamp {
 
 impl<'de> Deserialize<'de> for Timestamp {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        if !deserializer.is_human_readable() {
-            return i64::deserialize(deserializer).map(Self);
-        }
-        let text = std::borrow::Cow::<str>::deserialize(deserializer)?;
-        text.parse().map_err(D::Error::custom)
-    }
-}
-
-impl FromStr for Timestamp {
-    type Err = String;
-
-    /// Reads what [`fmt::Display`] writes: RFC 3339 in UTC.
-    fn from_str(text: &str) -> Result<Self, String> {
-        let instant = OffsetDateTime::parse(text, &Rfc3339).map_err(|error| error.to_string())?;
-        if !instant.offset().is_utc() {
-            return Err("a time is written in UTC, with Z".into());
-        }
-        let millis = instant.unix_timestamp_nanos().div_euclid(1_000_000);
-        i64::try_from(millis).map(Self).map_err(|error| error.to_string())
+        String::deserialize(deserializer)?.parse().map_err(D::Error::custom)
     }
 }
 
@@ -93,5 +95,13 @@ mod tests {
         assert_eq!(json, "\"2023-11-14T22:13:20.123Z\"");
         assert_eq!(serde_json::from_str::<Timestamp>(&json).expect("our own text"), instant);
         assert!(serde_json::from_str::<Timestamp>("\"2023-11-14T22:13:20+01:00\"").is_err());
+        assert!(serde_json::from_str::<Timestamp>("1700000000123").is_err(), "a number is not a time");
+    }
+
+    #[test]
+    fn a_time_after_the_year_9999_has_no_json_and_prints_as_milliseconds() {
+        let instant = Timestamp::from_millis(i64::MAX);
+        assert!(serde_json::to_string(&instant).is_err());
+        assert_eq!(instant.to_string(), "9223372036854775807 ms");
     }
 }

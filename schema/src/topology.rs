@@ -1,89 +1,83 @@
-//! The broker's exchanges, queues and bindings, written down once, as data.
+//! The exchanges, queues, bindings, headers and policies of the broker, as data.
 //!
-//! `licet topology apply` declares them; workers declare them passively and say what is missing.
-//! What correctness needs stands in queue arguments; limits that operators tune are policies.
+//! Input: the list of workers ([`WorkerQueue`]). Outputs: the [`Topology`], which `licet topology apply`
+//! declares and workers check when they start, and the default [`Policy`] list.
 //!
-//! Architecture invariant: data only. Who speaks AMQP reads this.
+//! Properties that correctness needs are queue arguments. Limits that operators tune are policies: an
+//! argument cannot be changed later, a policy can.
+//!
+//! Deliberately absent: I/O. The transport reads this data.
 
-/// Where clients publish; the routing key is the message type.
+use crate::message::Request;
+
+/// The exchange that clients publish requests to. The routing key is the message type.
 pub const IN: &str = "licet.in";
-/// Where Licet publishes events; the routing key is the message type.
+/// The exchange that Licet publishes events to. The routing key is the message type.
 pub const EVENTS: &str = "licet.events";
-/// Where wait queues return their messages, by the work queue's name.
+/// The exchange that wait queues return their messages to. The routing key is the work queue's name.
 pub const RETRY: &str = "licet.retry";
-/// The default exchange: its routing key is a queue's name.
+/// The default exchange. The routing key is a queue's name.
 pub const DEFAULT: &str = "";
-/// What payment providers are to do. An instruction is given once, so it must wait for them.
+/// The queue of instructions for payment providers. Each instruction is published once, so a queue keeps
+/// it until a provider takes it.
 pub const INSTRUCTED: &str = "licet.instructed";
 
-/// Every name that is ours begins so. A `reply_to` must not: it would write with our rights.
+/// The prefix of the names of Licet's exchanges and queues. A `reply_to` must not begin with it: Licet
+/// would publish to its own queue with its own permissions.
 pub const RESERVED_PREFIX: &str = "licet.";
 
-/// Header of what Licet sends: the message_id of the input that caused it.
+/// Header of every output: the message_id of the message that caused it.
 pub const HEADER_CAUSE: &str = "licet-cause";
-/// Header of a dead letter: why, which is what its last attempt failed with.
+/// Header of a dead letter: how its last attempt failed.
 pub const HEADER_REASON: &str = "licet-reason";
 /// Header of a copy: how many attempts were made.
 pub const HEADER_ATTEMPT: &str = "licet-attempt";
-/// Header of a copy: who sent the original, since a copy cannot carry its `user_id`.
+/// Header of a copy: the broker user who sent the original. A copy cannot have the original's `user_id`.
 pub const HEADER_SENDER: &str = "licet-sender";
-/// Header of a copy: the routing key under which the original came, which is its type.
+/// Header of a copy: the routing key of the original, which is its message type.
 pub const HEADER_ROUTING_KEY: &str = "licet-routing-key";
-/// Header of a copy: what the first attempt failed with.
+/// Header of a copy: how the first attempt failed.
 pub const HEADER_FIRST_FAILURE: &str = "licet-first-failure";
 /// Header of a copy: when the first attempt failed (RFC 3339).
 pub const HEADER_FIRST_FAILED_AT: &str = "licet-first-failed-at";
 /// Header of a dead letter: when the last attempt failed (RFC 3339).
 pub const HEADER_FAILED_AT: &str = "licet-failed-at";
-/// Header of a dead letter: the broker user whose word alone the sender's name is. Empty if it
-/// came without one.
+/// Header of a dead letter: the untrusted broker user who claimed the sender's name. Empty if the message
+/// had no `user_id`.
 pub const HEADER_CLAIMED_BY: &str = "licet-claimed-by";
 
-/// `app_id` of what Licet sends.
+/// The `app_id` of every output.
 pub const APP_ID: &str = "licet";
 
-/// The most bytes of a message's body. A larger one is refused unread, whatever the broker lets in;
-/// a broker of ours lets none in (`max_message_size`).
+/// The maximum size of a message body, in bytes. A larger message becomes a dead letter without being
+/// decoded. The supplied broker configuration rejects it already (`max_message_size`).
 pub const MESSAGE_BYTES_MAX: usize = 1 << 20;
 
-/// A delivery that was redelivered this often is suspect and processed alone.
+/// A delivery that was redelivered this often is processed in a batch of its own, because it may crash
+/// workers.
 pub const SUSPECT_DELIVERIES: u32 = 3;
 
-/// How often a quorum queue redelivers before it dead-letters by itself. High, because one crash of
-/// a worker charges every message that it had in hand; and not so high that a message which no
-/// client library can read blocks its queue for long.
+/// The delivery limit of work queues. One crash of a worker counts against every message that it had
+/// prefetched, so the limit is high. A message that no client library can parse must still leave its
+/// queue.
 pub const DELIVERY_LIMIT: i64 = 200;
 
-/// The same for queues that have nowhere to dead-letter to: looking at a dead letter, or a payment
-/// provider that gives an instruction back, must never use it up.
+/// The delivery limit of other queues, in effect none. RabbitMQ 4.x drops a message after 20 deliveries
+/// unless the queue sets a limit, and browsing dead letters counts as a delivery.
 pub const DELIVERY_UNLIMITED: i64 = 1_000_000_000;
 
-/// A worker: its name, which is also its queue's (`licet.<name>`), and the types it handles.
+/// A worker's name and message types, from which the topology is built. The workers are listed in the
+/// registry of the crate `licet-workers`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Worker {
-    /// Its name.
+pub struct WorkerQueue {
+    /// The worker's name. Its queues are `licet.<name>` and `licet.dead.<name>`.
     pub name: &'static str,
-    /// The message types it handles.
+    /// The message types that are routed to the worker.
     pub handles: &'static [&'static str],
 }
 
-/// Every worker. A new one is a line here and a line in the workers' registry.
-pub const WORKERS: &[Worker] = &[
-    Worker { name: "catalog", handles: &["content.put"] },
-    Worker { name: "purchase", handles: &["purchase.request", "certificate.check"] },
-    Worker { name: "reception", handles: &["certificate.receipt", "license.receipt"] },
-    Worker {
-        name: "settlement",
-        handles: &["settlement.completion", "settlement.failure", "settlement.reversal", "payout.completion"],
-    },
-    Worker { name: "license", handles: &["license.request"] },
-    Worker { name: "return", handles: &["license.return", "license.deletion"] },
-    Worker { name: "reissue", handles: &["certificate.reissue"] },
-    Worker { name: "sweep", handles: &["sweep.due"] },
-    Worker { name: "query", handles: &["holdings.query", "status.query"] },
-];
-
-/// The delays after which a message is tried again: the first after the first, and so on.
+/// The delays before the attempts after a failure: the first entry follows the first failure. There is one
+/// queue for each delay: in a queue with mixed delays, the first message holds up the rest.
 pub const WAITS: &[Wait] = &[
     Wait { name: "1s", delay_ms: 1_000 },
     Wait { name: "10s", delay_ms: 10_000 },
@@ -91,30 +85,30 @@ pub const WAITS: &[Wait] = &[
     Wait { name: "10m", delay_ms: 600_000 },
 ];
 
-/// One delay.
+/// A delay before another attempt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Wait {
-    /// The last part of its queue's and exchange's name.
+    /// The last part of the name of its queue and exchange.
     pub name: &'static str,
-    /// Milliseconds that a message stays.
+    /// The delay, in milliseconds.
     pub delay_ms: i64,
 }
 
 impl Wait {
-    /// The name of its queue and of the fanout exchange before it.
+    /// The name of the wait queue, and of the fanout exchange that routes to it.
     pub fn queue(&self) -> String {
         format!("licet.wait.{}", self.name)
     }
 }
 
-/// Where a message of this type is published: what a worker handles goes to it, even if it comes
-/// from another worker; everything else is an event.
+/// The exchange that a message of this type is published to: requests go to [`IN`], even if a worker
+/// publishes them; everything else is an event.
 pub fn exchange_of(kind: &str) -> &'static str {
-    if WORKERS.iter().any(|worker| worker.handles.contains(&kind)) { IN } else { EVENTS }
+    if Request::KINDS.contains(&kind) { IN } else { EVENTS }
 }
 
-/// Whether what is published so comes to a queue that Licet itself reads. There it says which
-/// broker user published it.
+/// Whether a message with this exchange and routing key goes to a queue that Licet itself reads. Licet
+/// sets `user_id` on such messages.
 pub fn is_read_by_licet(exchange: &str, routing_key: &str) -> bool {
     match exchange {
         DEFAULT => routing_key.starts_with(RESERVED_PREFIX),
@@ -123,12 +117,12 @@ pub fn is_read_by_licet(exchange: &str, routing_key: &str) -> bool {
     }
 }
 
-/// The work queue of a worker.
+/// The name of a worker's work queue.
 pub fn work_queue(worker: &str) -> String {
     format!("licet.{worker}")
 }
 
-/// The queue of a worker's dead letters.
+/// The name of a worker's dead-letter queue.
 pub fn dead_queue(worker: &str) -> String {
     format!("licet.dead.{worker}")
 }
@@ -136,9 +130,9 @@ pub fn dead_queue(worker: &str) -> String {
 /// How an exchange routes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ExchangeKind {
-    /// By patterns over the routing key.
+    /// By patterns that match the routing key.
     Topic,
-    /// By the routing key.
+    /// By equality of the routing key.
     Direct,
     /// To every bound queue.
     Fanout,
@@ -158,9 +152,9 @@ impl ExchangeKind {
 /// A durable exchange.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Exchange {
-    /// Its name.
+    /// The exchange's name.
     pub name: String,
-    /// How it routes.
+    /// How the exchange routes.
     pub kind: ExchangeKind,
 }
 
@@ -176,9 +170,9 @@ pub enum Argument {
 /// A durable quorum queue with its arguments.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Queue {
-    /// Its name.
+    /// The queue's name.
     pub name: String,
-    /// Its arguments, `x-queue-type` among them.
+    /// The queue's arguments, including `x-queue-type`.
     pub arguments: Vec<(&'static str, Argument)>,
 }
 
@@ -193,19 +187,19 @@ pub struct Binding {
     pub key: String,
 }
 
-/// The whole topology, in the order in which it can be declared.
+/// A topology. Declare its exchanges first, then its queues, then its bindings.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Topology {
-    /// Exchanges.
+    /// The exchanges.
     pub exchanges: Vec<Exchange>,
-    /// Queues.
+    /// The queues.
     pub queues: Vec<Queue>,
-    /// Bindings.
+    /// The bindings.
     pub bindings: Vec<Binding>,
 }
 
-/// The topology of this release.
-pub fn topology() -> Topology {
+/// The topology that these workers need.
+pub fn topology(workers: &[WorkerQueue]) -> Topology {
     let mut exchanges = vec![
         exchange(IN, ExchangeKind::Topic),
         exchange(EVENTS, ExchangeKind::Topic),
@@ -214,7 +208,7 @@ pub fn topology() -> Topology {
     let mut queues = vec![quorum(INSTRUCTED, DELIVERY_UNLIMITED, vec![])];
     let mut bindings =
         vec![binding(EVENTS, INSTRUCTED, "settlement.instructed"), binding(EVENTS, INSTRUCTED, "payout.instructed")];
-    for worker in WORKERS {
+    for worker in workers {
         let (work, dead) = (work_queue(worker.name), dead_queue(worker.name));
         queues.push(quorum(&work, DELIVERY_LIMIT, dead_lettered(DEFAULT, Some(&dead))));
         queues.push(quorum(&dead, DELIVERY_UNLIMITED, vec![]));
@@ -249,7 +243,8 @@ fn quorum(name: &str, delivery_limit: i64, more: Vec<(&'static str, Argument)>) 
     Queue { name: name.to_owned(), arguments }
 }
 
-/// Dead letters are handed on at least once: they stay until their next queue has confirmed them.
+/// The arguments for dead-lettering at least once: a dead letter stays in its queue until the next queue
+/// has confirmed it.
 fn dead_lettered(exchange: &str, key: Option<&str>) -> Vec<(&'static str, Argument)> {
     let mut arguments = vec![
         ("x-dead-letter-exchange", Argument::Text(exchange.into())),
@@ -259,68 +254,65 @@ fn dead_lettered(exchange: &str, key: Option<&str>) -> Vec<(&'static str, Argume
     arguments
 }
 
-/// A policy: limits that operators tune, kept out of the queue arguments so that they can.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// A queue policy: limits that operators tune. An argument cannot be changed later, a policy can.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Policy {
-    /// Its name.
+    /// The policy's name.
     pub name: &'static str,
-    /// A regular expression over queue names.
-    pub pattern: &'static str,
-    /// Most messages in the queue.
+    /// A regular expression that matches the names of the queues.
+    pub pattern: String,
+    /// Maximum number of messages in the queue.
     pub max_length: i64,
-    /// Most bytes of bodies in the queue.
+    /// Maximum size of all bodies in the queue, in bytes.
     pub max_length_bytes: i64,
 }
 
-/// The limits to begin with. A full queue refuses a publish: the upstream sees a nack and waits.
-pub const POLICIES: &[Policy] = &[
-    Policy {
-        name: "licet-work",
-        pattern: "^licet\\.(catalog|purchase|reception|settlement|license|return|reissue|sweep|query)$",
-        max_length: 2_000_000,
-        max_length_bytes: 4 << 30,
-    },
-    Policy { name: "licet-dead", pattern: "^licet\\.dead\\.", max_length: 1_000_000, max_length_bytes: 1 << 30 },
-    Policy { name: "licet-wait", pattern: "^licet\\.wait\\.", max_length: 1_000_000, max_length_bytes: 1 << 30 },
-    Policy {
-        name: "licet-instructed",
-        pattern: "^licet\\.instructed$",
-        max_length: 2_000_000,
-        max_length_bytes: 1 << 30,
-    },
-];
+/// The default limits. A full queue refuses a publish: the publisher receives a negative
+/// confirmation and can try again later.
+pub fn policies(workers: &[WorkerQueue]) -> Vec<Policy> {
+    let policy = |name, pattern: &str, max_length, max_length_bytes| Policy {
+        name,
+        pattern: pattern.to_owned(),
+        max_length,
+        max_length_bytes,
+    };
+    let names: Vec<_> = workers.iter().map(|worker| worker.name).collect();
+    let work = format!("^licet\\.({})$", names.join("|"));
+    vec![
+        policy("licet-work", &work, 2_000_000, 4 << 30),
+        policy("licet-dead", "^licet\\.dead\\.", 1_000_000, 1 << 30),
+        policy("licet-wait", "^licet\\.wait\\.", 1_000_000, 1 << 30),
+        policy("licet-instructed", "^licet\\.instructed$", 2_000_000, 1 << 30),
+    ]
+}
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::message::Request;
+
+    const WORKERS: &[WorkerQueue] = &[
+        WorkerQueue { name: "first", handles: &["purchase.request"] },
+        WorkerQueue { name: "second", handles: &["sweep.due"] },
+    ];
 
     #[test]
-    fn every_request_type_is_handled_by_exactly_one_worker() {
-        for kind in Request::KINDS {
-            let handlers = WORKERS.iter().filter(|worker| worker.handles.contains(kind)).count();
-            assert_eq!(handlers, 1, "{kind} has {handlers} workers");
-        }
-        for worker in WORKERS {
-            for kind in worker.handles {
-                assert!(Request::KINDS.contains(kind), "{} handles {kind}, which does not exist", worker.name);
-            }
-        }
+    fn the_policy_of_work_queues_names_every_worker() {
+        assert_eq!(policies(WORKERS)[0].pattern, "^licet\\.(first|second)$");
     }
 
     #[test]
-    fn every_work_queue_is_quorum_and_loses_no_dead_letter() {
-        let topology = topology();
+    fn every_work_queue_is_a_quorum_queue_that_dead_letters_at_least_once() {
+        let topology = topology(WORKERS);
         for worker in WORKERS {
             let name = work_queue(worker.name);
             let queue = topology.queues.iter().find(|queue| queue.name == name).expect("the work queue");
-            for wanted in [
+            for expected in [
                 ("x-queue-type", Argument::Text("quorum".into())),
                 ("x-overflow", Argument::Text("reject-publish".into())),
                 ("x-dead-letter-strategy", Argument::Text("at-least-once".into())),
                 ("x-dead-letter-routing-key", Argument::Text(dead_queue(worker.name))),
             ] {
-                assert!(queue.arguments.contains(&wanted), "{name} lacks {wanted:?}");
+                assert!(queue.arguments.contains(&expected), "{name} lacks {expected:?}");
             }
         }
     }

@@ -1,21 +1,27 @@
-//! The words that bodies are made of, each checked when it is read: a value of one of these types
-//! is within its limits, so that no rule has to ask again.
+//! Checked values: the names, texts, ids and numbers that message bodies consist of.
+//!
+//! Each type checks its limits when it is created or read, so that a value of the type is always
+//! within them and no other code has to check again.
 
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-/// The largest integer on the wire, 2^53-1: every JSON reader can hold it exactly.
+/// The largest integer on the wire, 2^53-1. Every JSON reader represents it exactly.
 pub const INTEGER_MAX: i64 = (1 << 53) - 1;
 
-/// A century, in seconds: the longest time to live that is accepted.
+/// The longest time to live, in seconds: 100 years of 366 days.
 pub const SECONDS_MAX: i64 = 100 * 366 * 86_400;
 
-/// Why a value was not accepted. The text says what would be.
+/// Why a value was not accepted. The text names the rule that the value breaks.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
-pub struct Unfit(pub(crate) String);
+pub struct InvalidValue(pub(crate) String);
 
+/// Declares a text with limits.
+///
+/// Expands to a struct around a `String` with `as_str`, `TryFrom<String>`, `TryFrom<&str>`,
+/// `Into<String>` and `Display`. Serde reads it through `TryFrom<String>`. Every way in runs `$check`.
 macro_rules! checked_text {
     ($(#[$meta:meta])* $name:ident, $check:expr) => {
         $(#[$meta])*
@@ -24,24 +30,24 @@ macro_rules! checked_text {
         pub struct $name(String);
 
         impl $name {
-            /// The text itself.
+            /// The text.
             pub fn as_str(&self) -> &str {
                 &self.0
             }
         }
 
         impl TryFrom<String> for $name {
-            type Error = Unfit;
-            fn try_from(text: String) -> Result<Self, Unfit> {
-                let check: fn(&str) -> Result<(), Unfit> = $check;
+            type Error = InvalidValue;
+            fn try_from(text: String) -> Result<Self, InvalidValue> {
+                let check: fn(&str) -> Result<(), InvalidValue> = $check;
                 check(&text)?;
                 Ok(Self(text))
             }
         }
 
         impl TryFrom<&str> for $name {
-            type Error = Unfit;
-            fn try_from(text: &str) -> Result<Self, Unfit> {
+            type Error = InvalidValue;
+            fn try_from(text: &str) -> Result<Self, InvalidValue> {
                 Self::try_from(text.to_owned())
             }
         }
@@ -61,79 +67,86 @@ macro_rules! checked_text {
 }
 
 checked_text!(
-    /// A name that people or systems chose: a user, a content, a terminal, a provider.
-    /// 1 to 128 characters, none of them a control character, no blank at either end.
+    /// A name chosen by people or other systems: a user, content, terminal or provider.
+    /// 1 to 128 characters, without control characters and without blanks at either end.
     Name,
-    |text| printable(text, 128, "a name")
+    |text| check_printable(text, 128, "a name")
 );
 
 checked_text!(
-    /// Free text for people: a title, a reason. 1 to 500 characters under the rules of a [`Name`].
+    /// Text for people, such as a title or a reason. 1 to 500 characters, without control characters
+    /// and without blanks at either end.
     Text,
-    |text| printable(text, 500, "a text")
+    |text| check_printable(text, 500, "a text")
 );
 
 checked_text!(
-    /// The id that somebody else gave: a settlement, a payout, an order number.
+    /// An id given by another system: of a settlement, a payout or an order.
     /// 1 to 255 visible ASCII characters.
     ExternalId,
     |text| {
         let visible = text.bytes().all(|byte| byte.is_ascii_graphic());
         match text.len() {
             1..=255 if visible => Ok(()),
-            _ => Err(Unfit("an id of another system has 1 to 255 visible ASCII characters".into())),
+            _ => Err(InvalidValue("an id of another system has 1 to 255 visible ASCII characters".into())),
         }
     }
 );
 
-fn printable(text: &str, most: usize, what: &str) -> Result<(), Unfit> {
+/// Checks a text of 1 to `max` characters; `what` names it in the error.
+fn check_printable(text: &str, max: usize, what: &str) -> Result<(), InvalidValue> {
     let length = text.chars().count();
-    if length == 0 || length > most {
-        return Err(Unfit(format!("{what} has 1 to {most} characters, this one has {length}")));
+    if length == 0 || length > max {
+        return Err(InvalidValue(format!("{what} has 1 to {max} characters, this one has {length}")));
     }
     if text.chars().any(char::is_control) {
-        return Err(Unfit(format!("{what} has no control characters")));
+        return Err(InvalidValue(format!("{what} must not contain control characters")));
     }
     if text.trim() != text {
-        return Err(Unfit(format!("{what} does not begin or end with a blank")));
+        return Err(InvalidValue(format!("{what} must not begin or end with a blank")));
     }
     Ok(())
 }
 
+/// Declares an integer from `$min` to `$max`.
+///
+/// Expands to a struct around an `i64` with `get`, `TryFrom<i64>`, `TryFrom<u64>`, `Into<u64>` and
+/// `Display`. Serde reads it through `TryFrom<u64>`. Every way in checks the limits.
 macro_rules! checked_integer {
-    ($(#[$meta:meta])* $name:ident, $least:expr, $most:expr, $what:literal) => {
+    ($(#[$meta:meta])* $name:ident, $min:expr, $max:expr, $what:literal) => {
         $(#[$meta])*
         #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
         #[serde(try_from = "u64", into = "u64")]
         pub struct $name(i64);
 
         impl $name {
-            /// The number, as the database keeps it.
+            /// The number.
             pub const fn get(self) -> i64 {
                 self.0
+            }
+
+            fn out_of_range() -> InvalidValue {
+                InvalidValue(format!("{} is a whole number from {} to {}", $what, $min, $max))
             }
         }
 
         impl TryFrom<i64> for $name {
-            type Error = Unfit;
-            fn try_from(number: i64) -> Result<Self, Unfit> {
-                if ($least..=$most).contains(&number) {
-                    Ok(Self(number))
-                } else {
-                    Err(Unfit(format!("{} is a whole number from {} to {}", $what, $least, $most)))
-                }
+            type Error = InvalidValue;
+            fn try_from(number: i64) -> Result<Self, InvalidValue> {
+                if ($min..=$max).contains(&number) { Ok(Self(number)) } else { Err(Self::out_of_range()) }
             }
         }
 
         impl TryFrom<u64> for $name {
-            type Error = Unfit;
-            fn try_from(number: u64) -> Result<Self, Unfit> {
-                Self::try_from(i64::try_from(number).unwrap_or(i64::MAX))
+            type Error = InvalidValue;
+            fn try_from(number: u64) -> Result<Self, InvalidValue> {
+                Self::try_from(i64::try_from(number).map_err(|_| Self::out_of_range())?)
             }
         }
 
         impl From<$name> for u64 {
             fn from(checked: $name) -> u64 {
+                // Exact: none of these types is negative.
                 checked.0.unsigned_abs()
             }
         }
@@ -147,21 +160,61 @@ macro_rules! checked_integer {
 }
 
 checked_integer!(
-    /// How many: points, grants, bytes. 0 to 2^53-1.
+    /// A number of points, grants, bytes or minor units. 0 to 2^53-1.
     Count, 0, INTEGER_MAX, "a count"
 );
 checked_integer!(
-    /// How many grants one settlement pays for. At least 1.
+    /// The number of licenses that one certificate grants. 1 to 2^53-1.
     Grants, 1, INTEGER_MAX, "a number of grants"
 );
 checked_integer!(
-    /// The version of a content. At least 1.
+    /// The version of a content. 1 to 2^53-1.
     Version, 1, INTEGER_MAX, "a version"
 );
 checked_integer!(
-    /// A time to live in seconds. 1 to a century.
+    /// A time to live, in seconds. 1 to [`SECONDS_MAX`].
     Seconds, 1, SECONDS_MAX, "a time to live in seconds"
 );
+
+impl Count {
+    /// The count 0.
+    pub const ZERO: Self = Self(0);
+    /// The count 1.
+    pub const ONE: Self = Self(1);
+
+    /// The sum, or `None` if it is above 2^53-1.
+    #[must_use]
+    pub const fn checked_add(self, other: Self) -> Option<Self> {
+        // No overflow: both numbers are at most 2^53-1.
+        let sum = self.0 + other.0;
+        if sum <= INTEGER_MAX { Some(Self(sum)) } else { None }
+    }
+
+    /// The difference, or `None` if it is negative.
+    #[must_use]
+    pub const fn checked_sub(self, other: Self) -> Option<Self> {
+        if self.0 >= other.0 { Some(Self(self.0 - other.0)) } else { None }
+    }
+}
+
+impl From<Grants> for Count {
+    fn from(grants: Grants) -> Self {
+        Self(grants.0)
+    }
+}
+
+impl From<Version> for Count {
+    fn from(version: Version) -> Self {
+        Self(version.0)
+    }
+}
+
+impl TryFrom<Count> for Grants {
+    type Error = InvalidValue;
+    fn try_from(count: Count) -> Result<Self, InvalidValue> {
+        Self::try_from(count.0)
+    }
+}
 
 #[cfg(test)]
 mod tests {
@@ -194,5 +247,24 @@ mod tests {
         assert!(Version::try_from(0i64).is_err());
         assert!(serde_json::from_str::<Count>("-1").is_err());
         assert!(serde_json::from_str::<Count>("1.0").is_err());
+    }
+
+    #[test]
+    fn sums_and_differences_of_counts_stay_within_the_limits() {
+        let most = Count::try_from(INTEGER_MAX).expect("the limit itself");
+        assert_eq!(Count::ZERO.checked_add(Count::ONE), Some(Count::ONE));
+        assert_eq!(most.checked_add(Count::ZERO), Some(most));
+        assert_eq!(most.checked_add(Count::ONE), None);
+        assert_eq!(most.checked_add(most), None);
+        assert_eq!(Count::ONE.checked_sub(Count::ONE), Some(Count::ZERO));
+        assert_eq!(Count::ZERO.checked_sub(Count::ONE), None);
+        assert_eq!(most.checked_sub(most), Some(Count::ZERO));
+    }
+
+    #[test]
+    fn a_number_of_grants_is_a_count_but_zero_is_not_a_number_of_grants() {
+        let three = Grants::try_from(3i64).expect("three grants");
+        assert_eq!(Grants::try_from(Count::from(three)), Ok(three));
+        assert!(Grants::try_from(Count::ZERO).is_err());
     }
 }

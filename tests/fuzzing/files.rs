@@ -1,5 +1,5 @@
-//! Files that people and programs hand over: public keys, key folders, the configuration, what a
-//! terminal keeps. A mistake in one is told, and never a panic.
+//! Files from outside: public keys, key folders, the configuration, and the records of a terminal.
+//! A mistake in a file is reported as an error and never panics.
 
 use std::{fs, path::Path, sync::LazyLock};
 
@@ -10,18 +10,18 @@ use licet_common::{
 };
 use serde::{Serialize, de::DeserializeOwned};
 
-/// A published key set gives the same keys after it went through ours.
+/// A key set that is read and published again contains the same keys.
 pub(super) fn jwks(bytes: &[u8]) {
     let Ok(jwks) = serde_json::from_slice::<Jwks>(bytes) else { return };
     let Ok(keyring) = Keyring::from_jwks(&jwks) else { return };
-    assert!(keyring.signing_kid().is_none(), "a published key set signs nothing");
+    assert!(keyring.signing_kid().is_none(), "a published key set must not sign");
     let published = keyring.jwks();
-    let again = Keyring::from_jwks(&published).expect("our own key set");
+    let again = Keyring::from_jwks(&published).expect("a key set that Licet published can be read");
     assert_eq!(again.jwks(), published);
 }
 
-/// A folder with this file among its keys is refused, or signs with the key that it names. The
-/// input is the name in the file `signing`, a line feed, and a key.
+/// A key folder that contains this file is refused, or signs with the key that it names. The input
+/// is the content of the file `signing`, a line feed, and a private key.
 pub(super) fn keys(bytes: &[u8]) {
     static FOLDER: LazyLock<tempfile::TempDir> = LazyLock::new(|| tempfile::tempdir().expect("a temporary folder"));
     let (name, pem) = bytes.split_at(bytes.iter().position(|byte| *byte == b'\n').unwrap_or(bytes.len()));
@@ -30,15 +30,15 @@ pub(super) fn keys(bytes: &[u8]) {
     write("any.pem", pem.get(1..).unwrap_or_default());
     if let Ok(keyring) = folder::load(FOLDER.path()) {
         let named = std::str::from_utf8(name).map(str::trim).ok();
-        assert_eq!(keyring.signing_kid(), named, "it signs with another key than the folder says");
+        assert_eq!(keyring.signing_kid(), named, "the signing key is not the one that the folder names");
     }
 }
 
-/// A configuration is refused with a sentence, or every limit in it is within its bounds.
+/// A configuration is refused with an error text, or all of its limits are within their bounds.
 pub(super) fn config(bytes: &[u8]) {
     let Ok(text) = std::str::from_utf8(bytes) else { return };
-    let Ok(settings) = toml::from_str::<Settings>(text) else { return };
-    match settings.resolve(Path::new("/nonexistent")) {
+    let settings = Settings::from_toml(text, Path::new("licet.toml"));
+    match settings.and_then(|settings| settings.resolve(Path::new("/nonexistent"))) {
         Ok(config) => {
             let limits = config.limits;
             assert!((1..=1024).contains(&limits.batch_max));
@@ -52,13 +52,13 @@ pub(super) fn config(bytes: &[u8]) {
     }
 }
 
-/// A terminal's record is refused, or comes back the same.
+/// A record of a terminal is refused, or is the same after it was written and read again.
 pub(super) fn terminal(bytes: &[u8]) {
     fn record<T: Serialize + DeserializeOwned>(bytes: &[u8]) {
         let Ok(record) = serde_json::from_slice::<T>(bytes) else { return };
-        // A time before the year 0 or after 9999 cannot be read, so that it need not be written.
-        let json = serde_json::to_value(&record).expect("what was read can be written");
-        let again: T = serde_json::from_value(json.clone()).expect("our own record");
+        // A time outside the years 0 to 9999 cannot be read, so every record that was read can be written.
+        let json = serde_json::to_value(&record).expect("a record that was read can be written");
+        let again: T = serde_json::from_value(json.clone()).expect("a record that Licet wrote can be read");
         assert_eq!(serde_json::to_value(&again).expect("JSON"), json);
     }
     record::<Certificate>(bytes);

@@ -1,47 +1,50 @@
-//! What must hold of every byte string that comes from outside, one function for each reader.
+//! Properties that must hold for every input from outside, one function for each reader.
 //!
-//! In: any bytes. Promised by each function: it returns, and panics only where a property is broken.
-//! The properties: no reader panics; what is accepted has one meaning, which survives being written
-//! and read again; a token is accepted in exactly the bytes in which it was signed.
+//! Input: any bytes. Each function returns, and panics only if its property is violated. The
+//! properties are:
 //!
-//! The fuzz targets in `fuzz/` call these functions with what libFuzzer thinks up; `it/bad_input.rs`
-//! calls the same ones with the corpus in `fuzz/corpus/` and with random bytes, on stable Rust.
+//! - no reader panics;
+//! - an accepted input has one meaning, which stays the same when it is written and read again;
+//! - a token is accepted only in exactly the bytes in which it was signed.
+//!
+//! The fuzz targets in `fuzz/` call these functions with the inputs of libFuzzer. `it/bad_input.rs`
+//! calls them on stable Rust with the corpus in `fuzz/corpus/` and with random changes of it.
 
 mod bodies;
 mod files;
 mod tokens;
 
-pub use tokens::{genuine, keyring};
+pub use tokens::{genuine_tokens, keyring};
 
-/// A property to be held against any bytes.
+/// A property of a reader.
 #[derive(Clone, Copy, Debug)]
 pub struct Target {
-    /// Its name, which is its corpus folder's and its fuzz target's.
+    /// The name of the property, of its corpus folder and of its fuzz target.
     pub name: &'static str,
-    /// Panics if the property is broken.
-    pub holds: fn(&[u8]),
+    /// Panics if the property does not hold for this input.
+    pub check: fn(&[u8]),
 }
 
-/// Every target.
+/// All targets.
 pub const TARGETS: &[Target] = &[
-    Target { name: "request", holds: bodies::request },
-    Target { name: "output", holds: bodies::output },
-    Target { name: "content_type", holds: bodies::content_type },
-    Target { name: "journal", holds: bodies::journal },
-    Target { name: "token", holds: tokens::token },
-    Target { name: "token_change", holds: tokens::token_change },
-    Target { name: "token_claims", holds: tokens::token_claims },
-    Target { name: "jwks", holds: files::jwks },
-    Target { name: "keys", holds: files::keys },
-    Target { name: "config", holds: files::config },
-    Target { name: "terminal", holds: files::terminal },
+    Target { name: "request", check: bodies::request },
+    Target { name: "output", check: bodies::output },
+    Target { name: "content_type", check: bodies::content_type },
+    Target { name: "journal", check: bodies::journal },
+    Target { name: "token", check: tokens::token },
+    Target { name: "token_change", check: tokens::token_change },
+    Target { name: "token_claims", check: tokens::token_claims },
+    Target { name: "jwks", check: files::jwks },
+    Target { name: "keys", check: files::keys },
+    Target { name: "config", check: files::config },
+    Target { name: "terminal", check: files::terminal },
 ];
 
-/// Holds the property of this name against `bytes`.
+/// Checks the property with this name for `input`.
 ///
 /// # Panics
-/// The property is broken, or there is none of this name.
-pub fn hold(name: &str, bytes: &[u8]) {
+/// The property does not hold, or no target has this name.
+pub fn check(name: &str, input: &[u8]) {
     let target = TARGETS.iter().find(|target| target.name == name);
-    (target.unwrap_or_else(|| panic!("there is no target {name:?}")).holds)(bytes);
+    (target.unwrap_or_else(|| panic!("no target has the name {name:?}")).check)(input);
 }

@@ -1,4 +1,5 @@
-//! Tokens: whoever holds none of our keys makes none that is accepted, whatever tokens he has seen.
+//! Tokens: without a trusted key, nobody can produce an accepted token, whatever tokens they have
+//! seen.
 
 use std::sync::LazyLock;
 
@@ -12,15 +13,15 @@ use uuid::Uuid;
 
 const SEED: [u8; 32] = [7; 32];
 
-/// A keyring whose key is known, so that the same tokens come out everywhere.
+/// A keyring with a fixed key, so that its tokens are the same everywhere.
 pub fn keyring() -> &'static Keyring {
     static KEYRING: LazyLock<Keyring> = LazyLock::new(|| Keyring::new(SigningKey::from_bytes(&SEED), []));
     &KEYRING
 }
 
-/// The tokens that were signed with that key: a certificate, a container and a license.
-pub fn genuine() -> &'static [String; 3] {
-    static GENUINE: LazyLock<[String; 3]> = LazyLock::new(|| {
+/// Three tokens that were signed with this key: a certificate, a container and a license.
+pub fn genuine_tokens() -> &'static [String; 3] {
+    static TOKENS: LazyLock<[String; 3]> = LazyLock::new(|| {
         let id = Uuid::from_u128;
         let name = |text| Name::try_from(text).expect("a name");
         let (iss, version) = (String::from("licet"), Version::try_from(2i64).expect("a version"));
@@ -48,78 +49,82 @@ pub fn genuine() -> &'static [String; 3] {
             terminal: Some(name("hall")),
             iat: 1_700_000_000,
         };
-        let drafts = [Draft::certificate(&certificate), Draft::container(&container), Draft::license(&license)];
-        drafts.map(|draft| draft.expect("sound claims").sign(keyring()).expect("a key").token)
+        let drafts = [Draft::new(&certificate), Draft::new(&container), Draft::new(&license)];
+        drafts.map(|draft| draft.expect("valid claims").sign(keyring()).expect("a signing key").token)
     });
-    &GENUINE
+    &TOKENS
 }
 
-/// What each door says of a token: whether the three kinds accept it.
-fn accepted(text: &str) -> [bool; 3] {
-    fn by<C: Claims>(text: &str) -> bool {
-        let Ok(presented) = Presented::<C>::read(text, keyring()) else { return false };
-        // The digests of other tokens prove nothing.
-        let others = genuine().iter().filter(|token| *token != text);
-        let mistaken = others.filter(|token| presented.verify(keyring(), Some(&digest(token))).is_ok()).count();
+/// Whether the token is accepted as a certificate, as a container and as a license.
+fn accepted(token: &str) -> [bool; 3] {
+    fn accepted_as<C: Claims>(token: &str) -> bool {
+        let Ok(presented) = Presented::<C>::read(token, keyring()) else { return false };
+        // The digest of another token must never make a token valid.
+        let mut others = genuine_tokens().iter().filter(|other| *other != token);
+        let confused = others.any(|other| presented.verify(keyring(), Some(&digest(other))).is_ok());
         let verified = presented.verify(keyring(), None);
-        assert!(mistaken == 0 || verified.is_ok(), "{text:?} passes for another token");
+        assert!(!confused || verified.is_ok(), "{token:?} is accepted in place of another token");
         verified.is_ok()
     }
-    [by::<CertificateClaims>(text), by::<ContainerClaims>(text), by::<LicenseClaims>(text)]
+    [
+        accepted_as::<CertificateClaims>(token),
+        accepted_as::<ContainerClaims>(token),
+        accepted_as::<LicenseClaims>(token),
+    ]
 }
 
-/// A text is accepted by the door of its kind if it was signed, and by no other.
+/// A text is accepted as one kind of token if it was signed as that kind, and as no other kind.
 pub(super) fn token(bytes: &[u8]) {
     let Ok(text) = std::str::from_utf8(bytes) else { return };
-    let signed = std::array::from_fn(|kind| genuine()[kind] == text);
+    let signed = std::array::from_fn(|kind| genuine_tokens()[kind] == text);
     assert_eq!(accepted(text), signed, "{text:?}");
 }
 
-/// Three bytes each change a genuine token; the first byte says which. However it is changed, it is
-/// not accepted.
+/// A genuine token that was changed is not accepted. The first byte of the input selects the token;
+/// every three bytes after it describe one change.
 pub(super) fn token_change(bytes: &[u8]) {
     let Some((which, changes)) = bytes.split_first() else { return };
-    let mut text = genuine()[usize::from(which % 3)].clone().into_bytes();
-    // So few that repeating parts of it cannot fill the memory.
+    let mut text = genuine_tokens()[usize::from(which % 3)].clone().into_bytes();
+    // The number of changes is limited, because repeated copies of a part could exhaust the memory.
     for change in changes.chunks_exact(3).take(16) {
-        let place = usize::from(u16::from_be_bytes([change[0] & 0x0f, change[1]])) % text.len().max(1);
+        let position = usize::from(u16::from_be_bytes([change[0] & 0x0f, change[1]])) % text.len().max(1);
         match change[0] >> 4 {
-            0..4 => text.insert(place, change[2]),
+            0..4 => text.insert(position, change[2]),
             _ if text.is_empty() => return,
-            4..8 => text[place] = change[2],
-            8..10 => text[place] ^= 1 << (change[2] % 8),
-            10..12 => drop(text.remove(place)),
-            12 => text.truncate(place),
-            13 => text.rotate_left(place),
+            4..8 => text[position] = change[2],
+            8..10 => text[position] ^= 1 << (change[2] % 8),
+            10..12 => drop(text.remove(position)),
+            12 => text.truncate(position),
+            13 => text.rotate_left(position),
             14 => {
                 let other = usize::from(change[2]) % text.len();
-                text.swap(place, other);
+                text.swap(position, other);
             }
-            _ => text.extend_from_within(..place),
+            _ => text.extend_from_within(..position),
         }
     }
     token(&text);
 }
 
-/// A payload under our own signature, as a careless or older release may have signed it, is accepted
-/// with one meaning, or refused and never called altered.
+/// A payload that is signed with a trusted key is accepted with one meaning, or refused as malformed
+/// but never as altered. A faulty or older release may have signed such a payload.
 pub(super) fn token_claims(payload: &[u8]) {
-    fn by<C: Claims + PartialEq + std::fmt::Debug>(payload: &[u8]) {
-        let kid = keyring().signing_kid().expect("it signs");
+    fn check_as<C: Claims + PartialEq + std::fmt::Debug>(payload: &[u8]) {
+        let kid = keyring().signing_kid().expect("a signing key");
         let header = format!(r#"{{"alg":"EdDSA","kid":"{kid}","typ":"{}"}}"#, C::TYP);
         let signed = format!("{}.{}", URL_SAFE_NO_PAD.encode(header), URL_SAFE_NO_PAD.encode(payload));
         let signature = SigningKey::from_bytes(&SEED).sign(signed.as_bytes());
-        let text = format!("{signed}.{}", URL_SAFE_NO_PAD.encode(signature.to_bytes()));
-        match Presented::<C>::read(&text, keyring()) {
+        let token = format!("{signed}.{}", URL_SAFE_NO_PAD.encode(signature.to_bytes()));
+        match Presented::<C>::read(&token, keyring()) {
             Ok(presented) => {
-                let claims = presented.verify(keyring(), None).expect("our own signature");
+                let claims = presented.verify(keyring(), None).expect("the signature is valid");
                 let again = serde_json::to_vec(claims).expect("JSON");
-                assert_eq!(&serde_json::from_slice::<C>(&again).expect("our own claims"), claims);
+                assert_eq!(&serde_json::from_slice::<C>(&again).expect("claims that Licet wrote"), claims);
             }
             Err(error) => assert!(matches!(error, TokenError::Malformed { .. }), "{error}"),
         }
     }
-    by::<CertificateClaims>(payload);
-    by::<ContainerClaims>(payload);
-    by::<LicenseClaims>(payload);
+    check_as::<CertificateClaims>(payload);
+    check_as::<ContainerClaims>(payload);
+    check_as::<LicenseClaims>(payload);
 }

@@ -1,13 +1,13 @@
-//! Bad input of every kind: the properties of [`licet_tests::fuzzing`], held on stable Rust against
-//! the corpus that fuzzers found, and against random bytes near to good ones.
+//! Bad input of every kind: the properties in [`licet_tests::fuzzing`], checked on stable Rust with the
+//! corpus of the fuzzers and with random changes of it; and messages with random properties.
 
 use std::{collections::BTreeMap, fs, path::PathBuf};
 
 use licet_common::transport::{Outgoing, Properties};
-use licet_schema::{Format, Request, topology};
+use licet_schema::{Request, topology};
 use licet_tests::{
     figures,
-    fuzzing::{TARGETS, Target, genuine, hold},
+    fuzzing::{TARGETS, Target, check, genuine_tokens},
 };
 use proptest::{
     prelude::*,
@@ -18,16 +18,16 @@ use proptest::{
 use serde_json::json;
 use uuid::Uuid;
 
-use crate::world::{PATIENCE, World, on_both, purchase};
+use crate::system::{TIMEOUT, TestSystem, on_both, purchase};
 
-on_both!(whatever_is_in_an_envelope_it_is_answered_or_set_aside_exactly_once);
+on_both!(every_message_with_random_properties_is_answered_or_dead_lettered_exactly_once);
 
-/// Random inputs to each target.
+/// Random inputs for each target.
 const CASES: u32 = 2_000;
-/// No target has fewer files than this.
+/// The minimum number of corpus files of each target.
 const FILES_MIN: usize = 8;
 
-/// The corpus of a target: each file's name and bytes, in the order of their names.
+/// The corpus of a target: the name and the content of each file, ordered by name.
 fn corpus(target: &Target) -> Vec<(String, Vec<u8>)> {
     let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus").join(target.name);
     let files = fs::read_dir(&folder).unwrap_or_else(|error| panic!("{}: {error}", folder.display()));
@@ -40,48 +40,48 @@ fn corpus(target: &Target) -> Vec<(String, Vec<u8>)> {
 }
 
 #[test]
-fn what_fuzzers_found_and_what_random_bytes_make_of_it_holds() {
+fn every_property_holds_for_the_corpus_and_for_random_changes_of_it() {
     let seed = seed();
-    let (mut files, mut broken) = (0, Vec::new());
+    let (mut files, mut violations) = (0, Vec::new());
     for target in TARGETS {
         let corpus = corpus(target);
         assert!(corpus.len() >= FILES_MIN, "{} has {} files", target.name, corpus.len());
         for (name, bytes) in &corpus {
             assert!(!bytes.is_empty(), "{name} is empty");
-            if std::panic::catch_unwind(|| hold(target.name, bytes)).is_err() {
-                broken.push(name.clone());
+            if std::panic::catch_unwind(|| check(target.name, bytes)).is_err() {
+                violations.push(name.clone());
             }
         }
         files += corpus.len();
     }
-    assert!(broken.is_empty(), "these do not hold: {broken:#?}");
+    assert!(violations.is_empty(), "a property does not hold for these files: {violations:#?}");
     for target in TARGETS {
-        changed(target, corpus(target).into_iter().map(|(_, bytes)| bytes).collect(), seed);
+        check_changed(target, corpus(target).into_iter().map(|(_, bytes)| bytes).collect(), seed);
     }
     let cases = CASES as usize * TARGETS.len();
     let figures = json!({ "targets": TARGETS.len(), "corpus_files": files, "property_cases": cases });
-    figures::record("bad-input", &figures).expect("the figures are kept");
+    figures::record("bad-input", &figures).expect("the figures can be written");
 }
 
-/// Inputs of the corpus with a few bytes changed, or part of one put into another.
-fn changed(target: &Target, corpus: Vec<Vec<u8>>, seed: u64) {
+/// Checks files of the corpus with a few bytes changed, or with a part of another file.
+fn check_changed(target: &Target, corpus: Vec<Vec<u8>>, seed: u64) {
     let whole = select(corpus.clone());
     let edits = prop::collection::vec((any::<prop::sample::Index>(), 0..4u8, any::<u8>()), 0..6);
     let inputs = (whole, select(corpus), edits);
-    let held = runner(seed).run(&inputs, |(mut bytes, other, edits)| {
-        for (place, how, byte) in edits {
-            let place = place.index(bytes.len() + 1);
+    let result = runner(seed).run(&inputs, |(mut bytes, other, edits)| {
+        for (position, how, byte) in edits {
+            let position = position.index(bytes.len() + 1);
             match how {
-                0 => bytes.insert(place, byte),
-                1 if place < bytes.len() => bytes[place] = byte,
-                2 => bytes.truncate(place),
+                0 => bytes.insert(position, byte),
+                1 if position < bytes.len() => bytes[position] = byte,
+                2 => bytes.truncate(position),
                 _ => bytes.extend_from_slice(&other[other.len() / 2..]),
             }
         }
-        hold(target.name, &bytes);
+        check(target.name, &bytes);
         Ok(())
     });
-    held.unwrap_or_else(|error| panic!("{}: {error}", target.name));
+    result.unwrap_or_else(|error| panic!("{}: {error}", target.name));
 }
 
 fn runner(seed: u64) -> TestRunner {
@@ -96,31 +96,31 @@ fn seed() -> u64 {
     seed
 }
 
-/// Every change of one bit, and of one character, at every place of every kind of token.
+/// Tries every change of one bit and of one character, at every position of every kind of token.
 #[test]
-fn a_token_is_accepted_in_exactly_its_bytes() {
+fn a_token_is_accepted_only_in_exactly_its_bytes() {
     const CHARACTERS: &[u8] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_=+/. \t\n\r\0";
-    for token in genuine() {
-        hold("token", token.as_bytes());
-        for place in 0..token.len() {
+    for token in genuine_tokens() {
+        check("token", token.as_bytes());
+        for position in 0..token.len() {
             let put = |byte: u8| {
                 let mut changed = token.clone().into_bytes();
-                changed[place] = byte;
-                hold("token", &changed);
+                changed[position] = byte;
+                check("token", &changed);
             };
-            (0..8).for_each(|bit| put(token.as_bytes()[place] ^ (1 << bit)));
+            (0..8).for_each(|bit| put(token.as_bytes()[position] ^ (1 << bit)));
             CHARACTERS.iter().for_each(|byte| put(*byte));
-            hold("token", &[&token.as_bytes()[..place], &token.as_bytes()[place + 1..]].concat());
+            check("token", &[&token.as_bytes()[..position], &token.as_bytes()[position + 1..]].concat());
         }
         for around in ["=", "==", " ", "\n", "\0", ".", "A", "\u{feff}"] {
-            hold("token", format!("{token}{around}").as_bytes());
-            hold("token", format!("{around}{token}").as_bytes());
+            check("token", format!("{token}{around}").as_bytes());
+            check("token", format!("{around}{token}").as_bytes());
         }
     }
 }
 
-/// Messages to the purchase worker whose every property may be anything.
-fn envelopes(queue: &str) -> impl Strategy<Value = Outgoing> + use<> {
+/// Messages for the purchase worker in which every property can have any value.
+fn messages_for(queue: &str) -> impl Strategy<Value = Outgoing> + use<> {
     let request = TARGETS.iter().find(|target| target.name == "request").expect("the target");
     let bodies = corpus(request).into_iter().filter_map(|(_, bytes)| {
         let end = bytes.iter().position(|byte| *byte == b'\n')?;
@@ -154,46 +154,43 @@ fn envelopes(queue: &str) -> impl Strategy<Value = Outgoing> + use<> {
     })
 }
 
-/// What the contract says of an envelope, in other words than the code's.
-fn readable(message: &Outgoing) -> bool {
+/// Whether the contract accepts a message. This is written independently of the code.
+fn is_readable(message: &Outgoing) -> bool {
     let Properties { message_id, kind, content_type, reply_to, .. } = &message.properties;
-    let format = match content_type.as_deref() {
-        None | Some("application/json") => Format::Json,
-        Some("application/vnd.licet.postcard") => Format::Postcard,
-        Some(_) => return false,
-    };
-    message_id.as_ref().is_some_and(|id| Uuid::parse_str(id).is_ok_and(|id| !id.is_nil()))
+    matches!(content_type.as_deref(), None | Some("application/json"))
+        && message_id.as_ref().is_some_and(|id| Uuid::parse_str(id).is_ok_and(|id| !id.is_nil()))
         && kind.as_deref().is_none_or(|kind| kind == message.routing_key)
         && !reply_to.as_deref().unwrap_or_default().starts_with("licet.")
-        && Request::read(&message.routing_key, format, &message.body).is_ok()
+        && Request::read(&message.routing_key, &message.body).is_ok()
 }
 
-async fn whatever_is_in_an_envelope_it_is_answered_or_set_aside_exactly_once(mut world: World) {
-    let (queue, mut replies) = world.listen(&[]).await;
-    let mut dead = world.dead_letters("purchase").await;
-    let (mut runner, envelopes) = (runner(seed()), envelopes(&queue));
-    let messages: Vec<_> = (0..400).map(|_| envelopes.new_tree(&mut runner).expect("an envelope").current()).collect();
-    world.publish_all(&messages).await;
-    world.start_workers();
+async fn every_message_with_random_properties_is_answered_or_dead_lettered_exactly_once(mut system: TestSystem) {
+    let (queue, mut replies) = system.listen(&[]).await;
+    let mut dead = system.dead_letters("purchase").await;
+    let (mut runner, strategy) = (runner(seed()), messages_for(&queue));
+    let messages: Vec<_> = (0..400).map(|_| strategy.new_tree(&mut runner).expect("a message").current()).collect();
+    system.publish_all(&messages).await;
+    system.start_workers();
 
     let of = |message: &Outgoing| (message.properties.correlation_id.clone(), message.body.clone());
-    let mut set_aside: BTreeMap<_, usize> = BTreeMap::new();
+    let mut unreadable: BTreeMap<_, usize> = BTreeMap::new();
     messages
         .iter()
-        .filter(|message| !readable(message))
-        .for_each(|message| *set_aside.entry(of(message)).or_default() += 1);
-    let asked = messages.iter().filter(|message| message.properties.reply_to.as_deref() == Some(&queue)).count();
-    println!("{} of {} set aside, {asked} to be answered", set_aside.values().sum::<usize>(), messages.len());
-    for _ in 0..set_aside.values().sum() {
+        .filter(|message| !is_readable(message))
+        .for_each(|message| *unreadable.entry(of(message)).or_default() += 1);
+    let answered = messages.iter().filter(|message| message.properties.reply_to.as_deref() == Some(&queue)).count();
+    println!("{} of {} cannot be read, {answered} expect a reply", unreadable.values().sum::<usize>(), messages.len());
+    for _ in 0..unreadable.values().sum() {
         let letter = dead.next().await;
         assert!(letter.properties.headers.contains_key(topology::HEADER_REASON));
-        let left = set_aside.get_mut(&(letter.properties.correlation_id, letter.body)).filter(|left| **left > 0);
-        *left.expect("only what cannot be read, and once") -= 1;
+        let remaining =
+            unreadable.get_mut(&(letter.properties.correlation_id, letter.body)).filter(|remaining| **remaining > 0);
+        *remaining.expect("a dead letter is a message that cannot be read, and is received once") -= 1;
     }
-    for _ in 0..asked {
+    for _ in 0..answered {
         replies.next().await;
     }
-    world.ask(&purchase("alice", 1)).await;
-    assert!(dead.try_next(PATIENCE / 100).await.is_none() && replies.try_next(PATIENCE / 100).await.is_none());
-    world.finish().await;
+    system.ask(&purchase("alice", 1)).await;
+    assert!(dead.try_next(TIMEOUT / 100).await.is_none() && replies.try_next(TIMEOUT / 100).await.is_none());
+    system.finish().await;
 }

@@ -1,9 +1,11 @@
-//! What `schema/EVENTS.md` tells listeners, held against the types and against what is sent.
+//! The events that the workers publish, compared with the examples in `docs/protocol.md`.
+//!
+//! `protocol.rs` checks the document against the types; these tests check what is sent.
 
 use std::collections::BTreeSet;
 
 use licet_schema::{
-    ExternalId, Format, Output, Request, Text, Version,
+    Output, Request, Text,
     message::{
         CertificateReissue, ContentPut, ContentVersion, LicenseDeletion, LicenseReturn, PayoutCompletion, Privilege,
         PurchaseRequest, ReturnPolicy, SettlementCompletion, SweepDue, SweepKind,
@@ -11,96 +13,57 @@ use licet_schema::{
     topology,
     vocabulary::Grants,
 };
-use serde_json::{Value, json};
+use serde_json::Value;
 use uuid::Uuid;
 
-use crate::world::{
-    Bought, Mailbox, World, completion, license_receipt, license_request, message, name, on_both, purchase, receipt,
-    song, usd, verdict,
+use crate::{
+    protocol::examples_of,
+    system::{
+        Bought, Mailbox, TestSystem, completion, external_id, license_receipt, license_request, message, name, on_both,
+        outcome, purchase, receipt, song, usd, version,
+    },
 };
 
-const EVENTS_MD: &str = include_str!("../../schema/EVENTS.md");
-
-/// What is only ever answered, or goes to a worker.
+/// The outputs that are only replies, or go to a worker.
 const NEVER_EVENTS: [&str; 5] =
     ["request.refused", "certificate.checked", "holdings.listed", "status.listed", "sweep.due"];
 
-/// Left out of an event where whoever caused it left it out. All else is as in one of the examples.
+/// Fields that an event has only if the request that caused it had them. Every other optional field
+/// is present exactly if it is present in one of the examples.
 const OPTIONAL: [&str; 2] = ["reference", "grants"];
 
-on_both!(events_have_the_fields_of_their_examples_and_no_token);
+on_both!(every_event_has_the_fields_of_an_example_and_no_token);
 
 #[test]
-fn every_example_reads_as_its_type_and_is_what_would_be_sent() {
-    for (kind, body) in examples() {
-        let output = Output::decode(kind, Format::Json, body.as_bytes());
-        let output = output.unwrap_or_else(|error| panic!("an example of {kind}: {error}\n{body}"));
-        let again = output.encode(Format::Json).expect("JSON");
-        assert_eq!(value(&again), value(body.as_bytes()), "{kind}");
-        assert_eq!(output.public(), Some(output), "{kind}: everybody may hear an example as it stands");
+fn replies_to_queries_and_checks_and_refusals_and_sweeps_are_never_events() {
+    for kind in Output::KINDS {
+        assert_eq!(public_examples(kind).is_empty(), NEVER_EVENTS.contains(kind), "{kind}");
     }
 }
 
-#[test]
-fn every_event_has_a_section_with_an_example_and_nothing_else_has_one() {
-    let sections: Vec<_> = sections().map(|(kind, _)| kind).collect();
-    let documented: BTreeSet<_> = sections.iter().copied().collect();
-    let events: BTreeSet<_> = Output::KINDS.iter().copied().filter(|kind| !NEVER_EVENTS.contains(kind)).collect();
-    assert_eq!(documented, events);
-    assert_eq!(sections.len(), events.len(), "one section for each");
-    let shown: BTreeSet<_> = examples().map(|(kind, _)| kind).collect();
-    assert_eq!(shown, events, "an example of each");
-    let returned = examples_of("license.returned");
-    let privileges: Vec<_> = returned.iter().map(|example| &example["privilege"]["kind"]).collect();
-    assert_eq!(privileges, ["points", "upgrade", "buyback", "collection"]);
-}
-
-#[test]
-fn what_is_only_answered_is_never_an_event() {
-    let bodies = [
-        json!({"code": "not_settled", "detail": "not paid for", "message_type": "license.request"}),
-        json!({"altered": false, "certificates": []}),
-        json!({"user": "alice", "points": 0, "debt": 0, "licenses": []}),
-        json!({"certificates": []}),
-        json!({"kind": "return", "before": "2026-03-02T10:00:00Z"}),
-    ];
-    for (kind, body) in NEVER_EVENTS.into_iter().zip(bodies) {
-        let output = Output::decode(kind, Format::Json, body.to_string().as_bytes()).expect("a body");
-        assert_eq!(output.public(), None, "{kind}");
-    }
-}
-
-#[test]
-fn every_field_that_an_event_can_have_is_in_an_example() {
-    for (kind, _) in sections() {
-        let examples = examples_of(kind);
-        let documented: BTreeSet<_> = examples.iter().flat_map(fields).collect();
-        let known: BTreeSet<_> = examples.iter().flat_map(|example| known_fields(kind, example)).collect();
-        assert_eq!(documented, known, "{kind}");
-    }
-}
-
-async fn events_have_the_fields_of_their_examples_and_no_token(mut world: World) {
-    world.start_workers();
-    let (_, events) = world.listen(&[(topology::EVENTS, "#")]).await;
-    let mut listener = Listener { world: &world, events, ids: BTreeSet::new(), heard: BTreeSet::new() };
-    listener.tell(&Request::ContentPut(returnable_song())).await;
+async fn every_event_has_the_fields_of_an_example_and_no_token(mut system: TestSystem) {
+    system.start_workers();
+    let (_, events) = system.listen(&[(topology::EVENTS, "#")]).await;
+    let mut listener = Listener { system: &system, events, ids: BTreeSet::new(), received: BTreeSet::new() };
+    listener.process(&Request::ContentPut(returnable_song())).await;
     listener.a_return_for_points().await;
-    listener.a_buy_back_from_a_container().await;
+    listener.a_buyback_from_a_container().await;
     listener.an_upgrade_that_ends_its_certificate().await;
     listener.a_return_that_lapses_and_a_reissue().await;
-    let documented: BTreeSet<_> = sections().map(|(kind, _)| kind.to_owned()).collect();
-    assert_eq!(listener.heard, documented, "every documented event was sent");
-    world.finish().await;
+    let documented: BTreeSet<_> = Output::KINDS.iter().filter(|kind| !NEVER_EVENTS.contains(kind)).copied().collect();
+    let received: BTreeSet<_> = listener.received.iter().map(String::as_str).collect();
+    assert_eq!(received, documented, "every documented event was sent");
+    system.finish().await;
 }
 
-/// Somebody who hears everything.
+/// A consumer of all events.
 struct Listener<'a> {
-    world: &'a World,
+    system: &'a TestSystem,
     events: Mailbox,
-    /// Of the events that came.
+    /// The message ids of the received events.
     ids: BTreeSet<String>,
-    heard: BTreeSet<String>,
+    /// The message types of the received events.
+    received: BTreeSet<String>,
 }
 
 impl Listener<'_> {
@@ -111,11 +74,11 @@ impl Listener<'_> {
             panic!("no return was opened")
         };
         let deletion = LicenseDeletion { license_return: opened.license_return };
-        let answer = self.tell(&Request::LicenseDeletion(deletion)).await;
-        assert_eq!(verdict(&answer), "license.returned");
+        let reply = self.process(&Request::LicenseDeletion(deletion)).await;
+        assert_eq!(outcome(&reply), "license.returned");
     }
 
-    async fn a_buy_back_from_a_container(&mut self) {
+    async fn a_buyback_from_a_container(&mut self) {
         let bought = self.ready("bob", 2, None).await;
         let license = self.license(&bought.tokens[0]).await;
         let Output::LicenseReturned(returned) = self.give_back(&license, "bob", Privilege::Buyback, true).await else {
@@ -123,87 +86,88 @@ impl Listener<'_> {
         };
         let paid = PayoutCompletion {
             license_return: returned.license_return,
-            payout: external("out-1"),
+            payout: external_id("out-1"),
             provider: name("bank"),
             amount: returned.privilege.amount.expect("money"),
         };
-        assert_eq!(verdict(&self.tell(&Request::PayoutCompletion(paid)).await), "payout.registered");
+        assert_eq!(outcome(&self.process(&Request::PayoutCompletion(paid)).await), "payout.registered");
     }
 
     async fn an_upgrade_that_ends_its_certificate(&mut self) {
         let bought = self.ready("carol", 1, None).await;
         let license = self.license(&bought.tokens[0]).await;
-        self.tell(&Request::ContentPut(ContentPut { version: version(2), ..song(1) })).await;
-        let answer = self.give_back(&license, "carol", Privilege::Upgrade, true).await;
-        assert_eq!(verdict(&answer), "license.returned");
+        self.process(&Request::ContentPut(ContentPut { version: version(2), ..song(1) })).await;
+        let reply = self.give_back(&license, "carol", Privilege::Upgrade, true).await;
+        assert_eq!(outcome(&reply), "license.returned");
     }
 
     async fn a_return_that_lapses_and_a_reissue(&mut self) {
-        self.tell(&Request::ContentPut(ContentPut { version: version(3), ..returnable_song() })).await;
+        self.process(&Request::ContentPut(ContentPut { version: version(3), ..returnable_song() })).await;
         let bought = self.ready("dave", 1, Some("order-2")).await;
         let license = self.license(&bought.tokens[0]).await;
-        let answer = self.give_back(&license, "dave", Privilege::Collection, false).await;
-        assert_eq!(verdict(&answer), "return.opened");
-        self.world.machine.clock.advance_ms(86_400_001);
+        let reply = self.give_back(&license, "dave", Privilege::Collection, false).await;
+        assert_eq!(outcome(&reply), "return.opened");
+        self.system.resources.clock.advance_ms(86_400_001);
         self.sweep(SweepKind::Return).await;
-        let answer = self.give_back(&license, "dave", Privilege::Collection, true).await;
-        assert_eq!(verdict(&answer), "license.returned");
+        let reply = self.give_back(&license, "dave", Privilege::Collection, true).await;
+        assert_eq!(outcome(&reply), "license.returned");
 
-        let outstanding = self.tell(&license_request(&bought.tokens[0], "hall")).await;
-        assert_eq!(verdict(&outstanding), "license.issued");
+        let outstanding = self.process(&license_request(&bought.tokens[0], "hall")).await;
+        assert_eq!(outcome(&outstanding), "license.issued");
         let reissue = CertificateReissue {
             certificate: bought.certificates[0],
             reason: Text::try_from("terminal lost").expect("a text"),
             granted: None,
         };
-        assert_eq!(verdict(&self.tell(&Request::CertificateReissue(reissue)).await), "certificate.reissued");
+        assert_eq!(outcome(&self.process(&Request::CertificateReissue(reissue)).await), "certificate.reissued");
     }
 
-    /// Bought, received and settled, after a payment of too little.
+    /// Buys certificates, acknowledges their reception, and pays: first too little, then the amount.
     async fn ready(&mut self, user: &str, count: usize, reference: Option<&str>) -> Bought {
         let Request::PurchaseRequest(request) = purchase(user, count) else { unreachable!() };
-        let request = PurchaseRequest { reference: reference.map(external), ..request };
-        let bought = Bought::of(self.tell(&Request::PurchaseRequest(request)).await);
-        assert_eq!(verdict(&self.tell(&receipt(&bought)).await), "certificate.accepted");
+        let request = PurchaseRequest { reference: reference.map(external_id), ..request };
+        let bought = Bought::of(self.process(&Request::PurchaseRequest(request)).await);
+        assert_eq!(outcome(&self.process(&receipt(&bought)).await), "certificate.accepted");
         let Request::SettlementCompletion(paid) = completion(&bought) else { unreachable!() };
         let too_little = SettlementCompletion { amount: usd(1), ..paid.clone() };
-        assert_eq!(verdict(&self.tell(&Request::SettlementCompletion(too_little)).await), "amount_mismatch");
-        let grants = reference.is_some().then(|| Grants::try_from(2i64).expect("a count"));
+        assert_eq!(outcome(&self.process(&Request::SettlementCompletion(too_little)).await), "amount_mismatch");
+        let grants = reference.is_some().then(|| Grants::try_from(2i64).expect("a number of grants"));
         let paid = SettlementCompletion { grants, ..paid };
-        assert_eq!(verdict(&self.tell(&Request::SettlementCompletion(paid)).await), "settlement.registered");
+        assert_eq!(outcome(&self.process(&Request::SettlementCompletion(paid)).await), "settlement.registered");
         bought
     }
 
     async fn license(&mut self, certificate_token: &str) -> String {
-        let Output::LicenseIssued(issued) = self.tell(&license_request(certificate_token, "player")).await else {
+        let Output::LicenseIssued(issued) = self.process(&license_request(certificate_token, "player")).await else {
             panic!("no license was issued")
         };
         let license = issued.license_token.expect("a reply has its token");
-        assert_eq!(verdict(&self.tell(&license_receipt(&license)).await), "license.granted");
+        assert_eq!(outcome(&self.process(&license_receipt(&license)).await), "license.granted");
         license
     }
 
     async fn give_back(&mut self, license: &str, user: &str, privilege: Privilege, deleted: bool) -> Output {
         let license_token = license.to_owned();
-        self.tell(&Request::LicenseReturn(LicenseReturn { license_token, user: name(user), privilege, deleted })).await
+        let request = LicenseReturn { license_token, user: name(user), privilege, deleted };
+        self.process(&Request::LicenseReturn(request)).await
     }
 
     async fn sweep(&mut self, kind: SweepKind) {
         let id = Uuid::now_v7();
-        let due = SweepDue { kind, before: self.world.machine.clock.now() };
-        self.world.publish(message(id, &Request::SweepDue(due), None)).await;
-        let expected = self.world.events_of(id).await.len();
-        self.hear(id, expected).await;
+        let due = SweepDue { kind, before: self.system.resources.clock.now() };
+        self.system.publish(message(id, &Request::SweepDue(due), None)).await;
+        let expected = self.system.events_of(id).await.len();
+        self.receive(id, expected).await;
     }
 
-    async fn tell(&mut self, request: &Request) -> Output {
-        let told = self.world.tell(request).await;
-        self.hear(told.id, told.events.len()).await;
-        told.answer
+    async fn process(&mut self, request: &Request) -> Output {
+        let processed = self.system.process(request).await;
+        self.receive(processed.id, processed.events.len()).await;
+        processed.reply
     }
 
-    /// Hears as many events as a message caused.
-    async fn hear(&mut self, cause: Uuid, expected: usize) {
+    /// Receives and checks this number of events with this cause.
+    async fn receive(&mut self, cause: Uuid, expected: usize) {
         for _ in 0..expected {
             let event = self.events.next().await;
             let (kind, properties) = (event.routing_key, event.properties);
@@ -211,16 +175,17 @@ impl Listener<'_> {
             assert_eq!(properties.kind.as_ref(), Some(&kind));
             assert_eq!(properties.content_type.as_deref(), Some("application/json"));
             assert_eq!(properties.headers.get(topology::HEADER_CAUSE), Some(&cause.to_string()));
-            assert!(self.ids.insert(properties.message_id.expect("an id")), "{kind} came twice");
+            assert!(self.ids.insert(properties.message_id.expect("an id")), "{kind} was sent twice");
             assert!(!text.contains("_token") && !text.contains("eyJ"), "a token in {kind}: {text}");
-            Output::decode(&kind, Format::Json, &event.body).expect("an event");
-            assert!(is_documented(&kind, &value(&event.body)), "{kind} is like none of its examples: {text}");
-            self.heard.insert(kind);
+            Output::decode(&kind, &event.body).expect("an event");
+            let body = serde_json::from_slice(&event.body).expect("JSON");
+            assert!(is_like_an_example(&kind, &body), "{kind} has other fields than each of its examples: {text}");
+            self.received.insert(kind);
         }
     }
 }
 
-/// Version 1 of a song whose license brings any of the four privileges, version 2 being the next.
+/// Version 1 of a song with all four privileges and two grants. Its successor is version 2.
 fn returnable_song() -> ContentPut {
     let policy =
         ReturnPolicy { upgrade: Some(true), buyback: Some(usd(300)), collection: Some(true), ..song(2).return_policy };
@@ -228,89 +193,36 @@ fn returnable_song() -> ContentPut {
     ContentPut { successor: Some(successor), return_policy: policy, ..song(2) }
 }
 
-fn version(number: i64) -> Version {
-    Version::try_from(number).expect("a version")
+/// The examples of a message type in the form in which they are events.
+fn public_examples(kind: &str) -> Vec<Value> {
+    let public = |example: Value| {
+        let output = Output::decode(kind, example.to_string().as_bytes()).expect("an example");
+        let body = output.public()?.encode().expect("JSON");
+        Some(serde_json::from_slice(&body).expect("JSON"))
+    };
+    examples_of(kind).into_iter().filter_map(public).collect()
 }
 
-fn external(text: &str) -> ExternalId {
-    ExternalId::try_from(text).expect("an id")
-}
-
-/// The sections of the document, by the type of event that they are about.
-fn sections() -> impl Iterator<Item = (&'static str, &'static str)> {
-    EVENTS_MD.split("\n### `").skip(1).map(|section| section.split_once("`\n").expect("a heading is a type alone"))
-}
-
-/// The example bodies, with their types.
-fn examples() -> impl Iterator<Item = (&'static str, &'static str)> {
-    let body = |block: &'static str| block.split_once("\n```").expect("a block ends").0;
-    sections().flat_map(move |(kind, text)| text.split("\n```json\n").skip(1).map(move |block| (kind, body(block))))
-}
-
-fn examples_of(kind: &str) -> Vec<Value> {
-    examples().filter(|example| example.0 == kind).map(|(_, body)| value(body.as_bytes())).collect()
-}
-
-/// Whether an event has the fields of an example of its type, and no other.
-fn is_documented(kind: &str, event: &Value) -> bool {
-    let event = fields(event);
-    examples_of(kind).iter().map(fields).any(|example| {
+/// Whether an event has the fields of an example of its type, and no others.
+fn is_like_an_example(kind: &str, event: &Value) -> bool {
+    let event = paths(event);
+    public_examples(kind).iter().map(paths).any(|example| {
         event.is_subset(&example) && example.difference(&event).all(|field| OPTIONAL.contains(&field.as_str()))
     })
 }
 
-/// The fields of a body, those of its parts as `part.field`.
-fn fields(body: &Value) -> BTreeSet<String> {
-    objects(body)
-        .into_iter()
-        .flat_map(|(pointer, object)| {
-            let path = dotted(&pointer);
-            object.keys().map(move |field| format!("{path}{field}")).collect::<Vec<_>>()
-        })
-        .collect()
-}
-
-/// The fields that the type has where the example has any, but for tokens: serde names them to
-/// whoever gives one that is unknown.
-fn known_fields(kind: &str, example: &Value) -> BTreeSet<String> {
-    let mut known = BTreeSet::new();
-    for (pointer, _) in objects(example) {
-        let mut strange = example.clone();
-        strange.pointer_mut(&pointer).expect("an object")["?"] = json!(true);
-        let error = Output::decode(kind, Format::Json, strange.to_string().as_bytes()).expect_err("an unknown field");
-        let error = error.to_string();
-        let (_, expected) = error.split_once("unknown field `?`, expected ").expect("what is expected");
-        let names = expected.split('`').skip(1).step_by(2).filter(|name| !name.ends_with("_token"));
-        known.extend(names.map(|name| format!("{}{name}", dotted(&pointer))));
-    }
-    known
-}
-
-/// The objects of a body, itself among them, by their JSON pointers.
-fn objects(body: &Value) -> Vec<(String, &serde_json::Map<String, Value>)> {
-    let mut found = Vec::new();
-    let mut left = vec![(String::new(), body)];
-    while let Some((pointer, part)) = left.pop() {
-        match part {
-            Value::Object(object) => {
-                left.extend(object.iter().map(|(field, part)| (format!("{pointer}/{field}"), part)));
-                found.push((pointer, object));
+/// The fields of a body. Those of its parts are named by their path, `part.field`.
+fn paths(body: &Value) -> BTreeSet<String> {
+    match body {
+        Value::Object(object) => {
+            let mut found = BTreeSet::new();
+            for (field, part) in object {
+                found.extend(paths(part).into_iter().map(|path| format!("{field}.{path}")));
+                found.insert(field.clone());
             }
-            Value::Array(parts) => {
-                left.extend(parts.iter().enumerate().map(|(index, part)| (format!("{pointer}/{index}"), part)));
-            }
-            _ => {}
+            found
         }
+        Value::Array(elements) => elements.iter().flat_map(paths).collect(),
+        _ => BTreeSet::new(),
     }
-    found
-}
-
-/// What stands before a field: its parts' names, without their places in lists.
-fn dotted(pointer: &str) -> String {
-    let parts = pointer.split('/').filter(|part| !part.is_empty() && part.parse::<usize>().is_err());
-    parts.map(|part| format!("{part}.")).collect()
-}
-
-fn value(body: &[u8]) -> Value {
-    serde_json::from_slice(body).expect("JSON")
 }

@@ -1,8 +1,9 @@
-//! Whole systems under test, in one binary.
+//! Tests of complete systems, in one binary.
 //!
-//! Everything that can run on the embedded transport and SQLite does; the same test functions run
-//! again on RabbitMQ and PostgreSQL, where they are ignored unless `tests/run.sh` has started both.
+//! Tests that can run on the in-process broker and SQLite do. The same test functions run again on
+//! RabbitMQ and PostgreSQL, where they are ignored unless `tests/run.sh` has started both.
 
+mod architecture;
 mod audit;
 mod bad_input;
 mod bench;
@@ -21,8 +22,9 @@ mod operations;
 mod overdue;
 mod processes;
 mod programs;
+mod protocol;
 mod proxy;
 mod runtime;
 mod simulation;
+mod system;
 mod terminal;
-mod world;

@@ -1,11 +1,11 @@
-//! What keeps a Licet going: sweeps, queries, senders, declined payments.
+//! Sweeps, queries, permissions of senders, and declined payments.
 
 use std::{collections::BTreeMap, sync::Arc};
 
 use licet_client::Charges;
 use licet_common::config::Senders;
 use licet_schema::{
-    Format, Output, Request, Timestamp,
+    Output, Request, Timestamp,
     entity::journal,
     message::{CertificateRetired, Ending, HoldingsQuery, StatusQuery, SweepDue, SweepKind},
     topology,
@@ -13,61 +13,60 @@ use licet_schema::{
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use crate::world::{
-    World, license_receipt, license_request, message, name, on_both, purchase, raw, receipt, song, verdict,
+use crate::system::{
+    TestSystem, license_receipt, license_request, message, name, on_both, outcome, purchase, raw, receipt, song,
 };
 
 on_both!(
-    two_sweepers_end_each_overdue_certificate_once_in_bounded_portions,
-    queries_leave_no_trace_and_are_answered_anew,
-    whoever_is_not_among_the_senders_is_refused_and_leaves_nothing,
+    two_sweep_workers_end_each_overdue_certificate_once_in_bounded_batches,
+    queries_are_not_journaled_and_are_answered_again,
+    a_sender_without_permission_is_refused_and_nothing_is_journaled,
     a_declined_payment_ends_the_purchase,
 );
 
 const HOUR_MS: i64 = 3_600_000;
 
-async fn two_sweepers_end_each_overdue_certificate_once_in_bounded_portions(mut world: World) {
-    world.start_workers().start_workers();
-    world.put_song(1).await;
-    let bought = futures_util::future::join_all((0..150).map(|_| world.buy("alice", 1))).await;
-    let (_, mut retired) = world.listen(&[(topology::EVENTS, "certificate.retired")]).await;
-    world.machine.clock.advance_ms(25 * HOUR_MS);
+async fn two_sweep_workers_end_each_overdue_certificate_once_in_bounded_batches(mut system: TestSystem) {
+    system.start_workers().start_workers();
+    system.put_song(1).await;
+    let bought = futures_util::future::join_all((0..150).map(|_| system.buy("alice", 1))).await;
+    let (_, mut retired) = system.listen(&[(topology::EVENTS, "certificate.retired")]).await;
+    system.resources.clock.advance_ms(25 * HOUR_MS);
     let due = |before| Request::SweepDue(SweepDue { kind: SweepKind::Reception, before });
-    let before = world.machine.clock.now();
+    let before = system.resources.clock.now();
     let id = Uuid::new_v4();
-    // What two clocks say at the same tick: the same under the same id.
-    world.publish_all(&[message(id, &due(before), None), message(id, &due(before), None)]).await;
+    // Two sweep workers publish the same tick under the same id.
+    system.publish_all(&[message(id, &due(before), None), message(id, &due(before), None)]).await;
     let mut ended: BTreeMap<Uuid, u32> = BTreeMap::new();
     while ended.len() < bought.len() {
-        let event = retired.next().await;
-        let event = Output::decode("certificate.retired", Format::Json, &event.body).expect("an event");
+        let (event, _) = retired.event().await;
         let Output::CertificateRetired(CertificateRetired { certificate, reason: Ending::Lapsed }) = event else {
             panic!("{event:?}")
         };
         *ended.entry(certificate).or_default() += 1;
     }
-    world.stop_workers().await;
+    system.stop_workers().await;
     let sweeps = |rows: Vec<journal::Model>| rows.iter().filter(|row| row.kind == "sweep.due").count();
-    assert_eq!(sweeps(world.journal().await), 3, "64 and 64 and 22, each journaled once");
+    assert_eq!(sweeps(system.journal().await), 3, "64 and 64 and 22, each journaled once");
 
-    world.start_workers();
+    system.start_workers();
     let later = Timestamp::from_millis(before.as_millis() + 1);
-    world.publish(message(Uuid::new_v4(), &due(later), None)).await;
-    // Whoever is answered after it shows that it was handled.
-    while world.machine.transport.depth("licet.sweep").await.expect("the queue") > 0 {
+    system.publish(message(Uuid::new_v4(), &due(later), None)).await;
+    // An empty queue shows that the message is in the hands of a worker, which finishes it before it stops.
+    while system.resources.transport.depth("licet.sweep").await.expect("the queue") > 0 {
         tokio::task::yield_now().await;
     }
-    world.stop_workers().await;
-    assert_eq!(sweeps(world.journal().await), 3, "a sweep that finds nothing leaves no row");
+    system.stop_workers().await;
+    assert_eq!(sweeps(system.journal().await), 3, "a sweep that finds nothing is not journaled");
     assert_eq!(bought.iter().filter(|one| ended.contains_key(&one.certificates[0])).count(), 150);
-    world.finish().await;
+    system.finish().await;
 }
 
-async fn queries_leave_no_trace_and_are_answered_anew(mut world: World) {
-    world.start_workers();
-    world.put_song(2).await;
-    let bought = world.ready("alice", 1).await;
-    let Output::LicenseIssued(issued) = world.ask(&license_request(&bought.tokens[0], "player")).await else {
+async fn queries_are_not_journaled_and_are_answered_again(mut system: TestSystem) {
+    system.start_workers();
+    system.put_song(2).await;
+    let bought = system.ready("alice", 1).await;
+    let Output::LicenseIssued(issued) = system.ask(&license_request(&bought.tokens[0], "player")).await else {
         panic!("no license")
     };
     let holdings = Request::HoldingsQuery(HoldingsQuery { user: name("alice"), after: None, limit: None });
@@ -79,66 +78,70 @@ async fn queries_leave_no_trace_and_are_answered_anew(mut world: World) {
         reference: None,
         settlement: None,
     });
-    let rows = world.journal().await.len();
+    let rows = system.journal().await.len();
     let id = Uuid::new_v4();
-    let first = world.client.ask_as(id, &holdings).await.expect("an answer");
+    let first = system.client.ask_as(id, &holdings).await.expect("a reply");
     let Output::HoldingsListed(first) = first else { panic!("{first:?}") };
     assert_eq!(first.licenses[0].attributes.state.as_str(), "outstanding");
     assert!(
-        matches!(world.ask(&status).await, Output::StatusListed(listed) if listed.certificates[0].granted.get() == 0)
+        matches!(system.ask(&status).await, Output::StatusListed(listed) if listed.certificates[0].granted.get() == 0)
     );
-    assert_eq!(world.journal().await.len(), rows, "a query leaves no row");
+    assert_eq!(system.journal().await.len(), rows, "a query is not journaled");
 
-    world.ask(&license_receipt(&issued.license_token.expect("a token"))).await;
-    let again = world.client.ask_as(id, &holdings).await.expect("an answer");
+    system.ask(&license_receipt(&issued.license_token.expect("a token"))).await;
+    let again = system.client.ask_as(id, &holdings).await.expect("a reply");
     let Output::HoldingsListed(again) = again else { panic!("{again:?}") };
-    assert_eq!(again.licenses[0].attributes.state.as_str(), "granted", "the same id is answered anew");
+    assert_eq!(again.licenses[0].attributes.state.as_str(), "granted", "the same id is answered again");
     assert!(
-        matches!(world.ask(&status).await, Output::StatusListed(listed) if listed.certificates[0].granted.get() == 1)
+        matches!(system.ask(&status).await, Output::StatusListed(listed) if listed.certificates[0].granted.get() == 1)
     );
-    world.finish().await;
+    system.finish().await;
 }
 
-async fn whoever_is_not_among_the_senders_is_refused_and_leaves_nothing(mut world: World) {
+async fn a_sender_without_permission_is_refused_and_nothing_is_journaled(mut system: TestSystem) {
     let table = BTreeMap::from([("guest".to_owned(), vec!["content.*".to_owned()])]);
-    world.machine.senders = Arc::new(Senders::new(Some(table)).expect("types that there are"));
-    world.start_workers();
-    let (queue, mut replies) = world.listen(&[]).await;
+    system.resources.senders = Arc::new(Senders::new(Some(table)).expect("known message types"));
+    system.start_workers();
+    let (queue, mut replies) = system.listen(&[]).await;
     let put = Request::ContentPut(song(1));
-    for (request, user, answer) in
+    for (request, user, expected) in
         [(&put, Some("guest"), "content.registered"), (&purchase("alice", 1), Some("guest"), "forbidden")]
     {
-        let body = request.encode(Format::Json).expect("JSON");
-        let mut asked = raw(Uuid::new_v4(), request.kind(), body, Some(&queue));
-        asked.properties.user_id = user.map(str::to_owned);
-        world.publish(asked).await;
+        let body = request.encode().expect("JSON");
+        let mut sent = raw(Uuid::new_v4(), request.kind(), body, Some(&queue));
+        sent.properties.user_id = user.map(str::to_owned);
+        system.publish(sent).await;
         let reply = replies.next().await;
         let kind = reply.properties.kind.expect("a type");
-        assert_eq!(verdict(&Output::decode(&kind, Format::Json, &reply.body).expect("a reply")), answer);
+        assert_eq!(outcome(&Output::decode(&kind, &reply.body).expect("a reply")), expected);
     }
-    let rows = world.journal().await;
-    assert_eq!(rows.len(), 1, "what is forbidden leaves no row");
+    let rows = system.journal().await;
+    assert_eq!(rows.len(), 1, "a forbidden message is not journaled");
     assert_eq!(rows[0].sender.as_deref(), Some("guest"));
-    assert_eq!(world.machine.transport.depth("licet.dead.purchase").await.expect("the queue"), 0, "and no dead letter");
-    world.finish().await;
+    assert_eq!(
+        system.resources.transport.depth("licet.dead.purchase").await.expect("the queue"),
+        0,
+        "and is no dead letter"
+    );
+    system.finish().await;
 }
 
-async fn a_declined_payment_ends_the_purchase(mut world: World) {
-    world.start_workers();
-    world.put_song(1).await;
-    let (_, mut retired) = world.listen(&[(topology::EVENTS, "certificate.retired")]).await;
-    let bought = world.buy("alice", 2).await;
-    world.ask(&receipt(&bought)).await;
+async fn a_declined_payment_ends_the_purchase(mut system: TestSystem) {
+    system.start_workers();
+    system.put_song(1).await;
+    let (_, mut retired) = system.listen(&[(topology::EVENTS, "certificate.retired")]).await;
+    let bought = system.buy("alice", 2).await;
+    system.ask(&receipt(&bought)).await;
     let stop = CancellationToken::new();
-    let (transport, client, told) = (world.machine.transport.clone(), world.client.clone(), stop.clone());
-    let provider = tokio::spawn(async move { licet_client::provide(&transport, &client, Charges::Fail, &told).await });
+    let (transport, client, stopped) = (system.resources.transport.clone(), system.client.clone(), stop.clone());
+    let provider =
+        tokio::spawn(async move { licet_client::provide(&transport, &client, Charges::Fail, &stopped).await });
     for _ in 0..2 {
-        let event = retired.next().await;
-        let event = Output::decode("certificate.retired", Format::Json, &event.body).expect("an event");
+        let (event, _) = retired.event().await;
         assert!(matches!(event, Output::CertificateRetired(CertificateRetired { reason: Ending::Declined, .. })));
     }
-    assert_eq!(verdict(&world.ask(&license_request(&bought.tokens[0], "player")).await), "declined");
+    assert_eq!(outcome(&system.ask(&license_request(&bought.tokens[0], "player")).await), "declined");
     stop.cancel();
     provider.await.expect("the provider stops");
-    world.finish().await;
+    system.finish().await;
 }

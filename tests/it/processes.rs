@@ -1,4 +1,4 @@
-//! Programs as processes of their own, which a test starts, kills and terminates.
+//! Programs in their own processes, which a test starts, kills and terminates.
 
 use std::{
     fs::File,
@@ -7,46 +7,46 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::world::{PATIENCE, World, amqp_url, program};
+use crate::system::{TIMEOUT, TestSystem, amqp_url, program};
 
-/// A running program. It is killed when the test is done with it.
+/// A running program. It is killed when this is dropped.
 pub(crate) struct Process(Child);
 
 impl Process {
-    /// Starts a program on the world's services; what it logs goes to a file in the world's folder.
-    pub(crate) fn start(world: &World, name: &str) -> Self {
-        let database_url = world.database_url.clone().expect("a PostgreSQL database");
+    /// Starts a program on the services of the system, with its log in a file of the system's folder.
+    pub(crate) fn start(system: &TestSystem, name: &str) -> Self {
+        let database_url = system.database_url.clone().expect("a PostgreSQL database");
         let settings =
             [("LICET_AMQP_URL", amqp_url()), ("LICET_DATABASE_URL", database_url), ("LICET_BATCH_MAX", "16".into())];
-        Self::with(name, &log_of(world, name), &settings)
+        Self::with(name, &log_of(system, name), &settings)
     }
 
     /// Starts a program with these settings in the folder of its log, where the folder `keys` is.
     pub(crate) fn with(name: &str, log: &Path, settings: &[(&str, String)]) -> Self {
-        let said = File::options().create(true).append(true).open(log).expect("a log file");
+        let errors = File::options().create(true).append(true).open(log).expect("a log file");
         let child = Command::new(program(name))
-            .current_dir(log.parent().expect("its folder"))
+            .current_dir(log.parent().expect("the folder of the log"))
             .envs(settings.iter().map(|(key, value)| (key, value)))
             .stdin(Stdio::null())
             .stdout(Stdio::null())
-            .stderr(said)
+            .stderr(errors)
             .spawn();
         Self(child.expect("the program starts"))
     }
 
-    /// SIGKILL: no goodbye of any kind.
+    /// Kills the program (SIGKILL).
     pub(crate) fn kill(mut self) {
-        self.0.kill().expect("it can be killed");
-        self.0.wait().expect("it is gone");
+        self.0.kill().expect("the process can be killed");
+        self.0.wait().expect("the process has ended");
     }
 
-    /// SIGTERM, and its exit code.
+    /// Terminates the program (SIGTERM) and returns its exit code.
     pub(crate) fn terminate(mut self) -> Option<i32> {
         let id = self.0.id().to_string();
         assert!(Command::new("kill").args(["-TERM", &id]).status().expect("kill runs").success());
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + TIMEOUT;
         loop {
-            if let Some(status) = self.0.try_wait().expect("it is our child") {
+            if let Some(status) = self.0.try_wait().expect("a child process") {
                 return status.code();
             }
             assert!(Instant::now() < deadline, "the program does not end");
@@ -66,6 +66,6 @@ impl Drop for Process {
     }
 }
 
-pub(crate) fn log_of(world: &World, name: &str) -> std::path::PathBuf {
-    world.folder.path().join(format!("{name}.log"))
+pub(crate) fn log_of(system: &TestSystem, name: &str) -> std::path::PathBuf {
+    system.folder.path().join(format!("{name}.log"))
 }

@@ -1,8 +1,8 @@
-//! A TCP proxy between programs and a service, for a network that fails.
+//! A TCP proxy between programs and a service, for tests with an unreliable network.
 //!
-//! It passes bytes until it is told otherwise, and counts what it does. What a fault met stays as
-//! the fault left it: a connection that fell into a black hole never comes out of it, as with a
-//! firewall that forgot it; those made after [`Proxy::heal`] are sound.
+//! It forwards bytes until [`Proxy::set`] injects a fault, and counts the effects of each fault. A
+//! connection that met a fault stays broken: after a black hole it never works again, as behind a
+//! firewall that forgot it. Connections that are opened after [`Proxy::heal`] work.
 
 use std::{
     net::Ipv4Addr,
@@ -27,21 +27,21 @@ use tokio_util::sync::CancellationToken;
 /// What happens to the connections through the proxy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Network {
-    /// Bytes pass.
-    Sound,
-    /// Each chunk of bytes passes so much later.
+    /// Bytes are forwarded.
+    Normal,
+    /// Each chunk of bytes is forwarded after this delay.
     Slow(Duration),
-    /// Connections are reset, and new ones too.
+    /// Connections are reset, new ones too.
     Cut,
-    /// What the service says does not arrive; what the program says does.
+    /// Bytes from the service are not forwarded; bytes from the program are.
     HalfClosed,
-    /// Both ends stay open, nothing passes.
+    /// Both ends stay open, and no bytes are forwarded.
     BlackHole,
 }
 
 /// What the proxy did.
 #[derive(Debug, Default)]
-pub(crate) struct Done {
+pub(crate) struct Counters {
     pub(crate) connections: AtomicU64,
     pub(crate) delayed: AtomicU64,
     pub(crate) cut: AtomicU64,
@@ -49,35 +49,37 @@ pub(crate) struct Done {
     pub(crate) swallowed: AtomicU64,
 }
 
-/// See the module. It ends when it is dropped.
+/// See the module. The proxy stops when it is dropped.
 #[derive(Debug)]
 pub(crate) struct Proxy {
     pub(crate) port: u16,
-    pub(crate) done: Arc<Done>,
+    pub(crate) counters: Arc<Counters>,
     network: watch::Sender<Network>,
     stop: CancellationToken,
 }
 
 impl Proxy {
-    /// A proxy before these ports of this machine: each connection goes to the first that answers.
-    pub(crate) async fn before(ports: Vec<u16>) -> Self {
+    /// A proxy for these ports of this machine: each connection goes to the first port that
+    /// answers.
+    pub(crate) async fn start(ports: Vec<u16>) -> Self {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a loopback port");
-        let (network, seen) = watch::channel(Network::Sound);
-        let (done, stop) = (Arc::new(Done::default()), CancellationToken::new());
-        let own = listener.local_addr().expect("it is bound").port();
-        let serving = serve(listener, Arc::from(ports), seen, done.clone());
+        let (network, receiver) = watch::channel(Network::Normal);
+        let (counters, stop) = (Arc::new(Counters::default()), CancellationToken::new());
+        let port = listener.local_addr().expect("the listener is bound").port();
+        let serving = serve(listener, Arc::from(ports), receiver, counters.clone());
         let stopped = stop.clone();
         tokio::spawn(async move { stopped.run_until_cancelled(serving).await });
-        Self { port: own, done, network, stop }
+        Self { port, counters, network, stop }
     }
 
-    /// From now on.
+    /// Changes the network for all connections from now on.
     pub(crate) fn set(&self, network: Network) {
         self.network.send_replace(network);
     }
 
+    /// Ends the fault for connections that are opened from now on.
     pub(crate) fn heal(&self) {
-        self.set(Network::Sound);
+        self.set(Network::Normal);
     }
 }
 
@@ -87,76 +89,83 @@ impl Drop for Proxy {
     }
 }
 
-async fn serve(listener: TcpListener, ports: Arc<[u16]>, network: watch::Receiver<Network>, done: Arc<Done>) {
+async fn serve(listener: TcpListener, ports: Arc<[u16]>, network: watch::Receiver<Network>, counters: Arc<Counters>) {
     let mut connections = JoinSet::new();
     loop {
         tokio::select! {
             accepted = listener.accept() => {
                 let Ok((client, _)) = accepted else { continue };
-                connections.spawn(connect(client, ports.clone(), network.clone(), done.clone()));
+                connections.spawn(connect(client, ports.clone(), network.clone(), counters.clone()));
             }
             Some(_) = connections.join_next() => {}
         }
     }
 }
 
-async fn connect(client: TcpStream, ports: Arc<[u16]>, network: watch::Receiver<Network>, done: Arc<Done>) {
-    done.connections.fetch_add(1, Ordering::Relaxed);
+async fn connect(client: TcpStream, ports: Arc<[u16]>, network: watch::Receiver<Network>, counters: Arc<Counters>) {
+    counters.connections.fetch_add(1, Ordering::Relaxed);
     let mut server = None;
     for &port in &*ports {
         if server.is_none() {
             server = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).await.ok();
         }
     }
-    let Some(server) = server else { return reset(&client) };
+    let Some(server) = server else { return reset_on_close(&client) };
     let _ = (client.set_nodelay(true), server.set_nodelay(true));
     let ((client_reads, client_writes), (server_reads, server_writes)) = (client.into_split(), server.into_split());
-    let there = pass(client_reads, server_writes, network.clone(), done.clone(), false);
-    let back = pass(server_reads, client_writes, network, done, true);
-    // Each way ends by itself: a program may have no more to say and still be listening.
+    let to_server = forward(client_reads, server_writes, network.clone(), counters.clone(), Direction::ToServer);
+    let to_client = forward(server_reads, client_writes, network, counters, Direction::ToClient);
+    // Each direction ends by itself: a program may have finished sending and still be receiving.
     tokio::select! {
-        Ended::Reset = there => {}
-        Ended::Reset = back => {}
+        Ended::Reset = to_server => {}
+        Ended::Reset = to_client => {}
         else => {}
     }
 }
 
 /// Makes the coming close of this socket a reset.
-fn reset(socket: &TcpStream) {
+fn reset_on_close(socket: &TcpStream) {
     let _ = socket.set_zero_linger();
 }
 
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Direction {
+    ToServer,
+    ToClient,
+}
+
 enum Ended {
-    Quietly,
+    Closed,
     Reset,
 }
 
-/// Passes one direction on.
-async fn pass(
+/// Forwards the bytes of one direction.
+async fn forward(
     mut from: OwnedReadHalf,
     mut to: OwnedWriteHalf,
     mut network: watch::Receiver<Network>,
-    done: Arc<Done>,
-    back: bool,
+    counters: Arc<Counters>,
+    direction: Direction,
 ) -> Ended {
+    let is_reply = direction == Direction::ToClient;
     let mut chunk = vec![0; 16 << 10];
     loop {
         let now = *network.borrow_and_update();
         match now {
             Network::Cut => {
-                done.cut.fetch_add(u64::from(back), Ordering::Relaxed);
+                counters.cut.fetch_add(u64::from(is_reply), Ordering::Relaxed);
                 return reset_both(&from, &to);
             }
-            Network::BlackHole => return swallow(from, to, &done).await,
-            Network::HalfClosed if back => {
-                done.half_closed.fetch_add(1, Ordering::Relaxed);
+            Network::BlackHole => return swallow(from, to, &counters).await,
+            Network::HalfClosed if is_reply => {
+                counters.half_closed.fetch_add(1, Ordering::Relaxed);
                 let _ = to.shutdown().await;
-                return swallow(from, to, &done).await;
+                return swallow(from, to, &counters).await;
             }
-            Network::Sound | Network::Slow(_) | Network::HalfClosed => {}
+            Network::Normal | Network::Slow(_) | Network::HalfClosed => {}
         }
         let read = tokio::select! {
-            // First: what was sent after a change must not pass as before it.
+            // First: bytes that were sent after a change must not be forwarded as before it.
             biased;
             Ok(()) = network.changed() => continue,
             read = from.read(&mut chunk) => read,
@@ -164,13 +173,13 @@ async fn pass(
         let bytes = match read {
             Ok(0) => {
                 let _ = to.shutdown().await;
-                return Ended::Quietly;
+                return Ended::Closed;
             }
             Ok(bytes) => bytes,
             Err(_) => return reset_both(&from, &to),
         };
         if let Network::Slow(delay) = now {
-            done.delayed.fetch_add(1, Ordering::Relaxed);
+            counters.delayed.fetch_add(1, Ordering::Relaxed);
             tokio::time::sleep(delay).await;
         }
         if to.write_all(&chunk[..bytes]).await.is_err() {
@@ -179,17 +188,17 @@ async fn pass(
     }
 }
 
-/// Takes what comes and keeps it; both ends hear nothing of each other again.
-async fn swallow(mut from: OwnedReadHalf, _to: OwnedWriteHalf, done: &Done) -> Ended {
+/// Reads and discards all bytes, and keeps both sockets open.
+async fn swallow(mut from: OwnedReadHalf, _to: OwnedWriteHalf, counters: &Counters) -> Ended {
     let mut chunk = vec![0; 16 << 10];
     while let Ok(bytes @ 1..) = from.read(&mut chunk).await {
-        done.swallowed.fetch_add(bytes as u64, Ordering::Relaxed);
+        counters.swallowed.fetch_add(bytes as u64, Ordering::Relaxed);
     }
     std::future::pending().await
 }
 
 fn reset_both(from: &OwnedReadHalf, to: &OwnedWriteHalf) -> Ended {
-    reset(from.as_ref());
-    reset(to.as_ref());
+    reset_on_close(from.as_ref());
+    reset_on_close(to.as_ref());
     Ended::Reset
 }

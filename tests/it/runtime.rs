@@ -1,4 +1,4 @@
-//! The loop itself, with workers made for the purpose.
+//! The loop that runs every worker, tested with a faulty worker.
 
 use std::{
     sync::{
@@ -9,112 +9,133 @@ use std::{
 };
 
 use licet_common::{
-    decision::{Context, Decision, Tables},
-    runtime::{Machine, Worker, run},
+    decision::{Context, Decision, RuleError},
+    rows::{Defect, RowSet, TableVisitor},
+    runtime::{Resources, Worker, run},
     signing::Keyring,
-    store::{StoreError, Transaction},
+    store::{Source, StoreError},
 };
-use licet_schema::{Output, Refusal, Request, message::ContentPut, message::ContentRegistered, topology};
+use licet_schema::{
+    Output, Refusal, Request, Timestamp,
+    message::{ContentPut, ContentRegistered, SweepDue, SweepKind},
+    topology,
+};
 use licet_workers::registry;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use crate::world::{PATIENCE, World, message, on_both, song};
+use crate::system::{TIMEOUT, TestSystem, message, name, on_both, song};
 
 on_both!(
-    one_bad_message_takes_only_itself_down,
-    a_message_that_brings_its_decoder_down_is_a_dead_letter_and_nothing_more,
-    a_failing_message_is_tried_again_later_and_then_succeeds,
-    a_batch_that_others_are_in_the_way_of_begins_again,
-    a_worker_that_is_told_to_stop_finishes_what_it_has,
+    a_message_that_cannot_be_decided_does_not_affect_the_others_of_its_batch,
+    a_message_whose_decoder_panics_is_dead_lettered_and_affects_no_other,
+    a_failed_message_is_retried_later_and_then_succeeds,
+    a_batch_that_meets_another_transaction_is_decided_again,
+    a_worker_that_is_stopped_finishes_the_messages_that_it_has,
 );
 
-/// Runs a worker until `seen` has come about, then drops it where it stands, as a crash would.
-pub(crate) async fn start_and_abandon<T>(machine: &Machine, worker: &str, seen: impl Future<Output = T>) -> T {
-    let running = registry::start(worker, machine.clone(), CancellationToken::new()).expect("a worker of that name");
-    let running = tokio::spawn(running);
-    let seen = seen.await;
+/// Runs a worker until `done`, then drops it at an arbitrary point, as a crash does.
+pub(crate) async fn start_and_abandon<T>(resources: &Resources, worker: &str, done: impl Future<Output = T>) -> T {
+    let worker = registry::find(worker).expect("a worker with this name");
+    let running = tokio::spawn(worker.run(resources.clone(), CancellationToken::new()));
+    let result = done.await;
     running.abort();
-    assert!(running.await.expect_err("it was still running").is_cancelled());
-    seen
+    assert!(running.await.expect_err("the worker was still running").is_cancelled());
+    result
 }
 
-/// A catalog worker that does to contents what their names say.
-struct Contrary {
+/// A catalog worker that fails as the name of the content says.
+struct FaultyCatalog {
     attempts: Arc<AtomicU32>,
 }
 
-impl Worker for Contrary {
-    type Input = ContentPut;
+/// The worker reads and writes no tables.
+#[derive(Default)]
+struct NoTables;
 
-    fn name(&self) -> &'static str {
-        "catalog"
-    }
+impl RowSet for NoTables {
+    fn visit(&self, _: &mut impl TableVisitor) {}
+}
+
+impl Worker for FaultyCatalog {
+    const NAME: &'static str = "catalog";
+    const HANDLES: &'static [&'static str] = &["content.put"];
+
+    type Input = ContentPut;
+    type Rows = NoTables;
 
     fn read(&self, _: &Keyring, request: Request) -> Result<ContentPut, Refusal> {
-        let Request::ContentPut(put) = request else { panic!("only contents come here") };
+        let Request::ContentPut(put) = request else { panic!("this queue contains only content.put") };
         assert_ne!(put.content.as_str(), "unreadable", "this content cannot be read");
         Ok(put)
     }
 
-    async fn load(&self, _: &Transaction, inputs: &[&ContentPut]) -> Result<Tables, StoreError> {
-        if inputs.iter().any(|put| put.content.as_str() == "contended")
-            && self.attempts.fetch_add(1, Ordering::SeqCst) < 3
-        {
-            return Err(StoreError::Contended("somebody else was first".into()));
+    async fn load<S: Source>(&self, _: &S, inputs: &[&ContentPut]) -> Result<NoTables, StoreError> {
+        let has = |name| inputs.iter().any(|put| put.content.as_str() == name);
+        if has("contended") && self.attempts.fetch_add(1, Ordering::SeqCst) < 3 {
+            return Err(StoreError::contended("another transaction was first"));
         }
-        if inputs.iter().any(|put| put.content.as_str() == "unloadable")
-            && self.attempts.fetch_add(1, Ordering::SeqCst) < 1
-        {
-            return Err(StoreError::Refused("it cannot be loaded".into()));
+        if has("unloadable") && self.attempts.fetch_add(1, Ordering::SeqCst) < 1 {
+            return Err(StoreError::rejected("the rows cannot be loaded"));
         }
-        Ok(Tables::default())
+        Ok(NoTables)
     }
 
-    fn decide(&self, _: &Context<'_>, _: &mut Tables, put: &ContentPut) -> Result<Decision, Refusal> {
-        assert_ne!(put.content.as_str(), "poison", "this content is poison");
+    fn decide(&self, _: &Context<'_>, _: &mut NoTables, put: &ContentPut) -> Result<Decision, RuleError> {
+        assert_ne!(put.content.as_str(), "panic", "this content causes a panic");
+        if put.content.as_str() == "defect" {
+            return Err(Defect::violated("this content is a defect", &put.content).into());
+        }
         let registered = ContentRegistered { content: put.content.clone(), version: put.version };
-        Ok(Decision::new(Output::ContentRegistered(registered)))
+        let decision = Decision::new(Output::ContentRegistered(registered));
+        if put.content.as_str() == "unwritable" {
+            // RFC 3339 cannot express this time.
+            let due = SweepDue { kind: SweepKind::Return, before: Timestamp::from_millis(i64::MAX) };
+            return Ok(decision.with_event(Output::SweepDue(due)));
+        }
+        Ok(decision)
     }
 }
 
-fn put(name: &str) -> Request {
-    Request::ContentPut(ContentPut { content: crate::world::name(name), ..song(1) })
+fn put(content: &str) -> Request {
+    Request::ContentPut(ContentPut { content: name(content), ..song(1) })
 }
 
-fn start(world: &World) -> (Arc<AtomicU32>, CancellationToken, tokio::task::JoinHandle<()>) {
+fn start(system: &TestSystem) -> (Arc<AtomicU32>, CancellationToken, tokio::task::JoinHandle<()>) {
     let (attempts, stop) = (Arc::new(AtomicU32::new(0)), CancellationToken::new());
-    let worker = Contrary { attempts: attempts.clone() };
-    let running = tokio::spawn(run(worker, world.machine.clone(), stop.clone()));
+    let worker = FaultyCatalog { attempts: attempts.clone() };
+    let running = tokio::spawn(run(worker, system.resources.clone(), stop.clone()));
     (attempts, stop, running)
 }
 
-async fn one_bad_message_takes_only_itself_down(world: World) {
-    let (queue, mut replies) = world.listen(&[]).await;
+async fn a_message_that_cannot_be_decided_does_not_affect_the_others_of_its_batch(system: TestSystem) {
+    let (queue, mut replies) = system.listen(&[]).await;
     let mut names: Vec<_> = (0..20).map(|number| format!("content-{number}")).collect();
-    names.insert(13, "poison".into());
+    names.insert(5, "defect".into());
+    names.insert(13, "panic".into());
+    names.insert(17, "unwritable".into());
     let batch: Vec<_> = names.iter().map(|name| message(Uuid::new_v4(), &put(name), Some(&queue))).collect();
-    world.publish_all(&batch).await;
-    let (_, stop, running) = start(&world);
+    system.publish_all(&batch).await;
+    let (_, stop, running) = start(&system);
     for _ in 0..20 {
         assert_eq!(replies.next().await.properties.kind.as_deref(), Some("content.registered"));
     }
-    assert_eq!(world.journal().await.len(), 20, "the bad one is not decided");
+    assert_eq!(system.journal().await.len(), 20, "the faulty messages are not decided");
     stop.cancel();
-    running.await.expect("the worker outlives the panic of a rule");
-    let depth = world.machine.transport.depth(&topology::WAITS[0].queue()).await.expect("the wait queue");
-    assert_eq!(depth, 1, "the bad one waits for another attempt");
+    running.await.expect("the worker does not end with the panic of a rule");
+    let depth = system.resources.transport.depth(&topology::WAITS[0].queue()).await.expect("the wait queue");
+    assert_eq!(depth, 3, "the faulty messages wait for another attempt");
 }
 
-async fn a_message_that_brings_its_decoder_down_is_a_dead_letter_and_nothing_more(world: World) {
-    let (queue, mut replies) = world.listen(&[]).await;
-    let mut dead = world.dead_letters("catalog").await;
+async fn a_message_whose_decoder_panics_is_dead_lettered_and_affects_no_other(system: TestSystem) {
+    let (queue, mut replies) = system.listen(&[]).await;
+    let mut dead = system.dead_letters("catalog").await;
     let batch: Vec<_> = ["before", "unreadable", "after"]
         .iter()
         .map(|name| message(Uuid::new_v4(), &put(name), Some(&queue)))
         .collect();
-    world.publish_all(&batch).await;
-    let (_, stop, running) = start(&world);
+    system.publish_all(&batch).await;
+    let (_, stop, running) = start(&system);
     for _ in 0..2 {
         assert_eq!(replies.next().await.properties.kind.as_deref(), Some("content.registered"));
     }
@@ -122,41 +143,42 @@ async fn a_message_that_brings_its_decoder_down_is_a_dead_letter_and_nothing_mor
     assert_eq!(letter.properties.message_id, batch[1].properties.message_id);
     assert!(letter.properties.headers[topology::HEADER_REASON].contains("its decoder panicked"));
     stop.cancel();
-    running.await.expect("the worker outlives it");
+    running.await.expect("the worker does not end with the panic of a decoder");
 }
 
-async fn a_failing_message_is_tried_again_later_and_then_succeeds(world: World) {
-    let (_, stop, running) = start(&world);
-    let answer = world.ask(&put("unloadable")).await;
-    assert!(matches!(answer, Output::ContentRegistered(_)), "{answer:?}");
+async fn a_failed_message_is_retried_later_and_then_succeeds(system: TestSystem) {
+    let (attempts, stop, running) = start(&system);
+    let reply = system.ask(&put("unloadable")).await;
+    assert!(matches!(reply, Output::ContentRegistered(_)), "{reply:?}");
+    assert!(attempts.load(Ordering::SeqCst) > 1);
     stop.cancel();
     running.await.expect("the worker stops");
 }
 
-async fn a_batch_that_others_are_in_the_way_of_begins_again(world: World) {
-    let (attempts, stop, running) = start(&world);
-    let answer = world.ask(&put("contended")).await;
-    assert!(matches!(answer, Output::ContentRegistered(_)), "{answer:?}");
+async fn a_batch_that_meets_another_transaction_is_decided_again(system: TestSystem) {
+    let (attempts, stop, running) = start(&system);
+    let reply = system.ask(&put("contended")).await;
+    assert!(matches!(reply, Output::ContentRegistered(_)), "{reply:?}");
     assert_eq!(attempts.load(Ordering::SeqCst), 4);
     stop.cancel();
     running.await.expect("the worker stops");
 }
 
-async fn a_worker_that_is_told_to_stop_finishes_what_it_has(world: World) {
-    let (queue, mut replies) = world.listen(&[]).await;
+async fn a_worker_that_is_stopped_finishes_the_messages_that_it_has(system: TestSystem) {
+    let (queue, mut replies) = system.listen(&[]).await;
     let batch: Vec<_> =
         (0..300).map(|number| message(Uuid::new_v4(), &put(&format!("content-{number}")), Some(&queue))).collect();
-    world.publish_all(&batch).await;
-    let (_, stop, running) = start(&world);
+    system.publish_all(&batch).await;
+    let (_, stop, running) = start(&system);
     replies.next().await;
     stop.cancel();
-    tokio::time::timeout(PATIENCE, running).await.expect("it stops in time").expect("it stops cleanly");
-    let decided = world.journal().await.len();
+    tokio::time::timeout(TIMEOUT, running).await.expect("the worker stops in time").expect("it does not panic");
+    let decided = system.journal().await.len();
     let work = topology::work_queue("catalog");
-    let waiting = world.machine.transport.depth(&work).await.expect("the queue");
-    assert_eq!(decided + usize::try_from(waiting).expect("a small number"), 300, "nothing lost, nothing twice");
-    // What it did not finish was never given back: no delivery was counted against its message.
-    let mut rest = world.machine.transport.consume(&work, 1000).await.expect("the queue");
+    let waiting = system.resources.transport.depth(&work).await.expect("the queue");
+    assert_eq!(decided + usize::try_from(waiting).expect("a small number"), 300, "no message is lost or duplicated");
+    // The worker never returned the other messages: no delivery was counted for them.
+    let mut rest = system.resources.transport.consume(&work, 1000).await.expect("the queue");
     if waiting > 0 {
         let left =
             tokio::time::timeout(Duration::from_secs(10), rest.receive(1000, usize::MAX)).await.expect("in time");

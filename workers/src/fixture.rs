@@ -1,59 +1,97 @@
-//! A stage for rules: all workers' pure rules over one set of rows, with a clock that tests move.
-//! There is no database here: what a rule is given is what an earlier rule left.
+//! The fixture of rule tests: all workers over one in-memory store, with a clock that tests move.
+//!
+//! A request is processed as in the runtime, without broker and database: its worker reads it, loads rows
+//! with its own `load` and decides, and the changed rows are stored. So a rule sees exactly the rows that
+//! its worker loads, and a defect fails the test.
 
 use ed25519_dalek::SigningKey;
+use futures_util::FutureExt;
 use licet_common::{
     config::Terms,
-    decision::{Context, Decision, Tables},
+    decision::{Context, Decision, RuleError},
+    fixture::MemoryStore,
+    rows::{Defect, RowSet, Rows, TableVisitor},
     runtime::Worker,
     signing::Keyring,
 };
 use licet_schema::{
     Code, Count, ExternalId, Money, Name, Output, Refusal, Request, Seconds, Text, Timestamp, Version,
-    entity::account,
+    entity::{Keyed, account},
     message::{
         CertificatePresented, CertificateReissue, ContentPut, ContentVersion, Item, LicenseReceipt, LicenseRequest,
         LicenseReturn, Privilege, PurchaseRequest, ReturnPolicy, SettlementCompletion, SettlementSetback, SweepDue,
         SweepKind,
     },
     money::Currency,
-    topology,
     vocabulary::Grants,
 };
+use sea_orm::ModelTrait;
 use uuid::Uuid;
 
 use crate::{
-    catalog::Catalog, license::License, purchase::Purchase, query::Query, reception::Reception, reissue::Reissue,
-    returns::Returns, settlement::Settlement, sweep::Sweep,
+    catalog::Catalog, domain::Tables, license::License, purchase::Purchase, query::Query, reception::Reception,
+    registry, reissue::Reissue, returns::Returns, settlement::Settlement, sweep::Sweep,
 };
 
-pub(crate) const HOUR_MS: i64 = 3_600_000;
+/// An hour in milliseconds.
+pub const HOUR_MS: i64 = 3_600_000;
 
-/// Rows, time and keys.
-pub(crate) struct Stage {
-    pub(crate) tables: Tables,
-    pub(crate) keyring: Keyring,
-    pub(crate) terms: Terms,
-    pub(crate) now_ms: i64,
-    pub(crate) messages: u128,
-    /// What the last message was decided to be, events and all.
-    pub(crate) last: Option<Decision>,
+/// The rows, the time and the keys of a test.
+#[derive(Clone)]
+pub struct Fixture {
+    /// The rows of all tables.
+    pub store: MemoryStore,
+    /// The keys that tokens are signed and verified with.
+    pub keyring: Keyring,
+    /// The settings that rules use.
+    pub terms: Terms,
+    /// The time, in Unix milliseconds.
+    pub now_ms: i64,
+    /// The number of messages sent so far. The id of a message is its number.
+    pub messages: u128,
+    /// The decision about the last message. None if the message was malformed.
+    pub last: Option<Decision>,
 }
 
-/// What a purchase gave.
+/// The result of a purchase.
 #[derive(Clone, Debug)]
-pub(crate) struct Bought {
-    pub(crate) certificates: Vec<Uuid>,
-    pub(crate) tokens: Vec<String>,
-    pub(crate) container: Option<Uuid>,
-    pub(crate) container_token: Option<String>,
-    pub(crate) amount: Money,
+pub struct Bought {
+    /// The ids of the certificates, in the order of the items.
+    pub certificates: Vec<Uuid>,
+    /// The tokens of the certificates, in the same order.
+    pub tokens: Vec<String>,
+    /// The container's id, if there are several items.
+    pub container: Option<Uuid>,
+    /// The container's token, if there are several items.
+    pub container_token: Option<String>,
+    /// The amount due.
+    pub amount: Money,
 }
 
-impl Stage {
-    pub(crate) fn new() -> Self {
+/// Checks that a worker changed no row.
+struct Unchanged;
+
+impl TableVisitor for Unchanged {
+    fn table<E: Keyed>(&mut self, rows: &Rows<E>)
+    where
+        E::Model: ModelTrait<Entity = E>,
+    {
+        let unchanged = rows.added().is_empty() && rows.changed().is_empty() && rows.removed().is_empty();
+        assert!(unchanged, "a refusal changes no row");
+    }
+}
+
+impl Default for Fixture {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Fixture {
+    /// Creates a fixture with an empty store.
+    pub fn new() -> Self {
         Self {
-            tables: Tables::default(),
+            store: MemoryStore::default(),
             keyring: Keyring::new(SigningKey::from_bytes(&[7; 32]), []),
             terms: Terms::default(),
             now_ms: 1_700_000_000_000,
@@ -62,48 +100,63 @@ impl Stage {
         }
     }
 
-    /// A stage on which the content `song` is sold for 10.00 USD with 3 grants, and 40 points for a return.
-    pub(crate) fn with_song() -> Self {
-        let mut stage = Self::new();
-        stage.ask(Request::ContentPut(song()));
-        stage
+    /// Creates a fixture in which the content `song` is registered: 10.00 USD, 3 grants, 40 points for a
+    /// return.
+    pub fn with_song() -> Self {
+        let mut fixture = Self::new();
+        fixture.ask(Request::ContentPut(song()));
+        fixture
     }
 
-    /// Decides a message of any type, as its worker would.
-    pub(crate) fn ask(&mut self, request: Request) -> Output {
-        if let Err(unfit) = request.check() {
+    /// Sends a request of any type and returns the reply.
+    ///
+    /// # Panics
+    /// The request has no reply, or a rule found a defect.
+    pub fn ask(&mut self, request: Request) -> Output {
+        if let Err(invalid) = request.check() {
             self.last = None;
-            let refused = Decision::refused(&Refusal::new(Code::Malformed, unfit.to_string()), request.kind());
-            return refused.reply.expect("a refusal is an answer");
+            let refused = Decision::refused(&Refusal::new(Code::Malformed, invalid.to_string()), request.kind());
+            return refused.reply.expect("a refusal is a reply");
         }
-        self.tell(request).expect("whoever asks is answered")
+        self.send(request).expect("a request has a reply")
     }
 
-    /// Decides a message that may have no answer.
-    pub(crate) fn tell(&mut self, request: Request) -> Option<Output> {
-        let worker = topology::WORKERS.iter().find(|worker| worker.handles.contains(&request.kind()));
+    /// Sends a message that may have no reply.
+    ///
+    /// # Panics
+    /// A rule found a defect.
+    pub fn send(&mut self, request: Request) -> Option<Output> {
+        self.try_send(request).unwrap_or_else(|defect| panic!("{defect}"))
+    }
+
+    /// Sends a message, and returns the defect if a rule found one.
+    ///
+    /// # Errors
+    /// A rule found a defect.
+    pub fn try_send(&mut self, request: Request) -> Result<Option<Output>, Defect> {
+        let worker = registry::WORKERS.iter().find(|worker| worker.handles.contains(&request.kind()));
         match worker.expect("every type has a worker").name {
-            "catalog" => self.decide(&Catalog, request),
-            "purchase" => self.decide(&Purchase, request),
-            "reception" => self.decide(&Reception, request),
-            "settlement" => self.decide(&Settlement, request),
-            "license" => self.decide(&License, request),
-            "return" => self.decide(&Returns, request),
-            "reissue" => self.decide(&Reissue, request),
-            "sweep" => self.decide(&Sweep, request),
-            "query" => self.decide(&Query, request),
-            other => panic!("the stage has no {other} worker"),
+            Catalog::NAME => self.decide(&Catalog, request),
+            Purchase::NAME => self.decide(&Purchase, request),
+            Reception::NAME => self.decide(&Reception, request),
+            Settlement::NAME => self.decide(&Settlement, request),
+            License::NAME => self.decide(&License, request),
+            Returns::NAME => self.decide(&Returns, request),
+            Reissue::NAME => self.decide(&Reissue, request),
+            Sweep::NAME => self.decide(&Sweep, request),
+            Query::NAME => self.decide(&Query, request),
+            other => panic!("add the {other} worker to Fixture::try_send"),
         }
     }
 
-    /// Sweeps everything of this kind that is overdue; says what came of it.
-    pub(crate) fn sweep(&mut self, kind: SweepKind) -> Vec<&'static str> {
+    /// Sends a `sweep.due` for everything of this kind that is overdue. Returns the types of its events.
+    pub fn sweep(&mut self, kind: SweepKind) -> Vec<&'static str> {
         let before = Timestamp::from_millis(self.now_ms);
-        assert_eq!(self.tell(Request::SweepDue(SweepDue { kind, before })), None, "a clock is not answered");
+        assert_eq!(self.send(Request::SweepDue(SweepDue { kind, before })), None, "sweep.due has no reply");
         self.events()
     }
 
-    fn decide<W: Worker>(&mut self, worker: &W, request: Request) -> Option<Output> {
+    fn decide<W: Worker<Rows = Tables>>(&mut self, worker: &W, request: Request) -> Result<Option<Output>, Defect> {
         self.messages += 1;
         let kind = request.kind();
         let context = Context {
@@ -112,32 +165,50 @@ impl Stage {
             terms: &self.terms,
             message_id: Uuid::from_u128(self.messages),
         };
-        let decision =
-            worker.read(&self.keyring, request).and_then(|input| worker.decide(&context, &mut self.tables, &input));
-        let decision = decision.unwrap_or_else(|refusal| Decision::refused(&refusal, kind));
+        let decision = match worker.read(&self.keyring, request) {
+            Err(refusal) => Decision::refused(&refusal, kind),
+            Ok(input) => {
+                let loaded = worker.load(&self.store, &[&input]).now_or_never();
+                let mut tables =
+                    loaded.expect("the in-memory store never waits").expect("the in-memory store does not fail");
+                match worker.decide(&context, &mut tables, &input) {
+                    Ok(decision) => {
+                        tables.visit(&mut self.store);
+                        decision
+                    }
+                    Err(RuleError::Refused(refusal)) => {
+                        tables.visit(&mut Unchanged);
+                        Decision::refused(&refusal, kind)
+                    }
+                    Err(RuleError::Defect(defect)) => return Err(defect),
+                }
+            }
+        };
         self.last = Some(decision.clone());
-        decision.reply
+        Ok(decision.reply)
     }
 
-    /// The types of the events that the last message caused.
-    pub(crate) fn events(&self) -> Vec<&'static str> {
+    /// The types of the events of the last message, the public form of its reply first.
+    pub fn events(&self) -> Vec<&'static str> {
         let Some(last) = &self.last else { return Vec::new() };
         let public = last.reply.as_ref().filter(|_| last.announced).and_then(Output::public);
         public.iter().map(Output::kind).chain(last.events.iter().map(Output::kind)).collect()
     }
 
-    pub(crate) fn later(&mut self, by_ms: i64) -> &mut Self {
+    /// Moves the clock forward, in milliseconds.
+    pub fn later(&mut self, by_ms: i64) -> &mut Self {
         self.now_ms += by_ms;
         self
     }
 
-    pub(crate) fn buy(&mut self, count: usize) -> Bought {
-        let answer = self.ask(purchase(count, 0));
-        self.bought(answer)
+    /// Buys `count` songs.
+    pub fn buy(&mut self, count: usize) -> Bought {
+        let reply = self.ask(purchase(count, 0));
+        self.bought(reply)
     }
 
-    fn bought(&self, answer: Output) -> Bought {
-        match answer {
+    fn bought(&self, reply: Output) -> Bought {
+        match reply {
             Output::CertificateIssued(issued) => Bought {
                 certificates: issued.certificates.iter().map(|one| one.certificate).collect(),
                 tokens: issued.certificates.into_iter().filter_map(|one| one.certificate_token).collect(),
@@ -145,22 +216,38 @@ impl Stage {
                 container_token: issued.container_token,
                 amount: issued.amount,
             },
-            other => panic!("a purchase was answered with {other:?}"),
+            other => panic!("the reply to a purchase is {other:?}"),
         }
     }
 
-    pub(crate) fn buy_with_points(&mut self, count: usize, points: i64) -> Bought {
-        let answer = self.ask(purchase(count, points));
-        self.bought(answer)
+    /// Buys `count` songs and pays with up to `points` points.
+    pub fn buy_with_points(&mut self, count: usize, points: i64) -> Bought {
+        let reply = self.ask(purchase(count, points));
+        self.bought(reply)
     }
 
-    /// Gives a user points without a history.
-    pub(crate) fn rich(&mut self, user: &str, points: i64) {
-        self.tables.accounts.add(account::Model { name: crate::points::account(user), balance: points });
+    /// Sets a user's points, without a ledger entry.
+    pub fn give_points(&mut self, user: &str, points: i64) {
+        let name = crate::domain::points::account(&name(user));
+        self.store.put::<account::Entity>(account::Model { name, balance: points });
     }
 
-    /// A license of a certificate of its own, paid for and given back for points.
-    pub(crate) fn granted_and_returned(&mut self, user: &str) {
+    /// A user's points.
+    pub fn points_of(&self, user: &str) -> i64 {
+        self.balance_of(&crate::domain::points::account(&name(user)))
+    }
+
+    /// A user's debt, in points.
+    pub fn debt_of(&self, user: &str) -> i64 {
+        self.balance_of(&crate::domain::points::debt_account(&name(user)))
+    }
+
+    fn balance_of(&self, account: &String) -> i64 {
+        self.store.get::<account::Entity>(account).map_or(0, |row| row.balance)
+    }
+
+    /// Buys a song, pays for it, gets a license and returns it for points.
+    pub fn granted_and_returned(&mut self, user: &str) {
         let bought = self.buy(1);
         self.receive(&bought);
         self.settle(&bought, &format!("pay-{}", bought.certificates[0]));
@@ -169,31 +256,37 @@ impl Stage {
         self.ask(license_return(&license, user, Privilege::Points, true));
     }
 
-    pub(crate) fn receive(&mut self, bought: &Bought) -> Output {
+    /// Acknowledges the reception of a purchase.
+    pub fn receive(&mut self, bought: &Bought) -> Output {
         self.ask(receipt(bought))
     }
 
-    pub(crate) fn settle(&mut self, bought: &Bought, id: &str) -> Output {
+    /// Completes the settlement `id` of a purchase, in the amount due.
+    pub fn settle(&mut self, bought: &Bought, id: &str) -> Output {
         self.ask(completion(bought, id, bought.amount))
     }
 
-    /// Bought, received and settled.
-    pub(crate) fn ready(&mut self, count: usize) -> Bought {
+    /// Buys `count` songs, acknowledges their reception and settles them as `pay-1`.
+    pub fn ready(&mut self, count: usize) -> Bought {
         let bought = self.buy(count);
         self.receive(&bought);
         self.settle(&bought, "pay-1");
         bought
     }
 
-    pub(crate) fn license(&mut self, bought: &Bought, terminal: &str) -> Result<String, Box<Output>> {
+    /// Requests a license of the first certificate of a purchase and returns its token.
+    ///
+    /// # Errors
+    /// The request was refused: the reply.
+    pub fn license(&mut self, bought: &Bought, terminal: &str) -> Result<String, Box<Output>> {
         match self.ask(license_request(&bought.tokens[0], terminal)) {
-            Output::LicenseIssued(issued) => Ok(issued.license_token.expect("a reply has its token")),
+            Output::LicenseIssued(issued) => Ok(issued.license_token.expect("a reply has the token")),
             other => Err(Box::new(other)),
         }
     }
 
-    /// A granted license of a certificate of its own.
-    pub(crate) fn granted(&mut self, terminal: &str) -> String {
+    /// Buys a song, settles it, and returns the token of a license whose reception is acknowledged.
+    pub fn granted(&mut self, terminal: &str) -> String {
         let bought = self.ready(1);
         let token = self.license(&bought, terminal).expect("a license");
         self.ask(license_receipt(&token));
@@ -201,8 +294,8 @@ impl Stage {
     }
 }
 
-/// The verdict in one word: a refusal's code, or else the reply's type, with a star for a repeat.
-pub(crate) fn verdict(output: &Output) -> String {
+/// The outcome in one word: the code of a refusal, or the type of another reply. `*` marks a repetition.
+pub fn outcome(output: &Output) -> String {
     let repeated = match output {
         Output::RequestRefused(refused) => return refused.code.to_string(),
         Output::CertificateAccepted(body) => body.repeated,
@@ -215,27 +308,30 @@ pub(crate) fn verdict(output: &Output) -> String {
     format!("{}{}", output.kind(), if repeated { "*" } else { "" })
 }
 
-/// A sentence, what happens, and the verdict on the last of it.
-type Row = (&'static str, fn(&mut Stage) -> Output, &'static str);
+/// A description, the requests to send, and the expected [`outcome`] of the last one.
+pub type Row = (&'static str, fn(&mut Fixture) -> Output, &'static str);
 
-/// Checks a table of verdicts.
-pub(crate) fn check(table: &[Row]) {
-    for (sentence, play, expected) in table {
-        let mut stage = Stage::with_song();
-        let output = play(&mut stage);
-        assert_eq!(verdict(&output), *expected, "{sentence}: {output:?}");
+/// Checks a table of outcomes. Each row starts from [`Fixture::with_song`].
+pub fn check(table: &[Row]) {
+    for (description, send, expected) in table {
+        let mut fixture = Fixture::with_song();
+        let output = send(&mut fixture);
+        assert_eq!(outcome(&output), *expected, "{description}: {output:?}");
     }
 }
 
-pub(crate) fn name(text: &str) -> Name {
+/// A name.
+pub fn name(text: &str) -> Name {
     Name::try_from(text).expect("a name")
 }
 
-pub(crate) fn usd(minor: i64) -> Money {
+/// An amount in USD, in cents.
+pub fn usd(minor: i64) -> Money {
     Money::new(minor, Currency::try_from("USD").expect("a currency")).expect("an amount")
 }
 
-pub(crate) fn song() -> ContentPut {
+/// The terms of the song: 10.00 USD, 3 grants, 30 days, 40 points for a return.
+pub fn song() -> ContentPut {
     ContentPut {
         content: name("song"),
         version: Version::try_from(1i64).expect("a version"),
@@ -255,13 +351,13 @@ pub(crate) fn song() -> ContentPut {
     }
 }
 
-/// What an upgrade of the generous song gives.
-pub(crate) fn sequel() -> ContentPut {
+/// The successor that an upgrade of [`generous_song`] grants.
+pub fn sequel() -> ContentPut {
     ContentPut { content: name("sequel"), grants: grants(5), ..song() }
 }
 
-/// The song with everything on offer for its return.
-pub(crate) fn generous_song() -> ContentPut {
+/// The song, whose return policy offers every privilege.
+pub fn generous_song() -> ContentPut {
     let successor = ContentVersion { content: name("sequel"), version: Version::try_from(1i64).expect("a version") };
     ContentPut {
         successor: Some(successor),
@@ -279,7 +375,8 @@ fn grants(count: i64) -> Grants {
     Grants::try_from(count).expect("a count")
 }
 
-pub(crate) fn purchase(count: usize, points: i64) -> Request {
+/// A request to buy `count` songs for alice, with up to `points` points, as `order-1`.
+pub fn purchase(count: usize, points: i64) -> Request {
     Request::PurchaseRequest(PurchaseRequest {
         user: name("alice"),
         items: vec![Item { content: name("song"), version: None }; count],
@@ -288,11 +385,13 @@ pub(crate) fn purchase(count: usize, points: i64) -> Request {
     })
 }
 
-pub(crate) fn receipt(bought: &Bought) -> Request {
+/// A request that acknowledges the reception of a purchase.
+pub fn receipt(bought: &Bought) -> Request {
     Request::CertificateReceipt(presented(bought))
 }
 
-pub(crate) fn presented(bought: &Bought) -> CertificatePresented {
+/// The token of a purchase: of its container, or of its only certificate.
+pub fn presented(bought: &Bought) -> CertificatePresented {
     let alone = bought.container_token.is_none();
     CertificatePresented {
         certificate_token: alone.then(|| bought.tokens[0].clone()),
@@ -300,7 +399,8 @@ pub(crate) fn presented(bought: &Bought) -> CertificatePresented {
     }
 }
 
-pub(crate) fn completion(bought: &Bought, id: &str, amount: Money) -> Request {
+/// A report that a purchase was paid for, from the provider `bank`.
+pub fn completion(bought: &Bought, id: &str, amount: Money) -> Request {
     Request::SettlementCompletion(SettlementCompletion {
         certificate: bought.container.is_none().then(|| bought.certificates[0]),
         container: bought.container,
@@ -311,18 +411,20 @@ pub(crate) fn completion(bought: &Bought, id: &str, amount: Money) -> Request {
     })
 }
 
-pub(crate) fn setback(bought: &Bought, id: &str) -> SettlementSetback {
+/// A report that the payment of a purchase failed or was reversed, from the provider `bank`.
+pub fn setback(bought: &Bought, id: &str) -> SettlementSetback {
     SettlementSetback {
         certificate: bought.container.is_none().then(|| bought.certificates[0]),
         container: bought.container,
         settlement: ExternalId::try_from(id).expect("an id"),
         provider: name("bank"),
-        reason: Text::try_from("as the bank says").expect("a text"),
+        reason: Text::try_from("reported by the bank").expect("a text"),
         amount: None,
     }
 }
 
-pub(crate) fn reissue(certificate: Uuid, granted: Option<i64>) -> Request {
+/// A request to reissue a certificate.
+pub fn reissue(certificate: Uuid, granted: Option<i64>) -> Request {
     Request::CertificateReissue(CertificateReissue {
         certificate,
         reason: Text::try_from("the terminal was lost").expect("a text"),
@@ -330,18 +432,21 @@ pub(crate) fn reissue(certificate: Uuid, granted: Option<i64>) -> Request {
     })
 }
 
-pub(crate) fn license_request(certificate_token: &str, terminal: &str) -> Request {
+/// A request for a license. An empty `terminal` names none.
+pub fn license_request(certificate_token: &str, terminal: &str) -> Request {
     Request::LicenseRequest(LicenseRequest {
         certificate_token: certificate_token.to_owned(),
         terminal: Name::try_from(terminal).ok(),
     })
 }
 
-pub(crate) fn license_receipt(license_token: &str) -> Request {
+/// A request that acknowledges the reception of a license.
+pub fn license_receipt(license_token: &str) -> Request {
     Request::LicenseReceipt(LicenseReceipt { license_token: license_token.to_owned() })
 }
 
-pub(crate) fn license_return(license_token: &str, user: &str, privilege: Privilege, deleted: bool) -> Request {
+/// A request to return a license. `deleted` states that the terminal has deleted its copy.
+pub fn license_return(license_token: &str, user: &str, privilege: Privilege, deleted: bool) -> Request {
     Request::LicenseReturn(LicenseReturn {
         license_token: license_token.to_owned(),
         user: name(user),
@@ -351,7 +456,7 @@ pub(crate) fn license_return(license_token: &str, user: &str, privilege: Privile
 }
 
 /// The token with one character of its signature changed.
-pub(crate) fn altered(token: &str) -> String {
+pub fn altered(token: &str) -> String {
     let at = token.len() - 10;
     let other = if &token[at..=at] == "A" { "B" } else { "A" };
     format!("{}{other}{}", &token[..at], &token[at + 1..])

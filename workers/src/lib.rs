@@ -1,16 +1,14 @@
-//! Licet's rules: one module for each worker.
+//! Licet's domain: one module for each worker.
 //!
-//! A worker's module is its story (what comes in, what is promised, which rows it reads); its
-//! `rules` are pure functions from rows and a request to rows and an answer; its tests are tables
-//! of verdicts. [`registry`] names them all, [`program`] starts them.
+//! A worker's module says what it takes, what it guarantees and which rows it reads; its `rules` are
+//! pure functions from rows and a request to rows and a reply; its tests are tables of outcomes. What
+//! several workers share is in [`domain`]. [`registry`] lists all workers.
 //!
-//! Architecture invariant: `rules.rs` sees no async, no query, no clock, no randomness.
+//! Architecture invariant: a `rules.rs` has no async code, no query, no clock and no randomness. No
+//! worker module imports another worker's module.
 
-pub mod audit;
-pub mod dead;
-pub mod program;
+pub mod domain;
 pub mod registry;
-pub mod story;
 
 pub mod catalog;
 pub mod license;
@@ -22,19 +20,7 @@ pub mod returns;
 pub mod settlement;
 pub mod sweep;
 
-mod effects;
-mod held;
-mod load;
-mod points;
-mod presented;
-mod values;
+#[cfg(any(test, feature = "fixture"))]
+pub mod fixture;
 
-#[cfg(any(test, feature = "simulation"))]
-#[cfg_attr(not(test), allow(dead_code, reason = "random histories use all of it"))]
-mod histories;
-#[cfg(any(test, feature = "simulation"))]
-#[cfg_attr(not(test), allow(dead_code, reason = "the rules' own tests use all of it"))]
-mod testing;
-
-#[cfg(feature = "simulation")]
-pub use histories::simulation;
+pub use licet_common::program::worker_main;

@@ -1,4 +1,4 @@
-//! From a purchase to certificates that are held and acknowledged.
+//! Purchases: from the request to certificates that are stored and acknowledged.
 
 use licet_schema::{
     Money, Output, Request,
@@ -9,53 +9,54 @@ use uuid::Uuid;
 
 use super::{
     Terminal, TerminalError, check, is_ending,
-    records::{Asked, Certificate, Container, Standing},
+    records::{Certificate, Container, PendingRequest, Standing},
     store::StoreError,
 };
 
-/// A purchase whose certificates are held here and acknowledged.
+/// A purchase whose certificates are stored and acknowledged.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Bought {
     /// The certificates, one for each item.
     pub certificates: Vec<Uuid>,
     /// Their container, if there are several.
     pub container: Option<Uuid>,
-    /// What is charged.
+    /// The amount to pay.
     pub amount: Money,
-    /// Whether the payment provider was told to charge it.
+    /// Whether the payment provider was instructed to charge it.
     pub settlement: Instruction,
 }
 
 impl Terminal {
-    /// Buys: asks, verifies what comes, keeps it, and then acknowledges it. If an earlier run asked
-    /// for just this and did not see the answer, that purchase is completed and no other made.
+    /// Buys: sends the request, verifies the certificates, stores them, and acknowledges them. If
+    /// an earlier run sent an equal request and did not complete the purchase, this completes it
+    /// and makes no other purchase.
     ///
     /// # Errors
-    /// It is refused, or there is no answer, or what comes does not verify.
+    /// The purchase is refused, there is no reply, or a token in the reply is not valid.
     pub async fn buy(&mut self, purchase: PurchaseRequest) -> Result<Bought, TerminalError> {
-        let fresh = Asked::new(None, &Request::PurchaseRequest(purchase.clone()))?;
-        let same = |asked: &Asked| (&asked.kind, &asked.body) == (&fresh.kind, &fresh.body);
-        let asked = match self.store.all()?.into_iter().find(same) {
+        let new = PendingRequest::new(None, &Request::PurchaseRequest(purchase.clone()))?;
+        let equal = |pending: &PendingRequest| (&pending.kind, &pending.body) == (&new.kind, &new.body);
+        let pending = match self.store.all()?.into_iter().find(equal) {
             Some(earlier) => earlier,
             None => {
-                self.store.put(&fresh)?;
-                fresh
+                self.store.put(&new)?;
+                new
             }
         };
-        self.complete_purchase(&asked, &purchase).await
+        self.complete_purchase(&pending, &purchase).await
     }
 
-    /// Asks for a purchase that is written down, keeps what comes, and acknowledges it. The request
-    /// is taken off last, so that whoever buys the same again before that completes this purchase.
-    /// A crash before leads here again: what is kept stays as it stands.
+    /// Sends a stored purchase, stores its certificates, and acknowledges them. The request is
+    /// removed last, so after a crash this runs again; certificates that are stored already are
+    /// kept as they are.
     pub(super) async fn complete_purchase(
         &mut self,
-        asked: &Asked,
+        pending: &PendingRequest,
         purchase: &PurchaseRequest,
     ) -> Result<Bought, TerminalError> {
-        let answer = self.ask(asked).await?;
-        let Output::CertificateIssued(issued) = answer else {
-            return Err(TerminalError::unexpected(&asked.kind, &answer));
+        let reply = self.ask(pending).await?;
+        let Output::CertificateIssued(issued) = reply else {
+            return Err(TerminalError::unexpected(&pending.kind, &reply));
         };
         let (certificates, container) = check::purchase(purchase, &issued, &self.keyring)?;
         if let Some(container) = &container {
@@ -72,27 +73,27 @@ impl Terminal {
         };
         let answered = bought.as_ref().err().is_none_or(|error| error.refusal().is_some());
         if answered {
-            self.store.remove::<Asked>(asked.about)?;
+            self.store.remove::<PendingRequest>(pending.subject)?;
         }
         bought
     }
 
-    /// Tells that a certificate, and all that came with it, is held here. A crash afterwards leads
-    /// here again for those that are not marked yet: the notice is then a repeated one.
+    /// Acknowledges the reception of a certificate and all others of its purchase. After a crash
+    /// this runs again for those that are not marked yet, which repeats the receipt.
     pub(super) async fn acknowledge(&mut self, certificate: Certificate) -> Result<Bought, TerminalError> {
-        let members = self.came_with(&certificate)?;
+        let members = self.same_purchase(&certificate)?;
         let container = match certificate.claims.container {
             Some(id) => self.store.get::<Container>(id)?,
             None => None,
         };
         let container_token = container.map(|container| container.container_token);
         let certificate_token = container_token.is_none().then_some(certificate.certificate_token);
-        let notice = Request::CertificateReceipt(CertificatePresented { certificate_token, container_token });
-        let answer = self.tell(&notice).await;
-        if let Some(code) = answer.as_ref().err().and_then(TerminalError::refusal).filter(|code| is_ending(*code)) {
+        let receipt = Request::CertificateReceipt(CertificatePresented { certificate_token, container_token });
+        let reply = self.send_receipt(&receipt).await;
+        if let Some(code) = reply.as_ref().err().and_then(TerminalError::refusal).filter(|code| is_ending(*code)) {
             self.mark(&members, Standing::Ended(code))?;
         }
-        match answer? {
+        match reply? {
             Output::CertificateAccepted(accepted) => {
                 self.mark(&members, Standing::Received)?;
                 Ok(Bought {
@@ -102,11 +103,11 @@ impl Terminal {
                     settlement: accepted.settlement,
                 })
             }
-            other => Err(TerminalError::unexpected(notice.kind(), &other)),
+            other => Err(TerminalError::unexpected(receipt.kind(), &other)),
         }
     }
 
-    /// One certificate of each purchase whose reception is still to be acknowledged.
+    /// One certificate of each purchase whose reception is not acknowledged yet.
     pub(super) fn unacknowledged(&self) -> Result<Vec<Certificate>, StoreError> {
         let mut certificates = self.store.certificates()?;
         certificates.retain(|certificate| certificate.standing == Standing::Arrived);
@@ -120,7 +121,7 @@ impl Terminal {
         Ok(certificates)
     }
 
-    fn came_with(&self, certificate: &Certificate) -> Result<Vec<Certificate>, StoreError> {
+    fn same_purchase(&self, certificate: &Certificate) -> Result<Vec<Certificate>, StoreError> {
         let claims = &certificate.claims;
         let together = |one: &Certificate| {
             one.claims.jti == claims.jti || (claims.container.is_some() && one.claims.container == claims.container)

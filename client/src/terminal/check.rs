@@ -1,5 +1,5 @@
-//! Whether what came is what was asked for: verified offline, and about the right things. Nothing
-//! is kept that did not come through here.
+//! Checks of replies: tokens are verified offline, and their claims are compared with the request.
+//! The terminal stores only what passed these checks.
 
 use licet_common::signing::{CertificateClaims, Claims, ContainerClaims, Keyring, LicenseClaims};
 use licet_schema::message::{CertificateIssued, LicenseIssued, LicenseReturned, PurchaseRequest};
@@ -10,32 +10,33 @@ use super::{
 };
 use crate::verify::verify_as;
 
-/// A purchase's certificates, one for each item in order, and their container if there are several.
+/// The certificates of a purchase, one for each item in order, and their container if there are
+/// several.
 pub(super) fn purchase(
-    asked: &PurchaseRequest,
+    request: &PurchaseRequest,
     issued: &CertificateIssued,
     keyring: &Keyring,
 ) -> Result<(Vec<Certificate>, Option<Container>), TerminalError> {
     let mut certificates = Vec::new();
-    for (one, item) in issued.certificates.iter().zip(&asked.items) {
+    for (one, item) in issued.certificates.iter().zip(&request.items) {
         let certificate = certificate(one.certificate_token.as_deref(), Standing::Arrived, keyring)?;
         let claims = &certificate.claims;
-        let fits = claims.jti == one.certificate
-            && claims.sub == asked.user
+        let matches = claims.jti == one.certificate
+            && claims.sub == request.user
             && claims.content == item.content
             && item.version.is_none_or(|version| version == claims.version)
             && claims.container == issued.container;
-        ensure(fits, "certificate")?;
+        ensure(matches, "certificate")?;
         certificates.push(certificate);
     }
-    let count = asked.items.len();
+    let count = request.items.len();
     let complete = issued.certificates.len() == count && issued.container.is_some() == (count > 1);
     ensure(complete, "purchase")?;
-    Ok((certificates, container(asked, issued, keyring)?))
+    Ok((certificates, container(request, issued, keyring)?))
 }
 
 fn container(
-    asked: &PurchaseRequest,
+    request: &PurchaseRequest,
     issued: &CertificateIssued,
     keyring: &Keyring,
 ) -> Result<Option<Container>, TerminalError> {
@@ -43,33 +44,33 @@ fn container(
     let (container_token, claims) =
         verified::<ContainerClaims>(issued.container_token.as_deref(), "container", keyring)?;
     let members = issued.certificates.iter().map(|one| one.certificate);
-    let fits = claims.jti == id && claims.sub == asked.user && members.eq(claims.certificates.iter().copied());
-    ensure(fits, "container")?;
+    let matches = claims.jti == id && claims.sub == request.user && members.eq(claims.certificates.iter().copied());
+    ensure(matches, "container")?;
     Ok(Some(Container { container_token, claims }))
 }
 
-/// The license that a certificate permits.
+/// The license that was requested with a certificate.
 pub(super) fn license(
     certificate: &CertificateClaims,
     issued: &LicenseIssued,
     keyring: &Keyring,
 ) -> Result<License, TerminalError> {
     let (license_token, claims) = verified::<LicenseClaims>(issued.license_token.as_deref(), "license", keyring)?;
-    let fits = claims.jti == issued.license
+    let matches = claims.jti == issued.license
         && claims.certificate == certificate.jti
         && claims.sub == certificate.sub
         && (&claims.content, claims.version) == (&certificate.content, certificate.version);
-    ensure(fits, "license")?;
+    ensure(matches, "license")?;
     Ok(License { license_token, claims, received: false, media: None })
 }
 
-/// The certificate that an upgrade brought. It is born received and paid for.
+/// The certificate of an upgrade. It is issued as received and paid for.
 pub(super) fn upgrade(returned: &LicenseReturned, keyring: &Keyring) -> Result<Option<Certificate>, TerminalError> {
     let privilege = &returned.privilege;
     let Some(token) = privilege.certificate_token.as_deref() else { return Ok(None) };
     let certificate = certificate(Some(token), Standing::Received, keyring)?;
-    let fits = Some(certificate.claims.jti) == privilege.certificate && certificate.claims.sub == returned.user;
-    ensure(fits, "certificate")?;
+    let matches = Some(certificate.claims.jti) == privilege.certificate && certificate.claims.sub == returned.user;
+    ensure(matches, "certificate")?;
     Ok(Some(certificate))
 }
 
@@ -78,19 +79,18 @@ fn certificate(token: Option<&str>, standing: Standing, keyring: &Keyring) -> Re
     Ok(Certificate { certificate_token, claims, standing })
 }
 
-/// A reply without its token is as one with an empty one, which is malformed.
 fn verified<C: Claims + Clone>(
     token: Option<&str>,
     what: &'static str,
     keyring: &Keyring,
 ) -> Result<(String, C), TerminalError> {
-    let token = token.unwrap_or_default();
+    let token = token.ok_or(TerminalError::NoToken { what })?;
     let claims = verify_as(token, keyring).map_err(|source| TerminalError::Token { what, source })?;
     Ok((token.to_owned(), claims))
 }
 
-fn ensure(fits: bool, what: &'static str) -> Result<(), TerminalError> {
-    if fits { Ok(()) } else { Err(TerminalError::Mismatch { what }) }
+fn ensure(matches: bool, what: &'static str) -> Result<(), TerminalError> {
+    if matches { Ok(()) } else { Err(TerminalError::Mismatch { what }) }
 }
 
 #[cfg(test)]

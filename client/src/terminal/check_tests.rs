@@ -20,7 +20,7 @@ fn version(number: i64) -> Version {
     Version::try_from(number).expect("a version")
 }
 
-fn asked(items: &[(&str, Option<i64>)]) -> PurchaseRequest {
+fn request(items: &[(&str, Option<i64>)]) -> PurchaseRequest {
     let item = |(content, number): &(&str, Option<i64>)| Item { content: name(content), version: number.map(version) };
     PurchaseRequest { user: name("alice"), items: items.iter().map(item).collect(), points: None, reference: None }
 }
@@ -40,10 +40,10 @@ fn claims(id: u128, container: Option<u128>) -> CertificateClaims {
 }
 
 fn signed(claims: &CertificateClaims, keyring: &Keyring) -> String {
-    Draft::certificate(claims).and_then(|draft| draft.sign(keyring)).expect("a token").token
+    Draft::new(claims).and_then(|draft| draft.sign(keyring)).expect("a token").token
 }
 
-/// The answer to a purchase of certificates 1, 2, …, in container 9 if there are several.
+/// The reply to a purchase of certificates 1, 2, …, in container 9 if there are several.
 fn issued(count: u128, keyring: &Keyring) -> CertificateIssued {
     let container = (count > 1).then_some(9);
     let certificates: Vec<_> = (1..=count).map(Uuid::from_u128).collect();
@@ -51,7 +51,7 @@ fn issued(count: u128, keyring: &Keyring) -> CertificateIssued {
         let (jti, sub) = (Uuid::from_u128(id), name("alice"));
         let claims =
             ContainerClaims { iss: "licet".into(), jti, sub, certificates: certificates.clone(), iat: 1, exp: 2 };
-        Draft::container(&claims).and_then(|draft| draft.sign(keyring)).expect("a token").token
+        Draft::new(&claims).and_then(|draft| draft.sign(keyring)).expect("a token").token
     });
     let one = |id| IssuedCertificate {
         certificate: Uuid::from_u128(id),
@@ -70,18 +70,18 @@ fn issued(count: u128, keyring: &Keyring) -> CertificateIssued {
 }
 
 #[test]
-fn what_was_asked_for_is_taken() {
+fn the_requested_certificates_are_accepted() {
     let keyring = keyring();
     let (certificates, container) =
-        purchase(&asked(&[("song", None)]), &issued(1, &keyring), &keyring).expect("a certificate");
+        purchase(&request(&[("song", None)]), &issued(1, &keyring), &keyring).expect("a certificate");
     assert!(certificates[0].claims == claims(1, None) && container.is_none());
     let items = [("song", Some(2)), ("song", None)];
-    let (certificates, container) = purchase(&asked(&items), &issued(2, &keyring), &keyring).expect("a container");
+    let (certificates, container) = purchase(&request(&items), &issued(2, &keyring), &keyring).expect("a container");
     assert_eq!((certificates.len(), container.map(|one| one.claims.jti)), (2, Some(Uuid::from_u128(9))));
 }
 
 #[test]
-fn what_is_genuine_and_for_something_else_is_not_taken() {
+fn valid_certificates_of_another_purchase_are_refused() {
     let keyring = keyring();
     let other = |change: &dyn Fn(&mut CertificateClaims)| {
         let (mut claims, mut issued) = (claims(1, None), issued(1, &keyring));
@@ -90,42 +90,44 @@ fn what_is_genuine_and_for_something_else_is_not_taken() {
         issued
     };
     let fewer = CertificateIssued { certificates: Vec::new(), ..issued(1, &keyring) };
-    for (what, answer) in [
+    for (what, reply) in [
         ("another certificate", other(&|claims| claims.jti = Uuid::from_u128(2))),
         ("another user", other(&|claims| claims.sub = name("mallory"))),
         ("another content", other(&|claims| claims.content = name("noise"))),
         ("another version", other(&|claims| claims.version = version(1))),
         ("another container", other(&|claims| claims.container = Some(Uuid::from_u128(9)))),
-        ("more than was asked for", issued(2, &keyring)),
-        ("fewer than were asked for", fewer),
+        ("more than were requested", issued(2, &keyring)),
+        ("fewer than were requested", fewer),
     ] {
-        let taken = purchase(&asked(&[("song", Some(2))]), &answer, &keyring);
-        assert!(matches!(taken, Err(TerminalError::Mismatch { .. })), "{what}: {taken:?}");
+        let result = purchase(&request(&[("song", Some(2))]), &reply, &keyring);
+        assert!(matches!(result, Err(TerminalError::Mismatch { .. })), "{what}: {result:?}");
     }
     let members = CertificateIssued { container_token: issued(3, &keyring).container_token, ..issued(2, &keyring) };
-    let taken = purchase(&asked(&[("song", None), ("song", None)]), &members, &keyring);
-    assert!(matches!(taken, Err(TerminalError::Mismatch { what: "container" })), "{taken:?}");
+    let result = purchase(&request(&[("song", None), ("song", None)]), &members, &keyring);
+    assert!(matches!(result, Err(TerminalError::Mismatch { what: "container" })), "{result:?}");
 }
 
 #[test]
-fn what_does_not_verify_is_not_taken() {
+fn certificates_without_a_valid_token_are_refused() {
     let keyring = keyring();
     let with = |token: Option<String>| {
         let mut issued = issued(1, &keyring);
         issued.certificates[0].certificate_token = token;
         issued
     };
-    let stranger = signed(&claims(1, None), &self::keyring());
+    let foreign = signed(&claims(1, None), &self::keyring());
     let mut altered = signed(&claims(1, None), &keyring);
     altered.truncate(altered.len() - 4);
-    for token in [None, Some("hello".to_owned()), Some(stranger), Some(altered)] {
-        let taken = purchase(&asked(&[("song", None)]), &with(token.clone()), &keyring);
-        assert!(matches!(taken, Err(TerminalError::Token { what: "certificate", .. })), "{token:?}: {taken:?}");
+    for token in ["hello".to_owned(), foreign, altered, String::new()] {
+        let result = purchase(&request(&[("song", None)]), &with(Some(token.clone())), &keyring);
+        assert!(matches!(result, Err(TerminalError::Token { what: "certificate", .. })), "{token:?}: {result:?}");
     }
+    let result = purchase(&request(&[("song", None)]), &with(None), &keyring);
+    assert!(matches!(result, Err(TerminalError::NoToken { what: "certificate" })), "{result:?}");
 }
 
 #[test]
-fn a_license_is_taken_only_for_its_certificate() {
+fn a_license_is_accepted_only_for_its_certificate() {
     let keyring = keyring();
     let genuine = LicenseClaims {
         iss: "licet".into(),
@@ -137,13 +139,13 @@ fn a_license_is_taken_only_for_its_certificate() {
         terminal: None,
         iat: 1,
     };
-    let taken = |claims: &LicenseClaims| {
-        let token = Draft::license(claims).and_then(|draft| draft.sign(&keyring)).expect("a token").token;
+    let result = |claims: &LicenseClaims| {
+        let token = Draft::new(claims).and_then(|draft| draft.sign(&keyring)).expect("a token").token;
         let remaining = Count::try_from(0i64).expect("a count");
         let issued = LicenseIssued { license: Uuid::from_u128(5), license_token: Some(token), remaining };
         license(&self::claims(1, None), &issued, &keyring)
     };
-    assert_eq!(taken(&genuine).expect("a license").claims, genuine);
+    assert_eq!(result(&genuine).expect("a license").claims, genuine);
     for other in [
         LicenseClaims { jti: Uuid::from_u128(6), ..genuine.clone() },
         LicenseClaims { sub: name("mallory"), ..genuine.clone() },
@@ -151,6 +153,6 @@ fn a_license_is_taken_only_for_its_certificate() {
         LicenseClaims { content: name("noise"), ..genuine.clone() },
         LicenseClaims { version: version(1), ..genuine.clone() },
     ] {
-        assert!(matches!(taken(&other), Err(TerminalError::Mismatch { what: "license" })), "{other:?}");
+        assert!(matches!(result(&other), Err(TerminalError::Mismatch { what: "license" })), "{other:?}");
     }
 }

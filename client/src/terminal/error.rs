@@ -1,75 +1,87 @@
-//! Why a terminal could not do what it was asked to.
+//! The errors of a terminal.
 
 use licet_common::signing::TokenError;
-use licet_schema::{Code, Output, Refusal, format::EncodeError, message::Privilege};
+use licet_schema::{Code, EncodeError, Output, Refusal, message::Privilege};
 use uuid::Uuid;
 
 use super::{media::MediaError, store::StoreError};
 use crate::ClientError;
 
-/// Why a terminal could not do what it was asked to. What was begun is kept, and goes on with
-/// [`super::Terminal::resume`] or when the same is asked for again.
+/// Why an operation of a terminal did not complete. What it began is stored:
+/// [`super::Terminal::resume`] continues it, and so does the same operation again.
 #[derive(Debug, thiserror::Error)]
 pub enum TerminalError {
-    /// There is no answer.
+    /// There is no reply.
     #[error(transparent)]
     Client(#[from] ClientError),
-    /// The answer is no.
+    /// The request was refused.
     #[error("{kind} was refused as {}: {}", refusal.code, refusal.detail)]
     Refused {
-        /// What was asked.
+        /// The message type of the request.
         kind: String,
-        /// Why.
+        /// The refusal.
         refusal: Refusal,
     },
-    /// What came does not verify. It is not kept and not acknowledged.
+    /// A request could not be encoded.
+    #[error(transparent)]
+    Encode(#[from] EncodeError),
+    /// A token in a reply is not valid. It is neither stored nor acknowledged.
     #[error(
-        "the {what} that came was not kept: {source}; if Licet has new keys, fetch its published ones again, then repeat this"
+        "the received {what} was not stored: {source}; if Licet has new keys, fetch its published keys again, then \
+         repeat this"
     )]
     Token {
-        /// A certificate, container or license.
+        /// Certificate, container or license.
         what: &'static str,
-        /// What is wrong with it.
+        /// What is wrong with the token.
+        #[source]
         source: TokenError,
     },
-    /// What came verifies and is for something else. It is not kept and not acknowledged.
-    #[error("the {what} that came was not kept: it is not the one that was asked for")]
-    Mismatch {
-        /// A certificate, container or license.
+    /// A reply lacks a token. Nothing of it is stored or acknowledged.
+    #[error("the received {what} was not stored: the reply contains no token")]
+    NoToken {
+        /// Certificate, container or license.
         what: &'static str,
     },
-    /// It is not in this terminal's folder.
-    #[error("there is no {what} {id} in this terminal's folder: `licet terminal list` shows what is there")]
+    /// The tokens in a reply are valid, but are not those of the request. They are neither stored
+    /// nor acknowledged.
+    #[error("the received {what} was not stored: it is not the requested one")]
+    Mismatch {
+        /// Purchase, certificate, container, license or return.
+        what: &'static str,
+    },
+    /// The terminal's folder does not contain it.
+    #[error("there is no {what} {id} in this terminal's folder: `licet terminal list` shows its contents")]
     Absent {
-        /// A certificate or license.
+        /// Certificate, license or return.
         what: &'static str,
         /// Its id.
         id: Uuid,
     },
-    /// The license is being given back for another privilege.
-    #[error("the license is being returned for {}: repeat it with that", name_of(*.privilege))]
+    /// A return of the license for another privilege is open.
+    #[error("the license is already being returned for {privilege}: repeat this with {privilege}")]
     Returning {
-        /// What the open return brings.
+        /// The privilege of the open return.
         privilege: Privilege,
     },
-    /// The answer is none that the question has.
-    #[error("{asked} was answered with {answer}: is this client older than Licet's workers?")]
+    /// The reply is of a type that does not answer the request.
+    #[error("the reply to {asked} is {answer}: is this client older than Licet's workers?")]
     Unexpected {
-        /// What was asked.
+        /// The message type of the request.
         asked: String,
-        /// What came.
+        /// The message type of the reply.
         answer: &'static str,
     },
-    /// It cannot be kept, or not be found again.
+    /// The terminal's folder cannot be read or written.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// The content cannot be had.
+    /// The content cannot be downloaded.
     #[error(transparent)]
     Media(#[from] MediaError),
 }
 
 impl TerminalError {
-    /// The code, if it is a refusal.
+    /// The code, if the request was refused.
     pub fn refusal(&self) -> Option<Code> {
         match self {
             Self::Refused { refusal, .. } => Some(refusal.code),
@@ -79,20 +91,5 @@ impl TerminalError {
 
     pub(super) fn unexpected(asked: &str, answer: &Output) -> Self {
         Self::Unexpected { asked: asked.to_owned(), answer: answer.kind() }
-    }
-}
-
-impl From<EncodeError> for TerminalError {
-    fn from(error: EncodeError) -> Self {
-        Self::Client(ClientError::Unwritable(error.to_string()))
-    }
-}
-
-fn name_of(privilege: Privilege) -> &'static str {
-    match privilege {
-        Privilege::Points => "points",
-        Privilege::Upgrade => "upgrade",
-        Privilege::Buyback => "buyback",
-        Privilege::Collection => "collection",
     }
 }

@@ -1,4 +1,4 @@
-//! From a certificate to a license that is held and acknowledged, and to its content.
+//! Licenses: from a certificate to a license that is stored and acknowledged, and its content.
 
 use std::path::PathBuf;
 
@@ -11,60 +11,61 @@ use uuid::Uuid;
 
 use super::{
     Terminal, TerminalError, check, is_ending, media,
-    records::{Asked, Certificate, License, Standing},
+    records::{Certificate, License, PendingRequest, Standing},
     store::StoreError,
 };
 
-/// What came of asking for a certificate's license.
+/// The result of requesting a license.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Fetched {
-    /// The license is here and acknowledged.
+    /// The license is stored and acknowledged.
     Here {
         /// The license.
         license: Uuid,
-        /// Its content, if that is here too.
+        /// The file of its content, if that is stored too.
         content: Option<PathBuf>,
     },
-    /// The certificate is not paid for yet: ask again.
+    /// The certificate is not paid for yet. Request the license again later.
     NotPaid,
-    /// The certificate brings no more licenses, for this reason.
+    /// The certificate grants no more licenses, for this reason.
     Ended(Code),
 }
 
 impl Terminal {
-    /// Certificates that could bring a license and have none here. One whose license was given back
-    /// from here is not among them: that was no wish for another.
+    /// The certificates that may grant a license and have none in this terminal. Certificates whose
+    /// license was returned from this terminal are left out: a return is no request for another
+    /// license.
     ///
     /// # Errors
     /// The folder cannot be read.
     pub fn wanted(&self) -> Result<Vec<Uuid>, StoreError> {
-        let here = self.store.licenses()?.into_iter().map(|license| license.claims.certificate);
-        let back = self.store.returns()?.into_iter().map(|one| one.certificate);
-        let done: Vec<_> = here.chain(back).collect();
+        let licensed = self.store.licenses()?.into_iter().map(|license| license.claims.certificate);
+        let returned = self.store.returns()?.into_iter().map(|one| one.certificate);
+        let done: Vec<_> = licensed.chain(returned).collect();
         let mut certificates = self.store.certificates()?;
         certificates.retain(|certificate| !matches!(certificate.standing, Standing::Ended(_)));
         Ok(certificates.into_iter().map(|one| one.claims.jti).filter(|id| !done.contains(id)).collect())
     }
 
-    /// Sees to it that a certificate's license is here, with its content if it is told where that is
-    /// to be had: asks, verifies, keeps, fetches, and then acknowledges. What is here is not asked
-    /// for again.
+    /// Requests the license of a certificate, verifies it, stores it, downloads its content from
+    /// `media` if given, and acknowledges the license. What is stored already is not requested
+    /// again.
     ///
     /// # Errors
-    /// It is refused, or there is no answer, or what comes does not verify.
+    /// The request is refused, there is no reply, or a token in the reply is not valid.
     pub async fn fetch(&mut self, certificate: Uuid, media: Option<Media>) -> Result<Fetched, TerminalError> {
-        let held = self.store.get::<Certificate>(certificate)?;
-        let held = held.ok_or(TerminalError::Absent { what: "certificate", id: certificate })?;
-        let kept = self.store.licenses()?.into_iter().find(|license| license.claims.certificate == certificate);
-        let obtained = match (kept, held.standing) {
+        let stored = self.store.get::<Certificate>(certificate)?;
+        let stored = stored.ok_or(TerminalError::Absent { what: "certificate", id: certificate })?;
+        let license = self.store.licenses()?.into_iter().find(|license| license.claims.certificate == certificate);
+        let obtained = match (license, stored.standing) {
             (Some(license), _) => Ok(license),
             (None, Standing::Ended(code)) => return Ok(Fetched::Ended(code)),
-            (None, Standing::Arrived | Standing::Received) => self.obtain(&held, media.as_ref()).await,
+            (None, Standing::Arrived | Standing::Received) => self.obtain(&stored, media.as_ref()).await,
         };
         match obtained {
             Ok(license) => {
-                let license = self.told(license, media).await?;
+                let license = self.with_media(license, media).await?;
                 self.deliver(license).await
             }
             Err(error) => match error.refusal() {
@@ -78,29 +79,29 @@ impl Terminal {
         }
     }
 
-    /// Asks for a license with the held certificate attached, and keeps it.
-    async fn obtain(&mut self, held: &Certificate, media: Option<&Media>) -> Result<License, TerminalError> {
-        if held.standing == Standing::Arrived {
-            self.acknowledge(held.clone()).await?;
+    /// Requests a license with this certificate, and stores it.
+    async fn obtain(&mut self, certificate: &Certificate, media: Option<&Media>) -> Result<License, TerminalError> {
+        if certificate.standing == Standing::Arrived {
+            self.acknowledge(certificate.clone()).await?;
         }
         let request = Request::LicenseRequest(LicenseRequest {
-            certificate_token: held.certificate_token.clone(),
+            certificate_token: certificate.certificate_token.clone(),
             terminal: self.name.clone(),
         });
-        let answer = self.ask_about(held.claims.jti, &request).await?;
-        let Output::LicenseIssued(issued) = answer else {
-            return Err(TerminalError::unexpected(request.kind(), &answer));
+        let reply = self.ask_about(certificate.claims.jti, &request).await?;
+        let Output::LicenseIssued(issued) = reply else {
+            return Err(TerminalError::unexpected(request.kind(), &reply));
         };
-        let mut license = check::license(&held.claims, &issued, &self.keyring)?;
+        let mut license = check::license(&certificate.claims, &issued, &self.keyring)?;
         license.media = media.cloned();
         self.store.put(&license)?;
-        self.store.remove::<Asked>(held.claims.jti)?;
+        self.store.remove::<PendingRequest>(certificate.claims.jti)?;
         Ok(license)
     }
 
-    /// A license that is told where its content is to be had. A copy that is here stays until the
-    /// other one is.
-    async fn told(&self, mut license: License, media: Option<Media>) -> Result<License, TerminalError> {
+    /// The license with a new source of its content, if one is given. A stored copy stays until the
+    /// new one replaces it.
+    async fn with_media(&self, mut license: License, media: Option<Media>) -> Result<License, TerminalError> {
         if let Some(media) = media.filter(|media| license.media.as_ref() != Some(media)) {
             let id = license.claims.jti;
             if self.store.content(id).is_some() {
@@ -112,7 +113,7 @@ impl Terminal {
         Ok(license)
     }
 
-    /// Fetches what is missing of a license's content, then acknowledges the license.
+    /// Downloads the content of a license if it is missing, then acknowledges the license.
     pub(super) async fn deliver(&mut self, license: License) -> Result<Fetched, TerminalError> {
         let id = license.claims.jti;
         if let (Some(media), None) = (&license.media, self.store.content(id)) {
@@ -122,15 +123,15 @@ impl Terminal {
         Ok(Fetched::Here { license: id, content: self.store.content(id) })
     }
 
-    /// Tells that a license is held here. A crash before that is marked leads here again: the notice
-    /// is then a repeated one.
+    /// Acknowledges the delivery of a license, unless that is done. After a crash before the
+    /// license is marked, this runs again, which repeats the receipt.
     pub(super) async fn receive(&mut self, license: License) -> Result<(), TerminalError> {
         if license.received {
             return Ok(());
         }
-        let notice = Request::LicenseReceipt(LicenseReceipt { license_token: license.license_token.clone() });
-        let answer = self.tell(&notice).await;
-        match self.unless_revoked(&license, answer)? {
+        let receipt = Request::LicenseReceipt(LicenseReceipt { license_token: license.license_token.clone() });
+        let reply = self.send_receipt(&receipt).await;
+        match self.unless_revoked(&license, reply)? {
             Output::LicenseGranted(granted) => {
                 self.store.put(&License { received: true, ..license })?;
                 if granted.remaining.get() == 0 && !granted.repeated {
@@ -138,31 +139,32 @@ impl Terminal {
                 }
                 Ok(())
             }
-            other => Err(TerminalError::unexpected(notice.kind(), &other)),
+            other => Err(TerminalError::unexpected(receipt.kind(), &other)),
         }
     }
 
-    /// An answer about a license. One that was revoked permits nothing: it is not kept.
+    /// Passes on a reply about a license, and removes the license if the reply says that it is
+    /// revoked.
     pub(super) fn unless_revoked<T>(
         &self,
         license: &License,
-        answer: Result<T, TerminalError>,
+        reply: Result<T, TerminalError>,
     ) -> Result<T, TerminalError> {
-        if answer.as_ref().err().and_then(TerminalError::refusal) == Some(Code::Superseded) {
-            self.forget(license.claims.jti)?;
+        if reply.as_ref().err().and_then(TerminalError::refusal) == Some(Code::Superseded) {
+            self.delete(license.claims.jti)?;
         }
-        answer
+        reply
     }
 
-    /// Deletes a license and its content, the content first.
-    pub(super) fn forget(&self, license: Uuid) -> Result<(), StoreError> {
+    /// Deletes the content of a license, then the license.
+    pub(super) fn delete(&self, license: Uuid) -> Result<(), StoreError> {
         self.store.remove_content(license)?;
         self.store.remove::<License>(license)
     }
 
     fn end(&self, certificate: Uuid, code: Code) -> Result<(), StoreError> {
         match self.store.get::<Certificate>(certificate)? {
-            Some(held) => self.store.put(&Certificate { standing: Standing::Ended(code), ..held }),
+            Some(stored) => self.store.put(&Certificate { standing: Standing::Ended(code), ..stored }),
             None => Ok(()),
         }
     }

@@ -1,8 +1,8 @@
-//! The content itself: read from where it is to be had, checked, and kept whole or not at all.
+//! Download of a content from a file or a web server.
 //!
-//! What is read is written to an unfinished file and hashed on the way. Only what has the announced
-//! length and SHA-256 takes its place; a source that gives more is not read further. Whoever stops
-//! waiting stops the copy too.
+//! The download is written to an unfinished file and hashed. The file gets its final name only if
+//! it has the announced length and SHA-256. A source that is longer is not read further. Dropping
+//! the future stops the download.
 
 use std::{
     ffi::OsString,
@@ -22,46 +22,47 @@ use tokio::{io::AsyncWriteExt, sync::mpsc};
 use super::store::{self, StoreError};
 
 const CHUNK_BYTES: usize = 64 * 1024;
-/// A server that says nothing for so long has stalled.
-const HTTP_PATIENCE: Duration = Duration::from_secs(30);
+/// The timeout for a connection, for a response and for each part of its body.
+const HTTP_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Why a content is not here. Nothing of it is kept.
+/// Why a content cannot be downloaded. No part of it is stored.
 #[derive(Debug, thiserror::Error)]
 pub enum MediaError {
-    /// Another kind of address.
-    #[error("{uri} is no place that a terminal reads: give a path, a file:// or an http(s):// address")]
+    /// The address is of a kind that a terminal does not read.
+    #[error("{uri} is not supported: use a path, a file:// or an http(s):// address")]
     Unsupported {
         /// The address.
         uri: String,
     },
-    /// It gives nothing.
+    /// The source cannot be read.
     #[error("{uri} cannot be read: {source}")]
     Unreadable {
         /// The address.
         uri: String,
-        /// Why.
+        /// The error.
+        #[source]
         source: io::Error,
     },
-    /// It gives something else.
-    #[error("{uri} does not give the content that was announced: {detail}; nothing of it was kept")]
+    /// The source is another content than the announced one.
+    #[error("{uri} is not the announced content: {detail}; no part of it was stored")]
     Different {
         /// The address.
         uri: String,
-        /// What is different.
+        /// The difference.
         detail: String,
     },
-    /// It cannot be kept.
+    /// The terminal's folder cannot be written.
     #[error(transparent)]
     Store(#[from] StoreError),
 }
 
-/// Copies what `media` names to `path`, in place of anything there, once it is whole and checked.
+/// Downloads `media`, checks it, and then puts it at `path` in place of any file there.
 pub(super) async fn fetch(media: &Media, path: &Path) -> Result<(), MediaError> {
     let source = Source::of(media)?;
     let unfinished = store::unfinished(path);
     let copied = copy(source, media, &unfinished).await;
     if let Err(error) = copied {
-        // What cannot be taken away now is swept when the folder is opened.
+        // If this fails, opening the folder deletes the file.
         let _ = std::fs::remove_file(&unfinished);
         return Err(error);
     }
@@ -85,13 +86,13 @@ async fn copy(source: Source, media: &Media, path: &Path) -> Result<(), MediaErr
         file.write_all(&chunk).await.map_err(unwritable)?;
     }
     if bytes < expected {
-        return Err(different(format!("it has {bytes} bytes and not {expected}")));
+        return Err(different(format!("it has {bytes} bytes instead of {expected}")));
     }
     let sha256 = hexadecimal(&hash.finalize());
     if !sha256.eq_ignore_ascii_case(media.sha256.as_str()) {
-        return Err(different(format!("its SHA-256 is {sha256} and not {}", media.sha256)));
+        return Err(different(format!("its SHA-256 is {sha256} instead of {}", media.sha256)));
     }
-    // Flushed first: a failed write in flight is told by that alone.
+    // Only a flush reports the failure of a write in progress.
     file.flush().await.map_err(unwritable)?;
     file.sync_all().await.map_err(unwritable)?;
     Ok(())
@@ -104,7 +105,7 @@ fn hexadecimal(digest: &[u8]) -> String {
     })
 }
 
-/// Where a content is to be had.
+/// The source of a content.
 #[derive(Debug, PartialEq, Eq)]
 enum Source {
     File(PathBuf),
@@ -128,12 +129,12 @@ impl Source {
         }
     }
 
-    /// What it gives, read on a thread that may block, no further ahead than a few chunks. It ends
-    /// when nobody takes the next.
+    /// The content in chunks. A blocking thread reads them, at most a few ahead, and ends when the
+    /// receiver is dropped.
     fn chunks(self) -> mpsc::Receiver<io::Result<Vec<u8>>> {
         let (sender, receiver) = mpsc::channel(4);
         tokio::task::spawn_blocking(move || {
-            let told = self.open().and_then(|mut reader| {
+            let result = self.open().and_then(|mut reader| {
                 let mut buffer = vec![0; CHUNK_BYTES];
                 loop {
                     let read = match reader.read(&mut buffer) {
@@ -147,7 +148,7 @@ impl Source {
                     }
                 }
             });
-            if let Err(error) = told {
+            if let Err(error) = result {
                 let _ = sender.blocking_send(Err(error));
             }
         });
@@ -157,16 +158,16 @@ impl Source {
     fn open(self) -> io::Result<Box<dyn Read>> {
         match self {
             Self::File(path) if path.metadata()?.is_file() => Ok(Box::new(File::open(path)?)),
-            Self::File(_) => Err(io::Error::other("it is no regular file")),
+            Self::File(_) => Err(io::Error::other("it is not a regular file")),
             Self::Http(uri) => {
                 let agent: ureq::Agent = ureq::Agent::config_builder()
-                    .timeout_connect(Some(HTTP_PATIENCE))
-                    .timeout_recv_response(Some(HTTP_PATIENCE))
-                    .timeout_per_read(Some(HTTP_PATIENCE))
+                    .timeout_connect(Some(HTTP_TIMEOUT))
+                    .timeout_recv_response(Some(HTTP_TIMEOUT))
+                    .timeout_per_read(Some(HTTP_TIMEOUT))
                     .build()
                     .into();
-                let answer = agent.get(uri).call().map_err(ureq::Error::into_io)?;
-                Ok(Box::new(answer.into_body().into_reader()))
+                let response = agent.get(uri).call().map_err(ureq::Error::into_io)?;
+                Ok(Box::new(response.into_body().into_reader()))
             }
         }
     }

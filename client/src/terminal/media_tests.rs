@@ -15,7 +15,7 @@ fn media(uri: &str, sha256: &str, bytes: i64) -> Media {
     }
 }
 
-/// A folder with a content in it, and where a copy of it would stand.
+/// A folder with a content in it, and the path of a copy of it.
 fn folder() -> (tempfile::TempDir, PathBuf, PathBuf) {
     let folder = tempfile::tempdir().expect("a folder");
     let (song, copy) = (folder.path().join("a song.ogg"), folder.path().join("copy"));
@@ -27,8 +27,8 @@ fn text(path: &Path) -> String {
     path.to_str().expect("UTF-8").to_owned()
 }
 
-/// A server that answers one request with this, and its address.
-fn server(answer: &'static str) -> String {
+/// Starts a server that sends this response to one request. Returns its address.
+fn server(response: &'static str) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
     let address = listener.local_addr().expect("an address");
     std::thread::spawn(move || {
@@ -39,7 +39,7 @@ fn server(answer: &'static str) -> String {
             stream.read_exact(&mut byte).expect("a whole request");
             request.extend(byte);
         }
-        stream.write_all(answer.as_bytes()).expect("an answer");
+        stream.write_all(response.as_bytes()).expect("a response");
     });
     format!("http://{address}/a%20song.ogg")
 }
@@ -52,29 +52,29 @@ async fn a_content_is_read_from_a_path_a_file_address_and_a_web_address() {
     for uri in [text(&song), format!("file://{encoded}"), format!("FILE://localhost{encoded}"), served] {
         fetch(&media(&uri, &SHA256.to_uppercase(), 8), &copy).await.expect(&uri);
         assert_eq!(std::fs::read_to_string(&copy).expect("the copy"), "la la la", "{uri}");
-        std::fs::remove_file(&copy).expect("the copy goes");
+        std::fs::remove_file(&copy).expect("the copy is deleted");
     }
 }
 
 #[tokio::test]
-async fn what_is_not_the_announced_content_is_not_kept_and_what_was_there_stays() {
+async fn a_download_that_is_not_the_announced_content_is_not_stored_and_the_older_copy_stays() {
     let (folder, song, copy) = folder();
     std::fs::write(&copy, "an older copy").expect("a file");
     for (sha256, bytes, detail) in [
         (SHA256.replace('d', "0"), 8, "its SHA-256 is d488"),
         (SHA256.to_owned(), 7, "it has more than 7 bytes"),
-        (SHA256.to_owned(), 9, "it has 8 bytes and not 9"),
-        ("d488".to_owned(), 8, "not d488"),
+        (SHA256.to_owned(), 9, "it has 8 bytes instead of 9"),
+        ("d488".to_owned(), 8, "instead of d488"),
     ] {
         let error = fetch(&media(&text(&song), &sha256, bytes), &copy).await.expect_err("another content");
         assert!(matches!(error, MediaError::Different { .. }) && error.to_string().contains(detail), "{error}");
         assert_eq!(std::fs::read_to_string(&copy).expect("the older copy"), "an older copy");
-        assert_eq!(std::fs::read_dir(folder.path()).expect("the folder").count(), 2, "nothing unfinished is left");
+        assert_eq!(std::fs::read_dir(folder.path()).expect("the folder").count(), 2, "no unfinished file is left");
     }
 }
 
 #[tokio::test]
-async fn what_cannot_be_read_is_named_with_its_address() {
+async fn the_error_for_an_unreadable_source_contains_its_address() {
     let (folder, _, copy) = folder();
     let missing = server("HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n");
     let cut = server("HTTP/1.1 200 OK\r\nContent-Length: 8\r\n\r\nla la");
@@ -86,7 +86,7 @@ async fn what_cannot_be_read_is_named_with_its_address() {
 }
 
 #[tokio::test]
-async fn other_kinds_of_addresses_are_refused_with_those_that_are_not() {
+async fn the_error_for_an_unsupported_address_names_the_supported_kinds() {
     let (_folder, _, copy) = folder();
     for uri in ["ftp://host/song", "file://host/song", "file://song", "s3://bucket/song"] {
         let error = fetch(&media(uri, SHA256, 8), &copy).await.expect_err("unsupported");

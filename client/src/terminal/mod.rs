@@ -1,21 +1,21 @@
-//! The client terminal: buys, holds purchase certificates, fetches licenses and contents with them,
-//! and gives licenses back.
+//! A client terminal: it buys, stores certificates, requests licenses with them, downloads
+//! contents, and returns licenses.
 //!
-//! What it promises: nothing is acknowledged before it is verified and on the disk; nothing is
-//! reported as deleted before it is gone. Between any two steps the program may end, and the next
-//! one over the same folder goes on:
+//! It guarantees: nothing is acknowledged before it is verified and stored on disk, and no deletion
+//! is reported before it happened. The program may end between any two steps. The next one with the
+//! same folder continues:
 //!
-//! | ended after | what goes on |
+//! | the program ended after | what the next one does |
 //! |---|---|
-//! | a request was written down | it is sent, again perhaps, under the same id: Licet answers it once |
-//! | an answer came | the same: the stored answer comes again |
-//! | certificates were kept | their reception is acknowledged; a second notice changes nothing |
-//! | a license was kept | its content is fetched, then its reception acknowledged |
-//! | a return was opened | Licet is asked whether it still is; then the copy is deleted |
-//! | the copy was deleted | the deletion is reported; a second report changes nothing |
+//! | a request was stored | sends it, perhaps again, under the same id; Licet processes it once |
+//! | a reply arrived | the same; Licet sends the stored reply |
+//! | certificates were stored | acknowledges their reception; a repetition changes nothing |
+//! | a license was stored | downloads its content, then acknowledges its delivery |
+//! | a return was opened | asks Licet whether it is still open, then deletes the copy |
+//! | the copy was deleted | reports the deletion; a repetition changes nothing |
 //!
-//! Architecture invariant: it decides nothing that Licet decides. It has no clock; what has ended it
-//! learns by asking.
+//! Architecture invariant: a terminal decides nothing that Licet decides. It has no clock, and
+//! learns from replies what has expired.
 
 mod buying;
 mod check;
@@ -39,9 +39,9 @@ use serde::Serialize;
 use uuid::Uuid;
 
 use crate::Client;
-use records::Asked;
+use records::PendingRequest;
 
-/// A client terminal over its folder.
+/// A client terminal with its folder.
 #[derive(Debug)]
 pub struct Terminal {
     client: Client,
@@ -50,17 +50,17 @@ pub struct Terminal {
     name: Option<Name>,
 }
 
-/// Something that an earlier run had begun.
+/// An operation that an earlier run began.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Resumed {
     /// A purchase.
     Bought(Bought),
-    /// A license.
+    /// The request for a license.
     Fetched {
-        /// The certificate that it was asked for with.
+        /// The certificate that it was requested with.
         certificate: Uuid,
-        /// What came of it.
+        /// The result.
         fetched: Fetched,
     },
     /// A return.
@@ -68,26 +68,26 @@ pub enum Resumed {
 }
 
 impl Terminal {
-    /// A terminal that trusts these keys and holds what is in the store. Its name is the device's:
-    /// a device asks for a license once and not again while the first is under way.
+    /// A terminal that trusts these keys. `name` identifies the device in license requests: while
+    /// the device has an outstanding license of a certificate, Licet issues no other one to it.
     pub fn new(client: Client, keyring: Keyring, store: Store, name: Option<Name>) -> Self {
         Self { client, keyring, store, name }
     }
 
-    /// What is held.
+    /// The terminal's folder.
     pub fn store(&self) -> &Store {
         &self.store
     }
 
-    /// Goes on with all that an earlier run had begun and not ended. What one of it meets does not
-    /// keep the others from going on.
+    /// Continues every operation that an earlier run began and did not complete. The failure of one
+    /// operation does not stop the others.
     ///
     /// # Errors
     /// The folder cannot be read.
     pub async fn resume(&mut self) -> Result<Vec<Result<Resumed, TerminalError>>, StoreError> {
         let mut resumed = Vec::new();
-        for asked in self.store.all::<Asked>()? {
-            resumed.push(self.resume_asked(asked).await);
+        for pending in self.store.all::<PendingRequest>()? {
+            resumed.push(self.resume_request(pending).await);
         }
         for certificate in self.unacknowledged()? {
             resumed.push(self.acknowledge(certificate).await.map(Resumed::Bought));
@@ -102,56 +102,62 @@ impl Terminal {
         Ok(resumed)
     }
 
-    async fn resume_asked(&mut self, asked: Asked) -> Result<Resumed, TerminalError> {
+    async fn resume_request(&mut self, pending: PendingRequest) -> Result<Resumed, TerminalError> {
         let unreadable = |error: licet_schema::DecodeError| {
-            TerminalError::Store(self.store.damaged::<Asked>(asked.about, error.to_string()))
+            TerminalError::Store(self.store.damaged::<PendingRequest>(pending.subject, error.to_string()))
         };
-        match asked.request().map_err(unreadable)? {
-            Request::PurchaseRequest(purchase) => self.complete_purchase(&asked, &purchase).await.map(Resumed::Bought),
-            Request::LicenseReturn(body) => self.give_back(asked.about, body.privilege).await.map(Resumed::returned),
-            Request::LicenseDeletion(_) => self.report_deletion(asked.about).await.map(Resumed::returned),
+        match pending.request().map_err(unreadable)? {
+            Request::PurchaseRequest(purchase) => {
+                self.complete_purchase(&pending, &purchase).await.map(Resumed::Bought)
+            }
+            Request::LicenseReturn(body) => {
+                self.give_back(pending.subject, body.privilege).await.map(Resumed::returned)
+            }
+            Request::LicenseDeletion(_) => self.report_deletion(pending.subject).await.map(Resumed::returned),
             _ => {
-                let certificate = asked.about;
+                let certificate = pending.subject;
                 self.fetch(certificate, None).await.map(|fetched| Resumed::Fetched { certificate, fetched })
             }
         }
     }
 
-    /// Asks what was written down. A refusal is an answer for good: under this id there is no other,
-    /// and it is forgotten; unless it was refused undecided, so that it may be asked again.
-    async fn ask(&self, asked: &Asked) -> Result<Output, TerminalError> {
-        let answer = self.client.ask_json(asked.message_id, &asked.kind, asked.body.clone().into()).await?;
-        let Output::RequestRefused(refused) = answer else { return Ok(answer) };
+    /// Sends a stored request. A refusal is final, because a repetition under this id has the same
+    /// reply: the request is removed. It stays if the refusal decided nothing.
+    async fn ask(&self, pending: &PendingRequest) -> Result<Output, TerminalError> {
+        let body = pending.body.clone().into();
+        let reply = self.client.ask_encoded(pending.message_id, &pending.kind, body).await?;
+        let Output::RequestRefused(refused) = reply else { return Ok(reply) };
         if !is_undecided(refused.code) {
-            self.store.remove::<Asked>(asked.about)?;
+            self.store.remove::<PendingRequest>(pending.subject)?;
         }
         Err(refusal(refused))
     }
 
-    /// Writes a request about something that is here down, and asks.
-    async fn ask_anew(&self, about: Uuid, request: &Request) -> Result<Output, TerminalError> {
-        let asked = Asked::new(Some(about), request)?;
-        self.store.put(&asked)?;
-        self.ask(&asked).await
+    /// Stores a request about `subject` under a new id, and sends it.
+    async fn ask_anew(&self, subject: Uuid, request: &Request) -> Result<Output, TerminalError> {
+        let pending = PendingRequest::new(Some(subject), request)?;
+        self.store.put(&pending)?;
+        self.ask(&pending).await
     }
 
-    /// Asks about something that is here: first what an earlier run had asked, whose answer may have
-    /// been lost on the way; if that was a refusal, which may be out of date by now, once more.
-    async fn ask_about(&self, about: Uuid, request: &Request) -> Result<Output, TerminalError> {
-        if let Some(earlier) = self.store.get::<Asked>(about)? {
+    /// Sends a request about `subject`. If an earlier run stored one, that is sent first, because
+    /// its reply may have been lost. If its reply is a refusal, which may be out of date, a new
+    /// request follows.
+    async fn ask_about(&self, subject: Uuid, request: &Request) -> Result<Output, TerminalError> {
+        if let Some(earlier) = self.store.get::<PendingRequest>(subject)? {
             match self.ask(&earlier).await {
                 Err(TerminalError::Refused { refusal, .. }) if !is_undecided(refusal.code) => {}
                 answered => return answered,
             }
         }
-        self.ask_anew(about, request).await
+        self.ask_anew(subject, request).await
     }
 
-    /// Sends a notice, which may be repeated under any id.
-    async fn tell(&self, notice: &Request) -> Result<Output, TerminalError> {
-        match self.client.ask(notice).await? {
+    /// Sends a receipt. It is not stored, because it may be repeated under any id.
+    async fn send_receipt(&self, receipt: &Request) -> Result<Output, TerminalError> {
+        match self.client.ask(receipt).await? {
             Output::RequestRefused(refused) => Err(refusal(refused)),
-            answer => Ok(answer),
+            reply => Ok(reply),
         }
     }
 }
@@ -167,13 +173,13 @@ fn refusal(refused: RequestRefused) -> TerminalError {
     TerminalError::Refused { kind: message_type, refusal: Refusal { code, detail } }
 }
 
-/// Whether a refusal says nothing of what was asked, which may have been answered before, to another
-/// sender perhaps. It stays written down.
+/// Whether a refusal leaves the outcome of the request open. An earlier attempt may have been
+/// processed, so the request stays stored.
 fn is_undecided(code: Code) -> bool {
     matches!(code, Code::Forbidden | Code::Conflict)
 }
 
-/// Whether a certificate brings no more licenses, whatever happens.
+/// Whether a certificate can never grant another license.
 fn is_ending(code: Code) -> bool {
     matches!(code, Code::Superseded | Code::Exhausted | Code::Lapsed | Code::Expired | Code::Declined | Code::Reversed)
 }

@@ -1,10 +1,9 @@
-//! The records of a terminal, each a file of its own. Claims are kept beside their tokens, as they
-//! were verified when the token came.
+//! The records of a terminal, each in a file of its own. The claims of a token are stored beside
+//! it, as they were verified when the token arrived.
 
 use licet_common::signing::{CertificateClaims, ContainerClaims, LicenseClaims};
 use licet_schema::{
-    Code, DecodeError, Format, Name, Request, Timestamp, Version,
-    format::EncodeError,
+    Code, DecodeError, EncodeError, Name, Request, Timestamp, Version,
     message::{Media, Privilege, PrivilegeGranted},
 };
 use serde::{Deserialize, Serialize};
@@ -12,96 +11,97 @@ use uuid::Uuid;
 
 use super::store::Record;
 
-/// A request whose answer is not kept yet. It is written before it is sent, so that after a crash
-/// the same bytes are asked under the same id and nothing happens twice.
+/// A request whose reply is not stored yet. It is stored before it is sent, so after a crash the
+/// same bytes are sent under the same id, and Licet processes them once.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub(super) struct Asked {
-    /// What it is about: a certificate, license or return that is here; for a purchase, itself.
-    pub(super) about: Uuid,
+pub(super) struct PendingRequest {
+    /// The certificate, license or return that it is about; for a purchase, its own message_id.
+    pub(super) subject: Uuid,
     pub(super) message_id: Uuid,
     #[serde(rename = "type")]
     pub(super) kind: String,
-    /// The body, as it was sent.
+    /// The JSON body, as it is sent.
     pub(super) body: String,
 }
 
-impl Asked {
+impl PendingRequest {
     /// A request under a new id.
-    pub(super) fn new(about: Option<Uuid>, request: &Request) -> Result<Self, EncodeError> {
+    pub(super) fn new(subject: Option<Uuid>, request: &Request) -> Result<Self, EncodeError> {
         let message_id = Uuid::now_v7();
-        let body = String::from_utf8_lossy(&request.encode(Format::Json)?).into_owned();
-        Ok(Self { about: about.unwrap_or(message_id), message_id, kind: request.kind().to_owned(), body })
+        // Lossless: JSON is UTF-8.
+        let body = String::from_utf8_lossy(&request.encode()?).into_owned();
+        Ok(Self { subject: subject.unwrap_or(message_id), message_id, kind: request.kind().to_owned(), body })
     }
 
-    /// What was asked.
+    /// The request.
     pub(super) fn request(&self) -> Result<Request, DecodeError> {
-        Request::decode(&self.kind, Format::Json, self.body.as_bytes())
+        Request::decode(&self.kind, self.body.as_bytes())
     }
 }
 
-/// A purchase certificate that is held here.
+/// A stored purchase certificate.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Certificate {
-    /// What is attached to license requests.
+    /// The token, which license requests contain.
     pub certificate_token: String,
-    /// What it says.
+    /// The claims of the token.
     pub claims: CertificateClaims,
-    /// Where it stands, as far as this terminal was told.
+    /// Its state, as far as this terminal knows.
     pub standing: Standing,
 }
 
-/// Where a held certificate stands.
+/// The state of a stored certificate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Standing {
-    /// Its reception is still to be acknowledged.
+    /// Its reception is not acknowledged yet.
     Arrived,
     /// Its reception was acknowledged.
     Received,
-    /// It brings no more licenses, for this reason.
+    /// It grants no more licenses, for this reason.
     Ended(Code),
 }
 
-/// What several certificates came in; its token acknowledges all of them.
+/// The container of several certificates. Its token acknowledges all of them.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct Container {
     pub(super) container_token: String,
     pub(super) claims: ContainerClaims,
 }
 
-/// A license that is held here.
+/// A stored license.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct License {
-    /// What permits to use the content.
+    /// The token, which permits to use the content.
     pub license_token: String,
-    /// What it says.
+    /// The claims of the token.
     pub claims: LicenseClaims,
-    /// Whether its reception was acknowledged.
+    /// Whether its delivery was acknowledged.
     pub received: bool,
-    /// Where its content is to be had, if that was told.
+    /// The source of its content, if one was given.
     pub media: Option<Media>,
 }
 
-/// A license that is being given back, or was.
+/// The return of a license.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Return {
-    /// The return's id.
+    /// The id of the return.
     pub license_return: Uuid,
-    /// The license. While the return is open it may still be here; afterwards it is not.
+    /// The license. While the return is open, the license may still be stored.
     pub license: Uuid,
-    /// Its certificate.
+    /// The certificate of the license.
     pub certificate: Uuid,
-    /// Whose it was.
+    /// The user of the license.
     pub user: Name,
-    /// Its content.
+    /// The name of the content.
     pub content: Name,
-    /// The content's version.
+    /// The version of the content.
     pub version: Version,
-    /// What it is to bring back.
+    /// The privilege that the user chose.
     pub privilege: Privilege,
-    /// Until when the deletion must be told.
+    /// The time until which the deletion must be reported.
     pub delete_by: Timestamp,
-    /// How it ended; none while it is open.
+    /// How the return ended. Absent while it is open.
     pub outcome: Option<Outcome>,
 }
 
@@ -109,12 +109,14 @@ pub struct Return {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Outcome {
-    /// The license is gone, and this is what it brought. An upgrade's certificate is held here.
+    /// The license ended and this privilege was given. The certificate of an upgrade is stored.
     Returned(PrivilegeGranted),
-    /// It brought nothing, for this reason.
+    /// No privilege was given, for this reason.
     Refused(Code),
 }
 
+/// Declares in which folder each kind of record is stored, and by which id. Expands to one impl of
+/// [`Record`] for each line.
 macro_rules! records {
     ($($record:ident in $folder:literal by |$it:ident| $id:expr;)*) => {$(
         impl Record for $record {
@@ -127,7 +129,7 @@ macro_rules! records {
     )*};
 }
 records!(
-    Asked in "asked" by |asked| asked.about;
+    PendingRequest in "requests" by |pending| pending.subject;
     Certificate in "certificates" by |certificate| certificate.claims.jti;
     Container in "containers" by |container| container.claims.jti;
     License in "licenses" by |license| license.claims.jti;

@@ -1,7 +1,8 @@
-//! From a license to the privilege that it brings back.
+//! Returns: from a license to the privilege that its user receives for it.
 //!
-//! The return is opened and kept; the content and the license are deleted; only then is the deletion
-//! reported. From the deletion on the open return is all that this terminal has of the license.
+//! The terminal opens the return and stores it, deletes the content and the license, and only then
+//! reports the deletion. From the deletion on, the stored return is all that the terminal has of
+//! the license.
 
 use licet_schema::{
     Code, Output, Request,
@@ -11,30 +12,30 @@ use uuid::Uuid;
 
 use super::{
     Terminal, TerminalError, check,
-    records::{Asked, License, Outcome, Return},
+    records::{License, Outcome, PendingRequest, Return},
     store::StoreError,
 };
 
 impl Terminal {
-    /// Gives a license back: opens its return, deletes its content and itself, reports that, and
-    /// keeps what it brings. An upgrade's certificate is held from then on. What was given back
-    /// already is told again.
+    /// Returns a license: opens the return, deletes the content and the license, reports the
+    /// deletion, and stores the privilege. The certificate of an upgrade is stored too. If the
+    /// license was returned before, this completes that return or reads its record.
     ///
     /// # Errors
-    /// It is refused, or there is no answer; what was begun goes on with [`Terminal::resume`].
+    /// The return is refused, or there is no reply. [`Terminal::resume`] continues it.
     pub async fn give_back(&mut self, license: Uuid, privilege: Privilege) -> Result<Return, TerminalError> {
-        let Some(held) = self.store.get::<License>(license)? else {
-            return self.given_back(license).await;
+        let Some(stored) = self.store.get::<License>(license)? else {
+            return self.earlier_return(license).await;
         };
-        self.receive(held.clone()).await?;
-        let opened = self.open_return(&held, privilege).await;
-        let open = self.unless_revoked(&held, opened)?;
-        // A crash from here on leaves a return that is open and a license that is gone or going.
-        self.forget(license)?;
+        self.receive(stored.clone()).await?;
+        let opened = self.open_return(&stored, privilege).await;
+        let open = self.unless_revoked(&stored, opened)?;
+        // After a crash from here on, the return is open and the license may be deleted.
+        self.delete(license)?;
         self.report_deletion(open.license_return).await
     }
 
-    async fn given_back(&mut self, license: Uuid) -> Result<Return, TerminalError> {
+    async fn earlier_return(&mut self, license: Uuid) -> Result<Return, TerminalError> {
         match self.store.returns()?.into_iter().rfind(|one| one.license == license) {
             Some(open) if open.outcome.is_none() => self.report_deletion(open.license_return).await,
             Some(ended) => Ok(ended),
@@ -42,48 +43,48 @@ impl Terminal {
         }
     }
 
-    /// Opens a license's return. One that an earlier run opened may have lapsed, and its license is
-    /// live again: asking once more tells, and opens another then.
-    async fn open_return(&mut self, held: &License, privilege: Privilege) -> Result<Return, TerminalError> {
-        let license = held.claims.jti;
-        if let Some(earlier) = self.store.get::<Asked>(license)? {
+    /// Opens the return of a license. A return that an earlier run opened may have lapsed, and its
+    /// license is live again. Licet is asked again, and then opens another return.
+    async fn open_return(&mut self, license: &License, privilege: Privilege) -> Result<Return, TerminalError> {
+        let id = license.claims.jti;
+        if let Some(earlier) = self.store.get::<PendingRequest>(id)? {
             match self.ask(&earlier).await {
-                Ok(answer) => drop(self.keep_opened(held, &answer)?),
+                Ok(reply) => drop(self.store_opened(license, &reply)?),
                 Err(TerminalError::Refused { .. }) => {}
                 Err(error) => return Err(error),
             }
         }
-        let earlier = self.store.returns()?.into_iter().rfind(|one| one.license == license && one.outcome.is_none());
+        let earlier = self.store.returns()?.into_iter().rfind(|one| one.license == id && one.outcome.is_none());
         if let Some(open) = earlier.as_ref().filter(|open| open.privilege != privilege) {
             return Err(TerminalError::Returning { privilege: open.privilege });
         }
         let request = Request::LicenseReturn(LicenseReturn {
-            license_token: held.license_token.clone(),
-            user: held.claims.sub.clone(),
+            license_token: license.license_token.clone(),
+            user: license.claims.sub.clone(),
             privilege,
             deleted: false,
         });
-        match (self.ask_anew(license, &request).await, earlier) {
+        match (self.ask_anew(id, &request).await, earlier) {
             (Err(error), Some(open)) if error.refusal() == Some(Code::AlreadyReturned) => Ok(open),
-            (answer, _) => self.keep_opened(held, &answer?),
+            (reply, _) => self.store_opened(license, &reply?),
         }
     }
 
-    fn keep_opened(&self, held: &License, answer: &Output) -> Result<Return, TerminalError> {
-        let Output::ReturnOpened(opened) = answer else {
-            return Err(TerminalError::unexpected("license.return", answer));
+    fn store_opened(&self, license: &License, reply: &Output) -> Result<Return, TerminalError> {
+        let Output::ReturnOpened(opened) = reply else {
+            return Err(TerminalError::unexpected("license.return", reply));
         };
-        if opened.license != held.claims.jti {
+        if opened.license != license.claims.jti {
             return Err(TerminalError::Mismatch { what: "return" });
         }
-        let open = return_of(held, opened);
+        let open = return_of(license, opened);
         self.close_earlier(&open)?;
         self.store.put(&open)?;
-        self.store.remove::<Asked>(opened.license)?;
+        self.store.remove::<PendingRequest>(opened.license)?;
         Ok(open)
     }
 
-    /// Where a return is opened anew, those before it have lapsed.
+    /// Marks earlier returns of the license as lapsed: Licet opens another only then.
     fn close_earlier(&self, open: &Return) -> Result<(), StoreError> {
         let mut earlier = self.store.returns()?.into_iter().filter(|one| {
             one.license == open.license && one.license_return != open.license_return && one.outcome.is_none()
@@ -92,8 +93,8 @@ impl Terminal {
         earlier.try_for_each(|one| self.store.put(&Return { outcome: lapsed.clone(), ..one }))
     }
 
-    /// Reports the deletion, and keeps what the license brought. It is asked under one id until the
-    /// answer is kept: an upgrade's token comes with that answer and no other.
+    /// Reports the deletion, and stores the privilege. The report keeps its id until the reply is
+    /// stored, because only that reply contains the token of an upgrade.
     pub(super) async fn report_deletion(&mut self, license_return: Uuid) -> Result<Return, TerminalError> {
         let open = self.store.get::<Return>(license_return)?;
         let mut open = open.ok_or(TerminalError::Absent { what: "return", id: license_return })?;
@@ -106,7 +107,7 @@ impl Terminal {
                 open.outcome =
                     Some(Outcome::Returned(PrivilegeGranted { certificate_token: None, ..returned.privilege }));
                 self.store.put(&open)?;
-                self.store.remove::<Asked>(license_return)?;
+                self.store.remove::<PendingRequest>(license_return)?;
                 Ok(open)
             }
             Ok(other) => Err(TerminalError::unexpected(request.kind(), &other)),
@@ -121,17 +122,17 @@ impl Terminal {
     }
 }
 
-/// Whether a return cannot be completed any more, whatever happens.
+/// Whether a return can never be completed.
 fn is_over(code: Code) -> bool {
     matches!(code, Code::Lapsed | Code::Superseded | Code::AlreadyReturned)
 }
 
-fn return_of(held: &License, opened: &ReturnOpened) -> Return {
+fn return_of(license: &License, opened: &ReturnOpened) -> Return {
     Return {
         license_return: opened.license_return,
         license: opened.license,
-        certificate: held.claims.certificate,
-        user: held.claims.sub.clone(),
+        certificate: license.claims.certificate,
+        user: license.claims.sub.clone(),
         content: opened.content.clone(),
         version: opened.version,
         privilege: opened.privilege,

@@ -1,17 +1,17 @@
-//! What a terminal keeps: a folder of small JSON files, and contents beside their licenses.
+//! The terminal's folder: small JSON files, and contents beside their licenses.
 //!
 //! ```text
-//! asked/         what was asked and whose answer is not kept yet, by what it is about
+//! requests/      requests whose reply is not stored yet, by the id of their subject
 //! certificates/  purchase certificates
-//! containers/    what they came in, where several were bought together
-//! licenses/      licenses, and ID.content beside each whose content is here
-//! returns/       licenses that were given back, and what they brought
+//! containers/    the containers of certificates that were bought together
+//! licenses/      licenses, and ID.content beside each license whose content is stored
+//! returns/       returns of licenses, and the privileges that they brought
 //! ```
 //!
-//! A file is written under another name, synced, renamed, and its folder synced: a crash at any
-//! point leaves the old file or the new one, and what a method has returned from is on the disk.
-//! Files are named by ids that Licet or this terminal made, never by a name that somebody chose.
-//! One process at a time has the folder.
+//! A file is written under another name, synced and renamed, and then its folder is synced. After a
+//! crash at any point, the old file or the new file is there. When a method returns, its changes
+//! are on disk. Files are named by ids of Licet or of this terminal, never by a name that a person
+//! chose. Only one process at a time can open the folder.
 
 use std::{
     ffi::OsStr,
@@ -24,61 +24,62 @@ use std::{
 use serde::{Serialize, de::DeserializeOwned};
 use uuid::Uuid;
 
-use super::records::{Asked, Certificate, Container, License, Return};
+use super::records::{Certificate, Container, License, PendingRequest, Return};
 
-/// What is not whole yet has this at the end of its name.
+/// The extension of a file that is not complete yet.
 const UNFINISHED: &str = "new";
 
-/// One kind of record: a folder of files, each named by an id.
+/// A kind of record, which is stored as JSON in a folder of its own.
 pub(super) trait Record: Serialize + DeserializeOwned {
-    /// The folder's name.
+    /// The name of the folder.
     const FOLDER: &'static str;
-    /// The file's name.
+    /// The name of the file, without its extension.
     fn id(&self) -> Uuid;
 }
 
-/// The folder of a terminal, opened by one process.
+/// The folder of a terminal. While it is open, no other process can open it.
 #[derive(Debug)]
 pub struct Store {
     folder: PathBuf,
     _lock: File,
 }
 
-/// Why something is not kept, or not found again.
+/// Why the terminal's folder cannot be read or written.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
-    /// Another process has the folder.
-    #[error("the terminal's folder {} is in use by another process: wait until it ends, or name another folder", folder.display())]
+    /// Another process uses the folder.
+    #[error("the terminal's folder {} is in use by another process: wait until it ends, or use another folder", folder.display())]
     InUse {
         /// The folder.
         folder: PathBuf,
     },
-    /// A file is not what was written there.
-    #[error("{} is damaged ({cause}): restore it from a copy, or move it away", file.display())]
+    /// A file is not a record of its kind.
+    #[error("{} is damaged ({cause}): restore it from a backup, or move it away", file.display())]
     Damaged {
         /// The file.
         file: PathBuf,
-        /// What is wrong with it.
+        /// What is wrong with the file.
         cause: String,
     },
-    /// The file system said no.
+    /// The file system reported an error.
     #[error("{} cannot be used: {source}", path.display())]
     Io {
         /// The file or folder.
         path: PathBuf,
-        /// What the file system said.
+        /// The error.
+        #[source]
         source: io::Error,
     },
 }
 
 impl Store {
-    /// Opens the folder, and makes it (mode 0700) if it is not there. What a crash left unfinished
-    /// is swept away.
+    /// Opens the folder, and creates it (mode 0700) if it does not exist. Deletes incomplete files
+    /// that a crash left.
     ///
     /// # Errors
-    /// Another process has it, or the file system says no.
+    /// Another process uses the folder, or the file system reports an error.
     pub fn open(folder: &Path) -> Result<Self, StoreError> {
-        make_folder(folder)?;
+        create_folder(folder)?;
         let folder = folder.canonicalize().map_err(at(folder))?;
         let lock = folder.join("lock");
         let file = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(&lock);
@@ -88,15 +89,15 @@ impl Store {
             Err(TryLockError::WouldBlock) => return Err(StoreError::InUse { folder }),
             Err(TryLockError::Error(source)) => return Err(at(&lock)(source)),
         }
-        for kind in [Asked::FOLDER, Certificate::FOLDER, Container::FOLDER, License::FOLDER, Return::FOLDER] {
-            make_folder(&folder.join(kind))?;
-            sweep(&folder.join(kind))?;
+        for kind in [PendingRequest::FOLDER, Certificate::FOLDER, Container::FOLDER, License::FOLDER, Return::FOLDER] {
+            create_folder(&folder.join(kind))?;
+            delete_unfinished(&folder.join(kind))?;
         }
         sync(&folder)?;
         Ok(Self { folder, _lock: file })
     }
 
-    /// Every certificate that was ever held here, in the order in which they were made.
+    /// Every certificate that this terminal received, in the order of issue.
     ///
     /// # Errors
     /// A file cannot be read.
@@ -104,7 +105,7 @@ impl Store {
         self.all()
     }
 
-    /// The licenses that are here.
+    /// The stored licenses.
     ///
     /// # Errors
     /// A file cannot be read.
@@ -112,7 +113,7 @@ impl Store {
         self.all()
     }
 
-    /// The licenses that were given back from here, and what they brought.
+    /// The returns of licenses from this terminal.
     ///
     /// # Errors
     /// A file cannot be read.
@@ -120,17 +121,17 @@ impl Store {
         self.all()
     }
 
-    /// A license's content, if it is here: checked when it came, and whole.
+    /// The file of a license's content, if it is stored. It was checked when it was downloaded.
     pub fn content(&self, license: Uuid) -> Option<PathBuf> {
         Some(self.content_path(license)).filter(|path| path.exists())
     }
 
-    /// Where a license's content stands, or will.
+    /// The path of a license's content, whether or not the file exists.
     pub(super) fn content_path(&self, license: Uuid) -> PathBuf {
         self.folder.join(License::FOLDER).join(format!("{license}.content"))
     }
 
-    /// Deletes a license's content, if it is here, or as much of it as is.
+    /// Deletes a license's content and an incomplete download of it, if they exist.
     pub(super) fn remove_content(&self, license: Uuid) -> Result<(), StoreError> {
         let path = self.content_path(license);
         delete(&unfinished(&path))?;
@@ -164,21 +165,20 @@ impl Store {
     pub(super) fn all<R: Record>(&self) -> Result<Vec<R>, StoreError> {
         let mut ids = Vec::new();
         for path in files(&self.folder.join(R::FOLDER))? {
-            let stem = path.file_stem().and_then(OsStr::to_str).unwrap_or_default();
-            if let (Ok(id), true) = (Uuid::parse_str(stem), path.extension() == Some(OsStr::new("json"))) {
-                ids.push(id);
-            }
+            let name = path.file_name().and_then(OsStr::to_str);
+            // Other files are not records: contents, and what a person put here.
+            ids.extend(name.and_then(|name| Uuid::parse_str(name.strip_suffix(".json")?).ok()));
         }
         ids.sort_unstable();
         ids.into_iter().filter_map(|id| self.get(id).transpose()).collect()
     }
 
-    /// Deletes a record, if it is here.
+    /// Deletes a record, if it exists.
     pub(super) fn remove<R: Record>(&self, id: Uuid) -> Result<(), StoreError> {
         delete(&self.path::<R>(id))
     }
 
-    /// What to say of a record that is not what it should be.
+    /// The error for a record that is not valid.
     pub(super) fn damaged<R: Record>(&self, id: Uuid, cause: String) -> StoreError {
         StoreError::Damaged { file: self.path::<R>(id), cause }
     }
@@ -188,7 +188,7 @@ impl Store {
     }
 }
 
-/// The name under which a file is written before it is whole.
+/// The path under which a file is written until it is complete.
 pub(super) fn unfinished(path: &Path) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(".");
@@ -196,14 +196,14 @@ pub(super) fn unfinished(path: &Path) -> PathBuf {
     name.into()
 }
 
-/// Makes a file that is whole and synced appear, in place of any that was there.
+/// Renames a complete and synced file to its path, in place of any file there.
 pub(super) fn put_in_place(unfinished: &Path, path: &Path) -> Result<(), StoreError> {
     fs::rename(unfinished, path).map_err(at(path))?;
     path.parent().map_or(Ok(()), sync)
 }
 
-/// A new and empty file that its owner alone can read. Whatever still writes to one of this name
-/// writes elsewhere.
+/// Creates an empty file that only its owner can read. A file of this name is deleted first, so a
+/// task that still writes to it does not write to the new one.
 pub(super) fn create(path: &Path) -> io::Result<File> {
     match fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
@@ -211,11 +211,11 @@ pub(super) fn create(path: &Path) -> io::Result<File> {
     }
 }
 
-fn make_folder(folder: &Path) -> Result<(), StoreError> {
+fn create_folder(folder: &Path) -> Result<(), StoreError> {
     DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(at(folder))?;
     let mode = fs::metadata(folder).map_err(at(folder))?.permissions().mode();
     if mode & 0o077 != 0 {
-        tracing::warn!(folder = %folder.display(), "others can open the terminal's folder: take that right away with chmod 0700");
+        tracing::warn!(folder = %folder.display(), "other users can open the terminal's folder: run chmod 0700");
     }
     Ok(())
 }
@@ -226,13 +226,13 @@ fn delete(path: &Path) -> Result<(), StoreError> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
         Err(error) => return Err(at(path)(error)),
     }
-    // Also if it was gone: perhaps it went just before a crash, and the disk does not know yet.
+    // Also if it did not exist: it may have been deleted just before a crash, and not synced.
     path.parent().map_or(Ok(()), sync)
 }
 
-fn sweep(folder: &Path) -> Result<(), StoreError> {
-    let mut left = files(folder)?.into_iter().filter(|path| path.extension() == Some(OsStr::new(UNFINISHED)));
-    left.try_for_each(|path| fs::remove_file(&path).map_err(at(&path)))
+fn delete_unfinished(folder: &Path) -> Result<(), StoreError> {
+    let mut unfinished = files(folder)?.into_iter().filter(|path| path.extension() == Some(OsStr::new(UNFINISHED)));
+    unfinished.try_for_each(|path| fs::remove_file(&path).map_err(at(&path)))
 }
 
 fn files(folder: &Path) -> Result<Vec<PathBuf>, StoreError> {

@@ -4,7 +4,7 @@ use licet_schema::{Name, Version};
 use super::{super::records::Standing, *};
 
 fn opened(folder: &Path) -> Store {
-    Store::open(folder).expect("a folder that nobody else has")
+    Store::open(folder).expect("an unused folder")
 }
 
 fn certificate(id: u128, user: &str) -> Certificate {
@@ -22,7 +22,7 @@ fn certificate(id: u128, user: &str) -> Certificate {
     Certificate { certificate_token: format!("token-{id}"), claims, standing: Standing::Arrived }
 }
 
-fn held(store: &Store, id: u128) -> Option<Certificate> {
+fn stored(store: &Store, id: u128) -> Option<Certificate> {
     store.get(Uuid::from_u128(id)).expect("a readable file")
 }
 
@@ -33,29 +33,29 @@ fn tree(folder: &Path) -> Vec<PathBuf> {
 }
 
 #[test]
-fn what_is_put_is_there_when_the_folder_is_opened_again() {
+fn stored_records_are_there_when_the_folder_is_opened_again() {
     let folder = tempfile::tempdir().expect("a folder");
     let store = opened(folder.path());
-    store.put(&certificate(2, "bob")).expect("kept");
-    store.put(&certificate(1, "alice")).expect("kept");
-    store.put(&Certificate { standing: Standing::Received, ..certificate(2, "bob") }).expect("kept");
+    store.put(&certificate(2, "bob")).expect("stored");
+    store.put(&certificate(1, "alice")).expect("stored");
+    store.put(&Certificate { standing: Standing::Received, ..certificate(2, "bob") }).expect("stored");
     drop(store);
     let all = opened(folder.path()).certificates().expect("readable files");
-    let told: Vec<_> = all.iter().map(|one| (one.claims.sub.as_str(), one.standing)).collect();
-    assert_eq!(told, [("alice", Standing::Arrived), ("bob", Standing::Received)]);
+    let standings: Vec<_> = all.iter().map(|one| (one.claims.sub.as_str(), one.standing)).collect();
+    assert_eq!(standings, [("alice", Standing::Arrived), ("bob", Standing::Received)]);
 }
 
 #[test]
-fn what_a_crash_left_unfinished_is_swept_and_the_old_file_stands() {
+fn opening_the_folder_deletes_unfinished_files_and_keeps_the_old_ones() {
     let folder = tempfile::tempdir().expect("a folder");
     let store = opened(folder.path());
-    store.put(&certificate(1, "alice")).expect("kept");
+    store.put(&certificate(1, "alice")).expect("stored");
     let content = store.content_path(Uuid::from_u128(7));
     let left = [unfinished(&store.path::<Certificate>(Uuid::from_u128(1))), unfinished(&content)];
     left.iter().for_each(|path| fs::write(path, "{\"certificate_tok").expect("half a file"));
     drop(store);
     let store = opened(folder.path());
-    assert_eq!(held(&store, 1).map(|one| one.certificate_token).as_deref(), Some("token-1"));
+    assert_eq!(stored(&store, 1).map(|one| one.certificate_token).as_deref(), Some("token-1"));
     assert_eq!(store.content(Uuid::from_u128(7)), None);
     assert!(left.iter().all(|path| !path.exists()));
 }
@@ -64,16 +64,16 @@ fn what_a_crash_left_unfinished_is_swept_and_the_old_file_stands() {
 fn a_write_that_fails_leaves_the_old_file() {
     let folder = tempfile::tempdir().expect("a folder");
     let store = opened(folder.path());
-    store.put(&certificate(1, "alice")).expect("kept");
+    store.put(&certificate(1, "alice")).expect("stored");
     let in_the_way = unfinished(&store.path::<Certificate>(Uuid::from_u128(1)));
     fs::create_dir(&in_the_way).expect("a folder where the file is to be written");
     let failed = store.put(&certificate(1, "mallory")).expect_err("it cannot be written").to_string();
     assert!(failed.contains("cannot be used"), "{failed}");
-    assert_eq!(held(&store, 1).map(|one| one.claims.sub.to_string()).as_deref(), Some("alice"));
+    assert_eq!(stored(&store, 1).map(|one| one.claims.sub.to_string()).as_deref(), Some("alice"));
 }
 
 #[test]
-fn one_process_at_a_time_has_the_folder() {
+fn only_one_process_at_a_time_can_open_the_folder() {
     let folder = tempfile::tempdir().expect("a folder");
     let store = opened(folder.path());
     assert!(matches!(Store::open(folder.path()), Err(StoreError::InUse { .. })));
@@ -82,11 +82,11 @@ fn one_process_at_a_time_has_the_folder() {
 }
 
 #[test]
-fn what_people_call_themselves_names_no_file() {
+fn user_names_never_become_file_names() {
     let outside = tempfile::tempdir().expect("a folder");
     let store = opened(&outside.path().join("terminal"));
     for (id, user) in [(1, "../../escape"), (2, "/etc/passwd"), (3, ".."), (4, "a/b\\c")] {
-        store.put(&certificate(id, user)).expect("kept");
+        store.put(&certificate(id, user)).expect("stored");
     }
     let below = outside.path().join("terminal/certificates");
     let mut expected: Vec<_> = (1..=4).map(|id| below.join(format!("{}.json", Uuid::from_u128(id)))).collect();
@@ -97,18 +97,18 @@ fn what_people_call_themselves_names_no_file() {
 }
 
 #[test]
-fn nobody_else_may_read_what_is_kept() {
+fn other_users_cannot_read_the_folder_and_its_files() {
     let outside = tempfile::tempdir().expect("a folder");
     let folder = outside.path().join("terminal");
     let store = opened(&folder);
-    store.put(&certificate(1, "alice")).expect("kept");
-    let mode = |path: &Path| fs::metadata(path).expect("it is there").permissions().mode() & 0o777;
+    store.put(&certificate(1, "alice")).expect("stored");
+    let mode = |path: &Path| fs::metadata(path).expect("it exists").permissions().mode() & 0o777;
     assert_eq!(mode(&folder), 0o700);
     assert_eq!(mode(&store.path::<Certificate>(Uuid::from_u128(1))), 0o600);
 }
 
 #[test]
-fn a_damaged_file_is_named_with_what_to_do() {
+fn the_error_for_a_damaged_file_names_it_and_says_what_to_do() {
     let folder = tempfile::tempdir().expect("a folder");
     let store = opened(folder.path());
     fs::write(store.path::<Certificate>(Uuid::from_u128(1)), "{").expect("a file");
@@ -117,12 +117,12 @@ fn a_damaged_file_is_named_with_what_to_do() {
 }
 
 #[test]
-fn what_is_removed_is_gone_and_may_be_removed_again() {
+fn a_removed_record_is_gone_and_can_be_removed_again() {
     let folder = tempfile::tempdir().expect("a folder");
     let store = opened(folder.path());
-    store.put(&certificate(1, "alice")).expect("kept");
+    store.put(&certificate(1, "alice")).expect("stored");
     for _ in 0..2 {
-        store.remove::<Certificate>(Uuid::from_u128(1)).expect("gone");
-        assert!(held(&store, 1).is_none());
+        store.remove::<Certificate>(Uuid::from_u128(1)).expect("removed");
+        assert!(stored(&store, 1).is_none());
     }
 }

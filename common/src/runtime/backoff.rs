@@ -1,6 +1,9 @@
-//! Trouble: how it is waited out, and told of.
+//! What happens while the broker or the database is unavailable: growing pauses, and few log lines.
 
-use std::time::{Duration, Instant};
+use std::{
+    fmt::Display,
+    time::{Duration, Instant},
+};
 
 use licet_schema::topology;
 use tokio_util::sync::CancellationToken;
@@ -8,59 +11,83 @@ use tracing::{info, warn};
 
 use crate::clock::Clock;
 
-/// The first and the longest pause between two attempts at something that is away.
-const PAUSE: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(5));
-/// How long trouble that comes and goes is not told of again.
+/// The first pause between two attempts to reach a service.
+const FIRST: Duration = Duration::from_millis(50);
+/// The longest pause between two attempts to reach a service.
+const LONGEST: Duration = Duration::from_secs(5);
+/// The pause between two sessions in quarantine.
+const IN_QUARANTINE: Duration = Duration::from_millis(100);
+/// For this long after a log line about an outage, further outages are not logged.
 const QUIET: Duration = Duration::from_secs(30);
 
-/// Growing pauses.
-pub(super) struct Pause {
+/// Pauses that double, up to a longest one.
+pub(super) struct Backoff {
     next: Duration,
 }
 
-impl Pause {
+impl Backoff {
     pub(super) fn new() -> Self {
-        Self::beginning_with(PAUSE.0)
+        Self { next: FIRST }
     }
 
-    pub(super) fn beginning_with(next: Duration) -> Self {
-        Self { next }
+    pub(super) fn in_quarantine() -> Self {
+        Self { next: IN_QUARANTINE }
     }
 
+    /// The next pause.
+    pub(super) fn next(&mut self) -> Duration {
+        let next = self.next;
+        self.next = (next * 2).min(LONGEST);
+        next
+    }
+
+    /// Waits for the next pause, or until `stop`.
     pub(super) async fn wait(&mut self, clock: &Clock, stop: &CancellationToken) {
+        let pause = self.next();
         tokio::select! {
             biased;
             () = stop.cancelled() => {}
-            () = clock.sleep(self.next) => {}
+            () = clock.sleep(pause) => {}
         }
-        self.next = (self.next * 2).min(PAUSE.1);
     }
 }
 
-/// One log line for each change of state; and where states change by the second, a pair of lines
-/// now and then.
-pub(super) struct Voice {
+/// Logs one line when an outage begins and one when it ends; while outages come and go by the
+/// second, a pair of lines now and then.
+pub(super) struct OutageLog {
     worker: &'static str,
     is_up: bool,
-    complained_at: Option<Instant>,
+    logged_at: Option<Instant>,
 }
 
-impl Voice {
+impl OutageLog {
     pub(super) fn new(worker: &'static str) -> Self {
-        Self { worker, is_up: false, complained_at: None }
+        Self { worker, is_up: false, logged_at: None }
     }
 
-    pub(super) fn up(&mut self) {
+    pub(super) fn ended(&mut self) {
         if !std::mem::replace(&mut self.is_up, true) {
             info!(worker = self.worker, queue = topology::work_queue(self.worker), "consuming");
         }
     }
 
-    pub(super) fn down(&mut self, cause: &str) {
-        if self.complained_at.is_none_or(|at| at.elapsed() > QUIET) {
+    pub(super) fn began(&mut self, cause: &impl Display) {
+        if self.logged_at.is_none_or(|at| at.elapsed() > QUIET) {
             self.is_up = false;
-            self.complained_at = Some(Instant::now());
+            self.logged_at = Some(Instant::now());
             warn!(worker = self.worker, "{cause}; trying again until it is back");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pauses_double_up_to_the_longest() {
+        let mut backoff = Backoff::new();
+        let pauses: Vec<_> = (0..9).map(|_| backoff.next().as_millis()).collect();
+        assert_eq!(pauses, [50, 100, 200, 400, 800, 1600, 3200, 5000, 5000]);
     }
 }

@@ -1,220 +1,247 @@
 //! One transaction for a batch: journal, locks, rules, rows, commit.
 //!
-//! What a crash means here: before the commit nothing has happened, after it everything has. A
-//! commit whose answer was lost is unknown; the session is given up, the broker delivers again,
-//! and the journal tells which it was.
+//! A crash before the commit changes nothing; after it, everything is done. A commit whose answer was
+//! lost is unknown: the session ends, the broker delivers again, and the journal tells which it was.
 
 use std::{
-    collections::HashMap,
-    sync::{
-        Arc,
-        atomic::{AtomicU32, Ordering},
-    },
+    collections::{HashMap, HashSet},
+    sync::Arc,
     time::Duration,
 };
 
 use futures_util::future::BoxFuture;
 use licet_schema::{
     Code, Output, Refusal, Timestamp,
-    entity::{Keyed, journal, mention},
+    entity::{Digest, Keyed, journal, mention},
     message::RequestRefused,
 };
 use sea_orm::{ConnectionTrait, ModelTrait};
 use uuid::Uuid;
 
 use super::{
-    Machine, Worker,
-    compute::{Broken, computed, weight},
+    Resources,
+    duplicate_check::DuplicateCheck,
     intake::Work,
-    stored::{self, StoredOutput},
+    journal::{self as stored, JournalError, StoredOutput},
+    offload::{OffloadError, offload, weight},
+    worker::{AnyRows, AnyWorker},
 };
 use crate::{
-    decision::{Context, Decision, Rows, Tables},
-    store::{
-        StoreError, Transaction, Writes,
-        rows::{self, Lock},
-    },
+    decision::{Context, Decision, RuleError},
+    rows::{Defect, Rows, TableVisitor},
+    store::{Lock, Source, StoreError, Transaction, Writes},
 };
 
-/// How often a batch that others were in the way of begins again before it is taken apart.
+/// How often a batch begins again because another transaction was in the way, before it is split.
 const CONTENTIONS_MAX: u32 = 20;
 
-/// What became of a message.
-pub(super) enum Settled<I> {
+/// The result for one message.
+pub(super) enum Settled {
     /// It was decided, now or before: these are its outputs.
-    Decided(Work<I>, Arc<Vec<StoredOutput>>),
-    /// It alone cannot be decided, for this reason.
-    Failed(Work<I>, Setback),
+    Decided(Work, Arc<Vec<StoredOutput>>),
+    /// It cannot be decided, even alone.
+    Failed(Work, MessageError),
 }
 
-/// Why a batch was not decided.
+/// Why a message cannot be decided.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum Setback {
-    /// The database's word.
+pub(super) enum MessageError {
+    /// The database rejected it, or other transactions were in the way too often.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// A defect of a rule, or a row that cannot be.
+    /// The journal row of a message that was decided before is damaged.
+    #[error(transparent)]
+    Journal(#[from] JournalError),
+    /// A rule found that the program is wrong.
+    #[error("a rule found a defect: {0}")]
+    Defect(#[from] Defect),
+    /// A rule panicked.
     #[error("a rule panicked: {0}")]
     Panicked(String),
 }
 
-/// Whether ids are looked up in the journal before a batch is decided. Most messages are new, and where one is not,
-/// the journal's key refuses the batch: then it is decided again with a look. Where that finds what bore no sign of
-/// being known, the batches that come after it are looked up too, since whoever repeats messages repeats many.
-#[derive(Debug, Default)]
-pub(super) struct Lookout(AtomicU32);
-
-/// For how many batches.
-const LOOKS: u32 = 256;
-
-impl Lookout {
-    /// Whether to look for this batch. `doubtful`: one of its messages may be known.
-    fn looks_up(&self, doubtful: bool) -> bool {
-        let alarmed = self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1));
-        alarmed.is_ok() || doubtful
-    }
-
-    fn alarm(&self) {
-        self.0.store(LOOKS, Ordering::Relaxed);
+impl MessageError {
+    /// Whether the program is at fault.
+    pub(super) fn is_defect(&self) -> bool {
+        matches!(self, Self::Defect(_) | Self::Panicked(_))
     }
 }
 
-/// Settles a batch. A message that fails takes only itself down: the batch is halved until it is
-/// alone.
+/// Why nothing is known about a batch.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum BatchError {
+    /// The database is unavailable.
+    #[error(transparent)]
+    Unavailable(StoreError),
+    /// The program is stopping.
+    #[error("the program is stopping")]
+    Stopping,
+}
+
+/// Why an attempt at a batch failed.
+enum AttemptError {
+    Message(MessageError),
+    Batch(BatchError),
+}
+
+impl From<StoreError> for AttemptError {
+    fn from(error: StoreError) -> Self {
+        match error {
+            StoreError::Unavailable { .. } => Self::Batch(BatchError::Unavailable(error)),
+            _ => Self::Message(error.into()),
+        }
+    }
+}
+
+impl From<Defect> for AttemptError {
+    fn from(defect: Defect) -> Self {
+        Self::Message(defect.into())
+    }
+}
+
+impl From<JournalError> for AttemptError {
+    fn from(error: JournalError) -> Self {
+        Self::Message(error.into())
+    }
+}
+
+/// Settles a batch. A message that cannot be decided affects no other: the batch is halved until the
+/// message is alone.
 ///
 /// # Errors
-/// The database is away; nothing is known of the batch.
-pub(super) fn settle<'a, W: Worker>(
-    worker: &'a Arc<W>,
-    machine: &'a Machine,
-    lookout: &'a Lookout,
-    work: Vec<Work<W::Input>>,
-) -> BoxFuture<'a, Result<Vec<Settled<W::Input>>, String>> {
+/// Nothing is known about the batch.
+pub(super) fn settle<'a>(
+    worker: &'a Arc<dyn AnyWorker>,
+    resources: &'a Resources,
+    duplicate_check: &'a DuplicateCheck,
+    work: Vec<Work>,
+) -> BoxFuture<'a, Result<Vec<Settled>, BatchError>> {
     Box::pin(async move {
         if work.is_empty() {
             return Ok(Vec::new());
         }
         let work = Arc::new(work);
-        let setback = match attempts(worker, machine, lookout, &work).await {
+        let error = match attempts(worker, resources, duplicate_check, &work).await {
             Ok(outputs) => {
-                let work = unshared(work);
-                return Ok(work
-                    .into_iter()
-                    .zip(outputs)
-                    .map(|(work, outputs)| Settled::Decided(work, outputs))
-                    .collect());
+                let settled = unshared(work).into_iter().zip(outputs);
+                return Ok(settled.map(|(work, outputs)| Settled::Decided(work, outputs)).collect());
             }
-            Err(Setback::Store(StoreError::Away(cause))) => return Err(format!("the database is away: {cause}")),
-            Err(setback) => setback,
+            Err(AttemptError::Batch(error)) => return Err(error),
+            Err(AttemptError::Message(error)) => error,
         };
         let mut first = unshared(work);
         if first.len() == 1 {
-            return Ok(first.pop().map(|work| Settled::Failed(work, setback)).into_iter().collect());
+            return Ok(first.pop().map(|work| Settled::Failed(work, error)).into_iter().collect());
         }
         let second = first.split_off(first.len() / 2);
-        let mut settled = settle(worker, machine, lookout, first).await?;
-        settled.extend(settle(worker, machine, lookout, second).await?);
+        let mut settled = settle(worker, resources, duplicate_check, first).await?;
+        settled.extend(settle(worker, resources, duplicate_check, second).await?);
         Ok(settled)
     })
 }
 
-/// The fold has returned, so that nobody else holds the batch any more.
-fn unshared<I>(work: Arc<Vec<Work<I>>>) -> Vec<Work<I>> {
+/// The fold has returned, so nobody else holds the batch.
+fn unshared(work: Arc<Vec<Work>>) -> Vec<Work> {
     Arc::into_inner(work).unwrap_or_else(|| unreachable!("the fold over the batch has ended"))
 }
 
-async fn attempts<W: Worker>(
-    worker: &Arc<W>,
-    machine: &Machine,
-    lookout: &Lookout,
-    work: &Arc<Vec<Work<W::Input>>>,
-) -> Result<Vec<Arc<Vec<StoredOutput>>>, Setback> {
-    let mut looks = lookout.looks_up(work.iter().any(Work::may_be_known));
+async fn attempts(
+    worker: &Arc<dyn AnyWorker>,
+    resources: &Resources,
+    duplicate_check: &DuplicateCheck,
+    work: &Arc<Vec<Work>>,
+) -> Result<Vec<Arc<Vec<StoredOutput>>>, AttemptError> {
+    let mut looks_up = duplicate_check.looks_up(work.iter().any(Work::may_be_duplicate));
     let mut contentions = 0;
     loop {
-        let attempted = attempt(worker, machine, lookout, work, looks);
-        let attempted = tokio::time::timeout(machine.limits.database_timeout(), attempted).await;
-        match attempted.unwrap_or_else(|_| Err(StoreError::Away("it does not answer".into()).into())) {
-            Err(Setback::Store(StoreError::Contended(_))) if !looks => looks = true,
-            Err(Setback::Store(StoreError::Contended(_))) if contentions < CONTENTIONS_MAX => {
+        let attempted = attempt(worker, resources, duplicate_check, work, looks_up);
+        let attempted = tokio::time::timeout(resources.limits.database_timeout(), attempted).await;
+        match attempted.unwrap_or_else(|_| Err(StoreError::silent().into())) {
+            Err(AttemptError::Message(MessageError::Store(StoreError::Contended { .. }))) if !looks_up => {
+                looks_up = true;
+            }
+            Err(AttemptError::Message(MessageError::Store(StoreError::Contended { .. })))
+                if contentions < CONTENTIONS_MAX =>
+            {
                 contentions += 1;
-                machine.clock.sleep(jitter(contentions)).await;
+                resources.clock.sleep(jitter(contentions)).await;
             }
             outcome => return outcome,
         }
     }
 }
 
-/// A pause that grows and that two who met will not share: up to 2 ms, 4 ms, … 64 ms.
+/// A random pause below a growing bound, so that two transactions that met do not meet again: up to
+/// 2 ms, 4 ms, … 64 ms.
 fn jitter(contentions: u32) -> Duration {
-    let most_us = 1000_u64 << contentions.min(6);
-    let random = u64::from_le_bytes(*Uuid::new_v4().as_bytes().first_chunk().unwrap_or(&[0; 8]));
-    Duration::from_micros(random % most_us)
+    let most_us = 1000_u128 << contentions.min(6);
+    let random = Uuid::new_v4().as_u128() % most_us;
+    Duration::from_micros(u64::try_from(random).unwrap_or(u64::MAX))
 }
 
-async fn attempt<W: Worker>(
-    worker: &Arc<W>,
-    machine: &Machine,
-    lookout: &Lookout,
-    work: &Arc<Vec<Work<W::Input>>>,
-    looks: bool,
-) -> Result<Vec<Arc<Vec<StoredOutput>>>, Setback> {
+async fn attempt(
+    worker: &Arc<dyn AnyWorker>,
+    resources: &Resources,
+    duplicate_check: &DuplicateCheck,
+    work: &Arc<Vec<Work>>,
+    looks_up: bool,
+) -> Result<Vec<Arc<Vec<StoredOutput>>>, AttemptError> {
     if !worker.changes() {
-        let view = machine.store.snapshot().await?;
-        let folded = decide(worker, machine, work, (0..work.len()).collect(), &view).await?;
-        let answer = |index| folded.outputs.get(&index).cloned().unwrap_or_default();
-        return Ok((0..work.len()).map(answer).collect());
+        let view = resources.store.snapshot().await?;
+        let folded = decide(worker, resources, work, (0..work.len()).collect(), &view).await?;
+        let answer = |(index, work): (usize, &Work)| {
+            let outputs = folded.outputs.get(&index).cloned();
+            outputs.ok_or_else(|| Defect::violated("every message of a batch is answered", work.id).into())
+        };
+        return work.iter().enumerate().map(answer).collect();
     }
-    let transaction = machine.store.begin().await?;
-    let known = if looks { journaled(&transaction, work).await? } else { HashMap::new() };
-    if work.iter().any(|work| !work.may_be_known() && known.contains_key(&work.id)) {
-        lookout.alarm();
+    let transaction = resources.store.begin().await?;
+    let known = if looks_up { journaled(&transaction, work).await? } else { HashMap::new() };
+    if work.iter().any(|work| !work.may_be_duplicate() && known.contains_key(&work.id)) {
+        duplicate_check.found_unsuspected();
     }
-    let folded = decide(worker, machine, work, fresh(work, &known), &transaction).await?;
-    // What leaves no row is not told by the journal's key.
-    let untold = !looks && folded.outputs.len() > folded.journal.len();
-    if untold && !journaled(&transaction, work).await?.is_empty() {
-        return Err(StoreError::Contended("it was decided before".into()).into());
+    let folded = decide(worker, resources, work, fresh(work, &known), &transaction).await?;
+    // A message that leaves no row is not caught by the journal's key.
+    let unkeyed = !looks_up && folded.outputs.len() > folded.journal.len();
+    if unkeyed && !journaled(&transaction, work).await?.is_empty() {
+        return Err(StoreError::contended("a message of the batch was decided before").into());
     }
     if !folded.journal.is_empty() {
         let mut writes = Writes::new(transaction.get_database_backend());
         writes.insert::<journal::Entity>(&folded.journal.iter().collect::<Vec<_>>());
         writes.insert::<mention::Entity>(&folded.mentions.iter().collect::<Vec<_>>());
-        write(&mut writes, &folded.tables);
+        folded.rows.write(&mut writes);
         writes.run(&transaction).await?;
         transaction.commit().await?;
     }
-    Ok(answers(work, &known, &folded)?)
+    answers(work, &known, &folded)
 }
 
-/// Loads what these messages of the batch need, and decides them.
-async fn decide<W: Worker>(
-    worker: &Arc<W>,
-    machine: &Machine,
-    work: &Arc<Vec<Work<W::Input>>>,
+/// Loads the rows that these messages of the batch need, and decides them.
+async fn decide(
+    worker: &Arc<dyn AnyWorker>,
+    resources: &Resources,
+    work: &Arc<Vec<Work>>,
     indices: Vec<usize>,
     transaction: &Transaction,
-) -> Result<Folded, Setback> {
+) -> Result<Folded, AttemptError> {
     let inputs: Vec<_> = indices.iter().filter_map(|&index| work[index].input.as_ref().ok()).collect();
-    let tables = if inputs.is_empty() { Tables::default() } else { worker.load(transaction, &inputs).await? };
-    // After the locks: whoever held them first has the earlier time.
-    fold(worker, machine, work, indices, tables, machine.clock.now()).await
+    let rows = if inputs.is_empty() { worker.no_rows() } else { worker.load(transaction, &inputs).await? };
+    // Read after the locks: of two batches, the one that had them first has the earlier time.
+    fold(worker, resources, work, indices, rows, resources.clock.now()).await
 }
 
-/// What the journal knows of these ids.
-async fn journaled<I>(
-    transaction: &Transaction,
-    work: &[Work<I>],
-) -> Result<HashMap<Uuid, journal::Model>, StoreError> {
+/// The journal rows of these messages.
+async fn journaled(transaction: &Transaction, work: &[Work]) -> Result<HashMap<Uuid, journal::Model>, StoreError> {
     let ids = work.iter().map(|work| vec![work.id.into()]).collect();
-    let found = rows::select::<journal::Entity>(transaction, &[journal::Column::Id], ids, Lock::None).await?;
+    let found = transaction.select::<journal::Entity>(&[journal::Column::Id], ids, Lock::None).await?;
     Ok(found.into_iter().map(|row| (row.id, row)).collect())
 }
 
-/// The messages to decide: whose sender may send them, not in the journal, and each id once (its
-/// first bearer decides it).
-fn fresh<I>(work: &[Work<I>], known: &HashMap<Uuid, journal::Model>) -> Vec<usize> {
-    let mut seen = std::collections::HashSet::new();
+/// The messages to decide: those that their senders may send, that are not in the journal, and each
+/// id once (its first bearer decides it).
+fn fresh(work: &[Work], known: &HashMap<Uuid, journal::Model>) -> Vec<usize> {
+    let mut seen = HashSet::new();
     let permitted = work.iter().enumerate().filter(|(_, work)| work.permitted);
     let first = permitted.filter(|(_, work)| seen.insert(work.id) && !known.contains_key(&work.id));
     first.map(|(index, _)| index).collect()
@@ -223,146 +250,134 @@ fn fresh<I>(work: &[Work<I>], known: &HashMap<Uuid, journal::Model>) -> Vec<usiz
 /// A decided batch, before it is written.
 struct Folded {
     now: Timestamp,
-    tables: Tables,
+    rows: Box<dyn AnyRows>,
     journal: Vec<journal::Model>,
     mentions: Vec<mention::Model>,
-    /// By the message's place in the batch.
+    /// By the message's index in the batch.
     outputs: HashMap<usize, Arc<Vec<StoredOutput>>>,
 }
 
 /// The fold over the batch: rules and signatures.
-async fn fold<W: Worker>(
-    worker: &Arc<W>,
-    machine: &Machine,
-    work: &Arc<Vec<Work<W::Input>>>,
+async fn fold(
+    worker: &Arc<dyn AnyWorker>,
+    resources: &Resources,
+    work: &Arc<Vec<Work>>,
     indices: Vec<usize>,
-    mut tables: Tables,
+    mut rows: Box<dyn AnyRows>,
     now: Timestamp,
-) -> Result<Folded, Setback> {
+) -> Result<Folded, AttemptError> {
     let (worker, work) = (worker.clone(), work.clone());
-    let (keyring, terms) = (machine.keyring.clone(), machine.terms.clone());
+    let (keyring, terms) = (resources.keyring.clone(), resources.terms.clone());
     let weight = indices.iter().map(|&index| weight(&work[index].delivery.body)).sum();
-    let folding = move || {
+    let folding = move || -> Result<Folded, Defect> {
         let mut journal = Vec::with_capacity(indices.len());
         let mut mentions = Vec::new();
         let mut outputs = HashMap::with_capacity(indices.len());
         for index in indices {
             let work = &work[index];
             let context = Context { now, keyring: &keyring, terms: &terms, message_id: work.id };
-            let decided = work.input.as_ref().map_err(Refusal::clone);
-            let decided = decided.and_then(|input| worker.decide(&context, &mut tables, input));
-            let decision = decided.unwrap_or_else(|refusal| refused(&*worker, work, &refusal));
-            let made = stored::of_decision(work.id, work.format, now, &decision)?;
-            // What has nothing to say has done nothing.
+            let decided = match &work.input {
+                Ok(input) => worker.decide(&context, &mut *rows, input),
+                Err(refusal) => Err(refusal.clone().into()),
+            };
+            let decision = match decided {
+                Ok(decision) => decision,
+                Err(RuleError::Refused(refusal)) => refused(&*worker, work, &refusal),
+                Err(RuleError::Defect(defect)) => return Err(defect),
+            };
+            let made = stored::outputs_of_decision(work.id, now, &decision)?;
+            // A decision without outputs did nothing.
             if !made.is_empty() {
                 journal.push(journal_row(work, &decision, now, stored::outputs_to_bytes(&made)?));
-                let others = decision.mentions.iter().filter(|purchase| Some(**purchase) != decision.subject);
+                let others = decision.mentions.iter().filter(|mentioned| Some(**mentioned) != decision.subject);
                 mentions.extend(others.map(|&subject| mention::Model { subject, journal: work.id }));
             }
             outputs.insert(index, Arc::new(made));
         }
         journal.sort_unstable_by_key(|row| row.id);
-        Ok(Folded { now, tables, journal, mentions, outputs })
+        Ok(Folded { now, rows, journal, mentions, outputs })
     };
-    match computed(weight, folding).await {
-        Ok(folded) => Ok(folded.map_err(StoreError::Refused)?),
-        Err(Broken::Panicked(text)) => Err(Setback::Panicked(text)),
-        // No message is to blame.
-        Err(Broken::Ending) => Err(StoreError::Away("the program is ending".into()).into()),
+    match offload(weight, folding).await {
+        Ok(folded) => Ok(folded?),
+        Err(OffloadError::Panicked(text)) => Err(AttemptError::Message(MessageError::Panicked(text))),
+        Err(OffloadError::Stopping) => Err(AttemptError::Batch(BatchError::Stopping)),
     }
 }
 
-/// A refusal, in the story of its purchase if it came after the proof that it belongs there.
-fn refused<W: Worker>(worker: &W, work: &Work<W::Input>, refusal: &Refusal) -> Decision {
-    let decision = Decision::refused(refusal, &work.past.kind);
-    let unproven = matches!(
-        refusal.code,
-        Code::Altered | Code::UntrustedKey | Code::Malformed | Code::UnknownCertificate | Code::UnknownLicense
-    );
-    let subject = work.input.as_ref().ok().filter(|_| !unproven).and_then(|input| worker.subject(input));
-    Decision { subject, ..decision }
+/// A refusal. It belongs to the history of its subject only if it came after the proof that the
+/// sender holds it.
+fn refused(worker: &dyn AnyWorker, work: &Work, refusal: &Refusal) -> Decision {
+    let decision = Decision::refused(refusal, &work.origin.kind);
+    let proved = work.input.as_ref().ok().filter(|_| !refusal.code.is_unproven());
+    Decision { subject: proved.and_then(|input| worker.subject(input)), ..decision }
 }
 
-pub(super) fn panic_text(panic: &(dyn std::any::Any + Send)) -> &str {
-    let text = panic.downcast_ref::<&str>().copied();
-    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("without a word")
-}
-
-fn journal_row<I>(work: &Work<I>, decision: &Decision, now: Timestamp, outputs: Vec<u8>) -> journal::Model {
+fn journal_row(work: &Work, decision: &Decision, now: Timestamp, outputs: Vec<u8>) -> journal::Model {
     let code = match &decision.reply {
         Some(Output::RequestRefused(refused)) => Some(refused.code.to_string()),
         _ => None,
     };
     journal::Model {
         id: work.id,
-        kind: work.past.kind.clone(),
-        sender: work.past.sender.clone(),
-        digest: work.digest.to_vec(),
+        kind: work.origin.kind.clone(),
+        sender: work.origin.sender.clone(),
+        digest: Digest(work.digest),
         subject: decision.subject,
         code,
-        decided_at: now.as_millis(),
+        decided_at: now,
         outputs,
     }
 }
 
-/// What became of the rows, by table and kind of change.
-fn write(writes: &mut Writes, tables: &Tables) {
-    table(writes, &tables.contents);
-    table(writes, &tables.settlements);
-    table(writes, &tables.purchases);
-    table(writes, &tables.certificates);
-    table(writes, &tables.pending_receptions);
-    table(writes, &tables.licenses);
-    table(writes, &tables.returns);
-    table(writes, &tables.collections);
-    table(writes, &tables.privileges);
-    table(writes, &tables.payouts);
-    table(writes, &tables.accounts);
-    table(writes, &tables.entries);
-    table(writes, &tables.unmatched_settlements);
-}
-
-fn table<E: Keyed>(writes: &mut Writes, rows: &Rows<E>)
-where
-    E::Model: ModelTrait<Entity = E>,
-{
-    let (removed, changed, added) = (rows.removed(), rows.changed(), rows.added());
-    let makes_room = !removed.is_empty() || !changed.is_empty();
-    writes.delete::<E>(removed.into_iter().map(E::key_values).collect());
-    writes.update::<E>(&changed);
-    // What is added may take a place, under a unique index, that is left so.
-    if makes_room && !added.is_empty() {
-        writes.then();
+impl TableVisitor for Writes {
+    fn table<E: Keyed>(&mut self, rows: &Rows<E>)
+    where
+        E::Model: ModelTrait<Entity = E>,
+    {
+        let (removed, changed, added) = (rows.removed(), rows.changed(), rows.added());
+        let frees_keys = !removed.is_empty() || !changed.is_empty();
+        self.delete::<E>(removed.into_iter().map(E::key_values).collect());
+        self.update::<E>(&changed);
+        // An added row may take a place in a unique index that a removed or changed row had.
+        if frees_keys && !added.is_empty() {
+            self.then();
+        }
+        self.insert::<E>(&added);
     }
-    writes.insert::<E>(&added);
 }
 
-/// The outputs for each message of the batch: its own, or those of the first bearer of its id if
-/// it is the same message, or `conflict` if it is another. Whoever may not send it gets only what
-/// was decided for them before.
-fn answers<I>(
-    work: &[Work<I>],
+/// The outputs for each message of the batch: its own, or those of the first bearer of its id if it is
+/// the same message, or `conflict` if it is another. A sender that may not send a message gets only
+/// what was decided for it before.
+fn answers(
+    work: &[Work],
     known: &HashMap<Uuid, journal::Model>,
     folded: &Folded,
-) -> Result<Vec<Arc<Vec<StoredOutput>>>, StoreError> {
-    let digests: HashMap<Uuid, &[u8]> =
-        known.values().chain(&folded.journal).map(|row| (row.id, row.digest.as_slice())).collect();
+) -> Result<Vec<Arc<Vec<StoredOutput>>>, AttemptError> {
+    let digests: HashMap<Uuid, [u8; 32]> =
+        known.values().chain(&folded.journal).map(|row| (row.id, row.digest.0)).collect();
     let decided: HashMap<Uuid, &Arc<Vec<StoredOutput>>> =
         folded.outputs.iter().map(|(&index, outputs)| (work[index].id, outputs)).collect();
-    let answer = |work: &Work<I>| {
+    let answer = |work: &Work| -> Result<Arc<Vec<StoredOutput>>, AttemptError> {
         let digest = digests.get(&work.id);
-        let stands = digest.is_some_and(|digest| *digest == work.digest);
-        if let (false, Err(refusal)) = (work.permitted || stands, &work.input) {
-            return Ok(Arc::new(vec![unjournaled(work, "reply:request.refused", folded.now, refusal.clone())]));
+        let same = digest.is_some_and(|digest| *digest == work.digest);
+        // Checked with the journal, not before it: a message that was committed keeps its outputs if its
+        // sender loses the permission before the redelivery.
+        if let (false, Err(refusal)) = (work.permitted || same, &work.input) {
+            let refused = unjournaled(work, "reply:request.refused", folded.now, refusal.clone())?;
+            return Ok(Arc::new(vec![refused]));
         }
-        if digest.is_some() && !stands {
-            return Ok(Arc::new(vec![unjournaled(work, "reply:request.refused:conflict", folded.now, conflict())]));
+        if digest.is_some() && !same {
+            let conflict = unjournaled(work, "reply:request.refused:conflict", folded.now, conflict())?;
+            return Ok(Arc::new(vec![conflict]));
         }
         if let Some(outputs) = decided.get(&work.id) {
             return Ok(Arc::clone(outputs));
         }
-        let outputs = known.get(&work.id).map(stored::outputs_of).transpose().map_err(StoreError::Refused)?;
-        Ok(Arc::new(outputs.unwrap_or_default()))
+        let known = known.get(&work.id).ok_or_else(|| {
+            Defect::violated("every message of a batch is in the journal or was decided just now", work.id)
+        })?;
+        Ok(Arc::new(stored::outputs_of(known)?))
     };
     work.iter().map(answer).collect()
 }
@@ -372,25 +387,9 @@ fn conflict() -> Refusal {
     Refusal::new(Code::Conflict, detail)
 }
 
-/// A refusal that leaves no row: its id is another message's, or its sender a stranger.
-fn unjournaled<I>(work: &Work<I>, name: &str, now: Timestamp, refusal: Refusal) -> StoredOutput {
+/// A refusal that leaves no row: its id belongs to another message, or its sender may not send it.
+fn unjournaled(work: &Work, name: &str, now: Timestamp, refusal: Refusal) -> Result<StoredOutput, Defect> {
     let Refusal { code, detail } = refusal;
-    let refused = Output::RequestRefused(RequestRefused { code, detail, message_type: work.past.kind.clone() });
-    stored::refusal(work.id, name, work.format, now, &refused)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn ids_are_looked_up_where_one_may_be_known_and_for_a_while_after_one_was() {
-        let lookout = Lookout::default();
-        assert!(!lookout.looks_up(false));
-        assert!(lookout.looks_up(true));
-        assert!(!lookout.looks_up(false), "one that came again says nothing of others");
-        lookout.alarm();
-        assert!((0..LOOKS).all(|_| lookout.looks_up(false)));
-        assert!(!lookout.looks_up(false));
-    }
+    let refused = Output::RequestRefused(RequestRefused { code, detail, message_type: work.origin.kind.clone() });
+    stored::reply_output(work.id, name, now, &refused)
 }

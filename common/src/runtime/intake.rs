@@ -1,147 +1,144 @@
-//! From a delivery to what a worker decides about: the envelope is checked, the body decoded, the
-//! tokens read. What cannot be read is told apart here, before anything is looked up.
+//! From a delivery to what a worker decides about: check the envelope, decode the body, read the
+//! tokens. What cannot be read is separated here, before anything is looked up.
 
 use std::{panic::AssertUnwindSafe, sync::Arc};
 
-use licet_schema::{Code, Format, Refusal, Request, topology};
+use licet_schema::{Code, Refusal, Request, encoding, topology};
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
 use super::{
-    Machine, Worker,
-    batch::panic_text,
-    compute::{computed, weight},
-    copies::{Past, Trust},
+    Resources,
+    offload::{offload, panic_text, weight},
+    retry_headers::{Origin, Trust},
+    session::Ended,
+    worker::{AnyInput, AnyWorker},
 };
-use crate::{
-    signing::Keyring,
-    transport::{Delivery, Lost},
-};
+use crate::{signing::Keyring, transport::Delivery};
 
 /// A message that can be decided.
-pub(super) struct Work<I> {
+pub(super) struct Work {
     /// Its message_id.
     pub(super) id: Uuid,
-    /// Its type, who sent it, how often it failed before.
-    pub(super) past: Past,
-    /// Its encoding, which its reply will have.
-    pub(super) format: Format,
-    /// SHA-256 over type, content_type, sender and body. The sender is in it, so that copying a
-    /// message does not earn its answer.
+    /// Its type, its sender, and how often it failed before.
+    pub(super) origin: Origin,
+    /// SHA-256 over type, content_type, sender and body. The sender is part of it, so that whoever
+    /// copies a message does not receive its answer.
     pub(super) digest: [u8; 32],
-    /// Whether its sender may send it. If not, it is refused and leaves no trace, unless it was
-    /// decided before: then its answer stands, whatever was configured since.
+    /// Whether its sender may send it. If not, it is refused and not recorded, unless it was decided
+    /// before: then that answer counts, whatever was configured since.
     pub(super) permitted: bool,
-    /// What the rules are given, or the refusal that its reading earned.
-    pub(super) input: Result<I, Refusal>,
+    /// What the rules are given, or the refusal that reading it led to.
+    pub(super) input: Result<AnyInput, Refusal>,
     /// The delivery, for its reply and for a copy of it.
     pub(super) delivery: Arc<Delivery>,
 }
 
-impl<I> Work<I> {
-    /// Whether there is a sign that it was decided before, or that only what was decided before may be told.
-    pub(super) fn may_be_known(&self) -> bool {
-        !self.permitted || self.past.attempts > 0 || self.delivery.redeliveries > 0
+impl Work {
+    /// Whether it shows a sign of having been decided before, or may be answered only if it was.
+    pub(super) fn may_be_duplicate(&self) -> bool {
+        !self.permitted || self.origin.attempts > 0 || self.delivery.redeliveries > 0
     }
 }
 
 /// A message that cannot be decided, and becomes a dead letter.
-pub(super) struct TurnedAway {
+pub(super) struct Rejected {
     /// Why.
     pub(super) refusal: Refusal,
     /// Its message_id, if it has a usable one.
     pub(super) id: Option<Uuid>,
-    /// Its type, as far as it names one, who sent it, how often it failed before.
-    pub(super) past: Past,
+    /// Its type as far as it names one, its sender, and how often it failed before.
+    pub(super) origin: Origin,
     /// Whether its sender may be answered.
     pub(super) answerable: bool,
-    /// Whether it brought its decoder down.
+    /// Whether its decoder panicked.
     pub(super) panicked: bool,
     /// The delivery.
     pub(super) delivery: Arc<Delivery>,
 }
 
-/// What reading a delivery gave.
-pub(super) enum Reading<I> {
+/// The result of reading a delivery.
+pub(super) enum Reading {
     /// It can be decided.
-    Work(Work<I>),
+    Work(Work),
     /// It cannot.
-    TurnedAway(TurnedAway),
+    Rejected(Rejected),
 }
 
 /// Reads deliveries.
 ///
 /// # Errors
-/// The program is ending, and there are no threads any more: nothing of this may be acknowledged.
-pub(super) async fn read_all<W: Worker>(
-    worker: &Arc<W>,
-    machine: &Machine,
+/// [`Ended::Stopped`] if the program is stopping: none of them may be acknowledged.
+pub(super) async fn read_all(
+    worker: &Arc<dyn AnyWorker>,
+    resources: &Resources,
     deliveries: Vec<Delivery>,
-) -> Result<Vec<Reading<W::Input>>, Lost> {
-    let (worker, keyring) = (worker.clone(), machine.keyring.clone());
-    let trust = Trust::new(machine.transport.user(), machine.senders.clone());
+) -> Result<Vec<Reading>, Ended> {
+    let (worker, keyring) = (worker.clone(), resources.keyring.clone());
+    let trust = Trust::new(resources.transport.user(), resources.senders.clone());
     let weight = deliveries.iter().map(|delivery| weight(&delivery.body)).sum();
     let reading =
         move || deliveries.into_iter().map(|delivery| read_safely(&*worker, &keyring, &trust, delivery)).collect();
-    computed(weight, reading).await.map_err(|_| Lost("the program is ending".into()))
+    offload(weight, reading).await.map_err(|_| Ended::Stopped)
 }
 
-/// A message that brings its decoder down is unreadable, and nothing more.
-fn read_safely<W: Worker>(worker: &W, keyring: &Keyring, trust: &Trust, delivery: Delivery) -> Reading<W::Input> {
+/// A message whose decoder panics is unreadable; the other messages are not affected.
+fn read_safely(worker: &dyn AnyWorker, keyring: &Keyring, trust: &Trust, delivery: Delivery) -> Reading {
     let delivery = Arc::new(delivery);
-    let held = delivery.clone();
+    let kept = delivery.clone();
     std::panic::catch_unwind(AssertUnwindSafe(|| read(worker, keyring, trust, delivery))).unwrap_or_else(|panic| {
         let detail = format!("its decoder panicked: {}", panic_text(&*panic));
-        Reading::TurnedAway(TurnedAway {
+        Reading::Rejected(Rejected {
             refusal: Refusal::new(Code::Malformed, detail),
             id: None,
-            past: Past::of_work(&held, trust),
+            origin: Origin::of_work(&kept, trust),
             answerable: false,
             panicked: true,
-            delivery: held,
+            delivery: kept,
         })
     })
 }
 
-fn read<W: Worker>(worker: &W, keyring: &Keyring, trust: &Trust, delivery: Arc<Delivery>) -> Reading<W::Input> {
+fn read(worker: &dyn AnyWorker, keyring: &Keyring, trust: &Trust, delivery: Arc<Delivery>) -> Reading {
     let properties = &delivery.properties;
-    let past = Past::of_work(&delivery, trust);
+    let origin = Origin::of_work(&delivery, trust);
     let id = properties.message_id.as_deref().and_then(|text| Uuid::parse_str(text).ok()).filter(|id| !id.is_nil());
-    let answerable = !properties.reply_to.as_deref().unwrap_or_default().starts_with(topology::RESERVED_PREFIX);
+    let answerable = !properties.reply_to.as_deref().is_some_and(|queue| queue.starts_with(topology::RESERVED_PREFIX));
 
-    let request = believed(&past).and_then(|()| envelope(&delivery, &past.kind, id, answerable));
-    let request = request.and_then(|(id, format)| match Request::read(&past.kind, format, &delivery.body) {
-        Ok(request) => Ok((id, format, request)),
+    let request = check_author(&origin).and_then(|()| envelope(&delivery, &origin.kind, id, answerable));
+    let request = request.and_then(|id| match Request::read(&origin.kind, &delivery.body) {
+        Ok(request) => Ok((id, request)),
         Err(error) => Err(Refusal::new(error.code(), error.to_string())),
     });
     match request {
-        Ok((id, format, request)) => {
-            let sender = past.sender.as_deref();
-            let digest = digest(&past.kind, properties.content_type.as_deref(), sender, &delivery.body);
-            let permitted = trust.senders.permit(sender, &past.kind);
-            let input = if permitted { worker.read(keyring, request) } else { Err(forbidden(&past)) };
-            Reading::Work(Work { id, past, format, digest, permitted, input, delivery })
+        Ok((id, request)) => {
+            let sender = origin.sender.as_deref();
+            let digest = digest(&origin.kind, properties.content_type.as_deref(), sender, &delivery.body);
+            let permitted = trust.senders.permit(sender, &origin.kind);
+            let input = if permitted { worker.read(keyring, request) } else { Err(forbidden(&origin)) };
+            Reading::Work(Work { id, origin, digest, permitted, input, delivery })
         }
-        Err(refusal) => Reading::TurnedAway(TurnedAway { refusal, id, past, answerable, panicked: false, delivery }),
+        Err(refusal) => Reading::Rejected(Rejected { refusal, id, origin, answerable, panicked: false, delivery }),
     }
 }
 
-/// A copy is worth no more than its author's word.
-fn believed(past: &Past) -> Result<(), Refusal> {
-    let Some(claim) = &past.claim else { return Ok(()) };
+/// Refuses a message that came through the retry exchange from a publisher that is not trusted to
+/// name its sender.
+fn check_author(origin: &Origin) -> Result<(), Refusal> {
+    let Some(claim) = &origin.claim else { return Ok(()) };
     let who = |name: &Option<String>| name.as_ref().map_or("nobody".into(), |name| format!("the broker user {name:?}"));
     let (by, sender) = (who(&claim.by), who(&claim.sender));
     let detail = format!(
-        "it came through {0} from {by}, who is not believed that {sender} sent it: publish to {1}; if {by} is to replay dead letters, name {0:?} for that user in the table [senders] of the workers' licet.toml",
+        "it came through {0} from {by}, who is not trusted to say that {sender} sent it: publish to {1}; if {by} is to replay dead letters, name {0:?} for that user in the table [senders] of the workers' licet.toml",
         topology::RETRY,
         topology::IN
     );
     Err(Refusal::new(Code::Forbidden, detail))
 }
 
-fn forbidden(past: &Past) -> Refusal {
-    let kind = &past.kind;
-    let who = match &past.sender {
+fn forbidden(origin: &Origin) -> Refusal {
+    let kind = &origin.kind;
+    let who = match &origin.sender {
         Some(user) => format!("the broker user {user:?} may not send {kind}"),
         None => format!("nobody without the property user_id may send {kind}"),
     };
@@ -149,13 +146,13 @@ fn forbidden(past: &Past) -> Refusal {
     Refusal::new(Code::Forbidden, detail)
 }
 
-/// Whether a delivery is larger than any is read. Such a one is not copied either: the broker itself
-/// moves it to the dead letters.
+/// Whether a delivery is larger than the largest that is read. It is not copied either: the broker
+/// itself moves it to the dead letters.
 pub(super) fn is_oversized(delivery: &Delivery) -> bool {
     delivery.body.len() > topology::MESSAGE_BYTES_MAX
 }
 
-fn envelope(delivery: &Delivery, kind: &str, id: Option<Uuid>, answerable: bool) -> Result<(Uuid, Format), Refusal> {
+fn envelope(delivery: &Delivery, kind: &str, id: Option<Uuid>, answerable: bool) -> Result<Uuid, Refusal> {
     let malformed = |detail: String| Refusal::new(Code::Malformed, detail);
     if is_oversized(delivery) {
         let (bytes, most) = (delivery.body.len(), topology::MESSAGE_BYTES_MAX);
@@ -174,14 +171,14 @@ fn envelope(delivery: &Delivery, kind: &str, id: Option<Uuid>, answerable: bool)
         Some(named) if named != kind => Err(malformed(format!(
             "the property type is {named:?}, but the routing key is {kind:?}: they must be the same"
         ))),
-        _ => {
-            let format = Format::of(delivery.properties.content_type.as_deref());
-            format.map(|format| (id, format)).map_err(|error| Refusal::new(error.code(), error.to_string()))
-        }
+        _ => match encoding::check_content_type(delivery.properties.content_type.as_deref()) {
+            Ok(()) => Ok(id),
+            Err(error) => Err(Refusal::new(error.code(), error.to_string())),
+        },
     }
 }
 
-/// Every part with its length before it, so that no two messages give the same bytes to hash.
+/// Hashes each part after its length, so that no two messages give the same bytes to hash.
 fn digest(kind: &str, content_type: Option<&str>, sender: Option<&str>, body: &[u8]) -> [u8; 32] {
     let mut hash = Sha256::new();
     for part in [Some(kind), content_type, sender] {

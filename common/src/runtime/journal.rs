@@ -1,95 +1,140 @@
 //! Outputs as the journal keeps them: what was sent, byte for byte, so that it can be sent again.
+//!
+//! A journal row stores its outputs in postcard. The bytes are read by Licet alone.
 
-use licet_schema::{Format, Output, Timestamp, entity::journal};
+use licet_schema::{Output, Timestamp, entity::journal};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use crate::decision::Decision;
+use crate::{decision::Decision, rows::Defect};
 
-/// One output. `reply_to` and `correlation_id` are not in it: they come from the delivery at hand.
+/// One output. `reply_to` and `correlation_id` are not stored: they come from the delivery at hand.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StoredOutput {
-    /// Whether it is the reply, or else an event.
+    /// Whether it is the reply; if not, an event.
     pub reply: bool,
     /// Its type.
     pub kind: String,
-    /// Its message_id: made of the input's, so that what is sent again has the same.
+    /// Its message_id, derived from the input's, so that what is sent again has the same one.
     pub message_id: Uuid,
-    /// Whether its body is postcard, or else JSON.
-    pub postcard: bool,
-    /// When it was decided, in seconds since 1970.
+    /// The time of the decision, in seconds since 1970.
     pub timestamp_s: i64,
-    /// Its body.
+    /// Its body, JSON.
     pub body: Vec<u8>,
 }
 
-impl StoredOutput {
-    /// Its content type.
-    pub fn format(&self) -> Format {
-        if self.postcard { Format::Postcard } else { Format::Json }
-    }
+/// Why the outputs of a journal row cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum JournalError {
+    /// The stored bytes cannot be read.
+    #[error("the journal row {id} has unreadable outputs: {source}. Run `licet audit`")]
+    Unreadable {
+        /// The row's id.
+        id: Uuid,
+        /// What the decoder reported.
+        source: postcard::Error,
+    },
+    /// The stored bytes can be read, but are not those that Licet writes.
+    #[error("the journal row {id} has altered outputs. Run `licet audit`")]
+    Altered {
+        /// The row's id.
+        id: Uuid,
+    },
 }
 
 /// The outputs in a journal row.
 ///
 /// # Errors
-/// The row's bytes are not ours.
-pub fn outputs_of(row: &journal::Model) -> Result<Vec<StoredOutput>, String> {
-    let damaged = |cause: &dyn std::fmt::Display| format!("journal row {} has unreadable outputs: {cause}", row.id);
-    let outputs: Vec<_> = postcard::from_bytes(&row.outputs).map_err(|error| damaged(&error))?;
-    // postcard reads past what it does not need, and numbers with leading zeros.
-    if outputs_to_bytes(&outputs)? != row.outputs {
-        return Err(damaged(&"they are not as they were written"));
+/// The row's bytes are not those that Licet writes.
+pub fn outputs_of(row: &journal::Model) -> Result<Vec<StoredOutput>, JournalError> {
+    let unreadable = |source| JournalError::Unreadable { id: row.id, source };
+    let outputs: Vec<_> = postcard::from_bytes(&row.outputs).map_err(unreadable)?;
+    // postcard ignores trailing bytes, and accepts numbers with leading zeros.
+    if postcard::to_stdvec(&outputs).map_err(unreadable)? != row.outputs {
+        return Err(JournalError::Altered { id: row.id });
     }
     Ok(outputs)
 }
 
-pub(super) fn outputs_to_bytes(outputs: &[StoredOutput]) -> Result<Vec<u8>, String> {
-    postcard::to_stdvec(outputs).map_err(|error| format!("the outputs cannot be stored: {error}"))
+/// The bytes that a journal row stores.
+///
+/// # Errors
+/// [`Defect::Unwritable`].
+pub(super) fn outputs_to_bytes(outputs: &[StoredOutput]) -> Result<Vec<u8>, Defect> {
+    postcard::to_stdvec(outputs)
+        .map_err(|error| Defect::Unwritable { kind: "journal row".into(), cause: error.to_string() })
 }
 
-/// The outputs of a decision: the reply in the request's encoding, its public form as an event,
-/// and the other events.
-pub(super) fn of_decision(
+/// The outputs of a decision: the reply, its public form as an event, and the other events.
+///
+/// # Errors
+/// An output cannot be written, or an event has no subject.
+pub(super) fn outputs_of_decision(
     input: Uuid,
-    format: Format,
     now: Timestamp,
     decision: &Decision,
-) -> Result<Vec<StoredOutput>, String> {
+) -> Result<Vec<StoredOutput>, Defect> {
     let mut outputs = Vec::with_capacity(2 + decision.events.len());
     if let Some(reply) = &decision.reply {
-        outputs.push(output(input, format, now, reply, true)?);
+        outputs.push(reply_output(input, &format!("reply:{}", reply.kind()), now, reply)?);
     }
-    let reply = decision.reply.as_ref().filter(|_| decision.announced);
-    let announced = reply.and_then(Output::public);
+    let announced = decision.reply.as_ref().filter(|_| decision.announced).and_then(Output::public);
     for event in announced.iter().chain(&decision.events) {
-        outputs.push(output(input, Format::Json, now, event, false)?);
+        let kind = event.kind();
+        let subject = event.subject().ok_or_else(|| Defect::NoSubject { kind: kind.to_owned() })?;
+        outputs.push(output(input, &format!("event:{kind}:{subject}"), now, event, false)?);
     }
     Ok(outputs)
 }
 
-fn output(input: Uuid, format: Format, now: Timestamp, output: &Output, reply: bool) -> Result<StoredOutput, String> {
-    let kind = output.kind();
-    let name = if reply { format!("reply:{kind}") } else { format!("event:{kind}:{}", output.subject()) };
-    Ok(StoredOutput {
-        reply,
-        kind: kind.to_owned(),
-        message_id: Uuid::new_v5(&input, name.as_bytes()),
-        postcard: format == Format::Postcard,
-        timestamp_s: now.as_seconds(),
-        body: output.encode(format).map_err(|error| error.to_string())?,
-    })
+/// A reply. `name` and the namespace make its message_id.
+///
+/// # Errors
+/// [`Defect::Unwritable`].
+pub(super) fn reply_output(
+    namespace: Uuid,
+    name: &str,
+    now: Timestamp,
+    reply: &Output,
+) -> Result<StoredOutput, Defect> {
+    output(namespace, name, now, reply, true)
 }
 
-/// The reply that a used message_id earns. It is not journaled: the id belongs to another message.
-pub(super) fn refusal(namespace: Uuid, name: &str, format: Format, now: Timestamp, output: &Output) -> StoredOutput {
-    StoredOutput {
-        reply: true,
-        kind: output.kind().to_owned(),
-        message_id: Uuid::new_v5(&namespace, name.as_bytes()),
-        postcard: format == Format::Postcard,
-        timestamp_s: now.as_seconds(),
-        // A refusal holds text alone, which both encodings can write.
-        body: output.encode(format).unwrap_or_default(),
+fn output(namespace: Uuid, name: &str, now: Timestamp, output: &Output, reply: bool) -> Result<StoredOutput, Defect> {
+    let kind = output.kind().to_owned();
+    let body = output.encode().map_err(|error| Defect::Unwritable { kind: kind.clone(), cause: error.to_string() })?;
+    let message_id = Uuid::new_v5(&namespace, name.as_bytes());
+    Ok(StoredOutput { reply, kind, message_id, timestamp_s: now.as_seconds(), body })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn outputs_come_back_as_they_were_stored_and_altered_bytes_are_refused() {
+        let output = StoredOutput {
+            reply: true,
+            kind: "request.refused".into(),
+            message_id: Uuid::from_u128(1),
+            timestamp_s: 2,
+            body: b"{}".to_vec(),
+        };
+        let bytes = outputs_to_bytes(std::slice::from_ref(&output)).expect("postcard writes it");
+        let row = |outputs: Vec<u8>| journal::Model {
+            id: Uuid::from_u128(9),
+            kind: "example.request".into(),
+            sender: None,
+            digest: licet_schema::entity::Digest([0; 32]),
+            subject: None,
+            code: None,
+            decided_at: Timestamp::from_millis(0),
+            outputs,
+        };
+        assert_eq!(outputs_of(&row(bytes.clone())).expect("its own bytes"), [output]);
+        let mut longer = bytes.clone();
+        longer.push(0);
+        assert!(matches!(outputs_of(&row(longer)), Err(JournalError::Altered { .. })));
+        assert!(matches!(outputs_of(&row(bytes[..5].to_vec())), Err(JournalError::Unreadable { .. })));
     }
 }

@@ -1,12 +1,12 @@
-//! What a worker counts, and tells when it stops.
+//! What a worker counts over its lifetime, and logs when it stops.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// A number that only grows.
+/// A counter.
 #[derive(Debug, Default)]
-pub(super) struct Count(AtomicU64);
+pub(super) struct Counter(AtomicU64);
 
-impl Count {
+impl Counter {
     pub(super) fn add(&self, more: u64) {
         self.0.fetch_add(more, Ordering::Relaxed);
     }
@@ -16,19 +16,19 @@ impl Count {
     }
 }
 
-/// The counts of a worker's life.
+/// The counters of a worker.
 #[derive(Debug, Default)]
-pub(super) struct Tally {
-    /// Portions acknowledged.
-    pub(super) portions: Count,
-    /// Deliveries that had been delivered before.
-    pub(super) redelivered: Count,
-    /// Replies that no queue took any more: each can be asked for again.
-    pub(super) dropped_replies: Count,
-    /// Copies put into wait queues for another attempt.
-    pub(super) delayed: Count,
+pub(super) struct Metrics {
+    /// Batches acknowledged.
+    pub(super) batches: Counter,
+    /// Deliveries that the broker had delivered before.
+    pub(super) redelivered: Counter,
+    /// Replies that no queue took. The sender can ask again.
+    pub(super) dropped_replies: Counter,
+    /// Messages put into wait queues for another attempt.
+    pub(super) delayed: Counter,
     /// Dead letters written.
-    pub(super) dead_letters: Count,
-    /// Attempts at a single message that ended in the panic of a rule or of a decoder.
-    pub(super) panics: Count,
+    pub(super) dead_letters: Counter,
+    /// Attempts at a single message that ended in a panic or a defect of a rule or decoder.
+    pub(super) panics: Counter,
 }

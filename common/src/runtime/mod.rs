@@ -1,187 +1,144 @@
-//! The loop that every worker runs: acknowledge last.
+//! The loop that every worker runs: it acknowledges last.
 //!
-//! 1. **Receive** what is there ([`crate::transport`]); never wait for more while anything is in hand. After a
-//!    batch of several, rest for half as long as it took, at most 10 ms: the next one will be larger.
-//! 2. **Read** (`intake`): decode, and read tokens, if they are many off the async threads (`compute`). What cannot be read
-//!    becomes a dead letter with its reason.
-//! 3. **Decide** (`batch`): one transaction; locks and reads, the worker's pure rules as a fold over the batch,
-//!    journal and rows written, commit. An id that is in the journal already is found by its key, or looked up first.
+//! 1. **Receive** what is there ([`crate::transport`]); do not wait for more while anything is in
+//!    hand. After a batch of several messages, rest for half as long as it took, at most 10 ms, so
+//!    that the next batch is larger.
+//! 2. **Read** (`intake`): decode, and read tokens; a large batch outside the async threads
+//!    (`offload`). What cannot be read becomes a dead letter with its reason.
+//! 3. **Decide** (`batch`): one transaction: locks and reads, the worker's rules as a fold over the
+//!    batch, journal and rows written, commit. A message that was decided before is found in the
+//!    journal, by look-up or by its key (`duplicate_check`).
 //! 4. **Publish** (`outbox`) all outputs and wait until each is confirmed.
 //! 5. **Acknowledge** the batch.
 //!
-//! A crash before the commit changes nothing, and the broker delivers again. A crash after it finds
-//! the journal, whose stored outputs are sent again, byte for byte. So the unacknowledged input is
-//! the outbox: there is no other, and nothing is ever recomputed from newer state.
+//! A crash before the commit changes nothing: the broker delivers again. After a crash behind the
+//! commit, the next delivery finds the journal row, whose stored outputs are sent again, byte for
+//! byte. So the unacknowledged input is the outbox: there is no outbox table, and nothing is
+//! recomputed from newer rows.
 //!
-//! When the broker or the database is away, everything in hand is dropped and made anew: nobody's
-//! message is to blame, and no attempt is counted.
+//! When the broker or the database is unavailable, a session drops everything it holds, and a new
+//! session begins (`session`, `session_mode`). That is not counted as a failed attempt of any message.
 
-use std::{future::Future, sync::Arc, time::Duration};
+use std::sync::Arc;
 
-use licet_schema::{Refusal, Request};
 use tokio_util::sync::CancellationToken;
 use tracing::info;
-use uuid::Uuid;
 
 use crate::{
     clock::Clock,
     config::{Limits, Senders, Terms},
-    decision::{Context, Decision, Tables},
     signing::Keyring,
-    store::{Store, StoreError, Transaction},
-    transport::Transport,
+    store::Store,
+    transport::{PREFETCHED_BYTES_MAX, Transport},
 };
 
+mod backoff;
 mod batch;
-mod compute;
-mod copies;
+mod duplicate_check;
 mod intake;
+mod journal;
+mod metrics;
+mod offload;
 mod outbox;
+mod retry_headers;
 mod session;
-mod stored;
-mod tally;
-mod trouble;
+mod session_mode;
+mod worker;
 
-use batch::Lookout;
-pub use copies::{Claim, Distrusted, Failure, Past, Trust, replayed};
-use session::{Ended, Narrow, Runner};
-pub use stored::{StoredOutput, outputs_of};
-use tally::Tally;
-use trouble::{Pause, Voice};
+use backoff::{Backoff, OutageLog};
+use duplicate_check::DuplicateCheck;
+pub use journal::{JournalError, StoredOutput, outputs_of};
+use metrics::Metrics;
+pub use retry_headers::{Claim, Failure, Origin, Trust, Untrusted, replayed};
+use session::{Ended, Runner};
+use session_mode::{SessionEnd, SessionMode};
+pub use worker::Worker;
 
-/// What makes a worker: how it reads a request, what it loads for a batch, what it decides.
-pub trait Worker: Send + Sync + 'static {
-    /// What the rules are given of a request.
-    type Input: Send + Sync + 'static;
-
-    /// Its name in [`licet_schema::topology::WORKERS`].
-    fn name(&self) -> &'static str;
-
-    /// Reads a request, its tokens above all. Pure, and off the async threads.
-    ///
-    /// # Errors
-    /// A refusal that needs no look at the database.
-    fn read(&self, keyring: &Keyring, request: Request) -> Result<Self::Input, Refusal>;
-
-    /// Whether it changes anything. What only looks is not journaled, takes no locks, and answers
-    /// anew when it is asked again.
-    fn changes(&self) -> bool {
-        true
-    }
-
-    /// Whether it rests after a batch for as long as that took. For work that nobody waits for,
-    /// and that leaves room for what somebody does wait for.
-    fn rests(&self) -> bool {
-        false
-    }
-
-    /// The purchase that an input belongs to, as far as it says itself. Believed only of an input
-    /// whose refusal comes after its proof, so that the refusal stands in the purchase's story.
-    fn subject(&self, _input: &Self::Input) -> Option<Uuid> {
-        None
-    }
-
-    /// Takes the locks and reads the rows that these inputs need, with one query for each table.
-    ///
-    /// # Errors
-    /// The database's.
-    fn load(
-        &self,
-        connection: &Transaction,
-        inputs: &[&Self::Input],
-    ) -> impl Future<Output = Result<Tables, StoreError>> + Send;
-
-    /// Decides one input, seeing what was decided before it in the batch. Pure. Checks come
-    /// before changes: a refusal leaves the rows as they were.
-    ///
-    /// # Errors
-    /// A refusal, which is an answer.
-    fn decide(&self, context: &Context<'_>, tables: &mut Tables, input: &Self::Input) -> Result<Decision, Refusal>;
-}
-
-/// Everything that a worker runs on.
+/// What a worker runs on.
 #[derive(Clone, Debug)]
-pub struct Machine {
+pub struct Resources {
     /// The broker.
     pub transport: Transport,
     /// The database.
     pub store: Store,
-    /// The keys.
+    /// The keys that tokens are signed and verified with.
     pub keyring: Arc<Keyring>,
-    /// The time.
+    /// The clock.
     pub clock: Clock,
-    /// What the rules are told.
+    /// What the operator configured for the rules.
     pub terms: Arc<Terms>,
-    /// How the loop is bounded.
+    /// The limits of the loop.
     pub limits: Limits,
-    /// Who may send what.
+    /// Which broker users may send which message types.
     pub senders: Arc<Senders>,
 }
 
-/// After so many sessions in a row that settled nothing, the next one takes a single message: it
-/// may be one that ends sessions, and it shall not be counted against its neighbours.
-const FRUITLESS_MAX: u32 = 3;
-/// The pause between two such sessions.
-const CAREFUL_PAUSE: Duration = Duration::from_millis(100);
+/// Runs a worker, and what belongs beside it, until `stop`. Then it takes no more messages, finishes
+/// those in hand, and returns.
+pub async fn run<W: Worker>(worker: W, resources: Resources, stop: CancellationToken) {
+    let beside = W::run_beside(&resources, &stop);
+    tokio::join!(run_loop(Arc::new(worker), resources.clone(), stop.clone()), beside);
+}
 
-/// Runs a worker until `stop`: then it takes nothing new, finishes what it has in hand, and returns.
-pub async fn run<W: Worker>(worker: W, machine: Machine, stop: CancellationToken) {
-    let runner = Runner { worker: Arc::new(worker), machine, tally: Tally::default(), lookout: Lookout::default() };
+async fn run_loop(worker: Arc<dyn worker::AnyWorker>, mut resources: Resources, stop: CancellationToken) {
+    resources.limits.batch_max = worker.batch_max().unwrap_or(resources.limits.batch_max);
+    let runner = Runner { worker, resources, metrics: Metrics::default(), duplicate_check: DuplicateCheck::default() };
     let name = runner.worker.name();
-    let (mut pause, mut voice) = (Pause::new(), Voice::new(name));
-    let (mut fruitless, mut flooded) = (0, None);
+    let (mut backoff, mut outages) = (Backoff::new(), OutageLog::new(name));
+    let mut mode = SessionMode::FIRST;
     while !stop.is_cancelled() {
-        let settled = runner.tally.portions.get();
-        let careful = fruitless >= FRUITLESS_MAX;
-        let narrow = if careful { Some(Narrow::CAREFUL) } else { flooded.take() };
+        let settled = runner.metrics.batches.get();
         let connected = tokio::select! {
             biased;
             () = stop.cancelled() => break,
-            connected = runner.connect(narrow) => connected,
+            connected = runner.connect(mode) => connected,
         };
-        let ended = match connected {
+        let (ended, was_connected) = match connected {
             Ok(session) => {
-                if !careful {
-                    voice.up();
-                    pause = Pause::new();
+                if mode != SessionMode::Quarantine {
+                    outages.ended();
+                    backoff = Backoff::new();
                 }
-                fruitless += 1;
-                runner.serve(session, &stop, narrow).await
+                (runner.serve(session, &stop, mode).await, true)
             }
-            Err(lost) => Ended::Broker(lost),
+            Err(lost) => (Ended::Broker(lost), false),
         };
-        if runner.tally.portions.get() > settled {
-            fruitless = 0;
-            pause = Pause::new();
+        let productive = runner.metrics.batches.get() > settled;
+        if productive {
+            backoff = Backoff::new();
         }
+        if mode == SessionMode::Quarantine {
+            backoff = Backoff::in_quarantine();
+        }
+        mode = mode.next(match ended {
+            _ if !was_connected => SessionEnd::NotConnected,
+            Ended::TooLarge(largest) => SessionEnd::TooLarge { largest, productive },
+            _ => SessionEnd::Ended { productive },
+        });
         match ended {
             Ended::Stopped => break,
-            Ended::Recovered => continue,
-            Ended::Flooded(largest) => {
-                let narrow = runner.narrowed(largest);
-                info!(worker = name, largest, "large messages: taking {} at a time for a while", narrow.prefetch);
-                flooded = Some(narrow);
+            Ended::LimitReached => continue,
+            Ended::TooLarge(largest) => {
+                let prefetch = mode.prefetch(runner.prefetch(), PREFETCHED_BYTES_MAX);
+                info!(worker = name, largest, "large messages: taking {prefetch} at a time for a while");
                 continue;
             }
-            Ended::Broker(lost) => voice.down(&lost.to_string()),
-            Ended::Database(cause) => {
-                voice.down(&cause);
+            Ended::Broker(lost) => outages.began(&lost),
+            Ended::Database(error) => {
+                outages.began(&error);
                 runner.until_the_database_answers(&stop).await;
             }
         }
-        if careful {
-            pause = Pause::beginning_with(CAREFUL_PAUSE);
-        }
-        pause.wait(&runner.machine.clock, &stop).await;
+        backoff.wait(&runner.resources.clock, &stop).await;
     }
-    let tally = &runner.tally;
+    let metrics = &runner.metrics;
     info!(
         worker = name,
-        redelivered = tally.redelivered.get(),
-        dropped_replies = tally.dropped_replies.get(),
-        delayed = tally.delayed.get(),
-        dead_letters = tally.dead_letters.get(),
-        panics = tally.panics.get(),
+        redelivered = metrics.redelivered.get(),
+        dropped_replies = metrics.dropped_replies.get(),
+        delayed = metrics.delayed.get(),
+        dead_letters = metrics.dead_letters.get(),
+        panics = metrics.panics.get(),
         "stopped"
     );
 }

@@ -1,41 +1,76 @@
-//! Where work that computes is done: decoding, rules, signatures.
+//! Where work that uses the processor runs: decoding, rules, signatures.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use super::batch::panic_text;
+/// Work of at most this weight runs on the calling thread: it takes about a millisecond, as long as
+/// waking another thread would.
+const INLINE_WEIGHT_MAX: usize = 16;
+/// A body of this many bytes weighs as much as a message itself: it may contain many items to sign.
+const WEIGHT_UNIT_BYTES: usize = 256;
 
-/// Work of at most this weight is done where it is: in about a millisecond. Another thread would take about
-/// as long to wake.
-const HERE_MAX: usize = 16;
-/// A body of so many bytes weighs as much as a message does by itself: it may hold many items to be signed.
-const UNIT_BYTES: usize = 256;
-
-/// What reading or deciding a message with such a body weighs.
+/// The weight of reading or deciding a message with this body.
 pub(super) fn weight(body: &[u8]) -> usize {
-    1 + body.len() / UNIT_BYTES
+    1 + body.len() / WEIGHT_UNIT_BYTES
 }
 
 /// Why work has no result.
-pub(super) enum Broken {
+#[derive(Debug)]
+pub(super) enum OffloadError {
     /// It panicked, with this text.
     Panicked(String),
-    /// The program is ending, and there are no threads any more.
-    Ending,
+    /// The program is stopping, and its threads are gone.
+    Stopping,
 }
 
-/// Does work, here if it is light, else off the async threads.
+/// Does work: on the calling thread if it is light, else on a blocking thread.
 ///
 /// # Errors
-/// It panicked, or the program is ending.
-pub(super) async fn computed<T: Send + 'static>(
+/// It panicked, or the program is stopping.
+pub(super) async fn offload<T: Send + 'static>(
     weight: usize,
     work: impl FnOnce() -> T + Send + 'static,
-) -> Result<T, Broken> {
-    if weight <= HERE_MAX {
-        return catch_unwind(AssertUnwindSafe(work)).map_err(|panic| Broken::Panicked(panic_text(&*panic).to_owned()));
+) -> Result<T, OffloadError> {
+    if weight <= INLINE_WEIGHT_MAX {
+        return catch_unwind(AssertUnwindSafe(work))
+            .map_err(|panic| OffloadError::Panicked(panic_text(&*panic).to_owned()));
     }
     tokio::task::spawn_blocking(work).await.map_err(|error| match error.try_into_panic() {
-        Ok(panic) => Broken::Panicked(panic_text(&*panic).to_owned()),
-        Err(_) => Broken::Ending,
+        Ok(panic) => OffloadError::Panicked(panic_text(&*panic).to_owned()),
+        Err(_) => OffloadError::Stopping,
     })
+}
+
+/// The message of a panic.
+pub(super) fn panic_text(panic: &(dyn std::any::Any + Send)) -> &str {
+    let text = panic.downcast_ref::<&str>().copied();
+    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("without a message")
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::FutureExt;
+
+    use super::*;
+
+    fn after_shutdown<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, OffloadError> {
+        let runtime = tokio::runtime::Runtime::new().expect("threads");
+        let handle = runtime.handle().clone();
+        runtime.shutdown_background();
+        let _entered = handle.enter();
+        offload(INLINE_WEIGHT_MAX + 1, work).now_or_never().expect("it is refused at once")
+    }
+
+    #[test]
+    fn a_stopping_program_is_reported_as_that_and_not_as_an_outage() {
+        assert!(matches!(after_shutdown(|| 7), Err(OffloadError::Stopping)));
+    }
+
+    #[tokio::test]
+    async fn a_panic_is_reported_with_its_message_on_both_threads() {
+        for weight in [1, INLINE_WEIGHT_MAX + 1] {
+            let outcome = offload(weight, || -> u8 { panic!("seven") }).await;
+            assert!(matches!(&outcome, Err(OffloadError::Panicked(text)) if text == "seven"), "{outcome:?}");
+            assert!(matches!(offload(weight, || 7).await, Ok(7)));
+        }
+    }
 }

@@ -1,123 +1,131 @@
-//! From what was decided to what is on the broker: replies, events, and copies of what failed.
+//! From what was decided to what is on the broker: replies, events, and copies of messages that
+//! failed.
 
 use std::{borrow::Borrow, time::Duration};
 
 use bytes::Bytes;
-use licet_schema::{Format, Output, Timestamp, message::RequestRefused, topology};
-use tracing::{debug, warn};
+use licet_schema::{Output, Timestamp, encoding, message::RequestRefused, topology};
+use tracing::{debug, error, warn};
 use uuid::Uuid;
 
 use super::{
-    Machine,
-    batch::{Setback, Settled},
-    copies::{self, Failure},
-    intake::{Reading, TurnedAway, Work, is_oversized},
-    stored::{self, StoredOutput},
-    tally::Tally,
+    Resources,
+    backoff::Backoff,
+    batch::{MessageError, Settled},
+    intake::{Reading, Rejected, Work, is_oversized},
+    journal::{self, StoredOutput},
+    metrics::Metrics,
+    retry_headers::{self, Failure},
 };
 use crate::clock::Clock;
 use crate::transport::{Delivery, Lost, Outcome, Outgoing, Properties, Publisher, Transport};
 
-/// The first and the longest pause before what the broker refused is published again.
-const PAUSE_MIN: Duration = Duration::from_millis(50);
-const PAUSE_MAX: Duration = Duration::from_secs(5);
-
 /// A message to publish, and what happens if the broker does not take it.
-pub(super) enum Duty {
-    /// A reply: counted and dropped, since it can be asked for again.
+pub(super) enum Publication {
+    /// A reply: counted and dropped, since its sender can ask again.
     Reply(Outgoing),
     /// Anything else: published again until it is confirmed.
-    Must(Outgoing),
+    Guaranteed(Outgoing),
 }
 
-impl Borrow<Outgoing> for Duty {
+impl Borrow<Outgoing> for Publication {
     fn borrow(&self) -> &Outgoing {
         match self {
-            Self::Reply(message) | Self::Must(message) => message,
+            Self::Reply(message) | Self::Guaranteed(message) => message,
         }
     }
 }
 
-/// What can be decided, and what is to be said of the rest.
-pub(super) fn separate<I>(
+/// The messages that can be decided, and what is published about the others.
+pub(super) fn separate(
     worker: &str,
-    readings: Vec<Reading<I>>,
+    readings: Vec<Reading>,
     now: Timestamp,
-    tally: &Tally,
-) -> (Vec<Work<I>>, Vec<Duty>) {
+    metrics: &Metrics,
+) -> (Vec<Work>, Vec<Publication>) {
     let mut work = Vec::with_capacity(readings.len());
-    let mut duties = Vec::new();
+    let mut publications = Vec::new();
     for reading in readings {
         match reading {
             Reading::Work(one) => work.push(one),
-            Reading::TurnedAway(turned_away) => {
-                tally.dead_letters.add(1);
-                tally.panics.add(u64::from(turned_away.panicked));
-                duties.extend(refuse(worker, turned_away, now));
+            Reading::Rejected(rejected) => {
+                metrics.dead_letters.add(1);
+                metrics.panics.add(u64::from(rejected.panicked));
+                publications.extend(refuse(worker, rejected, now));
             }
         }
     }
-    (work, duties)
+    (work, publications)
 }
 
-/// What is turned away is answered, if anybody can be, and set aside with its reason.
-fn refuse(worker: &str, turned_away: TurnedAway, now: Timestamp) -> Vec<Duty> {
-    let TurnedAway { refusal, id, past, answerable, delivery, .. } = turned_away;
-    let mut duties = Vec::new();
+/// A message that cannot be read is answered, if its sender can be, and becomes a dead letter.
+fn refuse(worker: &str, rejected: Rejected, now: Timestamp) -> Vec<Publication> {
+    let Rejected { refusal, id, origin, answerable, delivery, .. } = rejected;
+    let mut publications = Vec::new();
     if answerable && delivery.properties.reply_to.is_some() {
         let refused = Output::RequestRefused(RequestRefused {
             code: refusal.code,
             detail: refusal.detail.clone(),
-            message_type: past.kind.clone(),
+            message_type: origin.kind.clone(),
         });
-        let format = Format::of(delivery.properties.content_type.as_deref()).unwrap_or(Format::Json);
-        // Without a usable id of its own, the body tells one message from another.
+        // Without a usable id of its own, a message is identified by its body.
         let first = &delivery.body[..delivery.body.len().min(topology::MESSAGE_BYTES_MAX)];
         let namespace = id.unwrap_or_else(|| Uuid::new_v5(&Uuid::nil(), first));
-        let reply = stored::refusal(namespace, "reply:request.refused", format, now, &refused);
-        duties.extend(self::reply(&delivery, id, &reply).map(Duty::Reply));
+        match journal::reply_output(namespace, "reply:request.refused", now, &refused) {
+            Ok(output) => publications.extend(reply(&delivery, id, &output).map(Publication::Reply)),
+            Err(defect) => error!(worker, "a refusal was not sent: {defect}"),
+        }
     }
-    // What is too large to be copied is rejected instead: the broker itself moves it.
+    // One that is too large to be copied is rejected instead: the broker itself moves it.
     if !is_oversized(&delivery) {
         let failure = Failure { reason: refusal.to_string(), at: now };
-        duties.push(Duty::Must(copies::dead_letter(worker, &delivery, &past, &failure)));
+        publications.push(Publication::Guaranteed(retry_headers::dead_letter(worker, &delivery, &origin, &failure)));
     }
-    duties
+    publications
 }
 
-/// Adds what a settled batch has to say.
-pub(super) fn extend<I>(worker: &str, settled: Vec<Settled<I>>, now: Timestamp, tally: &Tally, duties: &mut Vec<Duty>) {
+/// Adds what is published about a settled batch.
+pub(super) fn extend(
+    worker: &str,
+    settled: Vec<Settled>,
+    now: Timestamp,
+    metrics: &Metrics,
+    publications: &mut Vec<Publication>,
+) {
     for settled in settled {
         match settled {
             Settled::Decided(work, outputs) => {
                 for output in outputs.iter() {
                     if output.reply {
-                        duties.extend(reply(&work.delivery, Some(work.id), output).map(Duty::Reply));
+                        publications.extend(reply(&work.delivery, Some(work.id), output).map(Publication::Reply));
                     } else {
-                        duties.push(Duty::Must(event(&work.delivery, Some(work.id), output)));
+                        publications.push(Publication::Guaranteed(event(&work.delivery, Some(work.id), output)));
                     }
                 }
             }
-            Settled::Failed(work, setback) => {
-                tally.panics.add(u64::from(matches!(setback, Setback::Panicked(_))));
-                duties.push(Duty::Must(set_aside(worker, &work, &setback, now, tally)));
+            Settled::Failed(work, error) => {
+                metrics.panics.add(u64::from(error.is_defect()));
+                publications.push(Publication::Guaranteed(retry_or_give_up(worker, &work, &error, now, metrics)));
             }
         }
     }
 }
 
-/// A message that alone fails is tried again after a while, and a longer one, and longer still;
-/// then it is a dead letter.
-fn set_aside<I>(worker: &str, work: &Work<I>, setback: &Setback, now: Timestamp, tally: &Tally) -> Outgoing {
-    let past = &work.past;
-    warn!(worker, id = %work.id, attempt = past.attempts + 1, "a {} failed: {setback}", past.kind);
-    let failure = Failure { reason: setback.to_string(), at: now };
-    if let Some(wait) = topology::WAITS.get(past.attempts) {
-        tally.delayed.add(1);
-        copies::delayed(worker, &work.delivery, past, &failure, wait)
+/// A message that fails even alone is tried again several times, with growing delays; then it is a dead
+/// letter.
+///
+/// A panic is retried like any other failure: a faulty release can be rolled back within eleven minutes and
+/// leaves no dead letters.
+fn retry_or_give_up(worker: &str, work: &Work, error: &MessageError, now: Timestamp, metrics: &Metrics) -> Outgoing {
+    let origin = &work.origin;
+    warn!(worker, id = %work.id, attempt = origin.attempts + 1, "a {} failed: {error}", origin.kind);
+    let failure = Failure { reason: error.to_string(), at: now };
+    if let Some(wait) = topology::WAITS.get(origin.attempts) {
+        metrics.delayed.add(1);
+        retry_headers::delayed(worker, &work.delivery, origin, &failure, wait)
     } else {
-        tally.dead_letters.add(1);
-        copies::dead_letter(worker, &work.delivery, past, &failure)
+        metrics.dead_letters.add(1);
+        retry_headers::dead_letter(worker, &work.delivery, origin, &failure)
     }
 }
 
@@ -134,13 +142,13 @@ fn event(delivery: &Delivery, input: Option<Uuid>, output: &StoredOutput) -> Out
     Outgoing {
         exchange: exchange.to_owned(),
         routing_key: output.kind.clone(),
-        // Work for a worker must find its queue; an event need not interest anybody.
+        // A request for a worker must reach its queue; an event need not have a listener.
         mandatory: exchange == topology::IN,
         properties: Properties {
             message_id: Some(output.message_id.to_string()),
             correlation_id: asked.correlation_id.clone().or_else(|| asked.message_id.clone()),
             kind: Some(output.kind.clone()),
-            content_type: Some(output.format().content_type().to_owned()),
+            content_type: Some(encoding::CONTENT_TYPE.to_owned()),
             timestamp: u64::try_from(output.timestamp_s).ok(),
             app_id: Some(topology::APP_ID.to_owned()),
             headers: cause.into_iter().collect(),
@@ -150,122 +158,123 @@ fn event(delivery: &Delivery, input: Option<Uuid>, output: &StoredOutput) -> Out
     }
 }
 
-/// What publishes for a worker. It keeps its connection by itself: what was decided is at hand, so
-/// that a lost connection costs another attempt and never the deliveries behind it.
+/// Publishes for a worker. It renews its connection itself: the decided outputs are at hand, so a lost
+/// connection costs another attempt and never the deliveries that wait behind them.
 pub(super) struct Outbox {
     transport: Transport,
     clock: Clock,
     publisher: Publisher,
     worker: &'static str,
-    patience: Duration,
+    timeout: Duration,
 }
 
 impl Outbox {
     /// Connects.
     ///
     /// # Errors
-    /// The broker is away.
-    pub(super) async fn open(machine: &Machine, worker: &'static str, patience: Duration) -> Result<Self, Lost> {
-        let (transport, clock) = (machine.transport.clone(), machine.clock.clone());
+    /// The broker is unavailable.
+    pub(super) async fn open(resources: &Resources, worker: &'static str, timeout: Duration) -> Result<Self, Lost> {
+        let (transport, clock) = (resources.transport.clone(), resources.clock.clone());
         let publisher = transport.publisher().await?;
-        Ok(Self { transport, clock, publisher, worker, patience })
+        Ok(Self { transport, clock, publisher, worker, timeout })
     }
 
     pub(super) async fn close(self) {
         self.publisher.close().await;
     }
 
-    /// Publishes all, and again what must arrive, until it is confirmed. Says how many replies
-    /// nobody took.
-    pub(super) async fn deliver(&mut self, duties: Vec<Duty>) -> u64 {
-        if duties.is_empty() {
+    /// Publishes all, and publishes what is guaranteed again until it is confirmed. Returns how many
+    /// replies were dropped.
+    pub(super) async fn deliver(&mut self, publications: Vec<Publication>) -> u64 {
+        if publications.is_empty() {
             return 0;
         }
-        match self.publisher.publish(&duties, self.patience).await {
+        match self.publisher.publish(&publications, self.timeout).await {
             Ok(outcomes) => {
-                let (musts, dropped) = left(duties, &outcomes);
-                self.insist(musts, true).await;
+                let (guaranteed, dropped) = unconfirmed(publications, &outcomes);
+                self.publish_until_confirmed(guaranteed, true).await;
                 dropped
             }
             Err(lost) => {
-                // One of them may be what the broker closes connections for. Replies are named by
-                // strangers: they come last, and one by one.
+                // One of them may be why the broker closes connections. Senders choose where replies
+                // go: they come last, and one by one.
                 warn!(worker = self.worker, "{lost}; publishing again");
-                self.reopen().await;
-                let (replies, musts) = duties.into_iter().partition(|duty| matches!(duty, Duty::Reply(_)));
-                self.insist(musts, false).await;
+                self.reconnect().await;
+                let (replies, guaranteed) =
+                    publications.into_iter().partition(|one| matches!(one, Publication::Reply(_)));
+                self.publish_until_confirmed(guaranteed, false).await;
                 self.try_each(replies).await
             }
         }
     }
 
-    /// Publishes until all are confirmed.
-    async fn insist(&mut self, mut musts: Vec<Duty>, mut refused: bool) {
-        let mut pause = PAUSE_MIN;
-        while let Some(first) = musts.first() {
+    /// Publishes until all are confirmed. `refused` says that the broker did not take them just now.
+    async fn publish_until_confirmed(&mut self, mut messages: Vec<Publication>, mut refused: bool) {
+        let mut backoff = Backoff::new();
+        while let Some(first) = messages.first() {
             if refused {
                 warn!(
                     worker = self.worker,
                     to = Borrow::<Outgoing>::borrow(first).routing_key,
                     "the broker does not take a message: trying again"
                 );
-                self.clock.sleep(pause).await;
-                pause = (pause * 2).min(PAUSE_MAX);
+                self.clock.sleep(backoff.next()).await;
             }
-            match self.publisher.publish(&musts, self.patience).await {
-                Ok(outcomes) => musts = left(musts, &outcomes).0,
-                Err(_) => self.reopen().await,
+            match self.publisher.publish(&messages, self.timeout).await {
+                Ok(outcomes) => messages = unconfirmed(messages, &outcomes).0,
+                Err(_) => self.reconnect().await,
             }
             refused = true;
         }
     }
 
-    /// Publishes replies one by one while patience lasts; says how many were dropped.
-    async fn try_each(&mut self, replies: Vec<Duty>) -> u64 {
-        let deadline = tokio::time::Instant::now() + self.patience;
+    /// Publishes replies one by one until the timeout. Returns how many were dropped.
+    async fn try_each(&mut self, replies: Vec<Publication>) -> u64 {
+        let deadline = tokio::time::Instant::now() + self.timeout;
         let mut dropped = 0;
         for reply in replies {
-            let patience = deadline.saturating_duration_since(tokio::time::Instant::now());
-            if patience.is_zero() {
+            let left = deadline.saturating_duration_since(tokio::time::Instant::now());
+            if left.is_zero() {
                 dropped += 1;
                 continue;
             }
-            let outcome = self.publisher.publish(&[reply], patience).await;
+            let outcome = self.publisher.publish(&[reply], left).await;
             if outcome.is_err() {
-                self.reopen().await;
+                self.reconnect().await;
             }
             dropped += u64::from(outcome.ok().as_deref() != Some(&[Outcome::Confirmed]));
         }
         dropped
     }
 
-    async fn reopen(&mut self) {
-        let mut pause = PAUSE_MIN;
+    async fn reconnect(&mut self) {
+        let mut backoff = Backoff::new();
         loop {
             match self.transport.publisher().await {
                 Ok(publisher) => {
                     self.publisher = publisher;
                     return;
                 }
-                Err(_) => self.clock.sleep(pause).await,
+                Err(_) => self.clock.sleep(backoff.next()).await,
             }
-            pause = (pause * 2).min(PAUSE_MAX);
         }
     }
 }
 
-/// What must still arrive, and how many replies were dropped.
-fn left(duties: Vec<Duty>, outcomes: &[Outcome]) -> (Vec<Duty>, u64) {
-    let (mut musts, mut dropped) = (Vec::new(), 0);
-    for (duty, outcome) in duties.into_iter().zip(outcomes) {
-        match (duty, outcome) {
+/// The guaranteed messages that are not confirmed, and how many replies were dropped.
+fn unconfirmed(publications: Vec<Publication>, outcomes: &[Outcome]) -> (Vec<Publication>, u64) {
+    let (mut guaranteed, mut dropped) = (Vec::new(), 0);
+    for (publication, outcome) in publications.into_iter().zip(outcomes) {
+        match (publication, outcome) {
             (_, Outcome::Confirmed) => {}
-            (Duty::Reply(message), outcome) => {
+            (Publication::Reply(message), outcome) => {
                 dropped += 1;
                 debug!(to = message.routing_key, ?outcome, "a reply was not taken");
             }
-            (must @ Duty::Must(_), Outcome::Refused | Outcome::Returned | Outcome::Unconfirmed) => musts.push(must),
+            (one @ Publication::Guaranteed(_), Outcome::Refused | Outcome::Returned | Outcome::Unconfirmed) => {
+                guaranteed.push(one);
+            }
         }
     }
-    (musts, dropped)
+    (guaranteed, dropped)
 }

@@ -1,13 +1,13 @@
-//! Copies of a message in queues of our own: delayed ones, dead letters, replays.
+//! Copies of a message in Licet's own queues: delayed ones, dead letters, replays.
 //!
-//! A copy cannot carry the `user_id` of whoever sent the original: the broker would refuse it from
-//! us. So it says in headers who that was, as what it came, how often it was tried, and what it
-//! first failed with. Anybody can write headers; these are believed only of a copy whose own
-//! `user_id`, which the broker has checked, is somebody's whom we believe ([`Trust`]). What nobody
-//! believes is not lost: its dead letter keeps what was claimed and who claimed it, and is judged
-//! again by whoever reads it.
+//! A copy cannot carry the `user_id` of the sender of the original: the broker refuses a `user_id`
+//! that is not the publisher's. So headers of the copy say who sent the original, with which type, how
+//! often it was tried, and how it first failed. Anyone who can publish can write headers. They are
+//! trusted only on a copy whose own `user_id`, which the broker has checked, belongs to a trusted
+//! publisher ([`Trust`]). A copy from an untrusted publisher is not lost: it becomes a dead letter that
+//! records what was claimed and by whom, and that is judged again when it is read.
 //!
-//! Architecture invariant: what these headers mean is written here and nowhere else.
+//! Architecture invariant: the meaning of these headers is defined here and nowhere else.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -18,16 +18,15 @@ use crate::{
     transport::{Delivery, Outgoing, Properties},
 };
 
-/// The most bytes of a sender's own headers that a copy keeps: they must fit in one frame with the
-/// rest.
+/// The most bytes of a sender's own headers that a copy keeps, so that all headers fit in one frame.
 const KEPT_HEADER_BYTES_MAX: usize = 8 << 10;
-/// What each of them costs besides: the lengths of name and value, and the value's type.
+/// The overhead of each header in bytes: the lengths of name and value, and the value's type.
 const HEADER_BYTES: usize = 6;
 
-/// Whom we believe what a copy tells: whoever has our own broker user, and those whom the table
-/// `[senders]` lets speak for others. A broker user that we do not know ourselves (a client
-/// certificate) is not on our copies either: then the broker's permissions alone say who may write
-/// to `licet.retry`.
+/// Which publishers may set retry headers: those with the program's own broker user, and those that the
+/// table `[senders]` lets send for others. A program that does not know its own broker user (it
+/// authenticates with a client certificate) publishes copies without `user_id` too: then the broker's
+/// permissions alone decide who may publish to `licet.retry`.
 #[derive(Clone, Debug)]
 pub struct Trust {
     own: Option<String>,
@@ -35,79 +34,79 @@ pub struct Trust {
 }
 
 impl Trust {
-    /// Of a program that publishes as `own`.
+    /// The trust of a program that publishes as the broker user `own`.
     pub fn new(own: Option<&str>, senders: Arc<Senders>) -> Self {
         Self { own: own.map(str::to_owned), senders }
     }
 
-    fn believes(&self, author: Option<&str>) -> bool {
-        author == self.own.as_deref() || author.is_some_and(|author| self.senders.may_speak_for_others(author))
+    fn trusts(&self, author: Option<&str>) -> bool {
+        author == self.own.as_deref() || author.is_some_and(|author| self.senders.may_send_for_others(author))
     }
 }
 
-/// What is known of a message besides what it says itself.
+/// Where a message comes from, and what happened to it before.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Past {
-    /// Its type: the routing key under which it came.
+pub struct Origin {
+    /// Its type: the routing key that it was published with.
     pub kind: String,
-    /// Who sent it, where that is known.
+    /// The broker user who sent it, if known.
     pub sender: Option<String>,
-    /// What is said of its sender by somebody who is not believed.
+    /// What an untrusted publisher claims about its sender.
     pub claim: Option<Claim>,
-    /// How many attempts were made to decide it.
+    /// How many attempts to decide it were made.
     pub attempts: usize,
-    /// What the first of them failed with.
+    /// How the first attempt failed.
     pub first_failure: Option<Failure>,
 }
 
-/// A sender's name on the word of somebody who is not believed.
+/// A sender's name that an untrusted publisher claims.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Claim {
-    /// Who says so, if anybody.
+    /// The publisher, if known.
     pub by: Option<String>,
-    /// Whom they name.
+    /// The sender that it names.
     pub sender: Option<String>,
 }
 
-/// What an attempt failed with.
+/// How an attempt failed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Failure {
-    /// A sentence.
+    /// The reason, as a sentence.
     pub reason: String,
     /// When.
     pub at: Timestamp,
 }
 
-/// A dead letter whose author is not believed, so that nobody knows who sent the original.
+/// A dead letter from an untrusted publisher, so that the sender of the original is unknown.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Distrusted(pub Option<String>);
+pub struct Untrusted(pub Option<String>);
 
-impl Past {
-    /// Of a message in a work queue.
+impl Origin {
+    /// The origin of a message in a work queue.
     pub(super) fn of_work(delivery: &Delivery, trust: &Trust) -> Self {
         Self::of_arrival(&delivery.exchange, &delivery.routing_key, &delivery.properties, trust)
     }
 
-    /// Of a dead letter: what its worker wrote; or, where the broker itself has set the message
-    /// aside, what its worker would have read.
+    /// The origin of a dead letter: what its worker recorded; or, if the broker itself dead-lettered
+    /// the message, what its worker would have read.
     ///
     /// # Errors
-    /// A worker wrote it under a broker user that is not believed here.
-    pub fn of_letter(letter: &Delivery, trust: &Trust) -> Result<Self, Distrusted> {
+    /// It was published by a broker user that is not trusted here.
+    pub fn of_letter(letter: &Delivery, trust: &Trust) -> Result<Self, Untrusted> {
         let properties = &letter.properties;
         if let Some(death) = &letter.death {
             return Ok(Self::of_arrival(&death.exchange, &death.routing_key, properties, trust));
         }
         let author = properties.user_id.as_deref();
-        if !trust.believes(author) {
-            return Err(Distrusted(author.map(str::to_owned)));
+        if !trust.trusts(author) {
+            return Err(Untrusted(author.map(str::to_owned)));
         }
-        let told = Self::of_copy(properties, author, trust);
+        let recorded = Self::of_copy(properties, author, trust);
         Ok(match properties.headers.get(topology::HEADER_CLAIMED_BY) {
-            None => told,
+            None => recorded,
             Some(by) => {
                 let judged = Self::of_copy(properties, Some(by.as_str()).filter(|by| !by.is_empty()), trust);
-                Self { attempts: told.attempts, first_failure: told.first_failure, ..judged }
+                Self { attempts: recorded.attempts, first_failure: recorded.first_failure, ..judged }
             }
         })
     }
@@ -120,12 +119,12 @@ impl Past {
         Self { kind, sender, claim: None, attempts: 0, first_failure: None }
     }
 
-    /// What a copy tells, if `author` is believed.
+    /// What the headers of a copy say, if its `author` is trusted.
     fn of_copy(properties: &Properties, author: Option<&str>, trust: &Trust) -> Self {
         let header = |name| properties.headers.get(name).cloned();
         let kind = header(topology::HEADER_ROUTING_KEY).or_else(|| properties.kind.clone()).unwrap_or_default();
         let sender = header(topology::HEADER_SENDER);
-        if !trust.believes(author) {
+        if !trust.trusts(author) {
             let author = author.map(str::to_owned);
             let claim = Some(Claim { by: author.clone(), sender });
             return Self { kind, sender: author, claim, attempts: 0, first_failure: None };
@@ -137,7 +136,7 @@ impl Past {
         Self { kind, sender, claim: None, attempts, first_failure }
     }
 
-    /// The headers of a copy made because of one more failure.
+    /// The headers of a copy that is made because of one more failure.
     fn headers(&self, failure: &Failure) -> BTreeMap<&'static str, String> {
         let first = self.first_failure.as_ref().unwrap_or(failure);
         let mut headers = BTreeMap::from([
@@ -155,53 +154,55 @@ impl Past {
     }
 }
 
-/// A copy that comes back to its worker after a while.
+/// A copy that returns to its worker after a delay.
 pub(super) fn delayed(
     worker: &str,
     delivery: &Delivery,
-    past: &Past,
+    origin: &Origin,
     failure: &Failure,
     wait: &topology::Wait,
 ) -> Outgoing {
-    copy(delivery, past, &wait.queue(), &topology::work_queue(worker), past.headers(failure))
+    copy(delivery, origin, &wait.queue(), &topology::work_queue(worker), origin.headers(failure))
 }
 
-/// A copy for the worker's dead letters.
-pub(super) fn dead_letter(worker: &str, delivery: &Delivery, past: &Past, failure: &Failure) -> Outgoing {
-    let mut headers = past.headers(failure);
+/// A copy for the worker's dead-letter queue.
+pub(super) fn dead_letter(worker: &str, delivery: &Delivery, origin: &Origin, failure: &Failure) -> Outgoing {
+    let mut headers = origin.headers(failure);
     headers.insert(topology::HEADER_REASON, failure.reason.clone());
     headers.insert(topology::HEADER_FAILED_AT, failure.at.to_string());
-    copy(delivery, past, topology::DEFAULT, &topology::dead_queue(worker), headers)
+    copy(delivery, origin, topology::DEFAULT, &topology::dead_queue(worker), headers)
 }
 
-/// A dead letter for another series of attempts: the message as it was, in the name of whoever
-/// sent it. So it is the same message for the journal, too.
-pub fn replayed(worker: &str, letter: &Delivery, past: &Past) -> Outgoing {
-    let mut headers = BTreeMap::from([(topology::HEADER_ROUTING_KEY, past.kind.clone())]);
-    headers.extend(past.sender.clone().map(|sender| (topology::HEADER_SENDER, sender)));
-    copy(letter, past, topology::RETRY, &topology::work_queue(worker), headers)
+/// A dead letter for another series of attempts: the original message, under its sender's name, so that
+/// the journal recognizes it as the same message.
+pub fn replayed(worker: &str, letter: &Delivery, origin: &Origin) -> Outgoing {
+    let mut headers = BTreeMap::from([(topology::HEADER_ROUTING_KEY, origin.kind.clone())]);
+    headers.extend(origin.sender.clone().map(|sender| (topology::HEADER_SENDER, sender)));
+    copy(letter, origin, topology::RETRY, &topology::work_queue(worker), headers)
 }
 
-/// Never with the original's `user_id`, `x-death` or `CC`; the transport puts our own user on it.
+/// A copy of a message for a queue of Licet. The transport sets the program's own `user_id`.
+///
+/// Never copies `user_id`, `x-*`, `licet-*`, `CC` or `BCC`: a sender's own `licet-sender` must not come back
+/// as Licet's word. Other text headers are limited to 8 KiB.
 fn copy(
     delivery: &Delivery,
-    past: &Past,
+    origin: &Origin,
     exchange: &str,
     key: &str,
     headers: BTreeMap<&'static str, String>,
 ) -> Outgoing {
     let mut kept = delivery.properties.headers.clone();
-    let mut room = KEPT_HEADER_BYTES_MAX;
+    let mut bytes_left = KEPT_HEADER_BYTES_MAX;
     kept.retain(|name, value| {
-        // `licet-` headers are our own word: nobody else's is passed on as it.
         let foreign = !name.starts_with("x-") && !name.starts_with("licet-") && !matches!(name.as_str(), "CC" | "BCC");
         let bytes = name.len() + value.len() + HEADER_BYTES;
-        let keeps = foreign && bytes <= room;
-        room -= if keeps { bytes } else { 0 };
+        let keeps = foreign && bytes <= bytes_left;
+        bytes_left -= if keeps { bytes } else { 0 };
         keeps
     });
     kept.extend(headers.into_iter().map(|(name, value)| (name.to_owned(), shortened(value))));
-    let kind = delivery.properties.kind.clone().unwrap_or_else(|| past.kind.clone());
+    let kind = delivery.properties.kind.clone().unwrap_or_else(|| origin.kind.clone());
     Outgoing {
         exchange: exchange.to_owned(),
         routing_key: key.to_owned(),

@@ -1,4 +1,4 @@
-//! One session of the loop: from a new connection until something ends it.
+//! One session of the loop: from new connections until something ends it.
 
 use std::{
     sync::Arc,
@@ -10,35 +10,41 @@ use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
 use super::{
-    Machine, Worker,
-    batch::{self, Lookout},
+    Resources,
+    backoff::Backoff,
+    batch::{self, BatchError},
+    duplicate_check::DuplicateCheck,
     intake::{self, is_oversized},
+    metrics::Metrics,
     outbox::{self, Outbox},
-    tally::Tally,
-    trouble::Pause,
+    session_mode::SessionMode,
+    worker::AnyWorker,
 };
-use crate::transport::{Consumer, Delivery, Lost, PREFETCHED_BYTES_MAX};
+use crate::{
+    store::StoreError,
+    transport::{Consumer, Delivery, Lost, PREFETCHED_BYTES_MAX},
+};
 
-/// A worker that rests does not rest longer than this.
+/// The longest rest of a worker that rests.
 const REST_MAX: Duration = Duration::from_secs(1);
-/// So many messages at once say that more are about to come.
+/// A batch of this many messages shows that more are about to arrive.
 const BUSY_MIN: usize = 4;
-/// How long at most a worker lets the next batch gather.
+/// The longest time for which a worker lets the next batch gather.
 const GATHER_MAX: Duration = Duration::from_millis(10);
 
-/// Why a session ended. It is thrown away with all that it holds; what it had not acknowledged is
+/// Why a session ended. It is dropped with everything it holds; what it did not acknowledge is
 /// delivered again.
 pub(super) enum Ended {
-    /// It was told to stop.
+    /// The program is stopping.
     Stopped,
-    /// The broker is away.
+    /// The broker is unavailable.
     Broker(Lost),
-    /// The database is away.
-    Database(String),
-    /// More bytes came at once than are held; the largest body had so many.
-    Flooded(usize),
-    /// What ended sessions is dealt with: go on as usual.
-    Recovered,
+    /// The database is unavailable.
+    Database(StoreError),
+    /// More bytes were delivered at once than a worker may hold; the largest body had this size.
+    TooLarge(usize),
+    /// It settled as many messages as its mode allows.
+    LimitReached,
 }
 
 impl From<Lost> for Ended {
@@ -47,26 +53,12 @@ impl From<Lost> for Ended {
     }
 }
 
-/// How a session that is not as usual begins and ends.
-#[derive(Clone, Copy)]
-pub(super) struct Narrow {
-    /// Most messages that the broker sends ahead.
-    pub(super) prefetch: u16,
-    /// It ends after about so many.
-    most: usize,
-}
-
-impl Narrow {
-    /// A single message: it may be one that ends sessions.
-    pub(super) const CAREFUL: Self = Self { prefetch: 1, most: 1 };
-}
-
 /// A worker, and what outlives its sessions.
-pub(super) struct Runner<W> {
-    pub(super) worker: Arc<W>,
-    pub(super) machine: Machine,
-    pub(super) tally: Tally,
-    pub(super) lookout: Lookout,
+pub(super) struct Runner {
+    pub(super) worker: Arc<dyn AnyWorker>,
+    pub(super) resources: Resources,
+    pub(super) metrics: Metrics,
+    pub(super) duplicate_check: DuplicateCheck,
 }
 
 /// A consumer and what publishes for it.
@@ -75,39 +67,33 @@ pub(super) struct Session {
     outbox: Outbox,
 }
 
-impl<W: Worker> Runner<W> {
-    /// Twice the batch, so that the next one is at hand when this one is done.
-    fn prefetch(&self) -> u16 {
-        self.machine.limits.batch_max.saturating_mul(2)
+impl Runner {
+    /// The configured prefetch: twice the batch, so that the next batch is at hand when this one is
+    /// done.
+    pub(super) fn prefetch(&self) -> u16 {
+        self.resources.limits.batch_max.saturating_mul(2)
     }
 
-    /// As many messages of this size as are held, until what came and was not held is dealt with.
-    pub(super) fn narrowed(&self, largest: usize) -> Narrow {
-        let fit = u16::try_from(PREFETCHED_BYTES_MAX / largest.max(1)).unwrap_or(u16::MAX);
-        Narrow { prefetch: fit.clamp(1, self.prefetch()), most: usize::from(self.prefetch()) }
-    }
-
-    pub(super) async fn connect(&self, narrow: Option<Narrow>) -> Result<Session, Lost> {
-        let limits = &self.machine.limits;
-        let patience = Duration::from_millis(limits.reply_timeout_ms);
-        let outbox = Outbox::open(&self.machine, self.worker.name(), patience).await?;
-        let prefetch = narrow.map_or(self.prefetch(), |narrow| narrow.prefetch);
-        let consumer = self.machine.transport.consume(&topology::work_queue(self.worker.name()), prefetch).await?;
+    pub(super) async fn connect(&self, mode: SessionMode) -> Result<Session, Lost> {
+        let timeout = Duration::from_millis(self.resources.limits.reply_timeout_ms);
+        let outbox = Outbox::open(&self.resources, self.worker.name(), timeout).await?;
+        let prefetch = mode.prefetch(self.prefetch(), PREFETCHED_BYTES_MAX);
+        let consumer = self.resources.transport.consume(&topology::work_queue(self.worker.name()), prefetch).await?;
         Ok(Session { consumer, outbox })
     }
 
-    pub(super) async fn serve(&self, mut session: Session, stop: &CancellationToken, narrow: Option<Narrow>) -> Ended {
-        let patience = Duration::from_secs(self.machine.limits.shutdown_timeout_s);
+    pub(super) async fn serve(&self, mut session: Session, stop: &CancellationToken, mode: SessionMode) -> Ended {
+        let timeout = Duration::from_secs(self.resources.limits.shutdown_timeout_s);
         let overtime = async {
             stop.cancelled().await;
-            tokio::time::sleep(patience).await;
+            tokio::time::sleep(timeout).await;
         };
         let working = async {
-            let ended = match (self.work(&mut session, stop, narrow).await, session.consumer.flooded()) {
-                (Err(Ended::Broker(_)), Some(largest)) => Ended::Flooded(largest),
-                (ended, _) => ended.err().unwrap_or(Ended::Stopped),
+            let ended = match (self.work(&mut session, stop, mode).await, session.consumer.overfilled()) {
+                (Ended::Broker(_), Some(largest)) => Ended::TooLarge(largest),
+                (ended, _) => ended,
             };
-            if matches!(ended, Ended::Stopped | Ended::Recovered | Ended::Flooded(_)) {
+            if matches!(ended, Ended::Stopped | Ended::LimitReached | Ended::TooLarge(_)) {
                 session.consumer.close().await;
                 session.outbox.close().await;
             }
@@ -122,10 +108,18 @@ impl<W: Worker> Runner<W> {
         }
     }
 
-    async fn work(&self, session: &mut Session, stop: &CancellationToken, narrow: Option<Narrow>) -> Result<(), Ended> {
-        let limits = &self.machine.limits;
-        let mut left = narrow.map_or(usize::MAX, |narrow| narrow.most);
-        let kept = narrow.filter(|narrow| narrow.prefetch == Narrow::CAREFUL.prefetch).map(|_| stop);
+    async fn work(&self, session: &mut Session, stop: &CancellationToken, mode: SessionMode) -> Ended {
+        self.take_messages(session, stop, mode).await.unwrap_or_else(|ended| ended)
+    }
+
+    async fn take_messages(
+        &self,
+        session: &mut Session,
+        stop: &CancellationToken,
+        mode: SessionMode,
+    ) -> Result<Ended, Ended> {
+        let limits = &self.resources.limits;
+        let mut left = mode.message_limit(self.prefetch()).unwrap_or(usize::MAX);
         while left > 0 {
             let deliveries = tokio::select! {
                 biased;
@@ -135,92 +129,98 @@ impl<W: Worker> Runner<W> {
             left = left.saturating_sub(deliveries.len());
             let (messages, began) = (deliveries.len(), Instant::now());
             let more = messages >= limits.batch_max.into() || bytes(&deliveries) >= limits.batch_max_bytes;
-            self.handle(session, deliveries, kept).await?;
+            self.handle(session, deliveries, mode, stop).await?;
             let rest = rest_after(self.worker.rests(), messages, more, began.elapsed());
             if !rest.is_zero() {
-                stop.run_until_cancelled(self.machine.clock.sleep(rest)).await;
+                stop.run_until_cancelled(self.resources.clock.sleep(rest)).await;
             }
         }
-        // Finishes what is at hand, so that no delivery is given back and counted against its message.
+        // Deliveries that are given back count against their messages: finish those in hand.
         session.consumer.stop().await?;
         loop {
             let deliveries = session.consumer.receive(usize::from(limits.batch_max), limits.batch_max_bytes).await?;
             if deliveries.is_empty() {
-                return if stop.is_cancelled() { Ok(()) } else { Err(Ended::Recovered) };
+                return Ok(if stop.is_cancelled() { Ended::Stopped } else { Ended::LimitReached });
             }
-            self.handle(session, deliveries, kept).await?;
+            self.handle(session, deliveries, mode, stop).await?;
         }
     }
 
-    /// Handles deliveries in their order; one that came back often is handled alone, because it
-    /// may be what brings workers down, and one that is too large, because the broker sets it aside.
+    /// Handles deliveries in their order. One that was redelivered often is handled alone, because it
+    /// may be what crashes workers; one that is too large, because the broker dead-letters it.
     async fn handle(
         &self,
         session: &mut Session,
         deliveries: Vec<Delivery>,
-        kept: Option<&CancellationToken>,
+        mode: SessionMode,
+        stop: &CancellationToken,
     ) -> Result<(), Ended> {
-        let again = deliveries.iter().filter(|delivery| delivery.redeliveries > 0).count();
-        self.tally.redelivered.add(again as u64);
-        for portion in portions(deliveries) {
-            let Some((last, oversized)) = portion.last().map(|last| (last.tag, is_oversized(last))) else { continue };
-            let outgoing = self.settle(portion, kept).await?;
-            // A crash from here on: the journal has the outputs, the broker still has the inputs.
-            let dropped = session.outbox.deliver(outgoing).await;
-            self.tally.dropped_replies.add(dropped);
+        let redelivered = deliveries.iter().filter(|delivery| delivery.redeliveries > 0).count();
+        self.metrics.redelivered.add(redelivered as u64);
+        for batch in batches(deliveries) {
+            let Some((last, oversized)) = batch.last().map(|last| (last.tag, is_oversized(last))) else { continue };
+            let publications = self.settle(batch, mode, stop).await?;
+            // After a crash from here on, the journal has the outputs and the broker still has the inputs.
+            let dropped = session.outbox.deliver(publications).await;
+            self.metrics.dropped_replies.add(dropped);
             if oversized {
                 session.consumer.reject(last).await?;
             } else {
                 session.consumer.ack_through(last).await?;
             }
-            self.tally.portions.add(1);
+            self.metrics.batches.add(1);
         }
         Ok(())
     }
 
-    /// Decides a portion: what is to be published. Where it is kept (until told to stop), it is tried
-    /// again while the database is away: a message that is given back each time uses up its deliveries,
-    /// and a database that answers may still not take anything, its disk being full.
+    /// Decides a batch and returns what is to be published. In quarantine the message is kept, and
+    /// tried again while the database is unavailable: a message that is given back each time uses up
+    /// its deliveries, and a database that answers may still refuse every write (a full disk).
     async fn settle(
         &self,
-        mut portion: Vec<Delivery>,
-        kept: Option<&CancellationToken>,
-    ) -> Result<Vec<outbox::Duty>, Ended> {
-        let mut pause = Pause::new();
+        mut batch: Vec<Delivery>,
+        mode: SessionMode,
+        stop: &CancellationToken,
+    ) -> Result<Vec<outbox::Publication>, Ended> {
+        let mut backoff = Backoff::new();
         loop {
-            let again = kept.map(|stop| (stop, portion.clone()));
-            let readings = intake::read_all(&self.worker, &self.machine, portion).await?;
-            let (name, now) = (self.worker.name(), self.machine.clock.now());
-            let (work, mut outgoing) = outbox::separate(name, readings, now, &self.tally);
-            match (batch::settle(&self.worker, &self.machine, &self.lookout, work).await, again) {
+            let again = (mode == SessionMode::Quarantine).then(|| batch.clone());
+            let readings = intake::read_all(&self.worker, &self.resources, batch).await?;
+            let (name, now) = (self.worker.name(), self.resources.clock.now());
+            let (work, mut publications) = outbox::separate(name, readings, now, &self.metrics);
+            let settled = batch::settle(&self.worker, &self.resources, &self.duplicate_check, work).await;
+            match (settled, again) {
                 (Ok(settled), _) => {
-                    outbox::extend(name, settled, self.machine.clock.now(), &self.tally, &mut outgoing);
-                    return Ok(outgoing);
+                    let now = self.resources.clock.now();
+                    outbox::extend(name, settled, now, &self.metrics, &mut publications);
+                    return Ok(publications);
                 }
-                (Err(_), Some((stop, same))) if !stop.is_cancelled() => {
+                (Err(BatchError::Stopping), _) => return Err(Ended::Stopped),
+                (Err(BatchError::Unavailable(_)), Some(same)) if !stop.is_cancelled() => {
                     self.until_the_database_answers(stop).await;
-                    pause.wait(&self.machine.clock, stop).await;
-                    portion = same;
+                    backoff.wait(&self.resources.clock, stop).await;
+                    batch = same;
                 }
-                (Err(cause), _) => return Err(Ended::Database(cause)),
+                (Err(BatchError::Unavailable(error)), _) => return Err(Ended::Database(error)),
             }
         }
     }
 
     pub(super) async fn until_the_database_answers(&self, stop: &CancellationToken) {
-        let mut pause = Pause::new();
+        let mut backoff = Backoff::new();
         let answers = async {
-            while self.machine.store.renew(self.worker.changes()).await.is_err() {
-                pause.wait(&self.machine.clock, stop).await;
+            while self.resources.store.renew(self.worker.changes()).await.is_err() {
+                backoff.wait(&self.resources.clock, stop).await;
             }
         };
         stop.run_until_cancelled(answers).await;
     }
 }
 
-/// How long to take nothing after so many messages that took so long. Most of a batch's cost does not depend on
-/// its size: under load, a short rest makes the next batch larger and saves whole batches. After a few messages
-/// there is none, so that nobody who is alone waits for others; nor where `more` are at hand already.
+/// The rest after a batch. `more` states that further messages have arrived already, so there is none.
+///
+/// Most of a batch's cost does not depend on its size, so a short rest under load makes batches larger. A
+/// fixed wait would delay a user who is alone.
 fn rest_after(rests: bool, messages: usize, more: bool, took: Duration) -> Duration {
     match (rests, messages) {
         (true, _) => took.min(REST_MAX),
@@ -233,17 +233,17 @@ fn bytes(deliveries: &[Delivery]) -> usize {
     deliveries.iter().map(|delivery| delivery.body.len()).sum()
 }
 
-/// Deliveries in their order, with each that is suspect or too large in a portion of its own.
-fn portions(deliveries: Vec<Delivery>) -> Vec<Vec<Delivery>> {
+/// Deliveries in their order, each suspect or oversized one in a batch of its own.
+fn batches(deliveries: Vec<Delivery>) -> Vec<Vec<Delivery>> {
     let alone = |delivery: &Delivery| delivery.redeliveries >= topology::SUSPECT_DELIVERIES || is_oversized(delivery);
-    let mut portions: Vec<Vec<Delivery>> = Vec::new();
+    let mut batches: Vec<Vec<Delivery>> = Vec::new();
     for delivery in deliveries {
-        match portions.last_mut() {
-            Some(portion) if !alone(&delivery) && !portion.last().is_some_and(alone) => portion.push(delivery),
-            _ => portions.push(vec![delivery]),
+        match batches.last_mut() {
+            Some(batch) if !alone(&delivery) && !batch.last().is_some_and(alone) => batch.push(delivery),
+            _ => batches.push(vec![delivery]),
         }
     }
-    portions
+    batches
 }
 
 #[cfg(test)]
@@ -251,7 +251,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn who_is_alone_is_not_kept_waiting_and_nobody_is_for_long() {
+    fn a_single_message_is_not_delayed_and_no_batch_is_delayed_for_long() {
         let ms = Duration::from_millis;
         assert_eq!(rest_after(false, 1, false, ms(8)), Duration::ZERO);
         assert_eq!(rest_after(false, BUSY_MIN, false, ms(8)), ms(4));
@@ -261,7 +261,7 @@ mod tests {
     }
 
     #[test]
-    fn a_suspect_is_alone_and_the_order_stays() {
+    fn a_suspect_delivery_is_alone_and_the_order_stays() {
         let delivery = |(tag, redeliveries): (u64, u32)| Delivery {
             tag,
             redeliveries,
@@ -272,9 +272,8 @@ mod tests {
             body: bytes::Bytes::new(),
         };
         let redeliveries = [0, 2, 3, 3, 0, 1, 9];
-        let portions = portions((1..).zip(redeliveries).map(delivery).collect());
-        let tags: Vec<Vec<u64>> =
-            portions.iter().map(|one| one.iter().map(|delivery| delivery.tag).collect()).collect();
+        let batches = batches((1..).zip(redeliveries).map(delivery).collect());
+        let tags: Vec<Vec<u64>> = batches.iter().map(|one| one.iter().map(|delivery| delivery.tag).collect()).collect();
         assert_eq!(tags, [vec![1, 2], vec![3], vec![4], vec![5, 6], vec![7]]);
     }
 }

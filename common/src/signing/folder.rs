@@ -1,5 +1,7 @@
-//! The folder of signing keys: one PKCS#8 PEM file for each key, named by its thumbprint, and a
-//! file `signing` that says which of them signs. All of them are trusted.
+//! The folder of signing keys.
+//!
+//! It has one PKCS#8 PEM file for each key, named by the key's thumbprint, and a file `signing` with the
+//! thumbprint of the key that signs. All keys in the folder are trusted.
 
 use std::{
     fs, io,
@@ -10,7 +12,7 @@ use std::{
 
 use ed25519_dalek::{
     SigningKey,
-    pkcs8::{DecodePrivateKey, EncodePrivateKey, spki::der::pem::LineEnding},
+    pkcs8::{self, DecodePrivateKey, EncodePrivateKey, spki::der::pem::LineEnding},
 };
 use zeroize::Zeroizing;
 
@@ -18,10 +20,10 @@ use super::{Keyring, keyring::thumbprint};
 
 const SIGNING: &str = "signing";
 
-/// What can be wrong with a keys folder. Each says what to do.
+/// Why a keys folder cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum FolderError {
-    /// There is none, or it holds no key.
+    /// The folder does not exist or has no signing key.
     #[error(
         "there are no signing keys in {folder}: create one with `licet keys new`, or name another folder in LICET_KEYS"
     )]
@@ -29,37 +31,41 @@ pub enum FolderError {
         /// The folder.
         folder: PathBuf,
     },
-    /// A file is not a key.
-    #[error("{file} is not an Ed25519 private key in PKCS#8 PEM: remove it from the keys folder or restore it")]
+    /// A PEM file does not contain a private key.
+    #[error(
+        "{file} is not an Ed25519 private key in PKCS#8 PEM: remove it from the keys folder or restore it from a backup"
+    )]
     NotAKey {
         /// The file.
         file: PathBuf,
+        /// The decoder's error.
+        source: pkcs8::Error,
     },
-    /// There is a key that signs already.
+    /// The folder already has a signing key.
     #[error("{folder} already has the signing key {kid}: `licet keys export` shows it")]
     Exists {
         /// The folder.
         folder: PathBuf,
-        /// The key.
+        /// The key's thumbprint.
         kid: String,
     },
-    /// The file system said no.
+    /// The folder or a file in it cannot be read or written.
     #[error("the keys folder {folder} cannot be used: {source}")]
     Io {
         /// The folder.
         folder: PathBuf,
-        /// What the file system said.
+        /// The file system's error.
         source: io::Error,
     },
-    /// The operating system gave no randomness.
-    #[error("the operating system gave no random bytes for a new key")]
+    /// The operating system provided no random bytes.
+    #[error("the operating system provided no random bytes for a new key")]
     Randomness,
 }
 
-/// Reads the folder's keys.
+/// Reads the keys of a folder. Logs a warning if other users of the machine can read it.
 ///
 /// # Errors
-/// There are none, or a file in it is not a key.
+/// The folder has no signing key, cannot be read, or has a PEM file that is not a key.
 pub fn load(folder: &Path) -> Result<Keyring, FolderError> {
     let io = |source| FolderError::Io { folder: folder.to_owned(), source };
     let empty = || FolderError::Empty { folder: folder.to_owned() };
@@ -74,7 +80,8 @@ pub fn load(folder: &Path) -> Result<Keyring, FolderError> {
         let file = entry.map_err(io)?.path();
         if file.extension().is_some_and(|extension| extension == "pem") {
             let pem = Zeroizing::new(fs::read_to_string(&file).map_err(io)?);
-            let key = SigningKey::from_pkcs8_pem(&pem).map_err(|_| FolderError::NotAKey { file: file.clone() })?;
+            let key = SigningKey::from_pkcs8_pem(&pem)
+                .map_err(|source| FolderError::NotAKey { file: file.clone(), source })?;
             trusted.push(key.verifying_key());
             if thumbprint(&key.verifying_key()) == signing {
                 signer = Some(key);
@@ -83,15 +90,16 @@ pub fn load(folder: &Path) -> Result<Keyring, FolderError> {
     }
     let mode = fs::metadata(folder).map_err(io)?.permissions().mode();
     if mode & 0o077 != 0 {
-        tracing::warn!(folder = %folder.display(), "others can open the keys folder: take that right away with chmod 0700");
+        tracing::warn!(folder = %folder.display(), "other users can open the keys folder: restrict it with chmod 0700");
     }
     Ok(Keyring::new(signer.ok_or_else(empty)?, trusted))
 }
 
-/// Creates a first key in the folder, and the folder (mode 0700) if it is not there.
+/// Creates the first key of a folder. Creates the folder with mode 0700 if it does not exist.
 ///
 /// # Errors
-/// It has a signing key already, or the file system says no.
+/// The folder already has a signing key or cannot be written, or the operating system provides no random
+/// bytes.
 pub fn create(folder: &Path) -> Result<Keyring, FolderError> {
     let io = |source| FolderError::Io { folder: folder.to_owned(), source };
     if let Ok(kid) = fs::read_to_string(folder.join(SIGNING)) {
@@ -102,15 +110,15 @@ pub fn create(folder: &Path) -> Result<Keyring, FolderError> {
     let kid = thumbprint(&key.verifying_key());
     let pem = key.to_pkcs8_pem(LineEnding::LF).map_err(|error| io(io::Error::other(error.to_string())))?;
     write_new(&folder.join(format!("{kid}.pem")), pem.as_bytes()).map_err(io)?;
-    // The name comes last: a crash before it leaves a folder that says it has no key.
+    // Written last: after a crash before this, the folder counts as empty.
     write_new(&folder.join(SIGNING), kid.as_bytes()).map_err(io)?;
     Ok(Keyring::new(key, []))
 }
 
-/// A new key from the operating system's randomness.
+/// Generates a key from the operating system's random bytes.
 ///
 /// # Errors
-/// There is none.
+/// The operating system provides no random bytes.
 pub fn new_key() -> Result<SigningKey, FolderError> {
     let mut seed = Zeroizing::new([0u8; 32]);
     getrandom::fill(seed.as_mut_slice()).map_err(|_| FolderError::Randomness)?;

@@ -1,4 +1,4 @@
-//! The keys that sign and the keys that are trusted, each named by its RFC 7638 thumbprint.
+//! The signing key and the trusted keys, each identified by its RFC 7638 thumbprint (`kid`).
 
 use std::collections::BTreeMap;
 
@@ -7,7 +7,7 @@ use ed25519_dalek::{Signature, Signer, SigningKey, VerifyingKey};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-/// Trusted public keys, and the one key that signs, if there is one.
+/// Trusted public keys, and optionally one signing key.
 #[derive(Clone)]
 pub struct Keyring {
     signing: Option<(String, SigningKey)>,
@@ -29,10 +29,10 @@ impl Keyring {
         Self { signing: Some((kid, signing)), trusted }
     }
 
-    /// A keyring that only verifies, from a published JWKS. Keys of other kinds are passed over.
+    /// A keyring that only verifies, from a published JWKS. Keys of other algorithms are ignored.
     ///
     /// # Errors
-    /// An Ed25519 key in it is not one. The text says which.
+    /// An entry that is marked as an Ed25519 key is not a valid one. The text names it.
     pub fn from_jwks(jwks: &Jwks) -> Result<Self, String> {
         let mut trusted = BTreeMap::new();
         for jwk in jwks.keys.iter().filter(|jwk| jwk.kty == "OKP" && jwk.crv == "Ed25519") {
@@ -44,12 +44,12 @@ impl Keyring {
         Ok(Self { signing: None, trusted })
     }
 
-    /// The public keys, for anyone who verifies.
+    /// The public keys, for programs that verify tokens.
     pub fn jwks(&self) -> Jwks {
         Jwks { keys: self.trusted.iter().map(|(kid, key)| Jwk::of(kid, key)).collect() }
     }
 
-    /// The name of the key that signs.
+    /// The thumbprint of the signing key, if there is one.
     pub fn signing_kid(&self) -> Option<&str> {
         self.signing.as_ref().map(|(kid, _)| kid.as_str())
     }
@@ -63,15 +63,15 @@ impl Keyring {
         self.signing.as_ref().map(|(_, key)| key.sign(input))
     }
 
-    /// Strict verification (RFC 8032 without the malleable encodings), so that a token has
-    /// exactly one valid form: nobody can make a second from the first.
+    /// Verifies strictly (RFC 8032 without the malleable encodings). So a token has exactly one valid
+    /// signature, and a second valid token cannot be derived from it.
     pub(super) fn verify(&self, kid: &str, input: &[u8], signature: &[u8]) -> bool {
         let Ok(signature) = Signature::from_slice(signature) else { return false };
         self.trusted.get(kid).is_some_and(|key| key.verify_strict(input, &signature).is_ok())
     }
 }
 
-/// RFC 7638 with the members of RFC 8037: the key's name.
+/// The thumbprint of a key: RFC 7638 with the members of RFC 8037.
 pub(super) fn thumbprint(key: &VerifyingKey) -> String {
     let x = URL_SAFE_NO_PAD.encode(key.as_bytes());
     URL_SAFE_NO_PAD.encode(Sha256::digest(format!(r#"{{"crv":"Ed25519","kty":"OKP","x":"{x}"}}"#)))
@@ -125,9 +125,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_thumbprint_is_the_one_of_rfc_8037_appendix_a_3() {
+    fn the_thumbprint_matches_rfc_8037_appendix_a_3() {
         let x = URL_SAFE_NO_PAD.decode("11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo").expect("base64url");
-        let key = VerifyingKey::from_bytes(&x.try_into().expect("32 bytes")).expect("a point");
+        let key = VerifyingKey::from_bytes(&x.try_into().expect("32 bytes")).expect("a valid key");
         assert_eq!(thumbprint(&key), "kPrK_qmxVWaYVA9wwBF6Iuo3vVzz7TxHCTwXBygrS4k");
     }
 }

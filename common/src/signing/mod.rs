@@ -1,19 +1,19 @@
-//! Tokens: what is signed, how it is verified, and whose keys are trusted.
+//! Signed tokens: signing, verification and the trusted keys.
 //!
-//! In: claims made of checked vocabulary. Out: compact JWS (RFC 7515) with `alg: EdDSA` that any
-//! stock JOSE library verifies offline against the exported JWKS.
+//! Inputs: claims that consist of checked values. Outputs: compact JWS (RFC 7515) with `alg: EdDSA`,
+//! which any JOSE library can verify offline against the exported JWKS.
 //!
-//! Two doors, and no way around them: only a [`Draft`] can be signed, and making one checks its
-//! content; only [`Presented::verify`] hands out a presented token's claims.
+//! Guarantees: only a [`Draft`] can be signed, and creating one checks its claims. Only
+//! [`Presented::verify`] returns the verified claims of a received token. Signing is deterministic:
+//! the same draft and key give the same bytes.
 //!
-//! Architecture invariant: no randomness (Ed25519 is deterministic: the same draft always gives
-//! the same bytes) but for new keys, and no I/O but for the keys folder ([`folder`]).
+//! Deliberately absent: randomness, except for new keys, and I/O, except for the keys folder
+//! ([`folder`]).
 
 pub mod folder;
 mod keyring;
 mod token;
 
 pub use keyring::{Jwk, Jwks, Keyring};
-pub use token::{
-    CertificateClaims, Claims, ContainerClaims, Draft, DraftError, LicenseClaims, Presented, Signed, TokenError, digest,
-};
+pub use licet_schema::token::{CertificateClaims, Claims, ContainerClaims, LicenseClaims};
+pub use token::{Draft, DraftError, Presented, Signed, TokenError, digest};

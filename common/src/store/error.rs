@@ -1,91 +1,141 @@
-//! What a database answers when it does not do what was asked, sorted by what is to be done about it.
+//! Errors of the database, sorted by what to do about them.
 
 use sea_orm::{DbErr, RuntimeErr, sqlx};
 
-/// What a database can answer, by what is to be done about it.
+/// An error of the database, by what to do about it.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
-    /// Somebody else was at the same rows, or wrote the same key first: begin again.
-    #[error("another transaction was in the way: {0}")]
-    Contended(String),
-    /// It is not there, or went away: try again later, nobody is to blame.
-    #[error("the database is away: {0}")]
-    Away(String),
-    /// It would not do what was asked: this batch, or one message of it, is at fault.
-    #[error("the database refused: {0}")]
-    Refused(String),
+    /// Another transaction changed the same rows or wrote the same key first: begin again.
+    #[error("another transaction was in the way: {why}")]
+    Contended {
+        /// What happened.
+        why: String,
+        /// The database's own error, if it reported one.
+        source: Option<DbErr>,
+    },
+    /// The database is unavailable: try again later. Not counted as a failed attempt.
+    #[error("the database is unavailable: {why}")]
+    Unavailable {
+        /// What happened.
+        why: String,
+        /// The database's own error, if it reported one.
+        source: Option<DbErr>,
+    },
+    /// The database rejected a statement, or stores a value that is not valid: this batch, or one
+    /// message of it, is at fault.
+    #[error("the database rejected it: {why}")]
+    Rejected {
+        /// What happened.
+        why: String,
+        /// The database's own error, if it reported one.
+        source: Option<DbErr>,
+    },
+}
+
+impl StoreError {
+    /// A conflict that Licet itself found.
+    pub fn contended(why: impl Into<String>) -> Self {
+        Self::Contended { why: why.into(), source: None }
+    }
+
+    /// A write that Licet itself found to be wrong.
+    pub fn rejected(why: impl Into<String>) -> Self {
+        Self::Rejected { why: why.into(), source: None }
+    }
+
+    /// A database that does not answer in time.
+    pub fn silent() -> Self {
+        Self::Unavailable { why: "no response in time".into(), source: None }
+    }
 }
 
 impl From<DbErr> for StoreError {
     fn from(error: DbErr) -> Self {
-        let text = error.to_string();
-        let (DbErr::Conn(cause) | DbErr::Exec(cause) | DbErr::Query(cause)) = &error else {
-            return match error {
-                DbErr::ConnectionAcquire(_) => Self::Away(text),
-                _ => Self::Refused(text),
-            };
-        };
-        let RuntimeErr::SqlxError(cause) = cause else { return Self::Refused(text) };
-        match cause {
-            sqlx::Error::Database(answer) if answer.is_unique_violation() => Self::Contended(text),
-            sqlx::Error::Database(answer) => match kind_of(answer.code().as_deref().unwrap_or_default()) {
-                Kind::Contended => Self::Contended(text),
-                Kind::Away => Self::Away(text),
-                Kind::Refused => Self::Refused(text),
-            },
-            sqlx::Error::Io(_)
-            | sqlx::Error::Tls(_)
-            | sqlx::Error::Protocol(_)
-            | sqlx::Error::PoolTimedOut
-            | sqlx::Error::PoolClosed
-            | sqlx::Error::WorkerCrashed => Self::Away(text),
-            _ => Self::Refused(text),
+        let (why, kind) = (error.to_string(), kind_of(&error));
+        let source = Some(error);
+        match kind {
+            Kind::Contended => Self::Contended { why, source },
+            Kind::Unavailable => Self::Unavailable { why, source },
+            Kind::Rejected => Self::Rejected { why, source },
         }
     }
 }
 
 enum Kind {
     Contended,
-    Away,
-    Refused,
+    Unavailable,
+    Rejected,
 }
 
-/// What an error code means: five characters are PostgreSQL's, a number is SQLite's.
-fn kind_of(code: &str) -> Kind {
+fn kind_of(error: &DbErr) -> Kind {
+    let cause = match error {
+        DbErr::Conn(cause) | DbErr::Exec(cause) | DbErr::Query(cause) => cause,
+        DbErr::ConnectionAcquire(_) => return Kind::Unavailable,
+        _ => return Kind::Rejected,
+    };
+    let RuntimeErr::SqlxError(cause) = cause else { return Kind::Rejected };
+    match cause {
+        // Two copies of a worker decided the same message. The later one starts again and finds the journal
+        // row.
+        sqlx::Error::Database(answer) if answer.is_unique_violation() => Kind::Contended,
+        sqlx::Error::Database(answer) => answer.code().map_or(Kind::Rejected, |code| kind_of_code(&code)),
+        sqlx::Error::Io(_)
+        | sqlx::Error::Tls(_)
+        | sqlx::Error::Protocol(_)
+        | sqlx::Error::PoolTimedOut
+        | sqlx::Error::PoolClosed
+        | sqlx::Error::WorkerCrashed => Kind::Unavailable,
+        _ => Kind::Rejected,
+    }
+}
+
+/// The kind of an error code: five characters are PostgreSQL's SQLSTATE, a number is SQLite's.
+fn kind_of_code(code: &str) -> Kind {
     if code.len() != 5 {
         return match code.parse::<u32>().map(|code| code & 0xff) {
             // Busy, locked.
             Ok(5 | 6) => Kind::Contended,
             // Read-only, I/O error, disk full, cannot open.
-            Ok(8 | 10 | 13 | 14) => Kind::Away,
-            _ => Kind::Refused,
+            Ok(8 | 10 | 13 | 14) => Kind::Unavailable,
+            _ => Kind::Rejected,
         };
     }
     match code {
-        // Deadlock, serialization failure, lock timeout, statement timeout (which waited for one).
+        // Deadlock, serialization failure, lock timeout, statement timeout (which waited for a lock).
         "40P01" | "40001" | "55P03" | "57014" => Kind::Contended,
         // A standby that cannot write (a failover that is not over).
-        "25006" => Kind::Away,
-        // Connection trouble, resources used up, shutting down or starting up, system errors.
-        _ if ["08", "53", "57", "58"].iter().any(|class| code.starts_with(class)) => Kind::Away,
-        _ => Kind::Refused,
+        "25006" => Kind::Unavailable,
+        // Connection exceptions, insufficient resources, operator intervention, system errors.
+        _ if ["08", "53", "57", "58"].iter().any(|class| code.starts_with(class)) => Kind::Unavailable,
+        _ => Kind::Rejected,
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::error::Error;
+
     use super::*;
 
     #[test]
-    fn a_database_that_cannot_work_is_nobodys_fault() {
+    fn a_database_that_cannot_work_is_unavailable_and_blames_no_message() {
         for code in ["08006", "25006", "53100", "53300", "57P01", "57P03", "58030", "10", "13", "8", "266", "1032"] {
-            assert!(matches!(kind_of(code), Kind::Away), "{code}");
+            assert!(matches!(kind_of_code(code), Kind::Unavailable), "{code}");
         }
         for code in ["40P01", "40001", "55P03", "57014", "5", "6", "261", "517"] {
-            assert!(matches!(kind_of(code), Kind::Contended), "{code}");
+            assert!(matches!(kind_of_code(code), Kind::Contended), "{code}");
         }
         for code in ["22003", "42P01", "23502", "1", "19", ""] {
-            assert!(matches!(kind_of(code), Kind::Refused), "{code}");
+            assert!(matches!(kind_of_code(code), Kind::Rejected), "{code}");
         }
+    }
+
+    #[test]
+    fn an_error_keeps_the_databases_own_error_as_its_source() {
+        let error = StoreError::from(DbErr::Type("column \"user\" does not hold a valid Name".into()));
+        assert!(matches!(error, StoreError::Rejected { .. }), "{error:?}");
+        let source = error.source().expect("the database's own error");
+        assert!(source.to_string().contains("does not hold a valid Name"), "{source}");
+        assert!(StoreError::contended("the same key").source().is_none());
     }
 }

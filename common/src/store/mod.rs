@@ -1,10 +1,12 @@
 //! The database: one handle over PostgreSQL and SQLite.
 //!
-//! In: sets of rows and keys. Out: sets of rows. Statements never depend on how many there are
-//! (see [`rows`]), so that every one is prepared once.
+//! Inputs: sets of keys to read ([`Source`]) and sets of changed rows ([`Writes`]). Outputs: sets of
+//! rows, and [`StoreError`]s that are classified by how to handle them.
 //!
-//! Architecture invariant: nothing here knows what a row means; locks are taken as
-//! [`locks`] orders them.
+//! Guarantees: the text of a statement does not depend on the number of rows, so each statement is
+//! prepared once. Rows are locked in key order. A write whose row count is wrong is an error.
+//!
+//! Deliberately absent: this module does not know what a row means or which rows a worker locks.
 
 use std::{
     fs::{File, TryLockError},
@@ -21,35 +23,39 @@ use sea_orm::{
 use sea_orm_migration::MigratorTrait;
 use secrecy::{ExposeSecret, SecretString};
 
-use crate::gate::{Gate, Step, Verdict};
+#[cfg(feature = "simulation")]
+use crate::fault_injection::FaultInjector;
+use crate::fault_injection::{Faults, Outcome, Step};
 
 mod error;
-pub mod locks;
-pub mod rows;
+mod source;
+mod statements;
 mod transaction;
 mod writes;
 
 pub use error::StoreError;
+pub use source::{Comparison, Lock, Page, Source, keys, load};
+pub use statements::select;
 pub use transaction::Transaction;
 pub use writes::Writes;
 
-/// A connection that is not made, or not had from the pool, within this time is not there.
+/// The maximum time to establish a connection, or to get one from the pool.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-/// The same for an answer to the smallest statement.
+/// The maximum time for the statement of [`Store::ping`].
 const PING_TIMEOUT: Duration = Duration::from_secs(5);
-/// How long a transaction of a tool may take.
+/// The maximum time for a transaction of an operator command.
 const TOOL_TIMEOUT: Duration = Duration::from_secs(90);
 
-/// A connected database; clones share its connections.
+/// A connected database. Clones share its connections.
 #[derive(Clone, Debug)]
 pub struct Store {
-    /// The pool of the moment (see [`Store::renew`]).
+    /// The current pool (see [`Store::renew`]).
     database: Arc<RwLock<DatabaseConnection>>,
-    /// How to make another one. None for SQLite, which does not go away.
+    /// How to create another pool. `None` for SQLite, whose connection cannot be lost.
     address: Option<Address>,
-    /// Held while a SQLite file is open: it has one writer, and that is this process.
-    _sole: Option<Arc<File>>,
-    gate: Option<Arc<dyn Gate>>,
+    /// The lock on an SQLite file while it is open: only one process may use it.
+    _lock: Option<Arc<File>>,
+    faults: Faults,
 }
 
 #[derive(Clone, Debug)]
@@ -59,52 +65,55 @@ struct Address {
     timeout: Duration,
 }
 
-/// Why a database cannot be used at all.
+/// Why a database cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
-    /// It does not answer.
-    #[error("the database at {address} cannot be reached: {cause}. Check LICET_DATABASE_URL, and that it runs")]
+    /// The database cannot be reached.
+    #[error(
+        "the database at {address} cannot be reached: {source}. Check LICET_DATABASE_URL, and that the database is running"
+    )]
     Unreachable {
-        /// Its URL without the password.
+        /// The host and database, without user and password, or the file.
         address: String,
-        /// What was said.
-        cause: String,
+        /// The underlying error.
+        source: Box<dyn std::error::Error + Send + Sync>,
     },
-    /// Another process has the SQLite file.
-    #[error("{file} is in use by another process: SQLite serves one, so stop that one or use a postgres:// database")]
+    /// Another process uses the SQLite file.
+    #[error("{file} is in use by another process: stop that process, or use a postgres:// database")]
     InUse {
         /// The file.
         file: PathBuf,
     },
-    /// The tables are missing or of another release.
+    /// The tables do not exist or belong to another release.
     #[error("the database is not prepared for this release: run `licet migrate`")]
     NotMigrated,
 }
 
 impl Address {
-    /// A new pool, with a first connection in it.
+    /// Creates a pool with one connection.
     async fn connect(&self) -> Result<DatabaseConnection, DbErr> {
         let mut options = ConnectOptions::new(self.url.expose_secret());
-        let given_up = format!("{}ms", self.timeout.as_millis());
-        // Shorter, so that whoever waited for a lock can begin again within the timeout.
+        let transaction = format!("{}ms", self.timeout.as_millis());
+        // Shorter, so that a transaction that waited for a lock can be retried within the timeout.
         let statement = format!("{}ms", self.timeout.as_millis() * 2 / 3);
         options
             .max_connections(self.connections)
-            // A connection that was lost meanwhile shows with the first statement.
+            // The test costs a round trip for each batch. A lost connection fails with its first statement,
+            // and the session starts again.
             .test_before_acquire(false)
             .min_connections(0)
             .connect_timeout(CONNECT_TIMEOUT)
             .acquire_timeout(CONNECT_TIMEOUT)
             .sqlx_logging(false)
             .map_sqlx_postgres_opts(move |options| {
-                // One statement for each combination of tables that a batch of some kind changes.
+                // Room for one statement for each combination of tables that batches change.
                 options.application_name("licet").statement_cache_capacity(512).options([
-                    // The worker gives up after the timeout. What it cannot tell the server any more, the
-                    // server finds out by itself, and lets go of the locks.
+                    // The server must end a transaction whose worker is cut off, or its locks block every
+                    // other copy.
                     ("statement_timeout", statement.as_str()),
-                    ("idle_in_transaction_session_timeout", given_up.as_str()),
-                    // Every statement looks rows up by key, in sets whose size the planner cannot
-                    // know. Plans made while a table was empty must not outlive that.
+                    ("idle_in_transaction_session_timeout", transaction.as_str()),
+                    // Every statement finds rows by key, in sets whose size the planner cannot know. A plan
+                    // made while a table was empty must not survive.
                     ("plan_cache_mode", "force_generic_plan"),
                     ("enable_seqscan", "off"),
                     ("jit", "off"),
@@ -115,33 +124,38 @@ impl Address {
 }
 
 impl Store {
-    /// Opens the database, for somebody who can wait.
+    /// Opens the database with the timeout of operator commands, 90 seconds for a transaction.
     ///
     /// # Errors
-    /// It cannot be reached, or its SQLite file is in use.
+    /// The database cannot be reached, or its SQLite file is in use.
     pub async fn open(url: &SecretString, connections: u32) -> Result<Self, OpenError> {
         Self::open_within(url, connections, TOOL_TIMEOUT).await
     }
 
-    /// Opens the database. Transactions are given up after `timeout`: by whoever began one, and by a
-    /// server that hears no more of it.
+    /// Opens the database. A PostgreSQL server ends a transaction that is idle for `timeout`, and a
+    /// statement that takes two thirds of it. The caller limits the time of its transactions itself.
     ///
     /// # Errors
-    /// It cannot be reached, or its SQLite file is in use.
+    /// The database cannot be reached, or its SQLite file is in use.
     pub async fn open_within(url: &SecretString, connections: u32, timeout: Duration) -> Result<Self, OpenError> {
         match url.expose_secret().strip_prefix("sqlite:") {
             Some(file) => Self::open_sqlite(Path::new(file.strip_prefix("//").unwrap_or(file))).await,
             None => {
                 let address = Address { url: url.clone(), connections, timeout };
-                let database = address.connect().await.map_err(|error| unreachable(url, &error))?;
-                Ok(Self { database: Arc::new(RwLock::new(database)), address: Some(address), _sole: None, gate: None })
+                let database = address.connect().await.map_err(|error| unreachable(url, error))?;
+                Ok(Self {
+                    database: Arc::new(RwLock::new(database)),
+                    address: Some(address),
+                    _lock: None,
+                    faults: Faults::default(),
+                })
             }
         }
     }
 
     async fn open_sqlite(file: &Path) -> Result<Self, OpenError> {
         use sqlx::sqlite::{SqliteJournalMode, SqliteSynchronous};
-        let sole = sole(file)?;
+        let lock = lock(file)?;
         let mut options = ConnectOptions::new(format!("sqlite:{}?mode=rwc", file.display()));
         options.max_connections(1).min_connections(1).test_before_acquire(false).sqlx_logging(false);
         options.map_sqlx_sqlite_opts(|options| {
@@ -150,150 +164,148 @@ impl Store {
                 .synchronous(SqliteSynchronous::Full)
                 .busy_timeout(Duration::from_secs(10))
                 .statement_cache_capacity(512)
-                // Its thread hands over all rows of a portion without waiting for whoever takes them.
-                .row_buffer_size(rows::PORTION_MAX)
-                // 32 MiB of log before it is moved into the file: what changes often is moved once.
+                // With sqlx's default of 50 buffered rows, two threads wake each other for each row of a
+                // larger set: a sixth of the processor time.
+                .row_buffer_size(statements::CHUNK_MAX)
+                // A log of 32 MiB before a checkpoint writes a page that changes often only once.
                 .pragma("wal_autocheckpoint", "8000")
         });
-        let database = Database::connect(options).await.map_err(|error| OpenError::Unreachable {
-            address: file.display().to_string(),
-            cause: error.to_string(),
-        })?;
-        Ok(Self { database: Arc::new(RwLock::new(database)), address: None, _sole: Some(Arc::new(sole)), gate: None })
+        let database = Database::connect(options)
+            .await
+            .map_err(|error| OpenError::Unreachable { address: file.display().to_string(), source: error.into() })?;
+        Ok(Self {
+            database: Arc::new(RwLock::new(database)),
+            address: None,
+            _lock: Some(Arc::new(lock)),
+            faults: Faults::default(),
+        })
     }
 
-    /// The same database, for a worker whose calls this gate decides.
+    /// The same database, for a worker whose faults `injector` decides.
+    #[cfg(feature = "simulation")]
     #[must_use]
-    pub fn gated(&self, gate: Arc<dyn Gate>) -> Self {
-        Self { gate: Some(gate), ..self.clone() }
-    }
-
-    async fn pass(&self, step: Step<'_>) -> Verdict {
-        match &self.gate {
-            Some(gate) => gate.pass(step).await,
-            None => Verdict::Happens,
-        }
+    pub fn with_faults(&self, injector: Arc<dyn FaultInjector>) -> Self {
+        Self { faults: Faults::of(injector), ..self.clone() }
     }
 
     /// Creates or updates the tables.
     ///
     /// # Errors
-    /// The database says no.
+    /// The database is unavailable or rejects a statement.
     pub async fn migrate(&self) -> Result<(), StoreError> {
-        // A migration may scan; the planner's settings are for the workers' statements.
-        Ok(Migrations::up(&self.reader(), None).await?)
+        Ok(Migrations::up(&self.pool(), None).await?)
     }
 
-    /// Checks that the tables are those of this release. Reads only.
+    /// Checks that the tables are those of this release. Does not write.
     ///
     /// # Errors
-    /// They are not.
+    /// The tables belong to another release or do not exist, or the database is unavailable.
     pub async fn check(&self) -> Result<(), OpenError> {
         let statement = Statement::from_string(self.backend(), "SELECT version FROM seaql_migrations");
-        let applied = match self.reader().query_all(statement).await.map_err(StoreError::from) {
+        let applied = match self.pool().query_all(statement).await.map_err(StoreError::from) {
             Ok(rows) => rows,
-            // There is no such table.
-            Err(StoreError::Refused(_)) => return Err(OpenError::NotMigrated),
-            Err(error @ (StoreError::Away(_) | StoreError::Contended(_))) => {
-                return Err(OpenError::Unreachable { address: "LICET_DATABASE_URL".into(), cause: error.to_string() });
+            // The table of migrations does not exist.
+            Err(StoreError::Rejected { .. }) => return Err(OpenError::NotMigrated),
+            Err(error @ (StoreError::Unavailable { .. } | StoreError::Contended { .. })) => {
+                return Err(OpenError::Unreachable { address: "LICET_DATABASE_URL".into(), source: error.into() });
             }
         };
         let applied: Vec<String> = applied.iter().filter_map(|row| row.try_get_by_index(0).ok()).collect();
-        let wanted = Migrations::migrations();
-        let all =
-            wanted.len() == applied.len() && wanted.iter().all(|one| applied.iter().any(|name| name == one.name()));
-        if all { Ok(()) } else { Err(OpenError::NotMigrated) }
+        let expected = Migrations::migrations();
+        let same =
+            expected.len() == applied.len() && expected.iter().all(|one| applied.iter().any(|name| name == one.name()));
+        if same { Ok(()) } else { Err(OpenError::NotMigrated) }
     }
 
-    /// One unchanging view of everything, to read from: on PostgreSQL a read-only transaction of
-    /// its own snapshot; SQLite has one connection, and it is held.
+    /// Begins a transaction that reads one snapshot. On PostgreSQL it is read-only with isolation level
+    /// REPEATABLE READ. On SQLite it occupies the only connection until it ends.
     ///
     /// # Errors
-    /// The database is away.
+    /// The database is unavailable.
     pub async fn snapshot(&self) -> Result<Transaction, StoreError> {
-        let one_view = match self.backend() {
+        let (isolation, access) = match self.backend() {
             DatabaseBackend::Postgres => (Some(IsolationLevel::RepeatableRead), Some(AccessMode::ReadOnly)),
             _ => (None, None),
         };
-        match self.pass(Step::Begin).await {
-            Verdict::Happens => {
-                let transaction = self.reader().begin_with_config(one_view.0, one_view.1).await?;
-                Ok(Transaction::begun(transaction, self.gate.clone()))
+        match self.faults.outcome(Step::Begin).await {
+            Outcome::Proceed => {
+                let transaction = self.pool().begin_with_config(isolation, access).await?;
+                Ok(Transaction::begun(transaction, self.faults.clone()))
             }
-            _ => Err(transaction::away().into()),
+            _ => Err(transaction::connection_lost().into()),
         }
     }
 
-    /// Begins a transaction. On PostgreSQL READ COMMITTED: a statement sees what was committed
-    /// when it began, which is what waiting for a lock and then reading relies on.
+    /// Begins a transaction, on PostgreSQL with isolation level READ COMMITTED. There a statement that
+    /// waited for a lock reads what was committed meanwhile, which workers rely on.
     ///
     /// # Errors
-    /// The database is away.
+    /// The database is unavailable.
     pub async fn begin(&self) -> Result<Transaction, StoreError> {
-        match self.pass(Step::Begin).await {
-            Verdict::Happens => Ok(Transaction::begun(self.reader().begin().await?, self.gate.clone())),
-            Verdict::Pretended => Ok(Transaction::pretended(self.reader(), self.gate.clone())),
-            _ => Err(transaction::away().into()),
+        match self.faults.outcome(Step::Begin).await {
+            Outcome::Proceed => Ok(Transaction::begun(self.pool().begin().await?, self.faults.clone())),
+            Outcome::Pretend => Ok(Transaction::pretended(self.pool(), self.faults.clone())),
+            _ => Err(transaction::connection_lost().into()),
         }
     }
 
-    /// Whether it answers, and can be written to, if that is needed.
+    /// Checks that the database responds and, if `writes`, that it accepts writes.
     ///
     /// # Errors
-    /// It does not, or cannot.
+    /// The database does not respond in time or rejects the statement.
     pub async fn ping(&self, writes: bool) -> Result<(), StoreError> {
-        if self.pass(Step::Ping).await != Verdict::Happens {
-            return Err(transaction::away().into());
+        if self.faults.outcome(Step::Ping).await != Outcome::Proceed {
+            return Err(transaction::connection_lost().into());
         }
-        answer(&self.reader(), test(writes)).await
+        probe(&self.pool(), probe_statement(writes)).await
     }
 
-    /// Throws the pool away and makes a new one, which answers as [`Store::ping`] asks. A connection
-    /// that went silent would hold its place in the old pool until the operating system gives it up.
+    /// Replaces the pool with a new one that passes the check of [`Store::ping`].
+    ///
+    /// sqlx tests a connection without a time limit before it returns to the pool. A connection that went
+    /// silent occupies its place until the operating system gives it up, so the whole pool is replaced.
     ///
     /// # Errors
-    /// The database is still away; the pool stays.
+    /// The database is still unavailable. The pool is not replaced.
     pub async fn renew(&self, writes: bool) -> Result<(), StoreError> {
         let Some(address) = &self.address else { return self.ping(writes).await };
         let new = match tokio::time::timeout(CONNECT_TIMEOUT, address.connect()).await {
             Ok(new) => new?,
-            Err(_) => return Err(StoreError::Away("it does not answer".into())),
+            Err(_) => return Err(StoreError::silent()),
         };
-        answer(&new, test(writes)).await?;
+        probe(&new, probe_statement(writes)).await?;
         *self.database.write().unwrap_or_else(PoisonError::into_inner) = new;
         Ok(())
     }
 
-    /// The pool of the moment, for readers such as the auditor.
-    pub fn reader(&self) -> DatabaseConnection {
+    /// The current pool, for statements outside a transaction of [`Store::begin`].
+    pub fn pool(&self) -> DatabaseConnection {
         self.database.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Which of the two it is.
+    /// The kind of database.
     pub fn backend(&self) -> DatabaseBackend {
-        self.reader().get_database_backend()
+        self.pool().get_database_backend()
     }
 }
 
-fn test(writes: bool) -> &'static str {
+fn probe_statement(writes: bool) -> &'static str {
     if writes { "UPDATE journal SET kind = kind WHERE 1 = 0" } else { "SELECT 1" }
 }
 
-/// A database that says nothing is away.
-async fn answer(database: &DatabaseConnection, test: &str) -> Result<(), StoreError> {
-    match tokio::time::timeout(PING_TIMEOUT, database.execute_unprepared(test)).await {
-        Ok(answered) => Ok(answered.map(|_| ())?),
-        Err(_) => Err(StoreError::Away("it does not answer".into())),
+/// Executes a statement with a time limit.
+async fn probe(database: &DatabaseConnection, statement: &str) -> Result<(), StoreError> {
+    match tokio::time::timeout(PING_TIMEOUT, database.execute_unprepared(statement)).await {
+        Ok(result) => Ok(result.map(|_| ())?),
+        Err(_) => Err(StoreError::silent()),
     }
 }
 
-/// Takes the file beside the database that says that somebody uses it. The operating system gives
-/// it back when the process ends, however it ends.
-fn sole(file: &Path) -> Result<File, OpenError> {
-    let io = |error: std::io::Error| OpenError::Unreachable {
-        address: file.display().to_string(),
-        cause: error.to_string(),
-    };
+/// Locks the file `<database>.lock`. The operating system releases the lock when the process ends,
+/// even after a crash.
+fn lock(file: &Path) -> Result<File, OpenError> {
+    let io =
+        |error: std::io::Error| OpenError::Unreachable { address: file.display().to_string(), source: error.into() };
     let mut name = file.as_os_str().to_owned();
     name.push(".lock");
     let lock = File::options().create(true).truncate(false).write(true).open(PathBuf::from(name)).map_err(io)?;
@@ -304,11 +316,11 @@ fn sole(file: &Path) -> Result<File, OpenError> {
     }
 }
 
-fn unreachable(url: &SecretString, error: &DbErr) -> OpenError {
+fn unreachable(url: &SecretString, error: DbErr) -> OpenError {
     let text = url.expose_secret();
-    let after_password = text.rsplit_once('@').map_or_else(
+    let address = text.rsplit_once('@').map_or_else(
         || text.split_once("://").map_or(text, |(_, rest)| rest).to_owned(),
-        |(_, address)| address.to_owned(),
+        |(_, after_password)| after_password.to_owned(),
     );
-    OpenError::Unreachable { address: after_password, cause: error.to_string() }
+    OpenError::Unreachable { address, source: error.into() }
 }

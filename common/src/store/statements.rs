@@ -1,8 +1,8 @@
-//! Sets of rows, read with one statement each, derived from sea-orm's entities.
+//! Statements over sets of rows, derived from sea-orm's entities.
 //!
-//! The text of a statement must not depend on the size of the set, or no prepared statement would
-//! ever be used twice. PostgreSQL takes one array for each column (`unnest`); SQLite, where a
-//! statement costs no round trip, takes the set in portions of a few fixed sizes.
+//! The text of a statement must not depend on the size of the set, or prepared statements could not be
+//! reused. PostgreSQL takes one array for each column (`unnest`). SQLite, where a statement costs no
+//! round trip, takes the set in chunks of a few fixed sizes.
 
 use std::{
     any::TypeId,
@@ -17,27 +17,17 @@ use sea_orm::{
     Statement, Value, sea_query::ArrayType,
 };
 
-use super::StoreError;
+use super::{Lock, Page, StoreError};
 
-/// The portions in which SQLite takes a set.
-const PORTIONS: [usize; 4] = [PORTION_MAX, 64, 8, 1];
-pub(super) const PORTION_MAX: usize = 256;
+/// The sizes of the chunks in which SQLite takes a set, in rows.
+const CHUNKS: [usize; 4] = [CHUNK_MAX, 64, 8, 1];
+/// The largest chunk, in rows.
+pub(super) const CHUNK_MAX: usize = 256;
 
-/// What is done with rows after they were found.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Lock {
-    /// Nothing.
-    None,
-    /// They are locked, in key order, until the transaction ends. SQLite has one writer anyway.
-    ForUpdate,
-    /// The same, but those that others have locked are left out instead of waited for.
-    Free,
-}
-
-/// The rows of `E` whose `columns` are among `keys`, each a value for each column.
+/// Reads the rows of `E` whose `columns` are among `keys`. Each key has one value for each column.
 ///
 /// # Errors
-/// The database's.
+/// The database is unavailable or rejects the statement.
 pub async fn select<E: Keyed>(
     connection: &impl ConnectionTrait,
     columns: &[E::Column],
@@ -54,7 +44,7 @@ pub async fn select<E: Keyed>(
     let tail = match lock {
         Lock::None => String::new(),
         Lock::ForUpdate => format!(" ORDER BY {} FOR UPDATE", table.key),
-        Lock::Free => format!(" ORDER BY {} FOR UPDATE SKIP LOCKED", table.key),
+        Lock::SkipLocked => format!(" ORDER BY {} FOR UPDATE SKIP LOCKED", table.key),
     };
     match connection.get_database_backend() {
         DatabaseBackend::Postgres => {
@@ -64,38 +54,42 @@ pub async fn select<E: Keyed>(
             found = query::<E>(connection, text, arrays).await?;
         }
         _ => {
-            for portion in portions(keys, true) {
-                let text = format!("{head} (VALUES {})", rows_of_slots(portion.len(), columns.len()));
-                found.extend(query::<E>(connection, text, portion.into_iter().flatten().collect()).await?);
+            for chunk in chunks(keys, true) {
+                let text = format!("{head} (VALUES {})", rows_of_slots(chunk.len(), columns.len()));
+                found.extend(query::<E>(connection, text, chunk.into_iter().flatten().collect()).await?);
             }
         }
     }
     Ok(found)
 }
 
-/// The first rows of `E` whose `column` is below `bound`, lowest first, `most` of them. `condition`
-/// is SQL for a partial index to be found by, or empty.
+/// Reads the rows of a page.
 ///
 /// # Errors
-/// The database's.
-pub async fn below<E: EntityTrait>(
+/// The database is unavailable or rejects the statement.
+pub(super) async fn page<E: EntityTrait>(
     connection: &impl ConnectionTrait,
-    column: E::Column,
-    condition: &str,
-    bound: i64,
-    most: u64,
+    page: Page<E>,
 ) -> Result<Vec<E::Model>, StoreError> {
     let table = Table::of::<E>();
-    let [low, high] = match connection.get_database_backend() {
-        DatabaseBackend::Postgres => ["$1", "$2"],
-        _ => ["?", "?"],
-    };
-    let (columns, name, column) = (&table.all, &table.name, column.as_str());
-    let and = if condition.is_empty() { "" } else { " AND " };
-    let text = format!(
-        "SELECT {columns} FROM \"{name}\" WHERE \"{column}\" < {low}{and}{condition} ORDER BY \"{column}\" LIMIT {high}"
-    );
-    query::<E>(connection, text, vec![bound.into(), i64::try_from(most).unwrap_or(i64::MAX).into()]).await
+    let postgres = connection.get_database_backend() == DatabaseBackend::Postgres;
+    let slot = |index: usize| if postgres { format!("${}", index + 1) } else { "?".to_owned() };
+    let mut conditions = Vec::new();
+    let mut values = Vec::new();
+    for (column, comparison, value) in page.filter {
+        conditions.push(format!("\"{}\" {} {}", column.as_str(), comparison.operator(), slot(values.len())));
+        values.push(value);
+    }
+    if let Some((column, comparison, constant)) = page.constant {
+        conditions.push(format!("\"{}\" {} '{constant}'", column.as_str(), comparison.operator()));
+    }
+    let (columns, name, order) = (&table.all, &table.name, page.order.as_str());
+    let (conditions, direction) = (conditions.join(" AND "), if page.descending { " DESC" } else { "" });
+    let limit = slot(values.len());
+    values.push(i64::try_from(page.limit).unwrap_or(i64::MAX).into());
+    let text =
+        format!("SELECT {columns} FROM \"{name}\" WHERE {conditions} ORDER BY \"{order}\"{direction} LIMIT {limit}");
+    query::<E>(connection, text, values).await
 }
 
 async fn query<E: EntityTrait>(
@@ -107,18 +101,18 @@ async fn query<E: EntityTrait>(
     Ok(E::find().from_raw_sql(statement).all(connection).await?)
 }
 
-/// A table, as statements need it.
+/// The description of a table from which statements are built.
 pub(super) struct Table {
     pub(super) name: String,
     pub(super) columns: Vec<Column>,
-    /// The names of all of them.
+    /// The names of all columns, separated by commas.
     pub(super) all: String,
-    /// The names of those of the primary key.
+    /// The names of the columns of the primary key, separated by commas.
     pub(super) key: String,
 }
 
 pub(super) struct Column {
-    /// In quotation marks.
+    /// The quoted name.
     pub(super) name: String,
     pub(super) kind: ArrayType,
     pub(super) key: bool,
@@ -126,11 +120,11 @@ pub(super) struct Column {
 }
 
 impl Table {
-    /// Made once for each entity, and kept.
+    /// The description of an entity's table. It is derived once and never freed.
     pub(super) fn of<E: EntityTrait>() -> &'static Self {
-        static MADE: LazyLock<Mutex<HashMap<TypeId, &'static Table>>> = LazyLock::new(Mutex::default);
-        let mut made = MADE.lock().unwrap_or_else(PoisonError::into_inner);
-        made.entry(TypeId::of::<E>()).or_insert_with(|| Box::leak(Box::new(Self::make::<E>())))
+        static TABLES: LazyLock<Mutex<HashMap<TypeId, &'static Table>>> = LazyLock::new(Mutex::default);
+        let mut tables = TABLES.lock().unwrap_or_else(PoisonError::into_inner);
+        tables.entry(TypeId::of::<E>()).or_insert_with(|| Box::leak(Box::new(Self::make::<E>())))
     }
 
     fn make<E: EntityTrait>() -> Self {
@@ -147,6 +141,7 @@ impl Table {
         Self { name: E::default().table_name().to_owned(), columns, all, key }
     }
 
+    /// The condition that a row has the same primary key as one of `other`.
     pub(super) fn same_key(&self, other: &str) -> String {
         let keys = self.columns.iter().filter(|column| column.key);
         let pairs: Vec<_> = keys.map(|column| format!("\"{}\".{1} = {other}.{1}", self.name, column.name)).collect();
@@ -155,8 +150,10 @@ impl Table {
 }
 
 impl Column {
-    /// sea-query cannot bind a NULL inside an array, so for a nullable column a value that none of
-    /// ours ever has stands for it, and becomes NULL again here.
+    /// The expression that reads this column from the arrays.
+    ///
+    /// sea-query cannot bind NULL inside an array. The nil UUID, the smallest integer and the empty text
+    /// never occur as values; `NULLIF` turns them back into NULL.
     pub(super) fn picked(&self) -> String {
         let name = &self.name;
         if !self.nullable {
@@ -181,11 +178,13 @@ fn kind_of<E: EntityTrait>(column: &E::Column) -> ArrayType {
         ColumnType::Boolean => ArrayType::Bool,
         ColumnType::Blob => ArrayType::Bytes,
         ColumnType::Text => ArrayType::String,
-        other => unreachable!("{} has a column of type {other:?}, which sets cannot carry", E::default().table_name()),
+        other => {
+            unreachable!("{} has a column of type {other:?}, which arrays do not support", E::default().table_name())
+        }
     }
 }
 
-/// One array for each column, from one list of values for each row.
+/// Turns one list of values for each row into one array for each column.
 pub(super) fn arrays(kinds: Vec<ArrayType>, rows: Vec<Vec<Value>>) -> Vec<Value> {
     let mut columns: Vec<Vec<Value>> = kinds.iter().map(|_| Vec::with_capacity(rows.len())).collect();
     for row in rows {
@@ -196,51 +195,55 @@ pub(super) fn arrays(kinds: Vec<ArrayType>, rows: Vec<Vec<Value>>) -> Vec<Value>
     kinds.iter().zip(columns).map(|(kind, values)| array(kind, values)).collect()
 }
 
-/// The values of one column.
+/// The array of one column's values.
 pub(super) fn array(kind: &ArrayType, values: Vec<Value>) -> Value {
-    Value::Array(kind.clone(), Some(Box::new(values.into_iter().map(stand_in).collect())))
+    Value::Array(kind.clone(), Some(Box::new(values.into_iter().map(without_null).collect())))
 }
 
-fn stand_in(value: Value) -> Value {
+/// The value that stands for NULL inside an array (see [`Column::picked`]).
+fn without_null(value: Value) -> Value {
     match value {
         Value::Uuid(None) => uuid::Uuid::nil().into(),
         Value::BigInt(None) => i64::MIN.into(),
         Value::String(None) => "".into(),
+        Value::Bytes(None) => Vec::<u8>::new().into(),
         other => other,
     }
 }
 
-/// `rows` in portions of the fixed sizes. If `padded`, the last is filled up by repeating a row,
-/// which does no harm where the rows are keys to look for.
-pub(super) fn portions(rows: Vec<Vec<Value>>, padded: bool) -> Vec<Vec<Vec<Value>>> {
-    let mut portions = Vec::new();
+/// Splits `rows` into chunks of the fixed sizes. If `padded`, the last chunk is filled up by repeating a
+/// row, which is harmless for keys to look up.
+pub(super) fn chunks(rows: Vec<Vec<Value>>, padded: bool) -> Vec<Vec<Vec<Value>>> {
+    let mut chunks = Vec::new();
     let mut rows = rows.into_iter().peekable();
     while rows.peek().is_some() {
         let left = rows.len();
         let size = if padded {
-            PORTIONS.into_iter().rev().find(|size| *size >= left).unwrap_or(PORTIONS[0])
+            CHUNKS.into_iter().rev().find(|size| *size >= left).unwrap_or(CHUNKS[0])
         } else {
-            PORTIONS.into_iter().find(|size| *size <= left).unwrap_or(1)
+            CHUNKS.into_iter().find(|size| *size <= left).unwrap_or(1)
         };
-        let mut portion: Vec<_> = rows.by_ref().take(size).collect();
-        while let (true, Some(last)) = (portion.len() < size, portion.last().cloned()) {
-            portion.push(last);
+        let mut chunk: Vec<_> = rows.by_ref().take(size).collect();
+        while let (true, Some(last)) = (chunk.len() < size, chunk.last().cloned()) {
+            chunk.push(last);
         }
-        portions.push(portion);
+        chunks.push(chunk);
     }
-    portions
+    chunks
 }
 
+/// The placeholders for `rows` rows of `columns` values each.
 pub(super) fn rows_of_slots(rows: usize, columns: usize) -> String {
     let row = format!("({})", list(0..columns, |_| "?"));
     list(0..rows, |_| &row)
 }
 
-/// Places for so many values, after those that have one.
+/// The placeholders for `count` values after the first `taken`.
 pub(super) fn slots(taken: usize, count: usize) -> String {
     list(taken + 1..=taken + count, |index| format!("${index}"))
 }
 
+/// Joins the texts of `items` with commas.
 pub(super) fn list<T, D: Display>(items: impl IntoIterator<Item = T>, text: impl Fn(T) -> D) -> String {
     let mut list = String::new();
     for (index, item) in items.into_iter().enumerate() {
@@ -255,14 +258,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn portions_have_fixed_sizes_and_lose_nothing() {
+    fn chunks_have_fixed_sizes_and_contain_every_row() {
         for count in [1, 2, 8, 9, 63, 64, 65, 200, 256, 300] {
             let rows: Vec<Vec<Value>> = (0..count).map(|number: i64| vec![number.into()]).collect();
-            let exact = portions(rows.clone(), false);
-            assert!(exact.iter().all(|portion| PORTIONS.contains(&portion.len())));
+            let exact = chunks(rows.clone(), false);
+            assert!(exact.iter().all(|chunk| CHUNKS.contains(&chunk.len())));
             assert_eq!(exact.concat(), rows);
-            let padded = portions(rows.clone(), true);
-            assert!(padded.iter().all(|portion| PORTIONS.contains(&portion.len())));
+            let padded = chunks(rows.clone(), true);
+            assert!(padded.iter().all(|chunk| CHUNKS.contains(&chunk.len())));
             assert!(rows.iter().all(|row| padded.concat().contains(row)));
         }
     }

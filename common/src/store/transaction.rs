@@ -1,6 +1,5 @@
-//! A transaction, and what its gate lets become of it.
-
-use std::sync::Arc;
+//! A database transaction. With the feature `simulation`, a fault injector decides the outcome of its
+//! statements and of its commit.
 
 use sea_orm::{
     ConnAcquireErr, ConnectionTrait, DatabaseBackend, DatabaseConnection, DatabaseTransaction, DbErr, ExecResult,
@@ -8,88 +7,86 @@ use sea_orm::{
 };
 
 use super::StoreError;
-use crate::gate::{Gate, Step, Verdict};
+use crate::fault_injection::{Faults, Outcome, Step};
 
-/// A transaction that is rolled back unless it is committed.
+/// A transaction. It is rolled back when it is dropped without a commit.
 #[derive(Debug)]
 pub struct Transaction {
     inner: Inner,
-    gate: Option<Arc<dyn Gate>>,
+    faults: Faults,
 }
 
 #[derive(Debug)]
 enum Inner {
     Begun(DatabaseTransaction),
-    /// It was only said to have begun: each statement stands for itself.
+    /// A fault injector left out the begin: each statement takes effect by itself.
     Pretended(DatabaseConnection),
 }
 
 impl Transaction {
-    pub(super) fn begun(transaction: DatabaseTransaction, gate: Option<Arc<dyn Gate>>) -> Self {
-        Self { inner: Inner::Begun(transaction), gate }
+    pub(super) fn begun(transaction: DatabaseTransaction, faults: Faults) -> Self {
+        Self { inner: Inner::Begun(transaction), faults }
     }
 
-    pub(super) fn pretended(database: DatabaseConnection, gate: Option<Arc<dyn Gate>>) -> Self {
-        Self { inner: Inner::Pretended(database), gate }
+    pub(super) fn pretended(database: DatabaseConnection, faults: Faults) -> Self {
+        Self { inner: Inner::Pretended(database), faults }
     }
 
-    /// Makes everything that was done in it stand.
+    /// Commits.
     ///
     /// # Errors
-    /// The database is away: whether it was committed is not known. Or it says no.
+    /// The database is unavailable, so that it is unknown whether the transaction was committed; or the
+    /// database rejected the commit.
     pub async fn commit(self) -> Result<(), StoreError> {
-        let verdict = match &self.gate {
-            Some(gate) => gate.pass(Step::Commit).await,
-            None => Verdict::Happens,
-        };
+        let outcome = self.faults.outcome(Step::Commit).await;
         let Inner::Begun(transaction) = self.inner else { return Ok(()) };
-        match verdict {
-            Verdict::Happens => Ok(transaction.commit().await?),
-            Verdict::FailsAfter => {
+        match outcome {
+            Outcome::Proceed => Ok(transaction.commit().await?),
+            Outcome::FailAfterEffect => {
                 transaction.commit().await?;
-                Err(away().into())
+                Err(connection_lost().into())
             }
-            Verdict::Pretended => Ok(transaction.rollback().await?),
-            Verdict::Contended => Err(StoreError::Contended("the simulation says so".into())),
-            Verdict::Refused => Err(StoreError::Refused("the simulation says so".into())),
-            _ => Err(away().into()),
+            Outcome::Pretend => Ok(transaction.rollback().await?),
+            Outcome::Contend => Err(StoreError::contended("injected fault")),
+            Outcome::Refuse => Err(StoreError::rejected("injected fault")),
+            _ => Err(connection_lost().into()),
         }
     }
 
-    /// What becomes of a statement, and its text.
-    async fn pass(&self, statement: &mut Statement) -> Result<Told, DbErr> {
-        let Some(gate) = &self.gate else { return Ok(Told::AsItIs) };
-        match gate.pass(Step::Statement(statement)).await {
-            Verdict::Happens => Ok(Told::AsItIs),
-            Verdict::FailsAfter => Ok(Told::Away),
-            Verdict::Instead(text) => {
+    /// Decides the outcome of a statement. A fault injector may replace its text.
+    async fn outcome(&self, statement: &mut Statement) -> Result<Answer, DbErr> {
+        match self.faults.outcome(Step::Statement(statement)).await {
+            Outcome::Proceed => Ok(Answer::Result),
+            Outcome::FailAfterEffect => Ok(Answer::Lost),
+            Outcome::Replace(text) => {
                 statement.sql = text;
-                Ok(Told::AsItIs)
+                Ok(Answer::Result)
             }
-            Verdict::Refused => Err(DbErr::Custom("the simulation says so".into())),
-            _ => Err(away()),
+            Outcome::Refuse => Err(DbErr::Custom("injected fault".into())),
+            _ => Err(connection_lost()),
         }
     }
 }
 
-/// What is told of a statement that was executed.
-enum Told {
-    AsItIs,
-    /// That the database went away.
-    Away,
+/// What is reported about a statement that was executed.
+enum Answer {
+    /// The database's result.
+    Result,
+    /// A lost connection.
+    Lost,
 }
 
-impl Told {
+impl Answer {
     fn of<T>(self, result: Result<T, DbErr>) -> Result<T, DbErr> {
         match self {
-            Self::AsItIs => result,
-            Self::Away => Err(away()),
+            Self::Result => result,
+            Self::Lost => Err(connection_lost()),
         }
     }
 }
 
-/// What the database says when it is not there.
-pub(super) fn away() -> DbErr {
+/// The error of a database that is unavailable.
+pub(super) fn connection_lost() -> DbErr {
     DbErr::ConnectionAcquire(ConnAcquireErr::ConnectionClosed)
 }
 
@@ -103,8 +100,8 @@ impl ConnectionTrait for Transaction {
     }
 
     async fn execute(&self, mut statement: Statement) -> Result<ExecResult, DbErr> {
-        let told = self.pass(&mut statement).await?;
-        told.of(match &self.inner {
+        let answer = self.outcome(&mut statement).await?;
+        answer.of(match &self.inner {
             Inner::Begun(transaction) => transaction.execute(statement).await,
             Inner::Pretended(database) => database.execute(statement).await,
         })
@@ -112,24 +109,24 @@ impl ConnectionTrait for Transaction {
 
     async fn execute_unprepared(&self, text: &str) -> Result<ExecResult, DbErr> {
         let mut statement = Statement::from_string(self.get_database_backend(), text);
-        let told = self.pass(&mut statement).await?;
-        told.of(match &self.inner {
+        let answer = self.outcome(&mut statement).await?;
+        answer.of(match &self.inner {
             Inner::Begun(transaction) => transaction.execute_unprepared(&statement.sql).await,
             Inner::Pretended(database) => database.execute_unprepared(&statement.sql).await,
         })
     }
 
     async fn query_one(&self, mut statement: Statement) -> Result<Option<QueryResult>, DbErr> {
-        let told = self.pass(&mut statement).await?;
-        told.of(match &self.inner {
+        let answer = self.outcome(&mut statement).await?;
+        answer.of(match &self.inner {
             Inner::Begun(transaction) => transaction.query_one(statement).await,
             Inner::Pretended(database) => database.query_one(statement).await,
         })
     }
 
     async fn query_all(&self, mut statement: Statement) -> Result<Vec<QueryResult>, DbErr> {
-        let told = self.pass(&mut statement).await?;
-        told.of(match &self.inner {
+        let answer = self.outcome(&mut statement).await?;
+        answer.of(match &self.inner {
             Inner::Begun(transaction) => transaction.query_all(statement).await,
             Inner::Pretended(database) => database.query_all(statement).await,
         })

@@ -1,36 +1,39 @@
-//! Changes to rows of several tables, told to the database at once.
+//! Changes to the rows of several tables, sent to the database together.
 //!
-//! PostgreSQL takes one statement with a part for each table and kind of change, since what a batch costs
-//! is round trips more than rows. Its parts do not see each other; what must come after something else
-//! is a step of its own. SQLite, where a statement costs no round trip, takes one after the other.
+//! On PostgreSQL all changes are parts of one `WITH` statement, because round trips cost more than rows.
+//!
+//! Parts of one `WITH` statement do not see each other. A row that takes the place of a removed row
+//! under a unique index needs a second statement: a new step ([`Writes::then`]).
+//!
+//! On SQLite, where a statement costs no round trip, each part has its own statements.
 
 use licet_schema::entity::Keyed;
 use sea_orm::{ConnectionTrait, DatabaseBackend, EntityTrait, Iterable, ModelTrait, Statement, Value};
 
 use super::{
     StoreError,
-    rows::{Column, Table, array, arrays, list, portions, rows_of_slots, slots},
+    statements::{Column, Table, array, arrays, chunks, list, rows_of_slots, slots},
 };
-use crate::decision::Change;
+use crate::rows::Change;
 
-/// Changes that were not told yet.
+/// Changes that are not sent yet.
 #[derive(Debug)]
 pub struct Writes {
     backend: DatabaseBackend,
-    /// What comes before `step`, in its order.
+    /// The completed steps, in their order.
     before: Vec<Step>,
-    /// Its parts do not depend on each other.
+    /// The current step. The parts of a step do not depend on each other.
     step: Step,
 }
 
 #[derive(Debug, Default)]
 struct Step {
     parts: Vec<Part>,
-    /// How many values its parts have together.
+    /// The number of values of all parts.
     values: usize,
 }
 
-/// One kind of change to one table.
+/// One kind of change to one table, with the number of rows that it changes.
 #[derive(Debug)]
 struct Part {
     table: &'static str,
@@ -39,17 +42,17 @@ struct Part {
 }
 
 impl Writes {
-    /// None yet, for this kind of database.
+    /// Creates an empty set of changes for this kind of database.
     pub fn new(backend: DatabaseBackend) -> Self {
         Self { backend, before: Vec::new(), step: Step::default() }
     }
 
-    /// What is added from here on comes after what was added before.
+    /// Starts a new step: changes that are added from now on are written after the earlier ones.
     pub fn then(&mut self) {
         self.before.push(std::mem::take(&mut self.step));
     }
 
-    /// Adds rows. The database says [`StoreError::Contended`] if a key is there already.
+    /// Adds inserts of rows. [`Writes::run`] returns [`StoreError::Contended`] if a key exists already.
     pub fn insert<E: Keyed>(&mut self, rows: &[&E::Model])
     where
         E::Model: ModelTrait<Entity = E>,
@@ -64,15 +67,15 @@ impl Writes {
         });
     }
 
-    /// Writes what changed: a column in which one of the rows differs, for all of them, and no other.
-    /// Where nothing differs, nothing is told. [`StoreError::Refused`] if one of what is told is not there:
-    /// then a lock was left out.
+    /// Adds updates of rows. Only the columns in which at least one row differs from its stored version are
+    /// written. [`Writes::run`] returns [`StoreError::Rejected`] if a row does not exist.
     pub fn update<E: Keyed>(&mut self, rows: &[Change<'_, E::Model>])
     where
         E::Model: ModelTrait<Entity = E>,
     {
-        let differs =
-            |column: E::Column| rows.iter().any(|row| row.was.is_none_or(|was| was.get(column) != row.now.get(column)));
+        let differs = |column: E::Column| {
+            rows.iter().any(|row| row.stored.is_none_or(|stored| stored.get(column) != row.now.get(column)))
+        };
         let table = Table::of::<E>();
         let all = <E as EntityTrait>::Column::iter().zip(&table.columns);
         let columns: Vec<_> = all.filter(|(column, shape)| shape.key || differs(*column)).collect();
@@ -88,8 +91,8 @@ impl Writes {
         });
     }
 
-    /// Deletes the rows of these keys, each a value for each column of the primary key.
-    /// [`StoreError::Refused`] if one of them is not there: then a lock was left out.
+    /// Adds deletes of the rows with these keys. Each key has one value for each column of the primary key.
+    /// [`Writes::run`] returns [`StoreError::Rejected`] if a row does not exist.
     pub fn delete<E: Keyed>(&mut self, keys: Vec<Vec<Value>>) {
         if keys.is_empty() {
             return;
@@ -104,7 +107,7 @@ impl Writes {
                 let slots = slots(self.step.values, kinds.len());
                 vec![(format!("{head} (SELECT * FROM unnest({slots}))"), arrays(kinds, keys))]
             }
-            _ => in_portions(keys, |slots| format!("{head} (VALUES {slots})")),
+            _ => in_chunks(keys, |slots| format!("{head} (VALUES {slots})")),
         };
         self.add(&table.name, rows, statements);
     }
@@ -130,7 +133,7 @@ impl Writes {
             }
             _ => {
                 let values = |row: &&E::Model| columns.iter().map(|(column, _)| row.get(*column)).collect();
-                in_portions(rows.iter().map(values).collect(), |slots| statement(&format!("VALUES {slots}")))
+                in_chunks(rows.iter().map(values).collect(), |slots| statement(&format!("VALUES {slots}")))
             }
         };
         self.add(&table.name, rows.len() as u64, statements);
@@ -141,24 +144,24 @@ impl Writes {
         self.step.parts.push(Part { table, rows, statements });
     }
 
-    /// Tells the database.
+    /// Sends the changes to the database.
     ///
     /// # Errors
-    /// The database's; [`StoreError::Contended`] if a key that is added is there already;
-    /// [`StoreError::Refused`] if a row that is changed or deleted is not.
+    /// [`StoreError::Contended`] if an inserted key exists already, [`StoreError::Rejected`] if a row to
+    /// update or delete does not exist, or another error of the database.
     pub async fn run(self, connection: &impl ConnectionTrait) -> Result<(), StoreError> {
         for step in self.before.into_iter().chain([self.step]) {
             match self.backend {
-                DatabaseBackend::Postgres => at_once(connection, step).await?,
-                _ => one_by_one(connection, step).await?,
+                DatabaseBackend::Postgres => run_together(connection, step).await?,
+                _ => run_in_turn(connection, step).await?,
             }
         }
         Ok(())
     }
 }
 
-/// One statement. In which order its parts are carried out is PostgreSQL's to choose.
-async fn at_once(connection: &impl ConnectionTrait, step: Step) -> Result<(), StoreError> {
+/// Sends a step as one statement. PostgreSQL chooses the order in which it executes the parts.
+async fn run_together(connection: &impl ConnectionTrait, step: Step) -> Result<(), StoreError> {
     if step.parts.is_empty() {
         return Ok(());
     }
@@ -166,40 +169,44 @@ async fn at_once(connection: &impl ConnectionTrait, step: Step) -> Result<(), St
     let parts = list(texts.enumerate(), |(index, text)| format!("w{index} AS ({text} RETURNING 1)"));
     let counts = list(0..step.parts.len(), |index| format!("(SELECT count(*) FROM w{index})"));
     let text = format!("WITH {parts} SELECT {counts}");
-    let wanted: Vec<_> = step.parts.iter().map(|part| (part.table, part.rows)).collect();
+    let expected: Vec<_> = step.parts.iter().map(|part| (part.table, part.rows)).collect();
     let values = step.parts.into_iter().flat_map(|part| part.statements).flat_map(|(_, values)| values);
     let statement = Statement::from_sql_and_values(connection.get_database_backend(), text, values.collect::<Vec<_>>());
     let counts = connection.query_one(statement).await?;
-    for (index, (table, rows)) in wanted.into_iter().enumerate() {
+    for (index, (table, rows)) in expected.into_iter().enumerate() {
         let written = counts.as_ref().map_or(Ok(0), |counts| counts.try_get_by_index::<i64>(index))?;
-        all_there(table, rows, written.unsigned_abs())?;
+        check_count(table, rows, written.unsigned_abs())?;
     }
     Ok(())
 }
 
-async fn one_by_one(connection: &impl ConnectionTrait, step: Step) -> Result<(), StoreError> {
+/// Sends a step statement by statement.
+async fn run_in_turn(connection: &impl ConnectionTrait, step: Step) -> Result<(), StoreError> {
     for part in step.parts {
         let mut written = 0;
         for (text, values) in part.statements {
             let statement = Statement::from_sql_and_values(connection.get_database_backend(), text, values);
             written += connection.execute(statement).await?.rows_affected();
         }
-        all_there(part.table, part.rows, written)?;
+        check_count(part.table, part.rows, written)?;
     }
     Ok(())
 }
 
-fn in_portions(rows: Vec<Vec<Value>>, text: impl Fn(&str) -> String) -> Vec<(String, Vec<Value>)> {
-    let statement = |portion: Vec<Vec<Value>>| {
-        let width = portion.first().map_or(0, Vec::len);
-        (text(&rows_of_slots(portion.len(), width)), portion.into_iter().flatten().collect())
+/// One statement for each chunk of `rows`.
+fn in_chunks(rows: Vec<Vec<Value>>, text: impl Fn(&str) -> String) -> Vec<(String, Vec<Value>)> {
+    let statement = |chunk: Vec<Vec<Value>>| {
+        let width = chunk.first().map_or(0, Vec::len);
+        (text(&rows_of_slots(chunk.len(), width)), chunk.into_iter().flatten().collect())
     };
-    portions(rows, false).into_iter().map(statement).collect()
+    chunks(rows, false).into_iter().map(statement).collect()
 }
 
-fn all_there(table: &str, wanted: u64, found: u64) -> Result<(), StoreError> {
-    if wanted == found {
+/// Checks the number of rows that a part has written. Fewer rows than expected means that a lock was left
+/// out.
+fn check_count(table: &str, expected: u64, written: u64) -> Result<(), StoreError> {
+    if expected == written {
         return Ok(());
     }
-    Err(StoreError::Refused(format!("{found} of {wanted} rows of {table} were there to be written")))
+    Err(StoreError::rejected(format!("{written} of {expected} rows of {table} were written: the others do not exist")))
 }

@@ -1,8 +1,10 @@
-//! The broker in this process: exchanges, queues, redelivery, confirms, returns, waiting and dead
-//! letters, as far as Licet uses them, under one lock. Nothing outlives the process.
+//! The in-process broker: the parts of AMQP that Licet uses (exchanges, queues, redelivery, confirms,
+//! returns, message expiry, dead letters), under one lock.
 //!
-//! A simulation gives each worker a handle with a gate of its own, which says what becomes of each
-//! call, and ends the waiting in wait queues itself.
+//! A simulation gives each worker a handle with a fault injector, which decides the outcome of each
+//! call, and releases the messages of wait queues itself.
+//!
+//! Deliberately absent: persistence, limits of prefetch and of queue length, the header `x-death`.
 
 use std::{
     collections::{BTreeMap, HashMap, VecDeque},
@@ -14,21 +16,24 @@ use licet_schema::topology::{Argument, DEFAULT, ExchangeKind, Topology};
 use tokio::sync::Notify;
 
 use super::{Delivery, Lost, Outcome, Outgoing, Properties};
-use crate::gate::{Gate, Step, Verdict};
+#[cfg(feature = "simulation")]
+use crate::fault_injection::FaultInjector;
+use crate::fault_injection::{self, Faults, Step};
 
-/// A handle to the broker; clones are the same broker.
+/// A handle to the broker. Clones share the broker.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Broker {
     state: Arc<Mutex<State>>,
-    gate: Option<Arc<dyn Gate>>,
+    faults: Faults,
 }
 
 #[derive(Debug, Default)]
 struct State {
-    /// Messages stay in wait queues until somebody expires them.
-    waits_held: bool,
+    /// Wait queues release a message only when [`Broker::expire`] is called.
+    manual_expiry: bool,
     exchanges: HashMap<String, Exchange>,
     queues: HashMap<String, Queue>,
+    /// The number of temporary queues created so far.
     temporary: u64,
 }
 
@@ -43,9 +48,9 @@ struct Exchange {
 struct Queue {
     ready: VecDeque<Stored>,
     arrived: Arc<Notify>,
-    /// After which time messages go to which exchange.
+    /// The time that a message stays, and the exchange that it is then published to.
     expiry: Option<(Duration, String)>,
-    /// Where rejected messages go: exchange and routing key.
+    /// The exchange and routing key that rejected messages are published with.
     dead_letters: Option<(String, String)>,
 }
 
@@ -56,30 +61,25 @@ struct Stored {
 }
 
 impl Broker {
-    /// One whose wait queues let a message go when [`Broker::expire`] says so.
-    pub(super) fn with_held_waits() -> Self {
+    /// A broker whose wait queues release a message only when [`Broker::expire`] is called.
+    #[cfg(feature = "simulation")]
+    pub(super) fn with_manual_expiry() -> Self {
         let broker = Self::default();
-        broker.lock().waits_held = true;
+        broker.lock().manual_expiry = true;
         broker
     }
 
-    /// The same broker, for whoever this gate watches.
-    pub(super) fn gated(&self, gate: Arc<dyn Gate>) -> Self {
-        Self { state: self.state.clone(), gate: Some(gate) }
-    }
-
-    async fn pass(&self, step: Step<'_>) -> Verdict {
-        match &self.gate {
-            Some(gate) => gate.pass(step).await,
-            None => Verdict::Happens,
-        }
+    /// The same broker, for a worker whose faults `injector` decides.
+    #[cfg(feature = "simulation")]
+    pub(super) fn with_faults(&self, injector: Arc<dyn FaultInjector>) -> Self {
+        Self { state: self.state.clone(), faults: Faults::of(injector) }
     }
 
     pub(super) fn apply(&self, topology: &Topology) {
         let mut state = self.lock();
         for exchange in &topology.exchanges {
-            let fresh = Exchange { kind: exchange.kind, bindings: Vec::new() };
-            state.exchanges.entry(exchange.name.clone()).or_insert(fresh);
+            let new = Exchange { kind: exchange.kind, bindings: Vec::new() };
+            state.exchanges.entry(exchange.name.clone()).or_insert(new);
         }
         for queue in &topology.queues {
             let argument = |name| queue.arguments.iter().find(|(key, _)| *key == name).map(|(_, value)| value);
@@ -93,8 +93,8 @@ impl Broker {
                 (Some(Argument::Text(exchange)), Some(Argument::Text(key))) => Some((exchange.clone(), key.clone())),
                 _ => None,
             };
-            let fresh = || Queue { expiry, dead_letters, ..Queue::default() };
-            state.queues.entry(queue.name.clone()).or_insert_with(fresh);
+            let new = || Queue { expiry, dead_letters, ..Queue::default() };
+            state.queues.entry(queue.name.clone()).or_insert_with(new);
         }
         for binding in &topology.bindings {
             state.bind(&binding.exchange, &binding.key, &binding.queue);
@@ -110,16 +110,16 @@ impl Broker {
     }
 
     pub(super) async fn connect(&self) -> Result<Self, Lost> {
-        match self.pass(Step::Connect).await {
-            Verdict::Happens => Ok(self.clone()),
-            _ => Err(gone()),
+        match self.faults.outcome(Step::Connect).await {
+            fault_injection::Outcome::Proceed => Ok(self.clone()),
+            _ => Err(injected_loss()),
         }
     }
 
     pub(super) async fn consume(&self, queue: &str) -> Result<Consumer, Lost> {
-        match self.pass(Step::Consume(queue)).await {
-            Verdict::Happens => self.consumer(queue),
-            _ => Err(gone()),
+        match self.faults.outcome(Step::Consume(queue)).await {
+            fault_injection::Outcome::Proceed => self.consumer(queue),
+            _ => Err(injected_loss()),
         }
     }
 
@@ -152,6 +152,7 @@ impl Broker {
         Ok((name, consumer))
     }
 
+    #[cfg(feature = "simulation")]
     pub(super) fn remove_exchange(&self, name: &str) {
         self.lock().exchanges.remove(name);
     }
@@ -161,43 +162,44 @@ impl Broker {
         Ok(u32::try_from(depth).unwrap_or(u32::MAX))
     }
 
-    /// Each of them has a share in the bell that rings when something arrives.
+    /// The number of consumers. Each has a reference to the queue's notification, and so has the queue.
     pub(super) fn consumers(&self, queue: &str) -> Result<u32, Lost> {
-        let shares = Arc::strong_count(&self.lock().queue(queue)?.arrived);
-        Ok(u32::try_from(shares - 1).unwrap_or(u32::MAX))
+        let references = Arc::strong_count(&self.lock().queue(queue)?.arrived);
+        Ok(u32::try_from(references - 1).unwrap_or(u32::MAX))
     }
 
     pub(super) async fn publish(&self, message: &Outgoing) -> Result<Outcome, Lost> {
-        match self.pass(Step::Publish(&message.routing_key)).await {
-            Verdict::Fails => Err(gone()),
-            Verdict::FailsAfter => {
-                self.take_in(message);
-                Err(gone())
+        match self.faults.outcome(Step::Publish(&message.routing_key)).await {
+            fault_injection::Outcome::Fail => Err(injected_loss()),
+            fault_injection::Outcome::FailAfterEffect => {
+                self.enqueue(message);
+                Err(injected_loss())
             }
-            Verdict::Unanswered => {
-                self.take_in(message);
+            fault_injection::Outcome::NoAnswer => {
+                self.enqueue(message);
                 Ok(Outcome::Unconfirmed)
             }
-            Verdict::Unheard => Ok(Outcome::Unconfirmed),
-            Verdict::Refused => Ok(Outcome::Refused),
-            Verdict::Pretended => Ok(Outcome::Confirmed),
-            _ => Ok(self.take_in(message)),
+            fault_injection::Outcome::NoEffectNoAnswer => Ok(Outcome::Unconfirmed),
+            fault_injection::Outcome::Refuse => Ok(Outcome::Refused),
+            fault_injection::Outcome::Pretend => Ok(Outcome::Confirmed),
+            _ => Ok(self.enqueue(message)),
         }
     }
 
-    fn take_in(&self, message: &Outgoing) -> Outcome {
+    /// Puts a message into every queue that it routes to.
+    fn enqueue(&self, message: &Outgoing) -> Outcome {
         let message = Arc::new(message.clone());
         let mut state = self.lock();
         let Some(queues) = state.route(&message) else { return Outcome::Refused };
         if queues.is_empty() {
             return if message.mandatory { Outcome::Returned } else { Outcome::Confirmed };
         }
-        let waits_held = state.waits_held;
+        let manual_expiry = state.manual_expiry;
         for name in queues {
             if let Some(queue) = state.queues.get_mut(&name) {
                 queue.ready.push_back(Stored { message: message.clone(), redeliveries: 0 });
                 queue.arrived.notify_one();
-                let expiry = queue.expiry.as_ref().filter(|_| !waits_held);
+                let expiry = queue.expiry.as_ref().filter(|_| !manual_expiry);
                 if let Some((ttl, _)) = expiry.cloned() {
                     self.expire_later(name, ttl);
                 }
@@ -206,7 +208,8 @@ impl Broker {
         Outcome::Confirmed
     }
 
-    /// Messages of a wait queue leave it in the order in which they came, since all wait alike.
+    /// Releases the first message of a wait queue after `ttl`. All its messages have the same TTL, so the
+    /// first is the one that is due.
     fn expire_later(&self, queue: String, ttl: Duration) {
         let broker = self.clone();
         tokio::spawn(async move {
@@ -215,7 +218,8 @@ impl Broker {
         });
     }
 
-    /// Puts the first message of a queue behind the others.
+    /// Moves the first message of a queue to its end.
+    #[cfg(feature = "simulation")]
     pub(super) fn postpone(&self, queue: &str) {
         if let Ok(queue) = self.lock().queue(queue) {
             let first = queue.ready.pop_front();
@@ -223,30 +227,31 @@ impl Broker {
         }
     }
 
-    /// Lets the first message of a wait queue go where it is to go.
+    /// Publishes the first message of a wait queue to the exchange of its expiry.
     pub(super) fn expire(&self, queue: &str) {
         let first = self.lock().queue(queue).ok().and_then(|queue| {
             let (_, exchange) = queue.expiry.clone()?;
             queue.ready.pop_front().map(|stored| (stored, exchange))
         });
         if let Some((stored, exchange)) = first {
-            self.take_in(&Outgoing { exchange, ..Outgoing::clone(&stored.message) });
+            self.enqueue(&Outgoing { exchange, ..Outgoing::clone(&stored.message) });
         }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        // A panic elsewhere cannot leave the queues half changed: every change is one push or pop.
+        // A panic elsewhere cannot leave the queues inconsistent: every change is one push or pop.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-fn gone() -> Lost {
-    Lost("the simulation says so".into())
+/// The error of a connection that fault injection cuts.
+fn injected_loss() -> Lost {
+    Lost("injected fault".into())
 }
 
 impl State {
     fn queue(&mut self, name: &str) -> Result<&mut Queue, Lost> {
-        self.queues.get_mut(name).ok_or_else(|| Lost(format!("there is no queue {name}")))
+        self.queues.get_mut(name).ok_or_else(|| Lost(format!("the queue {name} does not exist")))
     }
 
     fn bind(&mut self, exchange: &str, key: &str, queue: &str) {
@@ -258,7 +263,7 @@ impl State {
         }
     }
 
-    /// The queues that take a message; none if there is no such exchange.
+    /// The queues that a message routes to. `None` if its exchange does not exist.
     fn route(&self, message: &Outgoing) -> Option<Vec<String>> {
         if message.exchange == DEFAULT {
             return Some(
@@ -272,12 +277,12 @@ impl State {
         let exchange = self.exchanges.get(&message.exchange)?;
         let mut queues: Vec<String> = Vec::new();
         for (key, queue) in &exchange.bindings {
-            let takes = match exchange.kind {
+            let routes = match exchange.kind {
                 ExchangeKind::Fanout => true,
                 ExchangeKind::Direct => *key == message.routing_key,
                 ExchangeKind::Topic => matches(key, &message.routing_key),
             };
-            if takes && !queues.contains(queue) {
+            if routes && !queues.contains(queue) {
                 queues.push(queue.clone());
             }
         }
@@ -285,7 +290,7 @@ impl State {
     }
 }
 
-/// A topic pattern: `*` is one word, `#` any number of them.
+/// Whether a topic pattern matches: `*` stands for one word, `#` for any number of words.
 fn matches(pattern: &str, key: &str) -> bool {
     fn words(pattern: &[&str], key: &[&str]) -> bool {
         match pattern {
@@ -312,20 +317,20 @@ pub(super) struct Consumer {
 }
 
 impl Consumer {
-    pub(super) async fn receive(&mut self, most: usize, most_bytes: usize) -> Result<Vec<Delivery>, Lost> {
+    pub(super) async fn receive(&mut self, max: usize, max_bytes: usize) -> Result<Vec<Delivery>, Lost> {
         loop {
             if self.stopped {
                 return Ok(Vec::new());
             }
             let arrived = self.arrived.clone();
             let notified = arrived.notified();
-            let verdict = self.broker.pass(Step::Receive(&self.queue)).await;
-            if verdict == Verdict::Fails {
-                return Err(gone());
+            let outcome = self.broker.faults.outcome(Step::Receive(&self.queue)).await;
+            if outcome == fault_injection::Outcome::Fail {
+                return Err(injected_loss());
             }
-            let taken = self.take(most, most_bytes, verdict == Verdict::Pretended)?;
-            if verdict == Verdict::FailsAfter {
-                return Err(gone());
+            let taken = self.take(max, max_bytes, outcome == fault_injection::Outcome::Pretend)?;
+            if outcome == fault_injection::Outcome::FailAfterEffect {
+                return Err(injected_loss());
             }
             if !taken.is_empty() {
                 return Ok(taken);
@@ -338,13 +343,13 @@ impl Consumer {
         self.take(1, usize::MAX, false).map(|mut taken| taken.pop())
     }
 
-    fn take(&mut self, most: usize, most_bytes: usize, acknowledged: bool) -> Result<Vec<Delivery>, Lost> {
+    fn take(&mut self, max: usize, max_bytes: usize, acknowledged: bool) -> Result<Vec<Delivery>, Lost> {
         let broker = self.broker.clone();
         let mut state = broker.lock();
         let queue = state.queue(&self.queue)?;
         let mut taken = Vec::new();
         let mut bytes = 0;
-        while taken.len() < most && (taken.is_empty() || bytes < most_bytes) {
+        while taken.len() < max && (taken.is_empty() || bytes < max_bytes) {
             let Some(stored) = queue.ready.pop_front() else { break };
             bytes += stored.message.body.len();
             taken.push(delivery(self.next_tag, &stored));
@@ -354,7 +359,7 @@ impl Consumer {
             self.next_tag += 1;
         }
         if !queue.ready.is_empty() {
-            // Somebody else may be waiting for the same queue.
+            // Another consumer may be waiting for the same queue.
             queue.arrived.notify_one();
         }
         Ok(taken)
@@ -365,12 +370,12 @@ impl Consumer {
     }
 
     pub(super) async fn ack_through(&self, tag: u64) -> Result<(), Lost> {
-        let verdict = self.broker.pass(Step::Ack).await;
-        if verdict != Verdict::Fails {
+        let outcome = self.broker.faults.outcome(Step::Ack).await;
+        if outcome != fault_injection::Outcome::Fail {
             let mut unacknowledged = self.unacknowledged();
             *unacknowledged = unacknowledged.split_off(&(tag + 1));
         }
-        if verdict == Verdict::Happens { Ok(()) } else { Err(gone()) }
+        if outcome == fault_injection::Outcome::Proceed { Ok(()) } else { Err(injected_loss()) }
     }
 
     pub(super) fn ack(&self, tag: u64) {
@@ -381,7 +386,7 @@ impl Consumer {
         let Some(stored) = self.unacknowledged().remove(&tag) else { return };
         let dead_letters = self.broker.lock().queue(&self.queue).ok().and_then(|queue| queue.dead_letters.clone());
         if let Some((exchange, routing_key)) = dead_letters {
-            self.broker.take_in(&Outgoing { exchange, routing_key, ..Outgoing::clone(&stored.message) });
+            self.broker.enqueue(&Outgoing { exchange, routing_key, ..Outgoing::clone(&stored.message) });
         }
     }
 
@@ -392,7 +397,7 @@ impl Consumer {
 
 impl Drop for Consumer {
     fn drop(&mut self) {
-        let held = std::mem::take(&mut *self.unacknowledged());
+        let unacknowledged = std::mem::take(&mut *self.unacknowledged());
         let mut state = self.broker.lock();
         if self.temporary {
             state.queues.remove(&self.queue);
@@ -401,7 +406,7 @@ impl Drop for Consumer {
                 .values_mut()
                 .for_each(|exchange| exchange.bindings.retain(|(_, queue)| *queue != self.queue));
         } else if let Ok(queue) = state.queue(&self.queue) {
-            for (_, stored) in held.into_iter().rev() {
+            for (_, stored) in unacknowledged.into_iter().rev() {
                 queue.ready.push_front(Stored { redeliveries: stored.redeliveries + 1, ..stored });
             }
             queue.arrived.notify_one();
@@ -417,7 +422,7 @@ fn delivery(tag: u64, stored: &Stored) -> Delivery {
         routing_key: message.routing_key.clone(),
         redeliveries: stored.redeliveries,
         properties: Properties::clone(&message.properties),
-        // Nothing is moved here but what has waited, and nobody asks how that came back.
+        // No code path reads the death of a message from a wait queue, and no other message is moved.
         death: None,
         body: message.body.clone(),
     }
@@ -426,7 +431,7 @@ fn delivery(tag: u64, stored: &Stored) -> Delivery {
 #[cfg(test)]
 mod tests {
     use bytes::Bytes;
-    use licet_schema::topology::{self, topology};
+    use licet_schema::topology::{self, WorkerQueue, topology};
 
     use super::*;
 
@@ -442,44 +447,44 @@ mod tests {
 
     fn broker() -> Broker {
         let broker = Broker::default();
-        broker.apply(&topology());
+        broker.apply(&topology(&[WorkerQueue { name: "first", handles: &["work.due"] }]));
         broker
     }
 
     #[tokio::test]
-    async fn what_is_not_acknowledged_is_delivered_again_in_order_and_counted() {
+    async fn unacknowledged_deliveries_are_redelivered_in_order_with_a_higher_count() {
         let broker = broker();
         for _ in 0..3 {
-            assert_eq!(broker.take_in(&message(topology::IN, "content.put", true)), Outcome::Confirmed);
+            assert_eq!(broker.enqueue(&message(topology::IN, "work.due", true)), Outcome::Confirmed);
         }
-        let mut consumer = broker.consumer("licet.catalog").expect("the queue");
+        let mut consumer = broker.consumer("licet.first").expect("the queue");
         let first = consumer.receive(10, 1000).await.expect("deliveries");
         assert_eq!(first.len(), 3);
         consumer.ack_through(first[0].tag).await.expect("acknowledged");
         drop(consumer);
-        let mut consumer = broker.consumer("licet.catalog").expect("the queue");
+        let mut consumer = broker.consumer("licet.first").expect("the queue");
         let again = consumer.receive(10, 1000).await.expect("deliveries");
         assert_eq!(again.iter().map(|one| one.redeliveries).collect::<Vec<_>>(), [1, 1]);
     }
 
     #[tokio::test]
-    async fn a_mandatory_message_that_no_queue_takes_is_returned() {
-        assert_eq!(broker().take_in(&message(topology::IN, "no.such.type", true)), Outcome::Returned);
-        assert_eq!(broker().take_in(&message(topology::DEFAULT, "nobody", true)), Outcome::Returned);
-        assert_eq!(broker().take_in(&message(topology::EVENTS, "license.granted", false)), Outcome::Confirmed);
+    async fn a_mandatory_message_that_routes_to_no_queue_is_returned() {
+        assert_eq!(broker().enqueue(&message(topology::IN, "no.such.type", true)), Outcome::Returned);
+        assert_eq!(broker().enqueue(&message(topology::DEFAULT, "no.such.queue", true)), Outcome::Returned);
+        assert_eq!(broker().enqueue(&message(topology::EVENTS, "work.done", false)), Outcome::Confirmed);
     }
 
     #[tokio::test]
-    async fn a_message_comes_back_from_its_wait_queue_to_the_queue_it_was_sent_for() {
+    async fn a_message_returns_from_its_wait_queue_to_the_queue_that_its_routing_key_names() {
         let broker = broker();
-        broker.take_in(&message("licet.wait.1s", "licet.purchase", true));
-        let mut consumer = broker.consumer("licet.purchase").expect("the queue");
+        broker.enqueue(&message("licet.wait.1s", "licet.first", true));
+        let mut consumer = broker.consumer("licet.first").expect("the queue");
         let back = consumer.receive(10, 1000).await.expect("deliveries");
-        assert_eq!((back[0].exchange.as_str(), back[0].routing_key.as_str()), (topology::RETRY, "licet.purchase"));
+        assert_eq!((back[0].exchange.as_str(), back[0].routing_key.as_str()), (topology::RETRY, "licet.first"));
     }
 
     #[test]
-    fn topic_patterns_match_as_amqp_says() {
+    fn topic_patterns_match_as_amqp_defines() {
         for (pattern, key, expected) in [
             ("a.b", "a.b", true),
             ("a.*", "a.b", true),

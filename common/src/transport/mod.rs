@@ -1,28 +1,34 @@
-//! Messages in and out: one handle over RabbitMQ and over an in-process broker with the same
+//! Sends and receives messages: one handle over RabbitMQ and over an in-process broker with the same
 //! delivery contract (at least once, redelivery, confirms, returns, dead letters).
 //!
-//! A transport holds no connection. A [`Consumer`] and a [`Publisher`] each have one of their own:
-//! a broker that is short of memory stops reading from connections that publish, and the
-//! acknowledgements must still get through. When either reports [`Lost`], both are thrown away
-//! with all that they hold, and new ones are made; nothing is ever resumed.
+//! Inputs: a topology to declare, a queue to consume, messages to publish ([`Outgoing`]). Outputs:
+//! deliveries ([`Delivery`]) and the broker's response to each published message ([`Outcome`]).
 //!
-//! Architecture invariant: nothing here knows a message type or a worker.
+//! A [`Transport`] has no connection. Each [`Consumer`] and each [`Publisher`] has its own: a broker
+//! that is short of memory stops reading from connections that publish, and acknowledgements must
+//! still reach it. After [`Lost`], the caller drops the consumer or publisher and creates a new one.
+//! Nothing is resumed.
+//!
+//! Deliberately absent: this module knows no message type and no worker.
 
-use std::{borrow::Borrow, collections::BTreeMap, sync::Arc, time::Duration};
+#[cfg(feature = "simulation")]
+use std::sync::Arc;
+use std::{borrow::Borrow, collections::BTreeMap, time::Duration};
 
 use bytes::Bytes;
 use licet_schema::topology::Topology;
 use secrecy::SecretString;
 
-use crate::gate::Gate;
+#[cfg(feature = "simulation")]
+use crate::fault_injection::FaultInjector;
 
 mod memory;
 mod rabbit;
 
-/// The most bytes of bodies that a consumer holds before somebody takes them, unless it is one body.
+/// The maximum total size of the bodies that a consumer buffers, in bytes. A single body may exceed it.
 pub const PREFETCHED_BYTES_MAX: usize = 4 << 20;
 
-/// A broker, by address or in this process.
+/// A broker: RabbitMQ at an address, or one in this process.
 #[derive(Clone, Debug)]
 pub struct Transport(Backend);
 
@@ -32,35 +38,42 @@ enum Backend {
     Rabbit(rabbit::Address),
 }
 
-/// The connection is gone, or cannot be made: begin again with a new one.
+/// The connection is lost, or cannot be made. Create a new one.
 #[derive(Clone, Debug, thiserror::Error)]
-#[error("the broker is away: {0}")]
+#[error("the broker is unavailable: {0}")]
 pub struct Lost(pub String);
 
 /// Why a broker cannot be used.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum TransportError {
-    /// It does not answer.
-    #[error("the broker at {address} cannot be reached: {cause}. Check LICET_AMQP_URL, and that it runs")]
-    Unreachable {
-        /// Its URL without user and password.
-        address: String,
-        /// What was said.
-        cause: String,
-    },
-    /// It has something of that name with other properties.
+    /// The broker cannot be reached.
     #[error(
-        "the broker has {what}, but not as this release needs it: {cause}. Move its messages away, delete it and run `licet topology apply`"
+        "the broker at {address} cannot be reached: {reason}. Check LICET_AMQP_URL, and that the broker is running"
     )]
-    Different {
-        /// The exchange or queue.
-        what: String,
-        /// What was said.
-        cause: String,
+    Unreachable {
+        /// The host, port and virtual host, without user and password.
+        address: String,
+        /// What failed.
+        reason: String,
+        /// The client library's error. None if the broker did not respond in time.
+        source: Option<Box<lapin::Error>>,
     },
-    /// The URL cannot be read.
-    #[error("LICET_AMQP_URL is not an AMQP URL: {0}")]
-    Url(String),
+    /// An exchange or queue exists with other properties than this release declares.
+    #[error(
+        "the broker's {name} has other properties than this release needs: {source}. Move its messages to another queue, delete it and run `licet topology apply`"
+    )]
+    Mismatch {
+        /// The name of the exchange or queue.
+        name: String,
+        /// The broker's error.
+        source: Box<lapin::Error>,
+    },
+    /// The URL is not valid.
+    #[error("LICET_AMQP_URL is not an AMQP URL: {reason}")]
+    InvalidUrl {
+        /// What is wrong with it.
+        reason: String,
+    },
 }
 
 impl From<TransportError> for Lost {
@@ -69,7 +82,7 @@ impl From<TransportError> for Lost {
     }
 }
 
-/// Properties of a message, as far as Licet reads or writes them.
+/// The properties of a message that Licet reads or writes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Properties {
     /// `message_id`
@@ -82,45 +95,45 @@ pub struct Properties {
     pub reply_to: Option<String>,
     /// `correlation_id`
     pub correlation_id: Option<String>,
-    /// `user_id`, which RabbitMQ has validated
+    /// `user_id`: the publisher's broker user, which RabbitMQ has validated
     pub user_id: Option<String>,
     /// `app_id`
     pub app_id: Option<String>,
-    /// `timestamp`, in seconds since 1970
+    /// `timestamp`, in Unix seconds
     pub timestamp: Option<u64>,
-    /// Headers with a text for a value; others are passed over.
+    /// The headers whose value is text. Other headers are ignored.
     pub headers: BTreeMap<String, String>,
 }
 
-/// A message that arrived and waits for its acknowledgement.
+/// A message that was received and is not acknowledged yet.
 #[derive(Clone, Debug)]
 pub struct Delivery {
-    /// Its place in the order of deliveries of its consumer.
+    /// The delivery tag: increases with each delivery to the same consumer.
     pub tag: u64,
-    /// The exchange it was published to.
+    /// The exchange that the message was published to.
     pub exchange: String,
-    /// The routing key it was published with.
+    /// The routing key that the message was published with.
     pub routing_key: String,
-    /// How often it was delivered before (`x-delivery-count`).
+    /// How often the message was delivered before (`x-delivery-count`).
     pub redeliveries: u32,
-    /// Its properties.
+    /// The properties.
     pub properties: Properties,
-    /// How it left the queue before this one, if the broker itself moved it here.
+    /// Why the message left its previous queue, if the broker itself moved it to this one.
     pub death: Option<Death>,
-    /// Its body.
+    /// The body.
     pub body: Bytes,
 }
 
-/// What the broker says of a message that it has moved itself (the newest entry of `x-death`).
+/// The newest entry of the header `x-death`, which the broker adds to a message that it dead-letters.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Death {
-    /// Why: `delivery_limit`, `rejected`, `expired` or `maxlen`.
+    /// The reason: `delivery_limit`, `rejected`, `expired` or `maxlen`.
     pub reason: String,
-    /// The exchange through which it had come into that queue.
+    /// The exchange that the message was published to before it entered the previous queue.
     pub exchange: String,
-    /// The routing key with which it had come there.
+    /// The routing key that the message had in the previous queue.
     pub routing_key: String,
-    /// When, in seconds since 1970.
+    /// When the broker moved the message, in Unix seconds.
     pub at_s: Option<u64>,
 }
 
@@ -131,71 +144,75 @@ pub struct Outgoing {
     pub exchange: String,
     /// The routing key.
     pub routing_key: String,
-    /// Whether it is returned if no queue takes it.
+    /// Whether the broker returns the message if it routes to no queue.
     pub mandatory: bool,
-    /// Its properties.
+    /// The properties.
     pub properties: Properties,
-    /// Its body.
+    /// The body.
     pub body: Bytes,
 }
 
-/// What the broker said of a published message.
+/// The broker's response to a published message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
-    /// It has it.
+    /// The broker stored the message, or it is not mandatory and routes to no queue.
     Confirmed,
-    /// No queue takes it.
+    /// The message is mandatory and routes to no queue.
     Returned,
-    /// A queue is full, or could not store it.
+    /// A queue is full or could not store the message.
     Refused,
-    /// It said nothing in time.
+    /// The broker did not respond in time. The message may have arrived.
     Unconfirmed,
 }
 
 impl Transport {
-    /// A broker in this process, empty.
+    /// An empty broker in this process.
     pub fn memory() -> Self {
         Self(Backend::Memory(memory::Broker::default()))
     }
 
-    /// A broker in this process whose wait queues let messages go only by [`Transport::expire`].
+    /// An in-process broker whose wait queues release messages only by [`Transport::expire`].
+    #[cfg(feature = "simulation")]
     pub fn simulated() -> Self {
-        Self(Backend::Memory(memory::Broker::with_held_waits()))
+        Self(Backend::Memory(memory::Broker::with_manual_expiry()))
     }
 
-    /// The same broker in this process, for a worker whose calls this gate decides; a RabbitMQ
-    /// knows no gates.
+    /// The same in-process broker, for a worker whose faults `injector` decides. It has no effect on
+    /// RabbitMQ.
+    #[cfg(feature = "simulation")]
     #[must_use]
-    pub fn gated(&self, gate: Arc<dyn Gate>) -> Self {
+    pub fn with_faults(&self, injector: Arc<dyn FaultInjector>) -> Self {
         match &self.0 {
-            Backend::Memory(broker) => Self(Backend::Memory(broker.gated(gate))),
+            Backend::Memory(broker) => Self(Backend::Memory(broker.with_faults(injector))),
             Backend::Rabbit(_) => self.clone(),
         }
     }
 
-    /// Lets the first message of a simulated wait queue go where it is to go.
+    /// Releases the first message of a simulated wait queue.
+    #[cfg(feature = "simulation")]
     pub fn expire(&self, queue: &str) {
         if let Backend::Memory(broker) = &self.0 {
             broker.expire(queue);
         }
     }
 
-    /// Puts the first message of a queue of the broker in this process behind the others.
+    /// Moves the first message of a queue of the in-process broker to the end of the queue.
+    #[cfg(feature = "simulation")]
     pub fn postpone(&self, queue: &str) {
         if let Backend::Memory(broker) = &self.0 {
             broker.postpone(queue);
         }
     }
 
-    /// The RabbitMQ at `url`. Nothing is connected yet.
+    /// The RabbitMQ broker at `url`. This does not connect yet.
     ///
     /// # Errors
-    /// The URL cannot be read.
+    /// The URL is not valid.
     pub fn rabbit(url: &SecretString) -> Result<Self, TransportError> {
         rabbit::Address::new(url).map(|address| Self(Backend::Rabbit(address)))
     }
 
-    /// The broker's name for whoever publishes here, as far as it is known.
+    /// The broker user that this transport publishes as, if known.
     pub fn user(&self) -> Option<&str> {
         match &self.0 {
             Backend::Memory(_) => None,
@@ -203,10 +220,10 @@ impl Transport {
         }
     }
 
-    /// Declares exchanges, queues and bindings. What is there already stays.
+    /// Declares exchanges, queues and bindings. Those that exist already are not changed.
     ///
     /// # Errors
-    /// The broker cannot be reached, or has one of them with other properties.
+    /// The broker cannot be reached, or one of them exists with other properties.
     pub async fn apply(&self, topology: &Topology) -> Result<(), TransportError> {
         match &self.0 {
             Backend::Memory(broker) => {
@@ -217,7 +234,7 @@ impl Transport {
         }
     }
 
-    /// The exchanges and queues of `topology` that are not there.
+    /// The exchanges and queues of `topology` that do not exist.
     ///
     /// # Errors
     /// The broker cannot be reached.
@@ -228,10 +245,10 @@ impl Transport {
         }
     }
 
-    /// Begins to consume `queue`, with at most `prefetch` deliveries unacknowledged.
+    /// Starts to consume `queue`, with at most `prefetch` unacknowledged deliveries.
     ///
     /// # Errors
-    /// The broker is away, or the queue is not there.
+    /// The broker is unavailable, or the queue does not exist.
     pub async fn consume(&self, queue: &str, prefetch: u16) -> Result<Consumer, Lost> {
         Ok(Consumer(match &self.0 {
             Backend::Memory(broker) => ConsumerBackend::Memory(broker.consume(queue).await?),
@@ -239,10 +256,10 @@ impl Transport {
         }))
     }
 
-    /// Begins to look through `queue` from its head.
+    /// Starts to browse `queue` from its head.
     ///
     /// # Errors
-    /// The broker is away.
+    /// The broker is unavailable.
     pub async fn browse(&self, queue: &str) -> Result<Browser, Lost> {
         Ok(Browser(match &self.0 {
             Backend::Memory(broker) => BrowserBackend::Memory(broker.consume(queue).await?),
@@ -250,11 +267,11 @@ impl Transport {
         }))
     }
 
-    /// A temporary queue that goes away with its consumer, bound to `bindings` (exchange, key):
-    /// its name, and its consumer, which needs no acknowledgements.
+    /// Creates a temporary queue with `bindings` (exchange, key), and consumes it. Returns its name and
+    /// its consumer. Deliveries need no acknowledgement, and the queue is deleted with its consumer.
     ///
     /// # Errors
-    /// The broker is away, or an exchange is not there.
+    /// The broker is unavailable, or an exchange does not exist.
     pub async fn subscribe(&self, bindings: &[(&str, &str)]) -> Result<(String, Consumer), Lost> {
         match &self.0 {
             Backend::Memory(broker) => {
@@ -268,10 +285,10 @@ impl Transport {
         }
     }
 
-    /// Begins to publish.
+    /// Opens a connection for publishing.
     ///
     /// # Errors
-    /// The broker is away.
+    /// The broker is unavailable.
     pub async fn publisher(&self) -> Result<Publisher, Lost> {
         Ok(Publisher(match &self.0 {
             Backend::Memory(broker) => PublisherBackend::Memory(broker.connect().await?),
@@ -279,17 +296,18 @@ impl Transport {
         }))
     }
 
-    /// Takes an exchange of the broker in this process away, as a fault; does nothing to others.
+    /// Removes an exchange of the in-process broker, as an injected fault. It has no effect on RabbitMQ.
+    #[cfg(feature = "simulation")]
     pub fn remove_exchange(&self, name: &str) {
         if let Backend::Memory(broker) = &self.0 {
             broker.remove_exchange(name);
         }
     }
 
-    /// How many messages wait in `queue`.
+    /// The number of messages in `queue` that are ready for delivery.
     ///
     /// # Errors
-    /// The broker is away, or the queue is not there.
+    /// The broker is unavailable, or the queue does not exist.
     pub async fn depth(&self, queue: &str) -> Result<u32, Lost> {
         match &self.0 {
             Backend::Memory(broker) => broker.depth(queue),
@@ -297,10 +315,10 @@ impl Transport {
         }
     }
 
-    /// How many consumers take from `queue`.
+    /// The number of consumers of `queue`.
     ///
     /// # Errors
-    /// The broker is away, or the queue is not there.
+    /// The broker is unavailable, or the queue does not exist.
     pub async fn consumers(&self, queue: &str) -> Result<u32, Lost> {
         match &self.0 {
             Backend::Memory(broker) => broker.consumers(queue),
@@ -309,8 +327,8 @@ impl Transport {
     }
 }
 
-/// Deliveries from one queue, over a connection of its own. What is not acknowledged when it is
-/// dropped is delivered again.
+/// Receives the deliveries of one queue over its own connection. Deliveries that are not acknowledged
+/// when the consumer is dropped are delivered again.
 #[derive(Debug)]
 pub struct Consumer(ConsumerBackend);
 
@@ -321,22 +339,23 @@ enum ConsumerBackend {
 }
 
 impl Consumer {
-    /// What is there, up to `most` deliveries and about `most_bytes` of bodies; waits only while
-    /// there is nothing. Cancelling the wait loses nothing.
+    /// Returns the deliveries that have arrived. Waits only if there are none. Takes no further delivery
+    /// after `max` of them, or once their bodies have `max_bytes` bytes or more. Cancelling this future
+    /// loses no delivery. After [`Consumer::stop`], an empty result is the end.
     ///
     /// # Errors
-    /// The connection is gone.
-    pub async fn receive(&mut self, most: usize, most_bytes: usize) -> Result<Vec<Delivery>, Lost> {
+    /// The connection is lost.
+    pub async fn receive(&mut self, max: usize, max_bytes: usize) -> Result<Vec<Delivery>, Lost> {
         match &mut self.0 {
-            ConsumerBackend::Memory(consumer) => consumer.receive(most, most_bytes).await,
-            ConsumerBackend::Rabbit(consumer) => consumer.receive(most, most_bytes).await,
+            ConsumerBackend::Memory(consumer) => consumer.receive(max, max_bytes).await,
+            ConsumerBackend::Rabbit(consumer) => consumer.receive(max, max_bytes).await,
         }
     }
 
     /// Acknowledges every delivery up to and including `tag`. All of them must be settled.
     ///
     /// # Errors
-    /// The connection is gone.
+    /// The connection is lost.
     pub async fn ack_through(&self, tag: u64) -> Result<(), Lost> {
         match &self.0 {
             ConsumerBackend::Memory(consumer) => consumer.ack_through(tag).await,
@@ -344,10 +363,10 @@ impl Consumer {
         }
     }
 
-    /// Has the broker itself move a delivery to its queue's dead letters: no copy is made here.
+    /// Rejects a delivery, so that the broker moves it to the queue's dead letters.
     ///
     /// # Errors
-    /// The connection is gone.
+    /// The connection is lost.
     pub async fn reject(&self, tag: u64) -> Result<(), Lost> {
         match &self.0 {
             ConsumerBackend::Memory(consumer) => {
@@ -358,20 +377,20 @@ impl Consumer {
         }
     }
 
-    /// Whether the deliveries ended because more bodies waited than memory is for: the bytes of the
-    /// largest. Close it and consume again, with a smaller prefetch.
-    pub fn flooded(&self) -> Option<usize> {
+    /// The size of the largest body in bytes, if the deliveries ended because the buffered bodies exceeded
+    /// [`PREFETCHED_BYTES_MAX`]. Close this consumer and start another with a smaller prefetch.
+    pub fn overfilled(&self) -> Option<usize> {
         match &self.0 {
             ConsumerBackend::Memory(_) => None,
-            ConsumerBackend::Rabbit(consumer) => consumer.flooded(),
+            ConsumerBackend::Rabbit(consumer) => consumer.overfilled(),
         }
     }
 
-    /// Asks for no more deliveries. What is at hand still comes out of [`Consumer::receive`],
-    /// and then nothing, which is an empty answer.
+    /// Stops the consumption. [`Consumer::receive`] still returns the deliveries that have arrived, and
+    /// then an empty result.
     ///
     /// # Errors
-    /// The connection is gone.
+    /// The connection is lost.
     pub async fn stop(&mut self) -> Result<(), Lost> {
         match &mut self.0 {
             ConsumerBackend::Memory(consumer) => {
@@ -382,7 +401,7 @@ impl Consumer {
         }
     }
 
-    /// Gives back what is unacknowledged and closes the connection.
+    /// Closes the connection. The broker requeues the unacknowledged deliveries.
     pub async fn close(self) {
         match self.0 {
             ConsumerBackend::Memory(consumer) => drop(consumer),
@@ -391,11 +410,12 @@ impl Consumer {
     }
 }
 
-/// Looks through a queue, one message at a time, over a connection of its own. What was looked at
-/// and not acknowledged is out of everybody else's sight until the browser is closed; then it is back
-/// in the queue, before what was never looked at, in its old order, with one delivery more to its
-/// count. (A browser that is dropped, or loses its connection, gives it back in any order.) The
-/// broker keeps track of it meanwhile; here only the message at hand is held.
+/// Reads a queue from its head, one message at a time, over its own connection.
+///
+/// Other consumers do not see the messages that were read until the browser is closed. Then the
+/// messages that were not acknowledged are back at the head of the queue, in their old order, with a
+/// delivery count that is one higher. If the browser is dropped or loses its connection instead, the
+/// order is undefined. Only one message at a time is in the memory of this process.
 #[derive(Debug)]
 pub struct Browser(BrowserBackend);
 
@@ -406,10 +426,10 @@ enum BrowserBackend {
 }
 
 impl Browser {
-    /// The next message; none at the end of the queue.
+    /// The next message, or none at the end of the queue.
     ///
     /// # Errors
-    /// The connection is gone, or the queue is not there.
+    /// The connection is lost, or the queue does not exist.
     pub async fn next(&mut self) -> Result<Option<Delivery>, Lost> {
         match &mut self.0 {
             BrowserBackend::Memory(consumer) => consumer.next(),
@@ -417,10 +437,10 @@ impl Browser {
         }
     }
 
-    /// Takes this one message out of the queue.
+    /// Acknowledges one message, which removes it from the queue.
     ///
     /// # Errors
-    /// The connection is gone.
+    /// The connection is lost.
     pub async fn ack(&mut self, tag: u64) -> Result<(), Lost> {
         match &mut self.0 {
             BrowserBackend::Memory(consumer) => {
@@ -431,7 +451,7 @@ impl Browser {
         }
     }
 
-    /// Puts back what was looked at, and closes the connection.
+    /// Requeues the messages that were not acknowledged, and closes the connection.
     pub async fn close(self) {
         match self.0 {
             BrowserBackend::Memory(consumer) => drop(consumer),
@@ -440,7 +460,7 @@ impl Browser {
     }
 }
 
-/// Publishes with confirms, over a connection of its own.
+/// Publishes with confirms over its own connection. Clones share the connection.
 #[derive(Clone, Debug)]
 pub struct Publisher(PublisherBackend);
 
@@ -451,15 +471,15 @@ enum PublisherBackend {
 }
 
 impl Publisher {
-    /// Publishes all and waits until the broker has answered for each, or `patience` is over:
-    /// what it said, in their order.
+    /// Publishes messages and waits until the broker has responded to each, at most for `time_limit`.
+    /// Returns the outcome of each message, in the same order.
     ///
     /// # Errors
-    /// The connection is gone; any of them may have arrived.
+    /// The connection is lost. Any of the messages may have arrived.
     pub async fn publish<M: Borrow<Outgoing> + Sync>(
         &self,
         messages: &[M],
-        patience: Duration,
+        time_limit: Duration,
     ) -> Result<Vec<Outcome>, Lost> {
         match &self.0 {
             PublisherBackend::Memory(broker) => {
@@ -469,7 +489,7 @@ impl Publisher {
                 }
                 Ok(outcomes)
             }
-            PublisherBackend::Rabbit(publisher) => publisher.publish(messages, patience).await,
+            PublisherBackend::Rabbit(publisher) => publisher.publish(messages, time_limit).await,
         }
     }
 

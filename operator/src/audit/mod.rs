@@ -1,19 +1,23 @@
-//! The auditor: checks the invariants of ARCHITECTURE.md against any database, and says where one
-//! does not hold. It trusts nothing: what the rows say is held against each other, and against what
-//! the journal's outputs told the world.
+//! The audit: checks the invariants of ARCHITECTURE.md against a database.
 //!
-//! Reads only, from one snapshot, so that it may be asked while workers write.
+//! It compares the tables with each other (`checks`) and with the events in the journal (`replay`). It
+//! reads from one snapshot and writes nothing, so that it can run while workers write. It trusts no
+//! worker: no rule of the domain is used here.
 
 mod checks;
 mod replay;
 
-use licet_common::store::{Store, StoreError};
-use sea_orm::{ConnectionTrait, Statement};
+use licet_common::{
+    runtime::JournalError,
+    store::{Store, StoreError},
+};
+use licet_schema::DecodeError;
+use sea_orm::{ConnectionTrait, DbErr, Statement};
 use uuid::Uuid;
 
 use checks::CHECKS;
 
-/// How many places of one violation are named.
+/// The maximum number of places that a violation names.
 const PLACES: usize = 5;
 
 /// An invariant that does not hold.
@@ -23,42 +27,86 @@ pub struct Violation {
     pub invariant: u8,
     /// What is wrong.
     pub what: String,
-    /// Where: the ids of some of the rows.
+    /// The ids of some of the rows that violate it.
     pub places: Vec<String>,
 }
 
-/// What was checked and found.
+/// What was checked, and what was found.
 #[derive(Debug, serde::Serialize)]
 pub struct Report {
-    /// How many checks of the tables were made.
+    /// The number of checks of the tables.
     pub checks: usize,
-    /// Journal rows that were held against the tables.
+    /// The number of journal rows that were compared with the tables.
     pub journal_rows: u64,
-    /// What does not hold; nothing, if all is well.
+    /// The violations. Empty if every invariant holds.
     pub violations: Vec<Violation>,
+}
+
+/// Why a database could not be audited.
+#[derive(Debug, thiserror::Error)]
+pub enum AuditError {
+    /// The database did not answer, or rejected a query.
+    #[error("the audit stopped: {source}")]
+    Store {
+        /// What the store reported.
+        #[from]
+        source: StoreError,
+    },
+    /// The outputs in a journal row cannot be read.
+    #[error("the audit stopped: {source}")]
+    Journal {
+        /// Which row, and what is wrong with it.
+        #[from]
+        source: JournalError,
+    },
+    /// An event in a journal row cannot be decoded.
+    #[error(
+        "the audit stopped: the event {kind} in the journal row {journal} cannot be read: {source}; use the `licet` of \
+         the release that wrote it"
+    )]
+    Event {
+        /// The journal row.
+        journal: Uuid,
+        /// The event's type.
+        kind: String,
+        /// What the decoder reported.
+        source: DecodeError,
+    },
+}
+
+impl From<DbErr> for AuditError {
+    fn from(error: DbErr) -> Self {
+        StoreError::from(error).into()
+    }
 }
 
 /// Audits the database.
 ///
 /// # Errors
-/// The database's.
-pub async fn audit(store: &Store) -> Result<Report, StoreError> {
+/// The database is unavailable, or its journal cannot be read.
+pub async fn audit(store: &Store) -> Result<Report, AuditError> {
     let view = store.snapshot().await?;
     let mut violations = Vec::new();
     for check in CHECKS {
         let statement = Statement::from_string(store.backend(), format!("{} LIMIT {PLACES}", check.find));
         let rows = view.query_all(statement).await?;
         if !rows.is_empty() {
-            let places = rows.iter().map(place).collect();
+            let places = rows.iter().map(place).collect::<Result<_, _>>()?;
             violations.push(Violation { invariant: check.invariant, what: check.what.to_owned(), places });
         }
     }
-    let (journal_rows, told) = replay::hold_against_journal(&view).await?;
-    violations.extend(told);
+    let (journal_rows, found) = replay::compare_with_journal(&view).await?;
+    violations.extend(found);
     Ok(Report { checks: CHECKS.len(), journal_rows, violations })
 }
 
-fn place(row: &sea_orm::QueryResult) -> String {
-    let id = row.try_get_by_index::<Uuid>(0).map(|id| id.to_string());
-    id.or_else(|_| row.try_get_by_index::<String>(0)).unwrap_or_else(|_| "a row".into())
+/// The first column of a row: an id or a name.
+fn place(row: &sea_orm::QueryResult) -> Result<String, DbErr> {
+    match row.try_get_by_index::<Uuid>(0) {
+        Ok(id) => Ok(id.to_string()),
+        Err(_) => row.try_get_by_index::<String>(0),
+    }
 }
+
+#[cfg(test)]
+mod tests;

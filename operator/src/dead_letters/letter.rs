@@ -1,35 +1,35 @@
-//! One dead letter: what it tells of itself, and its body as a person can read it.
+//! One dead letter: what is known about it, and its body as a person can read it.
 
 use std::collections::BTreeMap;
 
 use licet_common::{
-    runtime::{Claim, Distrusted, Failure, Past, Trust},
+    runtime::{Claim, Failure, Origin, Trust, Untrusted},
     transport::Delivery,
 };
-use licet_schema::{Format, Request, Timestamp, topology};
+use licet_schema::{Request, Timestamp, encoding, topology};
 use serde::Serialize;
 
-/// The most bytes of a body that is shown as text, because it is no request.
+/// The maximum number of bytes shown of a body that is text and not a request.
 const TEXT_BYTES_MAX: usize = 4096;
-/// The most bytes of a body that is shown in hexadecimal digits.
+/// The maximum number of bytes shown of a body in hexadecimal digits.
 const HEX_BYTES_MAX: usize = 512;
-/// The last second that RFC 3339 can write.
+/// The last second that RFC 3339 can express.
 const YEAR_9999_END_S: i64 = 253_402_300_799;
 
 /// A dead letter.
 #[derive(Debug)]
 pub struct Letter {
-    /// The worker whose letter it is.
+    /// The worker whose message it is.
     pub worker: &'static str,
-    /// What it tells.
-    pub told: Told,
-    pub(super) past: Result<Past, Distrusted>,
+    /// What is known about it.
+    pub details: Details,
+    pub(super) origin: Result<Origin, Untrusted>,
     pub(super) delivery: Delivery,
 }
 
-/// What a dead letter tells of itself, without its body.
+/// What is known about a dead letter, without its body.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Told {
+pub struct Details {
     /// Its queue.
     pub queue: String,
     /// The message's id, if it has one.
@@ -37,28 +37,28 @@ pub struct Told {
     /// The message's type.
     #[serde(rename = "type")]
     pub kind: String,
-    /// Who sent the message, where that is known.
+    /// The broker user who sent the message, if known.
     pub sender: Option<String>,
-    /// Why it is here.
+    /// Why it is a dead letter.
     pub reason: String,
-    /// How many attempts were made to decide it.
+    /// The number of attempts to decide it.
     pub attempts: usize,
-    /// What the first of them failed with.
+    /// How the first attempt failed.
     pub first_failure: Option<String>,
-    /// When it first failed.
+    /// When the first attempt failed.
     pub first_failed_at: Option<Timestamp>,
-    /// When it last failed.
+    /// When the last attempt failed.
     pub failed_at: Option<Timestamp>,
-    /// What somebody who is not believed said of its sender.
+    /// What an untrusted publisher claims about its sender.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub claim: Option<String>,
-    /// The queue of whoever waits for an answer.
+    /// The queue for the reply.
     pub reply_to: Option<String>,
     /// The property of this name.
     pub correlation_id: Option<String>,
-    /// The encoding of the body.
+    /// The property of this name.
     pub content_type: Option<String>,
-    /// Bytes of its body.
+    /// The length of its body, in bytes.
     pub body_bytes: usize,
 }
 
@@ -66,17 +66,17 @@ pub struct Told {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Body {
-    /// A sound request, in JSON whatever its encoding was.
+    /// A request that can be decoded.
     Request(serde_json::Value),
-    /// Text that is no request, cut if it is long.
+    /// Text that is not such a request, shortened if it is long.
     Text(String),
-    /// Bytes that are no text, in hexadecimal digits, cut if they are many.
+    /// Bytes that are not text, in hexadecimal digits, shortened if there are many.
     Hex(String),
 }
 
 impl Letter {
     pub(super) fn read(worker: &'static str, delivery: Delivery, trust: &Trust) -> Self {
-        let past = Past::of_letter(&delivery, trust);
+        let origin = Origin::of_letter(&delivery, trust);
         let properties = &delivery.properties;
         let header = |name| properties.headers.get(name).cloned();
         let (reason, failed_at) = match &delivery.death {
@@ -84,31 +84,32 @@ impl Letter {
                 (header(topology::HEADER_REASON), header(topology::HEADER_FAILED_AT).and_then(|at| at.parse().ok()))
             }
             Some(death) => {
-                (Some(format!("the broker itself set it aside: {}", death.reason)), death.at_s.and_then(told_at))
+                let reason = format!("the broker itself dead-lettered it: {}", death.reason);
+                (Some(reason), death.at_s.and_then(expressible))
             }
         };
-        let known = past.as_ref().ok();
-        let first = known.and_then(|past| past.first_failure.as_ref());
-        let told = Told {
+        let known = origin.as_ref().ok();
+        let first = known.and_then(|origin| origin.first_failure.as_ref());
+        let details = Details {
             queue: topology::dead_queue(worker),
             message_id: properties.message_id.clone(),
-            kind: known.map(|past| past.kind.clone()).or_else(|| properties.kind.clone()).unwrap_or_default(),
-            sender: known.and_then(|past| past.sender.clone()),
-            reason: reason.unwrap_or_else(|| "it does not say why: nobody of Licet's put it here".into()),
-            attempts: known.map_or(0, |past| past.attempts),
+            kind: known.map(|origin| origin.kind.clone()).or_else(|| properties.kind.clone()).unwrap_or_default(),
+            sender: known.and_then(|origin| origin.sender.clone()),
+            reason: reason.unwrap_or_else(|| "unknown: no worker of Licet put it here".into()),
+            attempts: known.map_or(0, |origin| origin.attempts),
             first_failure: first.map(|Failure { reason, .. }| reason.clone()),
             first_failed_at: first.map(|Failure { at, .. }| *at),
             failed_at,
-            claim: known.and_then(|past| past.claim.as_ref()).map(sentence),
+            claim: known.and_then(|origin| origin.claim.as_ref()).map(sentence),
             reply_to: properties.reply_to.clone(),
             correlation_id: properties.correlation_id.clone(),
             content_type: properties.content_type.clone(),
             body_bytes: delivery.body.len(),
         };
-        Self { worker, told, past, delivery }
+        Self { worker, details, origin, delivery }
     }
 
-    /// Its headers, as far as they are text: the sender's own among them.
+    /// Its headers with text values, including those of the sender.
     pub fn headers(&self) -> &BTreeMap<String, String> {
         &self.delivery.properties.headers
     }
@@ -116,35 +117,43 @@ impl Letter {
     /// Its body.
     pub fn body(&self) -> Body {
         let bytes = &self.delivery.body;
-        let format = Format::of(self.told.content_type.as_deref()).ok();
-        let request = format.and_then(|format| Request::decode(&self.told.kind, format, bytes).ok());
-        let json = request.and_then(|request| request.encode(Format::Json).ok());
-        if let Some(value) = json.and_then(|json| serde_json::from_slice(&json).ok()) {
-            return Body::Request(value);
+        if let Some(request) = self.request() {
+            return Body::Request(request);
         }
         match std::str::from_utf8(bytes) {
             Ok(text) => {
-                Body::Text(cut(text.floor_char_boundary(TEXT_BYTES_MAX), text.len(), |end| text[..end].to_owned()))
+                let end = text.floor_char_boundary(TEXT_BYTES_MAX);
+                Body::Text(shortened(end, text.len(), text[..end].to_owned()))
             }
-            Err(_) => Body::Hex(cut(HEX_BYTES_MAX.min(bytes.len()), bytes.len(), |end| {
-                bytes[..end].iter().map(|byte| format!("{byte:02x}")).collect()
-            })),
+            Err(_) => {
+                let end = HEX_BYTES_MAX.min(bytes.len());
+                let digits = bytes[..end].iter().map(|byte| format!("{byte:02x}")).collect();
+                Body::Hex(shortened(end, bytes.len(), digits))
+            }
         }
+    }
+
+    /// The body, if it is a request that can be decoded.
+    fn request(&self) -> Option<serde_json::Value> {
+        encoding::check_content_type(self.details.content_type.as_deref()).ok()?;
+        let request = Request::decode(&self.details.kind, &self.delivery.body).ok()?;
+        // Written again, so that only the fields of the request are shown.
+        serde_json::from_slice(&request.encode().ok()?).ok()
     }
 }
 
-/// A time that somebody told, if it is one that can be written.
-fn told_at(at_s: u64) -> Option<Timestamp> {
+/// A time that RFC 3339 can express. The broker's header can contain any number.
+fn expressible(at_s: u64) -> Option<Timestamp> {
     let at_s = i64::try_from(at_s).ok().filter(|at_s| *at_s <= YEAR_9999_END_S)?;
     Some(Timestamp::from_millis(at_s * 1000))
 }
 
-fn cut(end: usize, whole: usize, upto: impl Fn(usize) -> String) -> String {
-    let rest = if end < whole { format!("… and {} bytes more", whole - end) } else { String::new() };
-    upto(end) + &rest
+/// The beginning of a body, with the number of bytes that were left out.
+fn shortened(end: usize, whole: usize, shown: String) -> String {
+    if end < whole { format!("{shown}… and {} bytes more", whole - end) } else { shown }
 }
 
 fn sentence(Claim { by, sender }: &Claim) -> String {
-    let who = |name: &Option<String>| name.clone().unwrap_or_else(|| "nobody".into());
-    format!("{} says that {} sent it", who(by), who(sender))
+    let name = |user: &Option<String>| user.as_ref().map_or("an unknown user".to_owned(), |user| format!("{user:?}"));
+    format!("{} claims that {} sent it", name(by), name(sender))
 }

@@ -1,154 +1,199 @@
-//! Dead letters, for operators: what a worker could not read, or could not decide however often it
-//! tried, waits in `licet.dead.<worker>` until a person looks at it (`licet dead`).
+//! Dead letters: messages that a worker could not read, or could not decide in all its attempts. They
+//! wait in `licet.dead.<worker>` until an operator replays or removes them (`licet dead`).
 //!
-//! A queue is looked through from its head, one letter at a time, and no further than it reached
-//! when the look began: what is replayed and fails again comes back behind that. A letter leaves
-//! its queue only when it was taken (its replay confirmed, or its discard said); every other one is
-//! put back where it was.
+//! A [`Scan`] reads the queues from their heads, one letter at a time, and not beyond the length that a
+//! queue had when the scan reached it: a letter that is replayed and fails again is not read twice. A
+//! letter leaves its queue only after its replay was confirmed, or because it is to be removed. All
+//! others return to their places.
 //!
-//! Absent: any memory of its own. What a letter tells stands in the letter.
+//! Deliberately absent: storage of its own. Everything known about a letter is in the letter.
 
 use licet_common::{
     runtime::Trust,
     transport::{Browser, Lost, Transport},
 };
 use licet_schema::{Timestamp, topology};
+use licet_workers::registry;
 use tokio_util::sync::CancellationToken;
 
 mod letter;
-mod replaying;
+mod replay;
 
-pub use letter::{Body, Letter, Told};
-pub use replaying::Replayer;
+pub use letter::{Body, Details, Letter};
+pub use replay::Replayer;
 
-use crate::program::Failure;
-
-/// Which letters are meant: all that every one of these allows.
+/// Which letters are meant: those that meet every condition.
 #[derive(Clone, Debug, Default)]
 pub struct Filter {
-    /// Those with one of these message_ids; any, if it is empty.
+    /// Letters with one of these message_ids. If empty, any message_id.
     pub ids: Vec<String>,
-    /// Those of this worker.
+    /// Letters of this worker.
     pub worker: Option<String>,
-    /// Those whose reason contains this, whatever the case of its letters.
+    /// Letters whose reason contains this text, in upper or lower case.
     pub reason: Option<String>,
-    /// Those that failed last before this.
+    /// Letters whose last failure was before this time.
     pub before: Option<Timestamp>,
-    /// Those that failed last after this.
+    /// Letters whose last failure was after this time.
     pub after: Option<Timestamp>,
 }
 
 impl Filter {
-    /// Whether it allows every letter.
+    /// Whether it has no condition.
     pub fn is_open(&self) -> bool {
         let Self { ids, worker, reason, before, after } = self;
         ids.is_empty() && worker.is_none() && reason.is_none() && before.is_none() && after.is_none()
     }
 
+    /// Whether the letter, of a worker that was selected, meets the other conditions.
     fn allows(&self, letter: &Letter) -> bool {
-        let told = &letter.told;
-        let id = told.message_id.as_ref();
-        let contains = |part: &String| told.reason.to_lowercase().contains(&part.to_lowercase());
+        let details = &letter.details;
+        let id = details.message_id.as_ref();
+        let contains = |part: &String| details.reason.to_lowercase().contains(&part.to_lowercase());
         (self.ids.is_empty() || id.is_some_and(|id| self.ids.contains(id)))
             && self.reason.as_ref().is_none_or(contains)
-            && self.before.is_none_or(|before| told.failed_at.is_some_and(|at| at < before))
-            && self.after.is_none_or(|after| told.failed_at.is_some_and(|at| at > after))
+            && self.before.is_none_or(|before| details.failed_at.is_some_and(|at| at < before))
+            && self.after.is_none_or(|after| details.failed_at.is_some_and(|at| at > after))
     }
 }
 
-/// What becomes of a letter that was looked at.
+/// What to do with a letter after it was visited.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Fate {
+pub enum Action {
     /// It stays in its queue.
-    Left,
+    Keep,
     /// It leaves its queue for good.
-    Taken,
+    Remove,
 }
 
-/// How far a look went.
+/// The numbers of a scan.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Looked {
-    /// Letters looked at.
-    pub at: u32,
-    /// Letters beyond the limit, which were not looked at.
-    pub beyond: u32,
-    /// Letters that left their queues.
-    pub taken: u32,
+pub struct Scanned {
+    /// The letters that were examined.
+    pub examined: u32,
+    /// The letters that were not examined, because of the limit.
+    pub beyond_limit: u32,
+    /// The letters that left their queues.
+    pub removed: u32,
 }
 
-/// A look through the queues of dead letters.
+/// Why dead letters could not be read, replayed or removed.
+#[derive(Debug, thiserror::Error)]
+pub enum DeadLetterError {
+    /// The connection to the broker was lost, or could not be made.
+    #[error(transparent)]
+    Broker(#[from] Lost),
+    /// The connection was lost while a letter was read.
+    #[error(
+        "{source}; if this error repeats, letter {number} of {queue} has a header that no client library can read: \
+         remove it with the broker's own tools"
+    )]
+    Unreadable {
+        /// The queue.
+        queue: String,
+        /// The place in the queue, counted from 1.
+        number: u32,
+        /// What the transport reported.
+        source: Lost,
+    },
+    /// The broker has no work queue for a replay.
+    #[error("the broker has no queue {queue}: run `licet topology apply`")]
+    NoQueue {
+        /// The queue.
+        queue: String,
+    },
+    /// The work queue is full.
+    #[error("the queue {queue} is full: try again when its worker has caught up")]
+    QueueFull {
+        /// The queue.
+        queue: String,
+    },
+    /// The broker did not confirm a replay in time.
+    #[error("the broker did not confirm a replay in time: run the command again; the message takes effect only once")]
+    NotConfirmed,
+    /// Only an untrusted publisher states who sent the original message. A replay under another sender's
+    /// name would be a different message.
+    #[error(
+        "the sender of a letter in {queue} is known only from the broker user {publisher:?}, which is not trusted: run \
+         this as the broker user of the workers, or add {:?} for {publisher:?} and for your own user to the table \
+         [senders] of licet.toml, here and where the workers run",
+        topology::RETRY
+    )]
+    UntrustedSender {
+        /// The queue.
+        queue: String,
+        /// The publisher of the letter, or `unknown`.
+        publisher: String,
+    },
+}
+
+/// A scan of the queues of dead letters.
 #[derive(Debug)]
-pub struct Look<'a> {
+pub struct Scan<'a> {
     /// The broker.
     pub transport: &'a Transport,
-    /// Whose letters are believed.
+    /// Which publishers may state the sender of a letter.
     pub trust: &'a Trust,
-    /// Which letters are shown to the visitor.
+    /// Which letters are visited.
     pub filter: &'a Filter,
-    /// The most letters to look at, over all queues.
+    /// The maximum number of letters to examine, over all queues.
     pub limit: u32,
-    /// Ends the look, and puts back what it holds.
+    /// Ends the scan early. Letters that were not removed return to their queues.
     pub stop: &'a CancellationToken,
 }
 
-impl Look<'_> {
-    /// Shows each letter to `visit`, which says what becomes of it.
+impl Scan<'_> {
+    /// Passes each letter to `visit`, which returns what to do with it.
     ///
     /// # Errors
-    /// The broker is away, or what `visit` ends with. What was not taken stays.
-    pub async fn through(
+    /// The broker is unavailable, or `visit` fails. Letters that were not removed stay in their queues.
+    pub async fn run(
         &self,
-        mut visit: impl AsyncFnMut(&Letter) -> Result<Fate, Failure>,
-    ) -> Result<Looked, Failure> {
-        let mut looked = Looked::default();
-        let wanted = |name: &str| self.filter.worker.as_ref().is_none_or(|worker| worker == name);
-        for worker in topology::WORKERS.iter().filter(|worker| wanted(worker.name)) {
-            let queue = topology::dead_queue(worker.name);
+        mut visit: impl AsyncFnMut(&Letter) -> Result<Action, DeadLetterError>,
+    ) -> Result<Scanned, DeadLetterError> {
+        let mut scanned = Scanned::default();
+        let selected = |name: &str| self.filter.worker.as_ref().is_none_or(|worker| worker == name);
+        for worker in registry::names().filter(|name| selected(name)) {
+            let queue = topology::dead_queue(worker);
             let depth = self.transport.depth(&queue).await?;
-            let here = depth.min(self.limit - looked.at);
-            looked.beyond += depth - here;
+            let here = depth.min(self.limit - scanned.examined);
+            scanned.beyond_limit += depth - here;
             if here == 0 || self.stop.is_cancelled() {
                 continue;
             }
             let mut browser = self.transport.browse(&queue).await?;
-            let outcome = self.through_one(worker.name, here, &mut browser, &mut looked, &mut visit).await;
+            let outcome = self.run_one(worker, here, &mut browser, &mut scanned, &mut visit).await;
             browser.close().await;
             outcome?;
         }
-        Ok(looked)
+        Ok(scanned)
     }
 
-    async fn through_one(
+    async fn run_one(
         &self,
         worker: &'static str,
         most: u32,
         browser: &mut Browser,
-        looked: &mut Looked,
-        visit: &mut impl AsyncFnMut(&Letter) -> Result<Fate, Failure>,
-    ) -> Result<(), Failure> {
+        scanned: &mut Scanned,
+        visit: &mut impl AsyncFnMut(&Letter) -> Result<Action, DeadLetterError>,
+    ) -> Result<(), DeadLetterError> {
+        let unreadable =
+            |number, source| DeadLetterError::Unreadable { queue: topology::dead_queue(worker), number, source };
         for number in 1..=most {
             if self.stop.is_cancelled() {
                 break;
             }
-            let next = browser.next().await.map_err(|lost| unreadable(worker, number, &lost))?;
+            let next = browser.next().await.map_err(|lost| unreadable(number, lost))?;
             let Some(delivery) = next else { break };
             let tag = delivery.tag;
-            looked.at += 1;
+            scanned.examined += 1;
             let letter = Letter::read(worker, delivery, self.trust);
-            if self.filter.allows(&letter) && visit(&letter).await? == Fate::Taken {
+            if self.filter.allows(&letter) && visit(&letter).await? == Action::Remove {
                 browser.ack(tag).await?;
-                looked.taken += 1;
+                scanned.removed += 1;
             }
         }
         Ok(())
     }
-}
-
-fn unreadable(worker: &str, number: u32, lost: &Lost) -> Failure {
-    Failure::Work(format!(
-        "{lost}. If that is so each time, letter {number} of {} has a header that no client can read: take it out with the broker's own tools",
-        topology::dead_queue(worker)
-    ))
 }
 
 #[cfg(test)]

@@ -1,9 +1,9 @@
-//! What a letter tells, and which letters a filter allows.
+//! What is read from a letter, and which letters a filter allows.
 
 use std::sync::Arc;
 
 use licet_common::transport::{Death, Delivery, Properties};
-use licet_schema::{Format, Request, Timestamp, message::LicenseReceipt};
+use licet_schema::{Request, Timestamp, message::LicenseReceipt};
 
 use super::*;
 
@@ -53,24 +53,24 @@ fn a_filter_allows_what_each_of_its_conditions_allows() {
 }
 
 #[test]
-fn a_body_is_shown_as_what_it_is_and_no_longer_than_a_person_reads() {
+fn a_body_is_shown_as_request_text_or_bytes_and_shortened_if_it_is_long() {
     let receipt = Request::LicenseReceipt(LicenseReceipt { license_token: "a.b.c".into() });
     let expected = Body::Request(serde_json::json!({"license_token": "a.b.c"}));
-    for format in [Format::Json, Format::Postcard] {
-        let body = receipt.encode(format).expect("a body");
-        assert_eq!(letter(None, "why", 0, "license.receipt", format.content_type(), &body).body(), expected);
-    }
-    // What is no request is shown as it came, a repeated field and all.
+    let body = receipt.encode().expect("a body");
+    assert_eq!(text(&body), expected);
+    // A body that is not a request is shown unchanged, with its repeated fields.
     assert_eq!(text(br#"{"a":1,"a":2}"#), Body::Text(r#"{"a":1,"a":2}"#.into()));
+    let unsupported = letter(None, "why", 0, "license.receipt", "text/plain", &body).body();
+    assert_eq!(unsupported, Body::Text(r#"{"license_token":"a.b.c"}"#.into()), "no worker would read it");
     assert_eq!(text(&[0xff, 0x00]), Body::Hex("ff00".into()));
     let Body::Text(long) = text("ä".repeat(100_000).as_bytes()) else { panic!("it is text") };
     assert!(long.len() < 5_000 && long.ends_with("… and 195904 bytes more"), "{}", &long[4_000..]);
-    let Body::Hex(long) = text(&[0xff; 100_000]) else { panic!("it is no text") };
+    let Body::Hex(long) = text(&[0xff; 100_000]) else { panic!("it is not text") };
     assert!(long.len() < 2_000 && long.ends_with("bytes more"));
 }
 
 #[test]
-fn what_the_broker_set_aside_says_so_with_its_time() {
+fn a_letter_that_the_broker_dead_lettered_has_the_brokers_reason_and_time() {
     let Letter { delivery, .. } = letter(Some("7"), "forged", 0, "forged", "application/json", b"{}");
     let death = Death {
         reason: "delivery_limit".into(),
@@ -79,14 +79,14 @@ fn what_the_broker_set_aside_says_so_with_its_time() {
         at_s: Some(9),
     };
     let delivery = Delivery { death: Some(death), ..delivery };
-    let told = Letter::read("reception", delivery, &Trust::new(None, Arc::default())).told;
-    assert!(told.reason.contains("delivery_limit"), "{told:?}");
-    assert_eq!((told.kind.as_str(), told.attempts), ("license.receipt", 0), "headers on licet.in say nothing");
-    assert_eq!(told.failed_at, Some(Timestamp::from_millis(9_000)));
+    let details = Letter::read("reception", delivery, &Trust::new(None, Arc::default())).details;
+    assert!(details.reason.contains("delivery_limit"), "{details:?}");
+    assert_eq!((details.kind.as_str(), details.attempts), ("license.receipt", 0), "headers on licet.in are ignored");
+    assert_eq!(details.failed_at, Some(Timestamp::from_millis(9_000)));
 }
 
 #[test]
-fn a_letter_whose_sender_is_a_strangers_word_is_not_replayed_in_the_strangers_name() {
+fn a_letter_whose_sender_is_known_only_from_an_untrusted_publisher_is_not_replayed() {
     let of = |author: Option<&str>| {
         let headers = [
             (topology::HEADER_REASON, "forbidden"),
@@ -101,12 +101,15 @@ fn a_letter_whose_sender_is_a_strangers_word_is_not_replayed_in_the_strangers_na
         Letter::read("settlement", delivery, &Trust::new(Some("licet-new"), Arc::default()))
     };
     let claimed = of(Some("licet-new"));
-    let refused = replaying::in_whose_name(&claimed).expect_err("only licet-old says that it is the bank's");
-    assert!(matches!(refused, Failure::Work(sentence) if sentence.contains("licet-old")));
+    let refused = replay::trusted_origin(&claimed).expect_err("only licet-old claims that it is the bank's");
+    assert!(matches!(&refused, DeadLetterError::UntrustedSender { publisher, .. } if publisher == "licet-old"));
+    assert!(refused.to_string().contains("\"licet.retry\" for \"licet-old\""), "{refused}");
+    let by_nobody_known = replay::trusted_origin(&of(None)).map(|_| ()).expect_err("its publisher is unknown");
+    assert!(by_nobody_known.to_string().contains("\"unknown\""), "{by_nobody_known}");
 }
 
 #[test]
-fn a_time_that_nobody_can_write_is_not_told() {
+fn a_time_that_rfc_3339_cannot_express_is_left_out() {
     let (exchange, routing_key) = (topology::DEFAULT.to_owned(), "licet.dead.catalog".to_owned());
     let (reason, at_s) = ("rejected".to_owned(), Some(u64::MAX / 2));
     let death = Some(Death { reason, exchange: topology::IN.into(), routing_key: "content.put".into(), at_s });
@@ -114,6 +117,6 @@ fn a_time_that_nobody_can_write_is_not_told() {
     let delivery =
         Delivery { tag: 1, exchange, routing_key, redeliveries: 0, properties, death, body: Default::default() };
     let letter = Letter::read("catalog", delivery, &Trust::new(None, Arc::default()));
-    assert_eq!(letter.told.failed_at, None);
-    assert!(serde_json::to_value(&letter.told).is_ok());
+    assert_eq!(letter.details.failed_at, None);
+    assert!(serde_json::to_value(&letter.details).is_ok());
 }

@@ -1,5 +1,6 @@
-//! Balances of users' points. Licet's own accounts have entries and no row here: nobody waits for
-//! their lock.
+//! The balances of users' points and debts.
+//!
+//! Licet's own accounts have entries and no balance row, so no transaction waits for their lock.
 
 use sea_orm::entity::prelude::*;
 
@@ -9,14 +10,14 @@ use super::Keyed;
 #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
 #[sea_orm(table_name = "account")]
 pub struct Model {
-    /// `points:<user>`.
+    /// The account: `points:<user>` or `debt:<user>`.
     #[sea_orm(primary_key, auto_increment = false, column_type = "Text")]
     pub name: String,
-    /// The sum of its entries.
+    /// The sum of the account's entries, in points.
     pub balance: i64,
 }
 
-/// None: tables are joined by hand, set by set.
+/// Empty: no query uses sea-orm's relations.
 #[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]
 pub enum Relation {}
 

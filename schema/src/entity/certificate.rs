@@ -1,9 +1,10 @@
-//! The purchase certificate database: only live certificates, each with the settlement and the grant
-//! count matched to it. Deleted at every ending.
+//! The live certificates, each with its settlement and its counts of licenses. A row is deleted when its
+//! certificate ends.
 
 use sea_orm::entity::prelude::*;
 
-use super::Keyed;
+use super::{Digest, Keyed};
+use crate::{Count, ExternalId, Name, Timestamp, Version, money::Currency};
 
 /// A row of `certificate`.
 #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
@@ -12,58 +13,52 @@ pub struct Model {
     /// The certificate's id.
     #[sea_orm(primary_key, auto_increment = false)]
     pub id: Uuid,
-    /// The container it was bought in.
+    /// The container of the purchase. None if the certificate was bought alone.
     pub container: Option<Uuid>,
-    /// Who holds it.
-    #[sea_orm(column_type = "Text")]
-    pub user: String,
+    /// The user who bought the certificate.
+    pub user: Name,
     /// The content.
-    #[sea_orm(column_type = "Text")]
-    pub content: String,
-    /// Its version.
-    pub version: i64,
-    /// The terms it was bought under.
+    pub content: Name,
+    /// The content's version.
+    pub version: Version,
+    /// The content's revision at the purchase, which has the terms.
     pub revision: i64,
-    /// The price, points included, in minor units.
-    pub amount_minor: i64,
-    /// Its currency.
-    #[sea_orm(column_type = "Text")]
-    pub currency: String,
-    /// How much of the price points pay.
-    pub points: i64,
-    /// The upstream's order number.
-    #[sea_orm(column_type = "Text", nullable)]
-    pub reference: Option<String>,
-    /// The generation whose token counts.
-    pub generation: i64,
-    /// SHA-256 of its token.
-    #[sea_orm(column_type = "Blob")]
-    pub token_digest: Vec<u8>,
-    /// When, in Unix milliseconds.
-    pub issued_at: i64,
-    /// Until when reception must be acknowledged.
-    pub receipt_due_at: i64,
-    /// Until when it grants licenses.
-    pub expires_at: i64,
-    /// When reception was acknowledged: the standing instruction to the license worker.
-    pub received_at: Option<i64>,
-    /// The settlement that paid.
-    #[sea_orm(column_type = "Text", nullable)]
-    pub settlement: Option<String>,
-    /// Its provider.
-    #[sea_orm(column_type = "Text", nullable)]
-    pub provider: Option<String>,
-    /// When it was registered.
-    pub settled_at: Option<i64>,
-    /// Licenses it permits: the content's number, until the settlement says otherwise.
-    pub grants: i64,
-    /// Deliveries confirmed.
-    pub granted: i64,
-    /// Licenses issued and not yet confirmed.
-    pub outstanding: i64,
+    /// The price in minor units, including the part paid with points.
+    pub amount_minor: Count,
+    /// The currency of the price.
+    pub currency: Currency,
+    /// The points that pay a part of the price. One point pays one minor unit.
+    pub points: Count,
+    /// The order number of the upstream system.
+    pub reference: Option<ExternalId>,
+    /// The generation of the valid token: 1 at the purchase, one more for each reissue.
+    pub generation: Count,
+    /// The SHA-256 of the valid token.
+    pub token_digest: Digest,
+    /// When the valid token was issued, in Unix milliseconds.
+    pub issued_at: Timestamp,
+    /// The deadline of the acknowledgement of the reception, in Unix milliseconds.
+    pub receipt_due_at: Timestamp,
+    /// When the certificate expires, in Unix milliseconds.
+    pub expires_at: Timestamp,
+    /// When the reception was acknowledged, in Unix milliseconds.
+    pub received_at: Option<Timestamp>,
+    /// The provider's id of the settlement that paid for the certificate.
+    pub settlement: Option<ExternalId>,
+    /// The provider of that settlement.
+    pub provider: Option<Name>,
+    /// When the settlement was registered, in Unix milliseconds.
+    pub settled_at: Option<Timestamp>,
+    /// The number of licenses that the certificate grants: the content's number, unless the settlement states
+    /// another.
+    pub grants: Count,
+    /// The number of licenses whose reception was confirmed.
+    pub granted: Count,
+    /// The number of licenses that were issued and are not confirmed yet.
+    pub outstanding: Count,
 }
 
-/// None: tables are joined by hand, set by set.
+/// Empty: no query uses sea-orm's relations.
 #[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]
 pub enum Relation {}
 

@@ -1,65 +1,59 @@
-//! The digital contents management database: one permanent row for each certificate ever issued.
-//! While the certificate is live its settlement and counts stand in its `certificate` row; at the
-//! end they are written here.
+//! The permanent records: one row for each certificate ever issued. While a certificate is live, its
+//! settlement and counts are in its row of `certificate`. When it ends, they are written here.
 
 use sea_orm::entity::prelude::*;
 
-use super::{Ending, Keyed};
+use super::Keyed;
+use crate::{Count, ExternalId, Name, Timestamp, Version, message::Ending, money::Currency};
 
-/// A row of `purchase`.
+/// A row of `certificate_record`.
 #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
-#[sea_orm(table_name = "purchase")]
+#[sea_orm(table_name = "certificate_record")]
 pub struct Model {
     /// The certificate's id.
     #[sea_orm(primary_key, auto_increment = false)]
     pub id: Uuid,
-    /// The container it was bought in.
+    /// The container of the purchase. None if the certificate was bought alone.
     pub container: Option<Uuid>,
-    /// Who bought.
-    #[sea_orm(column_type = "Text")]
-    pub user: String,
+    /// The user who bought the certificate.
+    pub user: Name,
     /// The content.
-    #[sea_orm(column_type = "Text")]
-    pub content: String,
-    /// Its version.
-    pub version: i64,
-    /// The terms it was bought under.
+    pub content: Name,
+    /// The content's version.
+    pub version: Version,
+    /// The content's revision at the purchase, which has the terms.
     pub revision: i64,
-    /// The price, points included, in minor units.
-    pub amount_minor: i64,
-    /// Its currency.
-    #[sea_orm(column_type = "Text")]
-    pub currency: String,
-    /// How much of the price points pay.
-    pub points: i64,
-    /// The upstream's order number.
-    #[sea_orm(column_type = "Text", nullable)]
-    pub reference: Option<String>,
-    /// When, in Unix milliseconds.
-    pub purchased_at: i64,
-    /// How often it was reissued, plus 1.
-    pub generation: i64,
-    /// When reception was acknowledged, once ended.
-    pub received_at: Option<i64>,
-    /// The settlement that paid, once ended.
-    #[sea_orm(column_type = "Text", nullable)]
-    pub settlement: Option<String>,
-    /// Its provider.
-    #[sea_orm(column_type = "Text", nullable)]
-    pub provider: Option<String>,
-    /// When that was registered, once ended.
-    pub settled_at: Option<i64>,
-    /// Licenses paid for, once ended.
-    pub grants: Option<i64>,
-    /// Deliveries confirmed, once ended.
-    pub granted: i64,
-    /// How it ended; none while it is live.
+    /// The price in minor units, including the part paid with points.
+    pub amount_minor: Count,
+    /// The currency of the price.
+    pub currency: Currency,
+    /// The points that pay a part of the price. One point pays one minor unit.
+    pub points: Count,
+    /// The order number of the upstream system.
+    pub reference: Option<ExternalId>,
+    /// When the certificate was bought, in Unix milliseconds.
+    pub purchased_at: Timestamp,
+    /// The generation: 1 at the purchase, one more for each reissue.
+    pub generation: Count,
+    /// When the reception was acknowledged, in Unix milliseconds. None while the certificate is live.
+    pub received_at: Option<Timestamp>,
+    /// The provider's id of the settlement that paid. None while the certificate is live.
+    pub settlement: Option<ExternalId>,
+    /// The provider of that settlement. None while the certificate is live.
+    pub provider: Option<Name>,
+    /// When the settlement was registered, in Unix milliseconds. None while the certificate is live.
+    pub settled_at: Option<Timestamp>,
+    /// The number of licenses that the certificate granted. None while it is live.
+    pub grants: Option<Count>,
+    /// The number of licenses whose reception was confirmed. Zero while the certificate is live.
+    pub granted: Count,
+    /// How the certificate ended. None while it is live.
     pub ended: Option<Ending>,
-    /// When, in Unix milliseconds.
-    pub ended_at: Option<i64>,
+    /// When the certificate ended, in Unix milliseconds. None while it is live.
+    pub ended_at: Option<Timestamp>,
 }
 
-/// None: tables are joined by hand, set by set.
+/// Empty: no query uses sea-orm's relations.
 #[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]
 pub enum Relation {}
 

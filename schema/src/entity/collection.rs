@@ -1,9 +1,9 @@
-//! Every completed return: the collection or purchase of the license, with the transaction it goes
-//! back to.
+//! The completed returns, each with the license that was returned and the payment for it.
 
 use sea_orm::entity::prelude::*;
 
-use super::{Keyed, PrivilegeKind};
+use super::Keyed;
+use crate::{Count, ExternalId, Name, Timestamp, Version, message::Privilege, money::Currency};
 
 /// A row of `collection`.
 #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
@@ -12,40 +12,35 @@ pub struct Model {
     /// The return's id.
     #[sea_orm(primary_key, auto_increment = false)]
     pub id: Uuid,
-    /// The license that was given back.
+    /// The license that was returned.
     pub license: Uuid,
-    /// By whom.
-    #[sea_orm(column_type = "Text")]
-    pub user: String,
+    /// The user who returned it.
+    pub user: Name,
     /// The content.
-    #[sea_orm(column_type = "Text")]
-    pub content: String,
-    /// Its version.
-    pub version: i64,
-    /// The certificate it came from.
+    pub content: Name,
+    /// The content's version.
+    pub version: Version,
+    /// The certificate that the license was issued under.
     pub certificate: Uuid,
-    /// The settlement that paid for it.
-    #[sea_orm(column_type = "Text")]
-    pub settlement: String,
-    /// Its provider.
-    #[sea_orm(column_type = "Text")]
-    pub provider: String,
-    /// What was paid, in minor units.
-    pub amount_minor: i64,
-    /// Its currency.
-    #[sea_orm(column_type = "Text")]
-    pub currency: String,
-    /// Collection or purchase: what it brought.
-    pub kind: PrivilegeKind,
-    /// When it was bought, in Unix milliseconds.
-    pub purchased_at: i64,
-    /// When its delivery was confirmed.
-    pub granted_at: i64,
-    /// When it was returned.
-    pub returned_at: i64,
+    /// The provider's id of the settlement that paid for the certificate.
+    pub settlement: ExternalId,
+    /// The provider of that settlement.
+    pub provider: Name,
+    /// The price of the certificate, in minor units, including the part paid with points.
+    pub amount_minor: Count,
+    /// The currency of the price.
+    pub currency: Currency,
+    /// The privilege that the return granted.
+    pub kind: Privilege,
+    /// When the certificate was bought, in Unix milliseconds.
+    pub purchased_at: Timestamp,
+    /// When the license's reception was confirmed, in Unix milliseconds.
+    pub granted_at: Timestamp,
+    /// When the return was completed, in Unix milliseconds.
+    pub returned_at: Timestamp,
 }
 
-/// None: tables are joined by hand, set by set.
+/// Empty: no query uses sea-orm's relations.
 #[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]
 pub enum Relation {}
 

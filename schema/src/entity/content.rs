@@ -1,75 +1,71 @@
-//! One revision of a content version: what is sold since `registered_at`. A later revision takes
-//! its place; the terms of this one stay for what was bought under it.
+//! The revisions of content versions. Each revision has the terms of the purchases that were made while it
+//! was the current one. Rows are never deleted.
 
 use sea_orm::entity::prelude::*;
 
 use super::Keyed;
+use crate::{Count, Name, Seconds, Text, Timestamp, Version, money::Currency, vocabulary::Grants};
 
 /// A row of `content`.
 #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
 #[sea_orm(table_name = "content")]
 pub struct Model {
     /// The content's name.
-    #[sea_orm(primary_key, auto_increment = false, column_type = "Text")]
-    pub content: String,
-    /// Its version.
     #[sea_orm(primary_key, auto_increment = false)]
-    pub version: i64,
-    /// 1 for the first `content.put`, 2 for the next.
+    pub content: Name,
+    /// The content's version.
+    #[sea_orm(primary_key, auto_increment = false)]
+    pub version: Version,
+    /// The number of the revision: 1 for the first `content.put` of this version, 2 for the next one with other
+    /// terms.
     #[sea_orm(primary_key, auto_increment = false)]
     pub revision: i64,
-    /// When it was put, in Unix milliseconds.
-    pub registered_at: i64,
-    /// For people.
-    #[sea_orm(column_type = "Text")]
-    pub title: String,
-    /// The price in minor units.
-    pub price_minor: i64,
-    /// Its currency.
-    #[sea_orm(column_type = "Text")]
-    pub currency: String,
-    /// Licenses that one certificate grants.
-    pub grants: i64,
-    /// How long a certificate lives, in seconds.
-    pub certificate_ttl_s: i64,
-    /// How long its reception may take, in seconds; else the configured time.
-    pub receipt_ttl_s: Option<i64>,
-    /// What an upgrade gives.
-    #[sea_orm(column_type = "Text", nullable)]
-    pub successor_content: Option<String>,
-    /// In which version.
-    pub successor_version: Option<i64>,
-    /// Points for a return.
-    pub return_points: Option<i64>,
-    /// Whether a return may bring the successor.
+    /// When the revision was registered, in Unix milliseconds.
+    pub registered_at: Timestamp,
+    /// The title that people see.
+    pub title: Text,
+    /// The price of one certificate, in minor units.
+    pub price_minor: Count,
+    /// The currency of the price.
+    pub currency: Currency,
+    /// The number of licenses that one certificate grants.
+    pub grants: Grants,
+    /// The time from the purchase until a certificate expires, in seconds.
+    pub certificate_ttl_s: Seconds,
+    /// The time to acknowledge the reception, in seconds. If none, the configured time applies.
+    pub receipt_ttl_s: Option<Seconds>,
+    /// The content that an upgrade grants.
+    pub successor_content: Option<Name>,
+    /// The version of that content.
+    pub successor_version: Option<Version>,
+    /// The points that a return for points grants.
+    pub return_points: Option<Count>,
+    /// Whether a return may be for an upgrade to the successor.
     pub return_upgrade: bool,
-    /// Money for a return, in minor units.
-    pub return_buyback_minor: Option<i64>,
-    /// Its currency.
-    #[sea_orm(column_type = "Text", nullable)]
-    pub return_buyback_currency: Option<String>,
-    /// Whether a return may be a record alone.
+    /// The amount that a return for money pays, in minor units.
+    pub return_buyback_minor: Option<Count>,
+    /// The currency of that amount.
+    pub return_buyback_currency: Option<Currency>,
+    /// Whether a return may be for a record in the collection only.
     pub return_collection: bool,
-    /// Whether it is what is sold now: the highest revision of its version.
+    /// Whether this is the highest revision of its version, which new purchases use.
     pub current: bool,
-    /// Where the work is.
-    #[sea_orm(column_type = "Text", nullable)]
-    pub media_uri: Option<String>,
-    /// Its digest.
-    #[sea_orm(column_type = "Text", nullable)]
-    pub media_sha256: Option<String>,
-    /// Its length in bytes.
-    pub media_bytes: Option<i64>,
+    /// The URI of the media file.
+    pub media_uri: Option<Text>,
+    /// The SHA-256 of the media file, in hexadecimal.
+    pub media_sha256: Option<Text>,
+    /// The length of the media file, in bytes.
+    pub media_bytes: Option<Count>,
 }
 
-/// None: tables are joined by hand, set by set.
+/// Empty: no query uses sea-orm's relations.
 #[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]
 pub enum Relation {}
 
 impl ActiveModelBehavior for ActiveModel {}
 
 impl Keyed for Entity {
-    type Key = (String, i64, i64);
+    type Key = (Name, Version, i64);
     fn key(row: &Model) -> Self::Key {
         (row.content.clone(), row.version, row.revision)
     }

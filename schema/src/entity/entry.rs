@@ -1,8 +1,9 @@
-//! Double-entry bookkeeping of points: entries are only ever added, and all of them sum to zero.
+//! The ledger of points, with double entry: rows are never changed or deleted, and all of them sum to zero.
 
 use sea_orm::entity::prelude::*;
 
 use super::Keyed;
+use crate::Timestamp;
 
 /// A row of `entry`.
 #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
@@ -11,18 +12,18 @@ pub struct Model {
     /// The entry's id.
     #[sea_orm(primary_key, auto_increment = false)]
     pub id: Uuid,
-    /// `points:<user>`, or one of Licet's own.
+    /// The account: `points:<user>`, `debt:<user>`, or one of Licet's own (`licet:…`).
     #[sea_orm(column_type = "Text")]
     pub account: String,
-    /// Points added; negative, taken.
+    /// The points added to the account. Negative if they are taken from it.
     pub delta: i64,
-    /// The message that caused it.
+    /// The id of the message that caused the entry.
     pub cause: Uuid,
-    /// When, in Unix milliseconds.
-    pub booked_at: i64,
+    /// When the entry was made, in Unix milliseconds.
+    pub booked_at: Timestamp,
 }
 
-/// None: tables are joined by hand, set by set.
+/// Empty: no query uses sea-orm's relations.
 #[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]
 pub enum Relation {}
 

@@ -1,9 +1,10 @@
-//! Append-only record of every message that was decided: the idempotency key, the decision, and the
-//! exact outputs.
+//! The journal: an append-only record of every decided message, with its idempotency key and its exact
+//! outputs.
 
 use sea_orm::entity::prelude::*;
 
-use super::Keyed;
+use super::{Digest, Keyed};
+use crate::Timestamp;
 
 /// A row of `journal`.
 #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
@@ -15,25 +16,25 @@ pub struct Model {
     /// The message's type.
     #[sea_orm(column_type = "Text")]
     pub kind: String,
-    /// The broker user who sent it, where RabbitMQ says.
+    /// The broker user who sent the message, if known.
     #[sea_orm(column_type = "Text", nullable)]
     pub sender: Option<String>,
-    /// SHA-256 over type, content_type, sender and raw body.
-    #[sea_orm(column_type = "Blob")]
-    pub digest: Vec<u8>,
-    /// The purchase it belongs to: the container's id, or the certificate's if bought alone.
+    /// The SHA-256 of type, content_type, sender and raw body.
+    pub digest: Digest,
+    /// The purchase that the message belongs to: the id of the container, or of the certificate if it was
+    /// bought alone.
     pub subject: Option<Uuid>,
-    /// The refusal code, if it was refused.
+    /// The refusal code, if the request was refused.
     #[sea_orm(column_type = "Text", nullable)]
     pub code: Option<String>,
-    /// When, in Unix milliseconds.
-    pub decided_at: i64,
-    /// What was sent, byte for byte (postcard).
+    /// When the message was decided, in Unix milliseconds.
+    pub decided_at: Timestamp,
+    /// The outputs as they were published, encoded with postcard.
     #[sea_orm(column_type = "Blob")]
     pub outputs: Vec<u8>,
 }
 
-/// None: tables are joined by hand, set by set.
+/// Empty: no query uses sea-orm's relations.
 #[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]
 pub enum Relation {}
 

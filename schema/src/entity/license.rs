@@ -1,9 +1,9 @@
-//! The license management database: licenses in the hands of terminals. A completed return deletes
-//! the row.
+//! The licenses that were issued to terminals. A completed return deletes the row.
 
 use sea_orm::entity::prelude::*;
 
 use super::{Keyed, LicenseState};
+use crate::{Name, Timestamp, Version};
 
 /// A row of `license`.
 #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
@@ -12,31 +12,28 @@ pub struct Model {
     /// The license's id.
     #[sea_orm(primary_key, auto_increment = false)]
     pub id: Uuid,
-    /// The certificate that permitted it.
+    /// The certificate that the license was issued under.
     pub certificate: Uuid,
-    /// Who holds it.
-    #[sea_orm(column_type = "Text")]
-    pub user: String,
+    /// The user who holds the license.
+    pub user: Name,
     /// The content.
-    #[sea_orm(column_type = "Text")]
-    pub content: String,
-    /// Its version.
-    pub version: i64,
-    /// The device that asked.
-    #[sea_orm(column_type = "Text", nullable)]
-    pub terminal: Option<String>,
-    /// The token: kept, so that a change of keys changes nothing already issued.
+    pub content: Name,
+    /// The content's version.
+    pub version: Version,
+    /// The device that requested the license, if it named itself.
+    pub terminal: Option<Name>,
+    /// The token. It is stored, so that a repeated request gets the same token after a change of keys.
     #[sea_orm(column_type = "Text")]
     pub token: String,
-    /// Where it stands.
+    /// The state of the license.
     pub state: LicenseState,
-    /// When, in Unix milliseconds.
-    pub issued_at: i64,
-    /// When its delivery was confirmed.
-    pub granted_at: Option<i64>,
+    /// When the license was issued, in Unix milliseconds.
+    pub issued_at: Timestamp,
+    /// When the reception was confirmed, in Unix milliseconds.
+    pub granted_at: Option<Timestamp>,
 }
 
-/// None: tables are joined by hand, set by set.
+/// Empty: no query uses sea-orm's relations.
 #[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]
 pub enum Relation {}
 

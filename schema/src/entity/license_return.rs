@@ -1,8 +1,9 @@
-//! Returns, from the first word to the last.
+//! The returns of licenses, open and closed. Rows are never deleted.
 
 use sea_orm::entity::prelude::*;
 
-use super::{Keyed, PrivilegeKind, ReturnState};
+use super::{Keyed, ReturnState};
+use crate::{Name, Timestamp, message::Privilege};
 
 /// A row of `license_return`.
 #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
@@ -11,26 +12,25 @@ pub struct Model {
     /// The return's id.
     #[sea_orm(primary_key, auto_increment = false)]
     pub id: Uuid,
-    /// The license given back.
+    /// The license that is returned.
     pub license: Uuid,
-    /// The certificate it came from.
+    /// The certificate that the license was issued under.
     pub certificate: Uuid,
-    /// Who gives it back.
-    #[sea_orm(column_type = "Text")]
-    pub user: String,
-    /// What it brings.
-    pub privilege: PrivilegeKind,
-    /// Where it stands.
+    /// The user who returns the license.
+    pub user: Name,
+    /// The privilege that the user chose.
+    pub privilege: Privilege,
+    /// The state of the return.
     pub state: ReturnState,
-    /// When, in Unix milliseconds.
-    pub opened_at: i64,
-    /// Until when the deletion must be told.
-    pub delete_by: i64,
-    /// When it was completed, or lapsed.
-    pub closed_at: Option<i64>,
+    /// When the return was opened, in Unix milliseconds.
+    pub opened_at: Timestamp,
+    /// The deadline of the deletion, in Unix milliseconds.
+    pub delete_by: Timestamp,
+    /// When the return was completed or lapsed, in Unix milliseconds.
+    pub closed_at: Option<Timestamp>,
 }
 
-/// None: tables are joined by hand, set by set.
+/// Empty: no query uses sea-orm's relations.
 #[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]
 pub enum Relation {}
 

@@ -1,5 +1,5 @@
-//! Further purchases that a journal row tells of, besides its subject: a sweep ends certificates of many,
-//! an upgrade makes another.
+//! The purchases that a journal row concerns besides its subject. For example, a sweep ends certificates of
+//! several purchases, and an upgrade creates another.
 
 use sea_orm::entity::prelude::*;
 
@@ -9,7 +9,7 @@ use super::Keyed;
 #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
 #[sea_orm(table_name = "mention")]
 pub struct Model {
-    /// The purchase.
+    /// The id of the purchase: of the container, or of the certificate if it was bought alone.
     #[sea_orm(primary_key, auto_increment = false)]
     pub subject: Uuid,
     /// The journal row's id.
@@ -17,7 +17,7 @@ pub struct Model {
     pub journal: Uuid,
 }
 
-/// None: tables are joined by hand, set by set.
+/// Empty: no query uses sea-orm's relations.
 #[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]
 pub enum Relation {}
 

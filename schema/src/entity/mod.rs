@@ -1,18 +1,21 @@
-//! The tables, as sea-orm entities: the same on PostgreSQL and on SQLite.
+//! The tables, as sea-orm entities, the same on PostgreSQL and SQLite.
 //!
-//! Times are Unix milliseconds in 64-bit integers, because SQLite has no type of its own for an
-//! instant and deadlines are compared in SQL. What follows from other tables is not constrained by
-//! foreign keys (they would be looked up row by row on the hot path): the auditor checks it.
-#![allow(
-    missing_docs,
-    reason = "sea-orm's derives write public items without docs; every column is documented by hand"
-)]
+//! Columns have checked types (see `column.rs`). Amounts of money are minor units of the row's currency.
+//!
+//! Times are 64-bit Unix milliseconds: SQLite has no type for an instant, and text compares wrongly where
+//! fractions differ in length.
+//!
+//! No foreign keys: the database would check them row by row on the hot path. Locks and rules keep the
+//! tables consistent, and the auditor checks them.
+#![allow(missing_docs, reason = "sea-orm's derives generate public items without docs; every column has its own doc")]
 
 use sea_orm::{DeriveActiveEnum, EntityTrait, EnumIter, Value};
 
 pub mod account;
 pub mod certificate;
+pub mod certificate_record;
 pub mod collection;
+mod column;
 pub mod content;
 pub mod entry;
 pub mod journal;
@@ -22,84 +25,43 @@ pub mod mention;
 pub mod payout;
 pub mod pending_reception;
 pub mod privilege;
-pub mod purchase;
 pub mod settlement;
 pub mod unmatched_settlement;
 
-/// A table whose rows can be told apart by a key that a map can hold.
-pub trait Keyed: EntityTrait {
-    /// The primary key's columns, in their order.
+pub use column::Digest;
+
+/// A table whose primary key can be used as the key of a map.
+pub trait Keyed: EntityTrait<Model: Clone + Send + Sync + PartialEq + std::fmt::Debug + 'static> {
+    /// The values of the primary key's columns, in their order.
     type Key: Ord + Clone + Send + Sync + std::fmt::Debug;
     /// The key of a row.
     fn key(row: &Self::Model) -> Self::Key;
-    /// The key's values, one for each column.
+    /// A key's values for a statement, one for each column.
     fn key_values(key: &Self::Key) -> Vec<Value>;
 }
 
-/// How a certificate ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, EnumIter, DeriveActiveEnum)]
-#[sea_orm(rs_type = "String", db_type = "Text", rename_all = "snake_case")]
-pub enum Ending {
-    /// All its grants were used.
-    Granted,
-    /// Its reception was not acknowledged in time.
-    Lapsed,
-    /// Its time was over.
-    Expired,
-    /// Its payment was declined.
-    Declined,
-    /// Its payment was taken back.
-    Reversed,
-}
-
-/// Where a license stands.
+/// The state of a license.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, EnumIter, DeriveActiveEnum)]
 #[sea_orm(rs_type = "String", db_type = "Text", rename_all = "snake_case")]
 pub enum LicenseState {
-    /// Sent to the terminal, not confirmed yet.
+    /// The license was sent to the terminal, which has not confirmed its reception yet.
     Outstanding,
-    /// Its delivery was confirmed.
+    /// The terminal confirmed the reception.
     Granted,
-    /// A return is open: the terminal is to delete it.
+    /// A return is open: the terminal must delete its copy.
     Returning,
-    /// It counts no more: a reissue or a reversal took it back.
+    /// A reissue or a reversal revoked the license.
     Revoked,
 }
 
-/// What a return brings.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, EnumIter, DeriveActiveEnum)]
-#[sea_orm(rs_type = "String", db_type = "Text", rename_all = "snake_case")]
-pub enum PrivilegeKind {
-    /// Points for later purchases.
-    Points,
-    /// A certificate for the successor.
-    Upgrade,
-    /// Money.
-    Buyback,
-    /// A record alone.
-    Collection,
-}
-
-/// Where a return stands.
+/// The state of a return.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, EnumIter, DeriveActiveEnum)]
 #[sea_orm(rs_type = "String", db_type = "Text", rename_all = "snake_case")]
 pub enum ReturnState {
-    /// The terminal is to delete its copy.
+    /// The terminal must confirm the deletion of its copy.
     Opened,
-    /// The license is gone, the privilege given.
+    /// The license is deleted and the privilege granted.
     Completed,
-    /// The deadline passed: the license is live again.
+    /// The deadline for the deletion passed. The license is valid again.
     Lapsed,
-}
-
-/// What a settlement told.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, EnumIter, DeriveActiveEnum)]
-#[sea_orm(rs_type = "String", db_type = "Text", rename_all = "snake_case")]
-pub enum Outcome {
-    /// Paid.
-    Completed,
-    /// The payment failed.
-    Failed,
-    /// The payment was taken back.
-    Reversed,
 }

@@ -1,41 +1,41 @@
-//! Buy-backs that were paid out, by the provider's id: each once.
+//! The payouts of buy-backs, by the provider's id. A return has at most one.
 
 use sea_orm::entity::prelude::*;
 
 use super::Keyed;
+use crate::{Count, ExternalId, Name, Timestamp, money::Currency};
 
 /// A row of `payout`.
 #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
 #[sea_orm(table_name = "payout")]
 pub struct Model {
-    /// The provider.
-    #[sea_orm(primary_key, auto_increment = false, column_type = "Text")]
-    pub provider: String,
-    /// Its id of the payout.
-    #[sea_orm(primary_key, auto_increment = false, column_type = "Text")]
-    pub payout: String,
-    /// The return that it was for.
+    /// The payment provider.
+    #[sea_orm(primary_key, auto_increment = false)]
+    pub provider: Name,
+    /// The provider's id of the payout.
+    #[sea_orm(primary_key, auto_increment = false)]
+    pub payout: ExternalId,
+    /// The return that the payout belongs to.
     #[sea_orm(unique)]
     pub license_return: Uuid,
-    /// What was paid out, in minor units.
-    pub amount_minor: i64,
-    /// Its currency.
-    #[sea_orm(column_type = "Text")]
-    pub currency: String,
-    /// When, in Unix milliseconds.
-    pub registered_at: i64,
-    /// The message that told it.
+    /// The amount paid out, in minor units.
+    pub amount_minor: Count,
+    /// The currency of the amount.
+    pub currency: Currency,
+    /// When the payout was registered, in Unix milliseconds.
+    pub registered_at: Timestamp,
+    /// The id of the message that reported the payout.
     pub cause: Uuid,
 }
 
-/// None: tables are joined by hand, set by set.
+/// Empty: no query uses sea-orm's relations.
 #[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]
 pub enum Relation {}
 
 impl ActiveModelBehavior for ActiveModel {}
 
 impl Keyed for Entity {
-    type Key = (String, String);
+    type Key = (Name, ExternalId);
     fn key(row: &Model) -> Self::Key {
         (row.provider.clone(), row.payout.clone())
     }

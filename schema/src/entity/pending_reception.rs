@@ -1,31 +1,30 @@
-//! The purchase certificate ID database: certificates, or containers, that were sent and whose
-//! reception was not acknowledged yet.
+//! The certificates and containers that were sent and whose reception is not acknowledged yet. A
+//! container has one row for all its certificates.
 
 use sea_orm::entity::prelude::*;
 
-use super::Keyed;
+use super::{Digest, Keyed};
+use crate::{Name, Timestamp};
 
 /// A row of `pending_reception`.
 #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
 #[sea_orm(table_name = "pending_reception")]
 pub struct Model {
-    /// The certificate's id, or the container's where several were bought.
+    /// The id of the container, or of the certificate if it was bought alone.
     #[sea_orm(primary_key, auto_increment = false)]
     pub id: Uuid,
-    /// Whether it is a container.
+    /// Whether `id` is the id of a container.
     pub container: bool,
-    /// To whom it was sent.
-    #[sea_orm(column_type = "Text")]
-    pub user: String,
-    /// SHA-256 of the token that was sent.
-    #[sea_orm(column_type = "Blob")]
-    pub token_digest: Vec<u8>,
-    /// Until when it waits, in Unix milliseconds; none once it is paid for: then it waits as long as
-    /// its certificates live.
-    pub due_at: Option<i64>,
+    /// The user who bought it.
+    pub user: Name,
+    /// The SHA-256 of the token that was sent. None if it is no longer known.
+    pub token_digest: Option<Digest>,
+    /// The deadline of the acknowledgement, in Unix milliseconds. None once the purchase is paid for: then
+    /// the certificates may be received until they expire.
+    pub due_at: Option<Timestamp>,
 }
 
-/// None: tables are joined by hand, set by set.
+/// Empty: no query uses sea-orm's relations.
 #[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]
 pub enum Relation {}
 

@@ -1,33 +1,32 @@
-//! Privileges given for returns; each refers to its collection row.
+//! The privileges granted for returns. Each belongs to a row of `collection`.
 
 use sea_orm::entity::prelude::*;
 
-use super::{Keyed, PrivilegeKind};
+use super::Keyed;
+use crate::{Count, Name, message::Privilege, money::Currency};
 
 /// A row of `privilege`.
 #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
 #[sea_orm(table_name = "privilege")]
 pub struct Model {
-    /// The return's id, which is the collection's.
+    /// The return's id.
     #[sea_orm(primary_key, auto_increment = false)]
     pub id: Uuid,
-    /// Whose it is.
-    #[sea_orm(column_type = "Text")]
-    pub user: String,
-    /// Which of the four.
-    pub kind: PrivilegeKind,
-    /// Points, for `points`.
-    pub points: Option<i64>,
-    /// The certificate, for `upgrade`.
+    /// The user who received the privilege.
+    pub user: Name,
+    /// The kind of privilege.
+    pub kind: Privilege,
+    /// The points granted, for `points`.
+    pub points: Option<Count>,
+    /// The certificate issued, for `upgrade`.
     pub certificate: Option<Uuid>,
-    /// Money, for `buyback`, in minor units.
-    pub amount_minor: Option<i64>,
-    /// Its currency.
-    #[sea_orm(column_type = "Text", nullable)]
-    pub currency: Option<String>,
+    /// The amount to pay out, for `buyback`, in minor units.
+    pub amount_minor: Option<Count>,
+    /// The currency of the amount.
+    pub currency: Option<Currency>,
 }
 
-/// None: tables are joined by hand, set by set.
+/// Empty: no query uses sea-orm's relations.
 #[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]
 pub enum Relation {}
 

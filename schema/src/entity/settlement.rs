@@ -1,48 +1,48 @@
-//! Settlements that were registered, by the provider's id: each once.
+//! The registered settlements, by the provider's id.
 
 use sea_orm::entity::prelude::*;
 
-use super::{Keyed, Outcome};
+use super::Keyed;
+use crate::{Count, ExternalId, Name, Timestamp, message::SettlementOutcome, money::Currency, vocabulary::Grants};
 
 /// A row of `settlement`.
 #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
 #[sea_orm(table_name = "settlement")]
 pub struct Model {
-    /// The provider.
-    #[sea_orm(primary_key, auto_increment = false, column_type = "Text")]
-    pub provider: String,
-    /// Its id of the settlement.
-    #[sea_orm(primary_key, auto_increment = false, column_type = "Text")]
-    pub settlement: String,
-    /// What it paid for, if that was bought alone.
+    /// The payment provider.
+    #[sea_orm(primary_key, auto_increment = false)]
+    pub provider: Name,
+    /// The provider's id of the settlement.
+    #[sea_orm(primary_key, auto_increment = false)]
+    pub provider_reference: ExternalId,
+    /// The certificate that the settlement is for, if it was bought alone.
     pub certificate: Option<Uuid>,
-    /// What it paid for, if there were several.
+    /// The container that the settlement is for.
     pub container: Option<Uuid>,
-    /// What it told last.
-    pub outcome: Outcome,
-    /// What was paid, in minor units; none if only its failure, or its reversal, was told yet.
-    pub amount_minor: Option<i64>,
-    /// Its currency.
-    #[sea_orm(column_type = "Text", nullable)]
-    pub currency: Option<String>,
-    /// Grants of each certificate, if it said so.
-    pub grants: Option<i64>,
-    /// When, in Unix milliseconds.
-    pub registered_at: i64,
-    /// The message that told it.
+    /// The latest reported outcome.
+    pub outcome: SettlementOutcome,
+    /// The amount paid, in minor units. None if only a failure or a reversal was reported.
+    pub amount_minor: Option<Count>,
+    /// The currency of the amount.
+    pub currency: Option<Currency>,
+    /// The number of licenses of each certificate, if the settlement states one.
+    pub grants: Option<Grants>,
+    /// When the settlement was registered, in Unix milliseconds.
+    pub registered_at: Timestamp,
+    /// The id of the message that reported it.
     pub cause: Uuid,
 }
 
-/// None: tables are joined by hand, set by set.
+/// Empty: no query uses sea-orm's relations.
 #[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]
 pub enum Relation {}
 
 impl ActiveModelBehavior for ActiveModel {}
 
 impl Keyed for Entity {
-    type Key = (String, String);
+    type Key = (Name, ExternalId);
     fn key(row: &Model) -> Self::Key {
-        (row.provider.clone(), row.settlement.clone())
+        (row.provider.clone(), row.provider_reference.clone())
     }
     fn key_values(key: &Self::Key) -> Vec<Value> {
         vec![key.0.clone().into(), key.1.clone().into()]

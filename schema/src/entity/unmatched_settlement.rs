@@ -1,39 +1,37 @@
-//! Settlements that match nothing, or not in amount: money, kept until somebody has dealt with it.
+//! Payments that match no purchase, or not in amount. A row stays until an operator assigns or refunds the
+//! payment, or the payment finds its match.
 
 use sea_orm::entity::prelude::*;
 
 use super::Keyed;
+use crate::{Code, Count, ExternalId, Name, Timestamp, money::Currency};
 
 /// A row of `unmatched_settlement`.
 #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
 #[sea_orm(table_name = "unmatched_settlement")]
 pub struct Model {
-    /// The id of the message that told it.
+    /// The id of the message that reported the payment.
     #[sea_orm(primary_key, auto_increment = false)]
     pub id: Uuid,
-    /// The provider.
-    #[sea_orm(column_type = "Text")]
-    pub provider: String,
-    /// Its id of the settlement.
-    #[sea_orm(column_type = "Text")]
-    pub settlement: String,
-    /// The certificate it named.
+    /// The payment provider.
+    pub provider: Name,
+    /// The provider's id of the settlement.
+    pub settlement: ExternalId,
+    /// The certificate that the message named.
     pub certificate: Option<Uuid>,
-    /// The container it named.
+    /// The container that the message named.
     pub container: Option<Uuid>,
-    /// What was paid, in minor units.
-    pub amount_minor: i64,
-    /// Its currency.
-    #[sea_orm(column_type = "Text")]
-    pub currency: String,
-    /// The refusal code.
-    #[sea_orm(column_type = "Text")]
-    pub reason: String,
-    /// When, in Unix milliseconds.
-    pub told_at: i64,
+    /// The amount paid, in minor units.
+    pub amount_minor: Count,
+    /// The currency of the amount.
+    pub currency: Currency,
+    /// Why the payment was refused.
+    pub reason: Code,
+    /// When the payment was reported, in Unix milliseconds.
+    pub told_at: Timestamp,
 }
 
-/// None: tables are joined by hand, set by set.
+/// Empty: no query uses sea-orm's relations.
 #[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]
 pub enum Relation {}
 

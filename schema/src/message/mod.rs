@@ -1,19 +1,46 @@
-//! The message types: what may arrive ([`Request`]) and what Licet sends ([`Output`]).
+//! The messages: what Licet receives ([`Request`]) and what it sends ([`Output`]).
 //!
-//! The routing key of a message is its type, the text beside each variant below. A bare noun
-//! (`certificate`, `license`) is always an id; a token stands in a field that ends in `_token`.
+//! The submodules are divided by subject; each holds its requests, replies and events, and the
+//! checks of its requests. This module re-exports all of them.
 //!
-//! Architecture invariant: bodies only. What a message means is decided by the workers' rules.
+//! The routing key of a message is its type: the text beside each variant of the two enums. A field
+//! with a bare noun as its name (`certificate`, `license`) always holds an id. A token is always in
+//! a field whose name ends in `_token`.
+//!
+//! This module defines bodies only. The rules of the workers decide what a message does.
 
-mod input;
-mod output;
+mod certificate;
+mod content;
+mod license;
+mod points;
 mod public;
+mod purchase;
+mod query;
+mod refused;
+mod returns;
+mod settlement;
+mod sweep;
 
-pub use input::*;
-pub use output::*;
+pub use certificate::*;
+pub use content::*;
+pub use license::*;
+pub use points::*;
+pub use purchase::*;
+pub use query::*;
+pub use refused::*;
+pub use returns::*;
+pub use settlement::*;
+pub use sweep::*;
 
-use crate::format::{self, DecodeError, Format};
+use crate::{
+    encoding::{self, DecodeError, EncodeError},
+    vocabulary::InvalidValue,
+};
 
+/// Declares the message types of one direction.
+///
+/// Expands to an enum with one variant per type, which holds the type's body, with `KINDS`, `kind`,
+/// `encode` and `decode`.
 macro_rules! messages {
     ($(#[$meta:meta])* pub enum $name:ident { $( $variant:ident($body:ty) = $kind:literal, )* }) => {
         $(#[$meta])*
@@ -21,29 +48,29 @@ macro_rules! messages {
         pub enum $name { $( #[doc = concat!("`", $kind, "`")] $variant($body), )* }
 
         impl $name {
-            /// Every type of this direction.
+            /// Every message type of this direction.
             pub const KINDS: &'static [&'static str] = &[$($kind,)*];
 
-            /// The message's type, which is its routing key.
+            /// The message type, which is also the routing key.
             pub fn kind(&self) -> &'static str {
                 match self { $( Self::$variant(_) => $kind, )* }
             }
 
-            /// The body's bytes.
+            /// Encodes the body as JSON.
             ///
             /// # Errors
-            /// A time that RFC 3339 cannot write (a year after 9999).
-            pub fn encode(&self, format: Format) -> Result<Vec<u8>, format::EncodeError> {
-                match self { $( Self::$variant(body) => format::encode(format, body), )* }
+            /// The body contains a time outside the years 0 to 9999.
+            pub fn encode(&self) -> Result<Vec<u8>, EncodeError> {
+                match self { $( Self::$variant(body) => encoding::encode(body), )* }
             }
 
-            /// Reads a body of the type `kind`.
+            /// Decodes a JSON body of the message type `kind`.
             ///
             /// # Errors
-            /// The type is not one of this direction, or the body is not one of that type.
-            pub fn decode(kind: &str, format: Format, body: &[u8]) -> Result<Self, DecodeError> {
+            /// The type does not exist in this direction, or the body is not one of this type.
+            pub fn decode(kind: &str, body: &[u8]) -> Result<Self, DecodeError> {
                 match kind {
-                    $( $kind => format::decode(format, body).map(Self::$variant), )*
+                    $( $kind => encoding::decode(body).map(Self::$variant), )*
                     _ => Err(DecodeError::UnknownType { kind: kind.to_owned() }),
                 }
             }
@@ -52,7 +79,7 @@ macro_rules! messages {
 }
 
 messages! {
-    /// A message to Licet.
+    /// A message that Licet receives.
     pub enum Request {
         ContentPut(ContentPut) = "content.put",
         PurchaseRequest(PurchaseRequest) = "purchase.request",
@@ -74,7 +101,7 @@ messages! {
 }
 
 messages! {
-    /// A message from Licet: a reply, an event, or both.
+    /// A message that Licet sends: a reply, an event, or both.
     pub enum Output {
         ContentRegistered(ContentRegistered) = "content.registered",
         CertificateIssued(CertificateIssued) = "certificate.issued",
@@ -99,5 +126,132 @@ messages! {
         LicenseRevoked(LicenseRevoked) = "license.revoked",
         PayoutInstructed(PayoutInstructed) = "payout.instructed",
         SweepDue(SweepDue) = "sweep.due",
+    }
+}
+
+impl Request {
+    /// Decodes a JSON body of the message type `kind` and checks it with [`Request::check`].
+    ///
+    /// # Errors
+    /// The body cannot be decoded, or is inconsistent.
+    pub fn read(kind: &str, body: &[u8]) -> Result<Self, DecodeError> {
+        let request = Self::decode(kind, body)?;
+        request.check().map_err(|source| DecodeError::Inconsistent { source })?;
+        Ok(request)
+    }
+
+    /// Checks what the types of single fields cannot express.
+    ///
+    /// # Errors
+    /// Fields contradict each other, or a list is too short or too long.
+    pub fn check(&self) -> Result<(), InvalidValue> {
+        match self {
+            Self::ContentPut(body) => body.check(),
+            Self::PurchaseRequest(body) => body.check(),
+            Self::CertificateCheck(body) | Self::CertificateReceipt(body) => body.check(),
+            Self::SettlementCompletion(body) => body.check(),
+            Self::SettlementFailure(body) => body.check_failure(),
+            Self::SettlementReversal(body) => body.check_reversal(),
+            Self::HoldingsQuery(body) => body.check(),
+            Self::StatusQuery(body) => body.check(),
+            Self::LicenseRequest(_)
+            | Self::LicenseReceipt(_)
+            | Self::LicenseReturn(_)
+            | Self::LicenseDeletion(_)
+            | Self::CertificateReissue(_)
+            | Self::PayoutCompletion(_)
+            | Self::SweepDue(_) => Ok(()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    const ID: &str = "01890a5d-ac96-774b-bcce-b302099a8057";
+    const NIL: &str = "00000000-0000-0000-0000-000000000000";
+
+    fn read(kind: &str, body: &Value) -> Result<Request, DecodeError> {
+        Request::read(kind, body.to_string().as_bytes())
+    }
+
+    /// `body` with the fields of `change`; `null` removes a field.
+    fn with(body: &Value, change: Value) -> Value {
+        let mut changed = body.clone();
+        for (field, value) in change.as_object().expect("an object") {
+            changed[field] = value.clone();
+        }
+        changed
+    }
+
+    /// `body` is consistent, and becomes inconsistent by each of `changes`.
+    fn only_consistent_as_it_is(kind: &str, body: &Value, changes: &[Value]) {
+        assert!(read(kind, body).is_ok(), "{kind} {body}: {:?}", read(kind, body));
+        for change in changes {
+            let result = read(kind, &with(body, change.clone()));
+            assert!(matches!(result, Err(DecodeError::Inconsistent { .. })), "{kind} with {change}: {result:?}");
+        }
+    }
+
+    #[test]
+    fn an_unknown_type_is_refused_as_malformed() {
+        let error = read("purchase.requested", &json!({})).expect_err("no such type");
+        assert_eq!(error.code(), crate::Code::Malformed);
+        assert!(matches!(error, DecodeError::UnknownType { kind } if kind == "purchase.requested"));
+    }
+
+    #[test]
+    fn the_fields_of_a_request_must_not_contradict_each_other() {
+        let money = json!({"amount_minor": 1177, "currency": "USD"});
+        let content = json!({
+            "content": "song", "version": 1, "title": "A song", "price": money, "grants": 3,
+            "certificate_ttl_s": 86400, "successor": {"content": "song", "version": 2},
+            "return_policy": {"upgrade": true},
+            "media": {"uri": "file:///song.flac", "sha256": "aB".repeat(32), "bytes": 12}
+        });
+        only_consistent_as_it_is(
+            "content.put",
+            &content,
+            &[
+                json!({"successor": null}),
+                json!({"successor": {"content": "song", "version": 1}}),
+                json!({"media": {"uri": "a", "sha256": "ab".repeat(31), "bytes": 1}}),
+                json!({"media": {"uri": "a", "sha256": "g".repeat(64), "bytes": 1}}),
+            ],
+        );
+        let items = |count| vec![json!({"content": "song"}); count];
+        for count in [1, ITEMS_MAX] {
+            only_consistent_as_it_is(
+                "purchase.request",
+                &json!({"user": "alice", "items": items(count)}),
+                &[json!({"items": []}), json!({"items": items(ITEMS_MAX + 1)})],
+            );
+        }
+        for kind in ["certificate.check", "certificate.receipt"] {
+            let body = json!({"certificate_token": "a.b.c"});
+            only_consistent_as_it_is(
+                kind,
+                &body,
+                &[json!({"certificate_token": null}), json!({"container_token": "a"})],
+            );
+        }
+        let setback = json!({"certificate": ID, "settlement": "pay-1", "provider": "bank", "reason": "declined"});
+        let completion = json!({"certificate": ID, "settlement": "pay-1", "provider": "bank", "amount": money});
+        let purchases = [json!({"certificate": null}), json!({"container": ID}), json!({"certificate": NIL})];
+        only_consistent_as_it_is("settlement.completion", &completion, &purchases);
+        only_consistent_as_it_is("settlement.failure", &setback, &purchases);
+        only_consistent_as_it_is("settlement.failure", &setback, &[json!({"amount": money})]);
+        only_consistent_as_it_is("settlement.reversal", &setback, &purchases);
+        only_consistent_as_it_is("settlement.reversal", &with(&setback, json!({"amount": money})), &purchases);
+        let limits = [json!({"limit": 0}), json!({"limit": PAGE_MAX + 1})];
+        only_consistent_as_it_is("holdings.query", &json!({"user": "alice"}), &limits);
+        only_consistent_as_it_is("holdings.query", &json!({"user": "alice", "limit": PAGE_MAX}), &limits);
+        for field in ["certificate", "container", "license", "license_return", "reference", "settlement"] {
+            let other = if field == "reference" { "settlement" } else { "reference" };
+            only_consistent_as_it_is("status.query", &json!({field: ID}), &[json!({field: null}), json!({other: "x"})]);
+        }
     }
 }

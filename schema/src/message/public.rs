@@ -1,24 +1,30 @@
-//! What everybody may hear of what Licet sends, and what tells two events of one cause apart.
+//! The public part of an output, and the subject that distinguishes events of one request.
 
 use uuid::Uuid;
 
 use super::{CertificateReissued, LicenseIssued, Output, SweepDue};
 
 impl Output {
-    /// The subject's id, which tells two events of one type and one cause apart.
-    pub fn subject(&self) -> String {
-        match self {
+    /// The id of the object that the output is about, or `None` if there is none, as in an empty
+    /// `status.listed`.
+    ///
+    /// Two events of one type that one request causes have different subjects. The message id of an
+    /// event is derived from its subject.
+    pub fn subject(&self) -> Option<String> {
+        let subject = match self {
             Self::ContentRegistered(body) => format!("{}@{}", body.content, body.version),
-            Self::CertificateIssued(body) => first(body.container, body.certificates.iter().map(|one| one.certificate)),
-            Self::CertificateChecked(body) => first(body.container, body.certificates.iter().copied()),
-            Self::CertificateAccepted(body) => first(body.container, body.certificates.iter().copied()),
-            Self::SettlementRegistered(body) => first(body.container, body.certificate),
+            Self::CertificateIssued(body) => {
+                return first(body.container, body.certificates.iter().map(|one| one.certificate));
+            }
+            Self::CertificateChecked(body) => return first(body.container, body.certificates.iter().copied()),
+            Self::CertificateAccepted(body) => return first(body.container, body.certificates.iter().copied()),
+            Self::SettlementRegistered(body) => return first(body.container, body.certificate),
             Self::LicenseIssued(body) => body.license.to_string(),
             Self::LicenseGranted(body) => body.license.to_string(),
             Self::ReturnOpened(body) | Self::ReturnLapsed(body) => body.license_return.to_string(),
             Self::LicenseReturned(body) => body.license_return.to_string(),
             Self::RequestRefused(body) => body.code.to_string(),
-            Self::SettlementInstructed(body) => first(body.container, body.certificate),
+            Self::SettlementInstructed(body) => return first(body.container, body.certificate),
             Self::CertificateRetired(body) => body.certificate.to_string(),
             Self::PointsChanged(body) => body.user.to_string(),
             Self::ContentDeleted(body) => body.license.to_string(),
@@ -26,15 +32,17 @@ impl Output {
             Self::CertificateReissued(body) => body.certificate.to_string(),
             Self::PayoutRegistered(body) => body.license_return.to_string(),
             Self::HoldingsListed(body) => body.user.to_string(),
-            Self::StatusListed(body) => first(None, body.certificates.iter().map(|one| one.certificate)),
+            Self::StatusListed(body) => return first(None, body.certificates.iter().map(|one| one.certificate)),
             Self::LicenseRevoked(body) => body.license.to_string(),
             Self::PayoutInstructed(body) => body.license_return.to_string(),
             Self::SweepDue(SweepDue { kind, .. }) => kind.as_str().to_owned(),
-        }
+        };
+        Some(subject)
     }
 
-    /// What everybody may hear of a reply: the reply without its tokens, since a bearer's proof
-    /// goes only to its bearer. None for what is no event: queries, refusals and repeats.
+    /// The form of the output that is published as an event: without tokens, because whoever holds
+    /// a token can use it. `None` if the output is not an event: replies to queries and checks,
+    /// refusals, repeated effects and sweep messages.
     pub fn public(&self) -> Option<Self> {
         match self {
             Self::CertificateChecked(_)
@@ -82,6 +90,42 @@ impl Output {
     }
 }
 
-fn first(container: Option<Uuid>, certificates: impl IntoIterator<Item = Uuid>) -> String {
-    container.or_else(|| certificates.into_iter().next()).unwrap_or_default().to_string()
+/// The id of the container or, without one, of the first certificate.
+fn first(container: Option<Uuid>, certificates: impl IntoIterator<Item = Uuid>) -> Option<String> {
+    container.or_else(|| certificates.into_iter().next()).map(|id| id.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::message::{CertificateIssued, IssuedCertificate, StatusListed};
+
+    #[test]
+    fn an_output_about_no_object_has_no_subject() {
+        assert_eq!(Output::StatusListed(StatusListed { certificates: Vec::new() }).subject(), None);
+    }
+
+    #[test]
+    fn the_subject_of_a_purchase_is_its_container_or_its_only_certificate() {
+        let (container, certificate) = (Uuid::from_u128(1), Uuid::from_u128(2));
+        assert_eq!(first(Some(container), [certificate]), Some(container.to_string()));
+        assert_eq!(first(None, [certificate]), Some(certificate.to_string()));
+        assert_eq!(first(None, []), None);
+    }
+
+    #[test]
+    fn the_public_form_of_a_purchase_has_no_tokens() {
+        let body = br#"{
+            "certificates": [{"certificate": "01890a5d-ac96-774b-bcce-b302099a8057", "certificate_token": "a.b.c"}],
+            "container": "01890a5d-ac96-774b-bcce-b302099a8058", "container_token": "d.e.f",
+            "amount": {"amount_minor": 1177, "currency": "USD"}, "points_held": 0,
+            "receipt_due_at": "2026-11-22T10:00:00Z", "expires_at": "2026-11-23T10:00:00Z"
+        }"#;
+        let public = Output::decode("certificate.issued", body).expect("a body").public();
+        let Some(Output::CertificateIssued(CertificateIssued { certificates, container_token: None, .. })) = public
+        else {
+            panic!("{public:?} should have no token of the container");
+        };
+        assert!(matches!(&certificates[..], [IssuedCertificate { certificate_token: None, .. }]));
+    }
 }

@@ -1,3 +1,3 @@
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|bytes: &[u8]| licet_tests::fuzzing::hold("jwks", bytes));
+libfuzzer_sys::fuzz_target!(|input: &[u8]| licet_tests::fuzzing::check("jwks", input));

@@ -1,26 +1,28 @@
-//! The claims of the second seed, about licenses that are given back and what they bring: a method
-//! (1 to 5), an apparatus (6, 8 to 10), a recording medium (7), a system (11 to 17) and a computer
-//! program (18 to 20). The five say the same of different things, so their tests share steps: a
-//! method returns at once, an apparatus and a system wait to be told of the deletion, and programs
-//! run as programs where there are services for them.
+//! The claims of seed 2, about returned licenses and their privileges: a method (1 to 5), an apparatus
+//! (6, 8 to 10), a recording medium (7), a system (11 to 17) and a computer program (18 to 20). The
+//! five groups repeat the same statements, so their tests share steps: a method returns a license in
+//! one step, an apparatus and a system in two, and a program runs as a program on the services.
 
 use licet_schema::{
-    Count, ExternalId, Output, Request, Text, Timestamp, Version,
+    Count, Output, Request, Text,
     entity::{
-        LicenseState, PrivilegeKind, account, certificate, collection, content, entry, license, license_return, payout,
-        privilege, purchase,
+        LicenseState, account, certificate, certificate_record, collection, content, entry, license, license_return,
+        payout, privilege,
     },
     message::{
         ContentPut, ContentStatus, ContentVersion, Holding, HoldingsQuery, Instruction, LicenseDeletion, LicenseReturn,
         LicenseReturned, PayoutCompletion, Privilege, ReturnPolicy, SettlementCompletion, SweepKind,
     },
-    topology::{EVENTS, WORKERS},
+    topology::EVENTS,
 };
+use licet_workers::registry;
 
 use super::{License, certificate_claims, granted, license_claims, licet, order, refused, sweep};
 use crate::{
     processes::Process,
-    world::{Bought, Told, World, completion, name, on_both, receipt, song, usd, verdict},
+    system::{
+        Bought, Processed, TestSystem, completion, external_id, name, on_both, outcome, receipt, song, usd, version,
+    },
 };
 
 on_both!(
@@ -46,371 +48,377 @@ on_both!(
     seed2_claim_20_the_program_stores_the_privilege_with_that_record,
 );
 
-async fn seed2_claim_01_a_return_deletes_the_license_and_associates_its_user_with_the_privilege(world: World) {
-    in_process(world, async |world| the_user_is_associated_with_the_privilege(world, Way::AtOnce).await).await;
+async fn seed2_claim_01_a_return_deletes_the_license_and_associates_its_user_with_the_privilege(system: TestSystem) {
+    in_process(system, async |system| the_user_is_associated_with_the_privilege(system, Way::InOneStep).await).await;
 }
 
-async fn seed2_claim_02_a_return_is_processed_as_collection_or_purchase_and_recorded_with_its_user(world: World) {
-    in_process(world, async |world| collection_or_purchase_is_recorded(world, Way::AtOnce).await).await;
+async fn seed2_claim_02_a_return_is_processed_as_collection_or_purchase_and_recorded_with_its_user(system: TestSystem) {
+    in_process(system, async |system| collection_or_purchase_is_recorded(system, Way::InOneStep).await).await;
 }
 
-async fn seed2_claim_03_the_privilege_is_stored_with_the_record_of_the_return(world: World) {
-    in_process(world, async |world| each_privilege_is_stored_with_its_record(world, Way::AtOnce).await).await;
+async fn seed2_claim_03_the_privilege_is_stored_with_the_record_of_the_return(system: TestSystem) {
+    in_process(system, async |system| each_privilege_is_stored_with_its_record(system, Way::InOneStep).await).await;
 }
 
-async fn seed2_claim_04_the_privilege_can_be_the_next_version(world: World) {
-    in_process(world, async |world| drop(the_next_version_is_given(world, Way::AtOnce).await)).await;
+async fn seed2_claim_04_the_privilege_can_be_the_next_version(system: TestSystem) {
+    in_process(system, async |system| drop(the_next_version_is_given(system, Way::InOneStep).await)).await;
 }
 
-async fn seed2_claim_05_the_privilege_can_be_points_that_pay_for_purchases(world: World) {
-    in_process(world, async |world| points_are_given_and_pay(world, Way::AtOnce, 1000).await).await;
+async fn seed2_claim_05_the_privilege_can_be_points_that_pay_for_purchases(system: TestSystem) {
+    in_process(system, async |system| points_are_given_and_pay(system, Way::InOneStep, 1000).await).await;
 }
 
-async fn seed2_claim_06_the_apparatus_finds_attributes_by_user_and_deletes_when_the_deletion_is_told(world: World) {
-    in_process(world, a_return_goes_through_the_apparatus).await;
+async fn seed2_claim_06_the_apparatus_finds_attributes_by_user_and_deletes_when_the_deletion_is_told(
+    system: TestSystem,
+) {
+    in_process(system, a_return_goes_through_the_apparatus).await;
 }
 
-async fn seed2_claim_07_presumed_the_installed_programs_manage_licenses_and_privileges(world: World) {
-    if world.database_url.is_some() {
-        by_programs(world, a_return_goes_through_the_apparatus).await;
+async fn seed2_claim_07_presumed_the_installed_programs_manage_licenses_and_privileges(system: TestSystem) {
+    if system.database_url.is_some() {
+        by_programs(system, a_return_goes_through_the_apparatus).await;
         return;
     }
-    let printed = licet(&world, &["demo", "--purchases", "20", "--json"]);
-    let told: serde_json::Value = serde_json::from_slice(&printed).expect("one JSON object");
-    assert_eq!(told["purchases"], 20);
-    assert!(told["returned"].as_u64() > Some(0), "licenses were given back: {told}");
-    assert!(told["points"].as_u64() > Some(0), "and brought points: {told}");
-    assert_eq!(told["audit"]["violations"], serde_json::json!([]));
-    world.finish().await;
+    let printed = licet(&system, &["demo", "--purchases", "20", "--json"]);
+    let report: serde_json::Value = serde_json::from_slice(&printed).expect("one JSON object");
+    assert_eq!(report["purchases"], 20);
+    assert!(report["returned"].as_u64() > Some(0), "licenses were returned: {report}");
+    assert!(report["points"].as_u64() > Some(0), "points were given: {report}");
+    assert_eq!(report["audit"]["violations"], serde_json::json!([]));
+    system.finish().await;
 }
 
-async fn seed2_claim_08_presumed_the_apparatus_keeps_collection_or_purchase_with_the_user(world: World) {
-    in_process(world, async |world| {
-        collection_or_purchase_is_recorded(world, Way::InTwoSteps).await;
-        let records = world.rows::<collection::Entity>().await;
+async fn seed2_claim_08_presumed_the_apparatus_keeps_collection_or_purchase_with_the_user(system: TestSystem) {
+    in_process(system, async |system| {
+        collection_or_purchase_is_recorded(system, Way::InTwoSteps).await;
+        let records = system.rows::<collection::Entity>().await;
         for user in ["alice", "bob"] {
-            let of_user: Vec<_> = records.iter().filter(|record| record.user == user).collect();
-            assert_eq!(of_user.len(), 1, "one record of {user}'s");
-            let bought = world.row::<purchase::Entity>(of_user[0].certificate).await.expect("purchase information");
-            assert_eq!((bought.user.as_str(), &bought.content), (user, &of_user[0].content));
+            let of_user: Vec<_> = records.iter().filter(|record| record.user == name(user)).collect();
+            assert_eq!(of_user.len(), 1, "one record of {user}");
+            let bought =
+                system.row::<certificate_record::Entity>(of_user[0].certificate).await.expect("purchase information");
+            assert_eq!((&bought.user, &bought.content), (&name(user), &of_user[0].content));
         }
     })
     .await;
 }
 
-async fn seed2_claim_09_the_apparatus_gives_points_that_pay_for_purchases(world: World) {
-    in_process(world, async |world| {
-        points_are_given_and_pay(world, Way::InTwoSteps, 40).await;
-        let booked = world.rows::<entry::Entity>().await;
-        let of_user = booked.iter().filter(|entry| entry.account == "points:alice").map(|entry| entry.delta);
+async fn seed2_claim_09_the_apparatus_gives_points_that_pay_for_purchases(system: TestSystem) {
+    in_process(system, async |system| {
+        points_are_given_and_pay(system, Way::InTwoSteps, 40).await;
+        let entries = system.rows::<entry::Entity>().await;
+        let of_user = entries.iter().filter(|entry| entry.account == "points:alice").map(|entry| entry.delta);
         assert_eq!(of_user.sum::<i64>(), 0, "earned and spent");
-        assert!(booked.iter().any(|entry| (entry.account.as_str(), entry.delta) == ("licet:spent", 40)), "{booked:?}");
+        assert!(
+            entries.iter().any(|entry| (entry.account.as_str(), entry.delta) == ("licet:spent", 40)),
+            "{entries:?}"
+        );
     })
     .await;
 }
 
-async fn seed2_claim_10_the_apparatus_gives_the_next_version(world: World) {
-    in_process(world, async |world| {
-        let returned = the_next_version_is_given(world, Way::InTwoSteps).await;
-        let given = world.row::<privilege::Entity>(returned.license_return).await.expect("the privilege");
-        assert_eq!((given.user.as_str(), given.kind), ("alice", PrivilegeKind::Upgrade));
-        let bought = world.row::<purchase::Entity>(given.certificate.expect("a certificate")).await;
+async fn seed2_claim_10_the_apparatus_gives_the_next_version(system: TestSystem) {
+    in_process(system, async |system| {
+        let returned = the_next_version_is_given(system, Way::InTwoSteps).await;
+        let given = system.row::<privilege::Entity>(returned.license_return).await.expect("the privilege");
+        assert_eq!((given.user.as_str(), given.kind), ("alice", Privilege::Upgrade));
+        let bought = system.row::<certificate_record::Entity>(given.certificate.expect("a certificate")).await;
         let bought = bought.expect("the next version is in the contents management database");
-        assert_eq!((bought.user.as_str(), bought.content.as_str(), bought.version), ("alice", "song", 2));
-        assert_eq!(bought.amount_minor, 0, "nothing is paid for it");
+        assert_eq!((bought.user.as_str(), bought.content.as_str(), bought.version.get()), ("alice", "song", 2));
+        assert_eq!(bought.amount_minor, Count::ZERO, "an upgrade is free");
     })
     .await;
 }
 
-async fn seed2_claim_11_the_system_associates_the_user_of_a_deleted_license_with_the_privilege(world: World) {
-    in_process(world, async |world| {
-        the_user_is_associated_with_the_privilege(world, Way::InTwoSteps).await;
-        assert!(holdings(world, "alice").await.is_empty());
-        let [kept] = &holdings(world, "bob").await[..] else { panic!("bob holds one license") };
+async fn seed2_claim_11_the_system_associates_the_user_of_a_deleted_license_with_the_privilege(system: TestSystem) {
+    in_process(system, async |system| {
+        the_user_is_associated_with_the_privilege(system, Way::InTwoSteps).await;
+        assert!(holdings(system, "alice").await.is_empty());
+        let [kept] = &holdings(system, "bob").await[..] else { panic!("bob has one license") };
         assert_eq!((kept.content.as_str(), kept.attributes.title.as_str()), ("song", "A song"));
         assert_eq!(kept.returnable, [Privilege::Points, Privilege::Buyback, Privilege::Collection]);
     })
     .await;
 }
 
-async fn seed2_claim_12_the_system_records_collection_or_purchase_with_the_user(world: World) {
-    in_process(world, async |world| collection_or_purchase_is_recorded(world, Way::InTwoSteps).await).await;
+async fn seed2_claim_12_the_system_records_collection_or_purchase_with_the_user(system: TestSystem) {
+    in_process(system, async |system| collection_or_purchase_is_recorded(system, Way::InTwoSteps).await).await;
 }
 
-async fn seed2_claim_13_the_system_stores_the_privilege_with_that_record(world: World) {
-    in_process(world, async |world| each_privilege_is_stored_with_its_record(world, Way::InTwoSteps).await).await;
+async fn seed2_claim_13_the_system_stores_the_privilege_with_that_record(system: TestSystem) {
+    in_process(system, async |system| each_privilege_is_stored_with_its_record(system, Way::InTwoSteps).await).await;
 }
 
-async fn seed2_claim_14_the_system_gives_the_next_version(world: World) {
-    in_process(world, async |world| {
-        let returned = the_next_version_is_given(world, Way::InTwoSteps).await;
-        let [held] = &holdings(world, "alice").await[..] else { panic!("alice holds one license") };
-        assert_ne!(held.license, returned.license, "the old one is gone");
-        assert_eq!((held.content.as_str(), held.version.get()), ("song", 2));
-        assert_eq!(held.attributes.title.as_str(), "A song, once more");
+async fn seed2_claim_14_the_system_gives_the_next_version(system: TestSystem) {
+    in_process(system, async |system| {
+        let returned = the_next_version_is_given(system, Way::InTwoSteps).await;
+        let [holding] = &holdings(system, "alice").await[..] else { panic!("alice has one license") };
+        assert_ne!(holding.license, returned.license, "the old license was deleted");
+        assert_eq!((holding.content.as_str(), holding.version.get()), ("song", 2));
+        assert_eq!(holding.attributes.title.as_str(), "A song, second edition");
     })
     .await;
 }
 
-async fn seed2_claim_15_the_system_gives_points_that_pay_for_purchases(world: World) {
-    in_process(world, async |world| {
-        let (_, mut changes) = world.listen(&[(EVENTS, "points.changed")]).await;
-        points_are_given_and_pay(world, Way::InTwoSteps, 1000).await;
+async fn seed2_claim_15_the_system_gives_points_that_pay_for_purchases(system: TestSystem) {
+    in_process(system, async |system| {
+        let (_, mut changes) = system.listen(&[(EVENTS, "points.changed")]).await;
+        points_are_given_and_pay(system, Way::InTwoSteps, 1000).await;
         for expected in [(40, 40), (-40, 0)] {
-            let (Output::PointsChanged(told), _) = changes.event().await else { panic!("no change of points") };
-            assert_eq!(told.user, name("alice"));
-            assert_eq!((told.delta, told.balance.get()), expected);
+            let (Output::PointsChanged(changed), _) = changes.event().await else { panic!("points did not change") };
+            assert_eq!(changed.user, name("alice"));
+            assert_eq!((changed.delta, changed.balance.get()), expected);
         }
     })
     .await;
 }
 
-async fn seed2_claim_16_the_record_rests_on_the_transaction_of_the_license(world: World) {
-    in_process(world, async |world| {
-        // The first certificate ends with its only license, the second lives on.
+async fn seed2_claim_16_the_record_rests_on_the_transaction_of_the_license(system: TestSystem) {
+    in_process(system, async |system| {
+        // The first certificate ends with its only license, the second stays live.
         for (user, grants) in [("alice", 1), ("bob", 2)] {
-            put_returnable_song(world, grants).await;
-            let held = Held::of(world, user).await;
-            let live = world.row::<certificate::Entity>(held.bought.certificates[0]).await;
+            put_returnable_song(system, grants).await;
+            let owned = UserLicense::of(system, user).await;
+            let live = system.row::<certificate::Entity>(owned.bought.certificates[0]).await;
             assert_eq!(live.is_some(), grants > 1);
-            let (bought, license) = (purchase_row(world, &held).await, license_row(world, &held).await);
-            world.machine.clock.advance_ms(60_000);
+            let (bought, license) = (record_row(system, &owned).await, license_row(system, &owned).await);
+            system.resources.clock.advance_ms(60_000);
 
-            let returned = completed(give_back(world, &held, Privilege::Collection, Way::InTwoSteps).await);
-            let record = record_of(world, &returned).await;
+            let returned = completed(give_back(system, &owned, Privilege::Collection, Way::InTwoSteps).await);
+            let record = record_of(system, &returned).await;
             assert_eq!(record.certificate, bought.id);
-            assert_eq!(
-                (record.settlement.as_str(), record.provider.as_str()),
-                (&*format!("pay-{}", bought.id), "bank")
-            );
-            assert_eq!((record.amount_minor, record.currency.as_str()), (1000, "USD"));
+            let settlement = external_id(&format!("pay-{}", bought.id));
+            assert_eq!((record.settlement, record.provider), (settlement, name("bank")));
+            assert_eq!((record.amount_minor.get(), record.currency.as_str()), (1000, "USD"));
             assert_eq!((record.purchased_at, Some(record.granted_at)), (bought.purchased_at, license.granted_at));
-            assert_eq!(record.returned_at, world.machine.clock.now().as_millis());
+            assert_eq!(record.returned_at, system.resources.clock.now());
         }
     })
     .await;
 }
 
-async fn seed2_claim_17_status_and_privilege_are_sent_to_external_devices(world: World) {
-    in_process(world, async |world| {
-        put_returnable_song(world, 1).await;
-        let (upgraded, kept) = (Held::of(world, "alice").await, Held::of(world, "bob").await);
-        put_next_version(world).await;
+async fn seed2_claim_17_status_and_privilege_are_sent_to_external_devices(system: TestSystem) {
+    in_process(system, async |system| {
+        put_returnable_song(system, 1).await;
+        let (upgraded, kept) = (UserLicense::of(system, "alice").await, UserLicense::of(system, "bob").await);
+        put_next_version(system).await;
         let kinds = ["return.*", "license.returned", "content.deleted"];
-        let (_, mut device) = world.listen(&kinds.map(|kind| (EVENTS, kind))).await;
+        let (_, mut device) = system.listen(&kinds.map(|kind| (EVENTS, kind))).await;
 
-        give_back(world, &upgraded, Privilege::Upgrade, Way::InTwoSteps).await;
+        give_back(system, &upgraded, Privilege::Upgrade, Way::InTwoSteps).await;
         let (Output::ReturnOpened(opened), _) = device.event().await else { panic!("no return was opened") };
         assert_eq!((opened.content_status, opened.privilege), (ContentStatus::Returning, Privilege::Upgrade));
         let (Output::LicenseReturned(returned), _) = device.event().await else { panic!("no license was returned") };
         assert_eq!((returned.content_status, &returned.user), (ContentStatus::Deleted, &name("alice")));
         let given = &returned.privilege;
         assert_eq!((given.kind, given.certificate.is_some()), (Privilege::Upgrade, true));
-        assert_eq!(given.certificate_token, None, "what it is, and not the thing itself");
+        assert_eq!(given.certificate_token, None, "the event has no token");
         let (Output::ContentDeleted(deleted), _) = device.event().await else { panic!("no content was deleted") };
         assert_eq!((deleted.license, &deleted.user), (upgraded.license.id, &name("alice")));
 
-        assert_eq!(verdict(&world.ask(&kept.returned_for(Privilege::Points, false)).await), "return.opened");
+        assert_eq!(outcome(&system.ask(&kept.returned_for(Privilege::Points, false)).await), "return.opened");
         let (Output::ReturnOpened(opened), _) = device.event().await else { panic!("no return was opened") };
         assert_eq!((opened.content_status, opened.privilege), (ContentStatus::Returning, Privilege::Points));
-        world.machine.clock.advance_ms(86_400_001);
-        sweep(world, SweepKind::Return).await;
+        system.resources.clock.advance_ms(86_400_001);
+        sweep(system, SweepKind::Return).await;
         let (Output::ReturnLapsed(lapsed), _) = device.event().await else { panic!("no return lapsed") };
         assert_eq!((lapsed.license, lapsed.content_status), (kept.license.id, ContentStatus::Live));
     })
     .await;
 }
 
-async fn seed2_claim_18_the_program_associates_the_user_of_a_deleted_license_with_the_privilege(world: World) {
-    by_programs(world, async |world| the_user_is_associated_with_the_privilege(world, Way::AtOnce).await).await;
+async fn seed2_claim_18_the_program_associates_the_user_of_a_deleted_license_with_the_privilege(system: TestSystem) {
+    by_programs(system, async |system| the_user_is_associated_with_the_privilege(system, Way::InOneStep).await).await;
 }
 
-async fn seed2_claim_19_the_program_records_collection_or_purchase_with_the_user(world: World) {
-    by_programs(world, async |world| collection_or_purchase_is_recorded(world, Way::AtOnce).await).await;
+async fn seed2_claim_19_the_program_records_collection_or_purchase_with_the_user(system: TestSystem) {
+    by_programs(system, async |system| collection_or_purchase_is_recorded(system, Way::InOneStep).await).await;
 }
 
-async fn seed2_claim_20_the_program_stores_the_privilege_with_that_record(world: World) {
-    by_programs(world, async |world| each_privilege_is_stored_with_its_record(world, Way::AtOnce).await).await;
+async fn seed2_claim_20_the_program_stores_the_privilege_with_that_record(system: TestSystem) {
+    by_programs(system, async |system| each_privilege_is_stored_with_its_record(system, Way::InOneStep).await).await;
 }
 
 /// Claims 1, 11 and 18.
-async fn the_user_is_associated_with_the_privilege(world: &World, way: Way) {
-    put_returnable_song(world, 1).await;
-    let (returned, kept) = (Held::of(world, "alice").await, Held::of(world, "bob").await);
-    for held in [&returned, &kept] {
-        let license = license_row(world, held).await;
-        assert_eq!((license.user.as_str(), license.content.as_str(), license.version), (held.user, "song", 1));
+async fn the_user_is_associated_with_the_privilege(system: &TestSystem, way: Way) {
+    put_returnable_song(system, 1).await;
+    let (returned, kept) = (UserLicense::of(system, "alice").await, UserLicense::of(system, "bob").await);
+    for owned in [&returned, &kept] {
+        let license = license_row(system, owned).await;
+        assert_eq!((license.user.as_str(), license.content.as_str(), license.version.get()), (owned.user, "song", 1));
     }
-    let contents = world.rows::<content::Entity>().await;
+    let contents = system.rows::<content::Entity>().await;
     assert_eq!(contents.iter().map(|row| row.title.as_str()).collect::<Vec<_>>(), ["A song"]);
 
-    let told = completed(give_back(world, &returned, Privilege::Points, way).await);
-    let left: Vec<_> = world.rows::<license::Entity>().await.into_iter().map(|row| row.id).collect();
-    assert_eq!(left, [kept.license.id], "the returned license alone is deleted");
-    assert_eq!((told.license, &told.user), (returned.license.id, &name("alice")));
-    let record = record_of(world, &told).await;
+    let reply = completed(give_back(system, &returned, Privilege::Points, way).await);
+    let left: Vec<_> = system.rows::<license::Entity>().await.into_iter().map(|row| row.id).collect();
+    assert_eq!(left, [kept.license.id], "only the returned license is deleted");
+    assert_eq!((reply.license, &reply.user), (returned.license.id, &name("alice")));
+    let record = record_of(system, &reply).await;
     assert_eq!((record.user.as_str(), record.license), ("alice", returned.license.id));
-    assert_eq!((record.content.as_str(), record.version), ("song", 1));
-    let given = world.row::<privilege::Entity>(told.license_return).await.expect("the privilege");
-    assert_eq!((given.user.as_str(), given.kind, given.points), ("alice", PrivilegeKind::Points, Some(40)));
+    assert_eq!((record.content.as_str(), record.version.get()), ("song", 1));
+    let given = system.row::<privilege::Entity>(reply.license_return).await.expect("the privilege");
+    assert_eq!((given.user.as_str(), given.kind, given.points.map(Count::get)), ("alice", Privilege::Points, Some(40)));
 }
 
 /// Claims 2, 8, 12 and 19.
-async fn collection_or_purchase_is_recorded(world: &World, way: Way) {
-    put_returnable_song(world, 1).await;
-    let (collected, bought_back) = (Held::of(world, "alice").await, Held::of(world, "bob").await);
-    let told = give_back(world, &collected, Privilege::Collection, way).await;
-    assert!(!told.kinds().contains(&"payout.instructed"), "a collection brings no money");
-    let record = record_of(world, &completed(told)).await;
-    assert_eq!((record.kind, record.user.as_str()), (PrivilegeKind::Collection, "alice"));
+async fn collection_or_purchase_is_recorded(system: &TestSystem, way: Way) {
+    put_returnable_song(system, 1).await;
+    let (collected, bought_back) = (UserLicense::of(system, "alice").await, UserLicense::of(system, "bob").await);
+    let processed = give_back(system, &collected, Privilege::Collection, way).await;
+    assert!(!processed.kinds().contains(&"payout.instructed"), "no money is paid for a collection");
+    let record = record_of(system, &completed(processed)).await;
+    assert_eq!((record.kind, record.user.as_str()), (Privilege::Collection, "alice"));
     assert_eq!(record.license, collected.license.id);
 
-    let told = give_back(world, &bought_back, Privilege::Buyback, way).await;
-    let instructed = told.events.iter().find_map(|event| match event {
+    let processed = give_back(system, &bought_back, Privilege::Buyback, way).await;
+    let instructed = processed.events.iter().find_map(|event| match event {
         Output::PayoutInstructed(instructed) => Some(instructed.clone()),
         _ => None,
     });
-    let instructed = instructed.expect("the purchase of a license is to be paid for");
+    let instructed = instructed.expect("the payout for the purchase of a license is instructed");
     assert_eq!((&instructed.user, instructed.amount), (&name("bob"), usd(300)));
-    let returned = completed(told);
-    let record = record_of(world, &returned).await;
-    assert_eq!((record.kind, record.user.as_str()), (PrivilegeKind::Buyback, "bob"));
+    let returned = completed(processed);
+    let record = record_of(system, &returned).await;
+    assert_eq!((record.kind, record.user.as_str()), (Privilege::Buyback, "bob"));
     assert_eq!(record.license, bought_back.license.id);
 
     let paid = Request::PayoutCompletion(PayoutCompletion {
         license_return: instructed.license_return,
-        payout: ExternalId::try_from("out-1").expect("an id"),
+        payout: external_id("out-1"),
         provider: name("bank"),
         amount: instructed.amount,
     });
-    assert_eq!(verdict(&world.ask(&paid).await), "payout.registered");
-    let payouts = world.rows::<payout::Entity>().await;
+    assert_eq!(outcome(&system.ask(&paid).await), "payout.registered");
+    let payouts = system.rows::<payout::Entity>().await;
     assert_eq!(payouts.iter().map(|row| row.license_return).collect::<Vec<_>>(), [record.id]);
 }
 
 /// Claims 3, 13 and 20.
-async fn each_privilege_is_stored_with_its_record(world: &World, way: Way) {
-    put_returnable_song(world, 1).await;
-    let wishes = [Privilege::Points, Privilege::Upgrade, Privilege::Buyback, Privilege::Collection];
-    let mut held = Vec::new();
+async fn each_privilege_is_stored_with_its_record(system: &TestSystem, way: Way) {
+    put_returnable_song(system, 1).await;
+    let privileges = [Privilege::Points, Privilege::Upgrade, Privilege::Buyback, Privilege::Collection];
+    let mut owned = Vec::new();
     for user in ["alice", "bob", "carol", "dave"] {
-        held.push(Held::of(world, user).await);
+        owned.push(UserLicense::of(system, user).await);
     }
-    put_next_version(world).await;
-    for (held, wish) in held.iter().zip(wishes) {
-        let returned = completed(give_back(world, held, wish, way).await);
-        let record = record_of(world, &returned).await;
-        let given = world.row::<privilege::Entity>(record.id).await.expect("a privilege under the record's id");
-        assert_eq!((given.kind, given.user.as_str()), (record.kind, held.user));
-        let value = (given.points, given.certificate, given.amount_minor.zip(given.currency));
-        let expected = match wish {
+    put_next_version(system).await;
+    for (owned, privilege) in owned.iter().zip(privileges) {
+        let returned = completed(give_back(system, owned, privilege, way).await);
+        let record = record_of(system, &returned).await;
+        let given = system.row::<privilege::Entity>(record.id).await.expect("a privilege with the id of the record");
+        assert_eq!((given.kind, given.user.as_str()), (record.kind, owned.user));
+        let amount = given.amount_minor.zip(given.currency);
+        let amount = amount.map(|(amount, currency)| (amount.get(), currency.to_string()));
+        let value = (given.points.map(Count::get), given.certificate, amount);
+        let expected = match privilege {
             Privilege::Points => (Some(40), None, None),
             Privilege::Upgrade => (None, returned.privilege.certificate, None),
             Privilege::Buyback => (None, None, Some((300, "USD".into()))),
             Privilege::Collection => (None, None, None),
         };
         assert_eq!(value, expected);
-        assert_eq!(value.1.is_some(), wish == Privilege::Upgrade);
+        assert_eq!(value.1.is_some(), privilege == Privilege::Upgrade);
     }
-    assert_eq!(world.rows::<privilege::Entity>().await.len(), wishes.len());
+    assert_eq!(system.rows::<privilege::Entity>().await.len(), privileges.len());
 }
 
 /// Claims 4, 10 and 14.
-async fn the_next_version_is_given(world: &World, way: Way) -> LicenseReturned {
-    put_returnable_song(world, 1).await;
-    let held = Held::of(world, "alice").await;
-    put_next_version(world).await;
-    let returned = completed(give_back(world, &held, Privilege::Upgrade, way).await);
+async fn the_next_version_is_given(system: &TestSystem, way: Way) -> LicenseReturned {
+    put_returnable_song(system, 1).await;
+    let owned = UserLicense::of(system, "alice").await;
+    put_next_version(system).await;
+    let returned = completed(give_back(system, &owned, Privilege::Upgrade, way).await);
     let token = returned.privilege.certificate_token.as_deref().expect("a reply has its token");
-    let certificate = certificate_claims(world, token);
+    let certificate = certificate_claims(system, token);
     assert_eq!(Some(certificate.jti), returned.privilege.certificate);
     assert_eq!((&certificate.sub, certificate.version.get()), (&name("alice"), 2));
 
-    let license = license_claims(world, &granted(world, token, "player").await.token);
+    let license = license_claims(system, &granted(system, token, "player").await.token);
     assert_eq!((license.sub, license.content, license.version.get()), (name("alice"), name("song"), 2));
     returned
 }
 
-/// Claims 5, 9 and 15: points pay for a content of this price, all of it or in part.
-async fn points_are_given_and_pay(world: &World, way: Way, price_minor: i64) {
-    put_returnable_song(world, 1).await;
+/// Claims 5, 9 and 15: points pay for a content with this price, in full or in part.
+async fn points_are_given_and_pay(system: &TestSystem, way: Way, price_minor: i64) {
+    put_returnable_song(system, 1).await;
     let film = ContentPut { content: name("film"), price: usd(price_minor), ..song(1) };
-    world.ask(&Request::ContentPut(film)).await;
-    let held = Held::of(world, "alice").await;
-    let returned = completed(give_back(world, &held, Privilege::Points, way).await);
+    system.ask(&Request::ContentPut(film)).await;
+    let owned = UserLicense::of(system, "alice").await;
+    let returned = completed(give_back(system, &owned, Privilege::Points, way).await);
     assert_eq!(returned.privilege.points.map(Count::get), Some(40));
-    assert_eq!(points_of_alice(world).await, 40);
+    assert_eq!(points_of_alice(system).await, 40);
 
-    let Output::CertificateIssued(issued) = world.ask(&order("alice", "film", Some(40))).await else { panic!() };
+    let Output::CertificateIssued(issued) = system.ask(&order("alice", "film", Some(40))).await else { panic!() };
     assert_eq!((issued.amount, issued.points_held.get()), (usd(price_minor), 40));
-    assert_eq!(points_of_alice(world).await, 0);
-    refused(world, &order("alice", "film", Some(1)), "insufficient_points").await;
+    assert_eq!(points_of_alice(system).await, 0);
+    refused(system, &order("alice", "film", Some(1)), "insufficient_points").await;
     let bought = Bought::of(Output::CertificateIssued(issued));
-    let Output::CertificateAccepted(accepted) = world.ask(&receipt(&bought)).await else { panic!() };
-    assert_eq!(accepted.amount, usd(price_minor - 40), "the points are taken off what is charged");
+    let Output::CertificateAccepted(accepted) = system.ask(&receipt(&bought)).await else { panic!() };
+    assert_eq!(accepted.amount, usd(price_minor - 40), "the points reduce the charged amount");
     if accepted.settlement == Instruction::Instructed {
         let Request::SettlementCompletion(paid) = completion(&bought) else { unreachable!() };
         let paid = Request::SettlementCompletion(SettlementCompletion { amount: accepted.amount, ..paid });
-        assert_eq!(verdict(&world.ask(&paid).await), "settlement.registered");
+        assert_eq!(outcome(&system.ask(&paid).await), "settlement.registered");
     }
-    let license = license_claims(world, &granted(world, &bought.tokens[0], "player").await.token);
+    let license = license_claims(system, &granted(system, &bought.tokens[0], "player").await.token);
     assert_eq!((license.sub, license.content), (name("alice"), name("film")));
 }
 
 /// Claims 6 and 7.
-async fn a_return_goes_through_the_apparatus(world: &World) {
-    put_returnable_song(world, 1).await;
-    let held = Held::of(world, "alice").await;
-    let (bought, license) = (purchase_row(world, &held).await, license_row(world, &held).await);
-    let foreign = Held { user: "mallory", ..held.clone() };
-    refused(world, &foreign.returned_for(Privilege::Points, false), "not_holder").await;
+async fn a_return_goes_through_the_apparatus(system: &TestSystem) {
+    put_returnable_song(system, 1).await;
+    let owned = UserLicense::of(system, "alice").await;
+    let (bought, license) = (record_row(system, &owned).await, license_row(system, &owned).await);
+    let other_user = UserLicense { user: "mallory", ..owned.clone() };
+    refused(system, &other_user.returned_for(Privilege::Points, false), "not_holder").await;
 
-    let answer = world.ask(&held.returned_for(Privilege::Points, false)).await;
-    let Output::ReturnOpened(opened) = answer else { panic!("{answer:?}") };
-    assert_eq!((opened.license, opened.content.as_str(), opened.version.get()), (held.license.id, "song", 1));
+    let reply = system.ask(&owned.returned_for(Privilege::Points, false)).await;
+    let Output::ReturnOpened(opened) = reply else { panic!("{reply:?}") };
+    assert_eq!((opened.license, opened.content.as_str(), opened.version.get()), (owned.license.id, "song", 1));
     let attributes = &opened.attributes;
-    assert_eq!((attributes.title.as_str(), attributes.amount), ("A song", usd(bought.amount_minor)));
-    assert_eq!(attributes.purchased_at.as_millis(), bought.purchased_at);
-    assert_eq!(attributes.granted_at.map(Timestamp::as_millis), license.granted_at);
-    assert_eq!(license_row(world, &held).await.state, LicenseState::Returning, "nothing is deleted yet");
-    assert!(world.rows::<privilege::Entity>().await.is_empty(), "and nothing given");
+    assert_eq!((attributes.title.as_str(), attributes.amount), ("A song", usd(bought.amount_minor.get())));
+    assert_eq!((attributes.purchased_at, attributes.granted_at), (bought.purchased_at, license.granted_at));
+    assert_eq!(license_row(system, &owned).await.state, LicenseState::Returning, "nothing is deleted yet");
+    assert!(system.rows::<privilege::Entity>().await.is_empty(), "no privilege is given yet");
 
     let license_return = opened.license_return;
-    let told = world.tell(&Request::LicenseDeletion(LicenseDeletion { license_return })).await;
-    assert_eq!(world.row::<license::Entity>(held.license.id).await, None);
-    let deleted = told.events.iter().find_map(|event| match event {
+    let processed = system.process(&Request::LicenseDeletion(LicenseDeletion { license_return })).await;
+    assert_eq!(system.row::<license::Entity>(owned.license.id).await, None);
+    let deleted = processed.events.iter().find_map(|event| match event {
         Output::ContentDeleted(deleted) => Some(deleted),
         _ => None,
     });
-    let deleted = deleted.expect("the content is to be deleted");
-    assert_eq!((deleted.license, &deleted.user, &deleted.content), (held.license.id, &name("alice"), &name("song")));
-    let returned = world.row::<license_return::Entity>(license_return).await.expect("the return");
-    let given = world.row::<privilege::Entity>(license_return).await.expect("the privilege");
-    assert_eq!((returned.user.as_str(), given.user.as_str(), given.points), ("alice", "alice", Some(40)));
+    let deleted = deleted.expect("an event about the deleted content");
+    assert_eq!((deleted.license, &deleted.user, &deleted.content), (owned.license.id, &name("alice"), &name("song")));
+    let returned = system.row::<license_return::Entity>(license_return).await.expect("the return");
+    let given = system.row::<privilege::Entity>(license_return).await.expect("the privilege");
+    assert_eq!((returned.user.as_str(), given.user.as_str()), ("alice", "alice"));
+    assert_eq!(given.points.map(Count::get), Some(40));
 }
 
-/// How a license is given back.
+/// How a license is returned.
 #[derive(Clone, Copy)]
 enum Way {
-    /// The terminal has deleted its copy when it asks.
-    AtOnce,
-    /// It asks, deletes its copy, and tells that it has.
+    /// The terminal deletes its copy before it sends `license.return`.
+    InOneStep,
+    /// The terminal sends `license.return`, deletes its copy, and sends `license.deletion`.
     InTwoSteps,
 }
 
-/// A license in its user's hands, with the purchase it comes from.
+/// A user's license, with the purchase that it comes from.
 #[derive(Clone)]
-struct Held {
+struct UserLicense {
     user: &'static str,
     bought: Bought,
     license: License,
 }
 
-impl Held {
+impl UserLicense {
     /// The user buys a song and gets a license.
-    async fn of(world: &World, user: &'static str) -> Self {
-        let bought = world.ready(user, 1).await;
-        let license = granted(world, &bought.tokens[0], "player").await;
+    async fn of(system: &TestSystem, user: &'static str) -> Self {
+        let bought = system.ready(user, 1).await;
+        let license = granted(system, &bought.tokens[0], "player").await;
         Self { user, bought, license }
     }
 
@@ -420,90 +428,89 @@ impl Held {
     }
 }
 
-/// Gives a license back; what the message told that completed it.
-async fn give_back(world: &World, held: &Held, privilege: Privilege, way: Way) -> Told {
+/// Returns a license, and returns what the request that completed it caused.
+async fn give_back(system: &TestSystem, owned: &UserLicense, privilege: Privilege, way: Way) -> Processed {
     match way {
-        Way::AtOnce => world.tell(&held.returned_for(privilege, true)).await,
+        Way::InOneStep => system.process(&owned.returned_for(privilege, true)).await,
         Way::InTwoSteps => {
-            let answer = world.ask(&held.returned_for(privilege, false)).await;
-            let Output::ReturnOpened(opened) = answer else { panic!("a return was answered with {answer:?}") };
+            let reply = system.ask(&owned.returned_for(privilege, false)).await;
+            let Output::ReturnOpened(opened) = reply else { panic!("the reply to a return is {reply:?}") };
             let deletion = LicenseDeletion { license_return: opened.license_return };
-            world.tell(&Request::LicenseDeletion(deletion)).await
+            system.process(&Request::LicenseDeletion(deletion)).await
         }
     }
 }
 
-fn completed(told: Told) -> LicenseReturned {
-    match told.answer {
+fn completed(processed: Processed) -> LicenseReturned {
+    match processed.reply {
         Output::LicenseReturned(returned) => returned,
-        other => panic!("a return was answered with {other:?}"),
+        other => panic!("the reply to a return is {other:?}"),
     }
 }
 
-/// A song in version 1 whose license brings any of the four privileges, if its version 2 is sold.
-async fn put_returnable_song(world: &World, grants: i64) {
+/// Registers version 1 of a song with all four privileges: an upgrade once version 2 is registered.
+async fn put_returnable_song(system: &TestSystem, grants: i64) {
     let policy =
         ReturnPolicy { upgrade: Some(true), buyback: Some(usd(300)), collection: Some(true), ..song(1).return_policy };
-    let successor = ContentVersion { content: name("song"), version: version_2() };
+    let successor = ContentVersion { content: name("song"), version: version(2) };
     let song = ContentPut { successor: Some(successor), return_policy: policy, ..song(grants) };
-    assert_eq!(verdict(&world.ask(&Request::ContentPut(song)).await), "content.registered");
+    assert_eq!(outcome(&system.ask(&Request::ContentPut(song)).await), "content.registered");
 }
 
-async fn put_next_version(world: &World) {
-    let title = Text::try_from("A song, once more").expect("a text");
-    let song = ContentPut { version: version_2(), title, ..song(1) };
-    assert_eq!(verdict(&world.ask(&Request::ContentPut(song)).await), "content.registered");
+async fn put_next_version(system: &TestSystem) {
+    let title = Text::try_from("A song, second edition").expect("a text");
+    let song = ContentPut { version: version(2), title, ..song(1) };
+    assert_eq!(outcome(&system.ask(&Request::ContentPut(song)).await), "content.registered");
 }
 
-fn version_2() -> Version {
-    Version::try_from(2i64).expect("a version")
+async fn license_row(system: &TestSystem, owned: &UserLicense) -> license::Model {
+    system.row::<license::Entity>(owned.license.id).await.expect("the license is in the database")
 }
 
-async fn license_row(world: &World, held: &Held) -> license::Model {
-    world.row::<license::Entity>(held.license.id).await.expect("the license is in its database")
-}
-
-async fn purchase_row(world: &World, held: &Held) -> purchase::Model {
-    world.row::<purchase::Entity>(held.bought.certificates[0]).await.expect("the purchase is in its database")
+async fn record_row(system: &TestSystem, owned: &UserLicense) -> certificate_record::Model {
+    system
+        .row::<certificate_record::Entity>(owned.bought.certificates[0])
+        .await
+        .expect("the purchase is in the database")
 }
 
 /// The record of a return: collection or purchase of the license.
-async fn record_of(world: &World, returned: &LicenseReturned) -> collection::Model {
-    world.row::<collection::Entity>(returned.license_return).await.expect("the return is recorded")
+async fn record_of(system: &TestSystem, returned: &LicenseReturned) -> collection::Model {
+    system.row::<collection::Entity>(returned.license_return).await.expect("the return is recorded")
 }
 
-async fn points_of_alice(world: &World) -> i64 {
-    let accounts = world.rows::<account::Entity>().await;
+async fn points_of_alice(system: &TestSystem) -> i64 {
+    let accounts = system.rows::<account::Entity>().await;
     accounts.iter().filter(|row| row.name == "points:alice").map(|row| row.balance).sum()
 }
 
-async fn holdings(world: &World, user: &str) -> Vec<Holding> {
+async fn holdings(system: &TestSystem, user: &str) -> Vec<Holding> {
     let query = Request::HoldingsQuery(HoldingsQuery { user: name(user), after: None, limit: None });
-    match world.ask(&query).await {
+    match system.ask(&query).await {
         Output::HoldingsListed(listed) => listed.licenses,
-        other => panic!("a query was answered with {other:?}"),
+        other => panic!("the reply to a query is {other:?}"),
     }
 }
 
-/// Runs steps on the workers in this process.
-async fn in_process(mut world: World, steps: impl AsyncFnOnce(&World)) {
-    world.start_workers();
-    steps(&world).await;
-    world.finish().await;
+/// Runs the steps on workers in this process.
+async fn in_process(mut system: TestSystem, steps: impl AsyncFnOnce(&TestSystem)) {
+    system.start_workers();
+    steps(&system).await;
+    system.finish().await;
 }
 
-/// Runs steps on the installed programs, one process for each worker; where there are no services
-/// for them, on the same workers by their registry, as `licet serve` does.
-async fn by_programs(mut world: World, steps: impl AsyncFnOnce(&World)) {
+/// Runs the steps on the worker programs, one process for each worker. Without services it runs them on
+/// workers in this process, as `licet serve` does.
+async fn by_programs(mut system: TestSystem, steps: impl AsyncFnOnce(&TestSystem)) {
     let mut programs = Vec::new();
-    if world.database_url.is_some() {
-        programs.extend(WORKERS.iter().map(|worker| Process::start(&world, &format!("licet-{}", worker.name))));
+    if system.database_url.is_some() {
+        programs.extend(registry::names().map(|name| Process::start(&system, &format!("licet-{name}"))));
     } else {
-        world.start_workers();
+        system.start_workers();
     }
-    steps(&world).await;
+    steps(&system).await;
     for program in programs {
         assert_eq!(program.terminate(), Some(0), "a program ends cleanly");
     }
-    world.finish().await;
+    system.finish().await;
 }

@@ -1,31 +1,32 @@
-//! A broker of three nodes that loses the one on which everything hangs.
+//! A broker of three nodes, of which the leader of a queue is killed.
 
-use super::stage::Stage;
+use super::fixture::Fixture;
 
 const QUEUES: [&str; 2] = ["licet.purchase", "licet.license"];
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 3)]
 #[ignore = "starts RabbitMQ and PostgreSQL of its own: run tests/run.sh"]
 async fn a_cluster_whose_leader_is_killed_under_load_loses_nothing() {
-    let mut stage = Stage::cluster("cluster").await;
+    let mut fixture = Fixture::cluster("cluster").await;
     for queue in QUEUES {
-        stage.meanwhile(300, 1500).await;
-        let (at, leader) = tokio::task::block_in_place(|| {
-            let leader = stage.rabbits[0].leader_of(queue);
-            (stage.rabbits.iter().position(|node| node.leads(&leader)).expect("one of the three"), leader)
+        fixture.pause(300, 1500).await;
+        let (index, leader) = tokio::task::block_in_place(|| {
+            let leader = fixture.rabbits[0].leader_of(queue);
+            (fixture.rabbits.iter().position(|node| node.is_named(&leader)).expect("one of the three nodes"), leader)
         });
-        stage.rabbits[at].kill();
-        // The two that are left go on by themselves.
-        stage.recovered("leader_killed", format!("{leader} led {queue} and was killed; another leads it now")).await;
-        let other = (at + 1) % stage.rabbits.len();
-        let now = tokio::task::block_in_place(|| stage.rabbits[other].leader_of(queue));
-        assert_ne!(now, leader, "another node leads {queue}");
-        stage.load.answered(60).await;
+        fixture.rabbits[index].kill();
+        // The other two nodes elect a new leader.
+        let evidence = format!("{leader} led {queue} and was killed; another node leads it now");
+        fixture.record_recovery("leader_killed", evidence).await;
+        let other = (index + 1) % fixture.rabbits.len();
+        let new_leader = tokio::task::block_in_place(|| fixture.rabbits[other].leader_of(queue));
+        assert_ne!(new_leader, leader, "another node leads {queue}");
+        fixture.load.wait_for_replies(60).await;
         tokio::task::block_in_place(|| {
-            stage.rabbits[at].launch();
-            stage.rabbits[at].await_answer();
+            fixture.rabbits[index].launch();
+            fixture.rabbits[index].wait_until_ready();
         });
-        stage.load.answered(60).await;
+        fixture.load.wait_for_replies(60).await;
     }
-    stage.finish().await;
+    fixture.finish().await;
 }

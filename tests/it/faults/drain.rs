@@ -1,78 +1,80 @@
-//! SIGTERM: stop taking, finish the batch, confirm, acknowledge, close.
+//! SIGTERM: a worker takes no more messages, finishes its batch, publishes, acknowledges and exits.
 
 use std::time::{Duration, Instant};
 
-use super::stage::Stage;
+use super::fixture::Fixture;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 3)]
 #[ignore = "starts RabbitMQ and PostgreSQL of its own: run tests/run.sh"]
-async fn a_rolling_restart_of_every_worker_gives_nothing_back_that_it_was_given() {
-    let mut stage = Stage::single("drain").await;
+async fn a_rolling_restart_of_every_worker_returns_no_message_to_its_queue() {
+    let mut fixture = Fixture::single("drain").await;
     let mut logs = Vec::new();
-    let restarts = stage.workers.len();
+    let restarts = fixture.workers.len();
     for _ in 0..restarts {
-        let old = stage.workers.remove(0);
-        // The new one first, as a rolling restart does.
-        stage.start_worker(old.name);
-        stage.meanwhile(100, 400).await;
-        let (name, log) = (old.name, stage.log_of(&old));
+        let old = fixture.workers.remove(0);
+        // The new process starts first, as in a rolling restart.
+        fixture.start_worker(old.name);
+        fixture.pause(100, 400).await;
+        let (name, log) = (old.name, fixture.log_path(&old));
         let began = Instant::now();
-        assert_eq!(tokio::task::block_in_place(|| old.process.terminate()), Some(0), "{name} ends well");
-        let took = began.elapsed();
-        assert!(took < Duration::from_secs(10), "{name} took {took:.1?} to end");
+        assert_eq!(tokio::task::block_in_place(|| old.process.terminate()), Some(0), "{name} exits with 0");
+        let elapsed = began.elapsed();
+        assert!(elapsed < Duration::from_secs(10), "{name} took {elapsed:.1?} to stop");
         let log = std::fs::read_to_string(log).expect("its log");
         assert!(!log.contains("not finished in time"), "{log}");
         logs.push(log);
-        stage.injected("worker_terminated", "exit code 0 in time, with nothing left in hand", Some(took));
+        fixture.record_fault("worker_terminated", "exit code 0 in time, with no unfinished message", Some(elapsed));
     }
-    stage.load.answered(100).await;
-    let (_, rest) = stage.finish().await;
-    logs.extend(rest);
-    // A message that crosses a cancellation inside RabbitMQ is put back by the broker itself, and
-    // counted (rabbitmq-server, issue 3729): at most one in so short a time, and none twice.
+    fixture.load.wait_for_replies(100).await;
+    let (_, remaining) = fixture.finish().await;
+    logs.extend(remaining);
+    // RabbitMQ itself returns a message that crosses a cancellation inside the broker, and counts
+    // it (rabbitmq-server, issue 3729): at most one in so short a time, and none twice.
     let redelivered: Vec<u64> = logs.iter().map(|log| redelivered(log)).collect();
     println!("redelivered: {redelivered:?}");
-    assert!(redelivered.iter().sum::<u64>() <= restarts as u64, "deliveries came back: {redelivered:?}");
+    assert!(redelivered.iter().sum::<u64>() <= restarts as u64, "messages were redelivered: {redelivered:?}");
 }
 
-/// What a worker says of itself when it stops: how many deliveries had been delivered before.
+/// The number of redelivered messages, from the line that a worker logs when it stops.
 fn redelivered(log: &str) -> u64 {
-    let (_, rest) = log.rsplit_once("redelivered=").expect("it stopped");
+    let (_, rest) = log.rsplit_once("redelivered=").expect("the worker stopped");
     let digits = rest.split(|letter: char| !letter.is_ascii_digit()).next().unwrap_or_default();
     digits.parse().expect("a number")
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 3)]
 #[ignore = "starts RabbitMQ and PostgreSQL of its own: run tests/run.sh"]
-async fn workers_that_are_told_to_stop_while_a_service_is_silent_end_in_time() {
-    let mut stage = Stage::single("stop").await;
+async fn workers_that_are_stopped_while_a_service_does_not_respond_end_in_time() {
+    let mut fixture = Fixture::single("stop").await;
     for broker in [true, false] {
-        let proxy = if broker { &stage.amqp } else { &stage.sql };
+        let proxy = if broker { &fixture.amqp } else { &fixture.sql };
         proxy.set(crate::proxy::Network::BlackHole);
-        stage.meanwhile(200, 1_500).await;
+        fixture.pause(200, 1_500).await;
         let began = Instant::now();
-        let names: Vec<_> = stage.workers.iter().map(|worker| worker.name).collect();
-        let old = std::mem::take(&mut stage.workers);
-        let logs: Vec<_> = old.iter().map(|worker| stage.log_of(worker)).collect();
-        let ending: Vec<_> = old
+        let names: Vec<_> = fixture.workers.iter().map(|worker| worker.name).collect();
+        let old = std::mem::take(&mut fixture.workers);
+        let logs: Vec<_> = old.iter().map(|worker| fixture.log_path(worker)).collect();
+        let stopping: Vec<_> = old
             .into_iter()
             .map(|worker| tokio::task::spawn_blocking(move || (worker.name, worker.process.terminate())))
             .collect();
-        for (ended, log) in ending.into_iter().zip(logs) {
-            let (name, code) = ended.await.expect("it ends");
-            let said = std::fs::read_to_string(log).expect("its log");
-            assert_eq!(code, Some(0), "{name} ends well: {said}");
+        for (stopped, log) in stopping.into_iter().zip(logs) {
+            let (name, code) = stopped.await.expect("the worker stops");
+            let log = std::fs::read_to_string(log).expect("its log");
+            assert_eq!(code, Some(0), "{name} exits with 0: {log}");
         }
-        let took = began.elapsed();
-        // The timeout for finishing is 10 s; a second for twelve programs on a busy machine to end.
-        assert!(took < Duration::from_secs(11), "all ended after {took:.1?}");
-        if broker { &stage.amqp } else { &stage.sql }.heal();
-        names.into_iter().for_each(|name| {
-            stage.start_worker(name);
-        });
+        let elapsed = began.elapsed();
+        // The shutdown timeout is 10 s. One more second for twelve programs on a busy machine to
+        // end.
+        assert!(elapsed < Duration::from_secs(11), "all workers stopped after {elapsed:.1?}");
+        if broker { &fixture.amqp } else { &fixture.sql }.heal();
+        for name in names {
+            fixture.start_worker(name);
+        }
         let kind = if broker { "stopped_in_broker_silence" } else { "stopped_in_database_silence" };
-        stage.recovered(kind, format!("every worker ended with exit code 0 within {took:.1?}")).await;
-        stage.load.answered(60).await;
+        let evidence = format!("every worker ended with exit code 0 within {elapsed:.1?}");
+        fixture.record_recovery(kind, evidence).await;
+        fixture.load.wait_for_replies(60).await;
     }
-    stage.finish().await;
+    fixture.finish().await;
 }

@@ -1,8 +1,8 @@
-//! What an upstream system remembers of every message: the bytes it sent, whether the broker took
-//! them, and all that came back. At the end the book is compared, byte for byte.
+//! What the client recorded of every message: the bytes that it sent, whether the broker confirmed
+//! them, and everything that it received. At the end, the records are compared byte for byte.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     sync::{Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -11,12 +11,12 @@ use serde_json::Value;
 use tokio::sync::Notify;
 use uuid::Uuid;
 
-/// How long a change may go unnoticed.
-const GLANCE: Duration = Duration::from_millis(50);
+/// How long a change of the records can go unnoticed.
+const POLL_INTERVAL: Duration = Duration::from_millis(50);
 
-/// A message as it came: everything that must be the same when it comes again.
+/// A received message: everything that must be the same when it is received again.
 #[derive(Clone, PartialEq, Eq)]
-pub(crate) struct Arrived {
+pub(crate) struct Received {
     pub(crate) message_id: String,
     pub(crate) kind: String,
     pub(crate) content_type: String,
@@ -25,11 +25,11 @@ pub(crate) struct Arrived {
     pub(crate) body: Vec<u8>,
 }
 
-impl std::fmt::Debug for Arrived {
+impl std::fmt::Debug for Received {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let Self { message_id, kind, content_type, timestamp, cause, body } = self;
         let body = String::from_utf8_lossy(body);
-        write!(f, "{kind} {message_id} ({content_type}, {timestamp:?}, because of {cause:?}): {body}")
+        write!(f, "{kind} {message_id} ({content_type}, {timestamp:?}, caused by {cause:?}): {body}")
     }
 }
 
@@ -38,108 +38,111 @@ impl std::fmt::Debug for Arrived {
 pub(crate) struct Entry {
     pub(crate) kind: &'static str,
     pub(crate) body: Vec<u8>,
+    /// How often it was sent.
     pub(crate) sent: u64,
-    /// It is sent once, and again only if the broker does not confirm it.
+    /// Whether it is sent again only if the broker does not confirm it.
     pub(crate) once: bool,
-    /// The broker confirmed it.
+    /// Whether the broker confirmed it.
     pub(crate) accepted: bool,
-    pub(crate) replies: Vec<Arrived>,
+    pub(crate) replies: Vec<Received>,
 }
 
-/// The book of a run.
+/// The records of a run.
 #[derive(Debug, Default)]
 pub(crate) struct Ledger {
-    pages: Mutex<Pages>,
+    records: Mutex<Records>,
     changed: Notify,
 }
 
 /// See [`Ledger`].
 #[derive(Debug, Default)]
-pub(crate) struct Pages {
+pub(crate) struct Records {
+    /// The ids of all messages, in the order in which they were added.
     pub(crate) order: Vec<Uuid>,
     pub(crate) entries: HashMap<Uuid, Entry>,
-    /// By message_id: the event, and how often it came.
-    pub(crate) events: HashMap<String, (Arrived, u64)>,
+    /// By message_id: the event, and how often it was received.
+    pub(crate) events: HashMap<String, (Received, u64)>,
     pub(crate) resent: u64,
     pub(crate) nacks: u64,
     pub(crate) returned: u64,
     pub(crate) blocked: u64,
     pub(crate) connections: u64,
-    /// What must not be.
-    pub(crate) wrong: Vec<String>,
+    /// Violated guarantees, one sentence each.
+    pub(crate) violations: Vec<String>,
 }
 
-/// What a comparison counted.
+/// The counts of a comparison.
 #[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Compared {
+pub(crate) struct Comparison {
     pub(crate) accepted: usize,
     pub(crate) replies: usize,
-    /// Replies held against the first to the same message.
+    /// Replies that were compared with the first reply to the same message.
     pub(crate) compared: usize,
     pub(crate) events: usize,
     pub(crate) events_again: u64,
 }
 
 impl Ledger {
-    pub(crate) fn open(&self) -> MutexGuard<'_, Pages> {
-        self.pages.lock().unwrap_or_else(PoisonError::into_inner)
+    pub(crate) fn lock(&self) -> MutexGuard<'_, Records> {
+        self.records.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(crate) fn write(&self, id: Uuid, kind: &'static str, body: &Value, once: bool) {
+    /// Records a message before it is sent.
+    pub(crate) fn add(&self, id: Uuid, kind: &'static str, body: &Value, once: bool) {
         let body = serde_json::to_vec(body).expect("JSON");
         let entry = Entry { kind, body, sent: 0, once, accepted: false, replies: Vec::new() };
-        let mut pages = self.open();
-        pages.order.push(id);
-        pages.entries.insert(id, entry);
+        let mut records = self.lock();
+        records.order.push(id);
+        records.entries.insert(id, entry);
     }
 
-    /// A reply, or an event.
-    pub(crate) fn arrived(&self, arrived: Arrived, correlation: Option<Uuid>) {
-        let mut pages = self.open();
+    /// Records a reply to the message `correlation`, or an event.
+    pub(crate) fn record(&self, received: Received, correlation: Option<Uuid>) {
+        let mut records = self.lock();
         match correlation {
-            Some(id) => match pages.entries.get_mut(&id) {
-                Some(entry) => entry.replies.push(arrived),
-                None => pages.wrong.push(format!("a reply to nothing that was asked: {arrived:?}")),
+            Some(id) => match records.entries.get_mut(&id) {
+                Some(entry) => entry.replies.push(received),
+                None => records.violations.push(format!("a reply belongs to no request: {received:?}")),
             },
-            None => match pages.events.get_mut(&arrived.message_id) {
+            None => match records.events.get_mut(&received.message_id) {
                 None => {
-                    pages.events.insert(arrived.message_id.clone(), (arrived, 1));
+                    records.events.insert(received.message_id.clone(), (received, 1));
                 }
                 Some((first, times)) => {
                     *times += 1;
-                    if *first != arrived {
-                        let difference = format!("an event came as {first:?} and as {arrived:?}");
-                        pages.wrong.push(difference);
+                    if *first != received {
+                        let violation = format!("an event was received as {first:?} and as {received:?}");
+                        records.violations.push(violation);
                     }
                 }
             },
         }
-        drop(pages);
+        drop(records);
         self.changed.notify_waiters();
     }
 
-    /// Waits until this holds; false, if it does not in time.
-    pub(crate) async fn until(&self, patience: Duration, holds: impl Fn(&Pages) -> bool) -> bool {
+    /// Waits until `condition` holds. Returns false after the timeout.
+    pub(crate) async fn wait_until(&self, timeout: Duration, condition: impl Fn(&Records) -> bool) -> bool {
         let waiting = async {
             loop {
                 let changed = self.changed.notified();
-                if holds(&self.open()) {
+                if condition(&self.lock()) {
                     return;
                 }
-                // Not all that is written down is told.
-                let _ = tokio::time::timeout(GLANCE, changed).await;
+                // Not every change of the records is notified.
+                let _ = tokio::time::timeout(POLL_INTERVAL, changed).await;
             }
         };
-        tokio::time::timeout(patience, waiting).await.is_ok()
+        tokio::time::timeout(timeout, waiting).await.is_ok()
     }
 
-    /// The reply to a message, if one has come.
-    pub(crate) fn reply(&self, id: Uuid) -> Option<Arrived> {
-        self.open().entries.get(&id).and_then(|entry| entry.replies.first().cloned())
+    /// The first reply to a message, if it was received.
+    pub(crate) fn reply(&self, id: Uuid) -> Option<Received> {
+        self.lock().entries.get(&id).and_then(|entry| entry.replies.first().cloned())
     }
 }
 
-/// The reply that each request earns here.
+/// The expected type of the reply to a request.
 pub(crate) fn expected(kind: &str) -> &'static str {
     match kind {
         "content.put" => "content.registered",
@@ -149,76 +152,76 @@ pub(crate) fn expected(kind: &str) -> &'static str {
         "license.request" => "license.issued",
         "license.receipt" => "license.granted",
         "license.return" => "license.returned",
-        other => panic!("nobody sends {other} here"),
+        other => panic!("the load does not send {other}"),
     }
 }
 
-impl Pages {
-    /// Holds everything against everything.
+impl Records {
+    /// Compares replies with each other, and replies with events.
     ///
     /// # Errors
-    /// What does not hold, one sentence each.
-    pub(crate) fn compare(&self) -> Result<Compared, Vec<String>> {
-        let mut wrong = self.wrong.clone();
-        let mut compared = Compared { events: self.events.len(), ..Compared::default() };
-        compared.events_again = self.events.values().map(|(_, times)| times - 1).sum();
-        let mut caused: HashMap<Uuid, Vec<&Arrived>> = HashMap::new();
+    /// The violated guarantees, one sentence each.
+    pub(crate) fn compare(&self) -> Result<Comparison, Vec<String>> {
+        let mut violations = self.violations.clone();
+        let mut comparison = Comparison { events: self.events.len(), ..Comparison::default() };
+        comparison.events_again = self.events.values().map(|(_, times)| times - 1).sum();
+        let mut caused: HashMap<Uuid, Vec<&Received>> = HashMap::new();
         for (event, _) in self.events.values() {
             caused.entry(event.cause.unwrap_or_default()).or_default().push(event);
         }
         for (id, entry) in &self.entries {
-            compared.accepted += usize::from(entry.accepted);
-            compared.replies += entry.replies.len();
+            comparison.accepted += usize::from(entry.accepted);
+            comparison.replies += entry.replies.len();
             let Some((first, others)) = entry.replies.split_first() else {
-                wrong.push(format!("{} {id} (accepted: {}) was never answered", entry.kind, entry.accepted));
+                violations.push(format!("{} {id} (accepted: {}) has no reply", entry.kind, entry.accepted));
                 continue;
             };
-            compared.compared += others.len();
+            comparison.compared += others.len();
             if let Some(other) = others.iter().find(|other| *other != first) {
-                wrong.push(format!("{} {id} was answered {first:?} and {other:?}", entry.kind));
+                violations.push(format!("{} {id} has the replies {first:?} and {other:?}", entry.kind));
             }
             let text = String::from_utf8_lossy(&first.body);
-            // Of a storm on one certificate all but a few are refused.
+            // When many terminals use one certificate, most license requests are refused.
             if first.kind == "request.refused" && entry.kind == "license.request" && text.contains("\"exhausted\"") {
                 continue;
             }
             if first.kind != expected(entry.kind) || first.cause != Some(*id) {
-                wrong.push(format!("{} {id} was answered with {}: {text}", entry.kind, first.kind));
+                violations.push(format!("{} {id} has the reply {}: {text}", entry.kind, first.kind));
             }
-            wrong.extend(missing_event(*id, first, caused.get(id).map(Vec::as_slice).unwrap_or_default()));
+            violations.extend(missing_event(*id, first, caused.get(id).map(Vec::as_slice).unwrap_or_default()));
         }
-        if wrong.is_empty() { Ok(compared) } else { Err(wrong) }
+        if violations.is_empty() { Ok(comparison) } else { Err(violations) }
     }
 
-    /// What was sent once and confirmed, and had no effect that anybody was told of: lost.
+    /// The number of lost messages: sent once and confirmed, but no event was received.
     pub(crate) fn lost(&self) -> usize {
-        let causes: std::collections::HashSet<_> = self.events.values().filter_map(|(event, _)| event.cause).collect();
+        let causes: HashSet<_> = self.events.values().filter_map(|(event, _)| event.cause).collect();
         let once = self.entries.iter().filter(|(_, entry)| entry.once && entry.accepted);
         once.filter(|(id, _)| !causes.contains(id)).count()
     }
 
-    /// Whether the event of every answered message has come.
-    pub(crate) fn all_told(&self) -> bool {
-        let causes: std::collections::HashSet<_> =
-            self.events.values().map(|(event, _)| (event.cause, event.kind.as_str())).collect();
-        let mut answered = self.entries.iter().filter_map(|(id, entry)| Some((*id, entry.replies.first()?)));
-        answered.all(|(id, reply)| !is_effect(reply) || causes.contains(&(Some(id), reply.kind.as_str())))
+    /// Whether the event of every effect with a reply was received.
+    pub(crate) fn has_all_events(&self) -> bool {
+        let causes: HashSet<_> = self.events.values().map(|(event, _)| (event.cause, event.kind.as_str())).collect();
+        let mut replies = self.entries.iter().filter_map(|(id, entry)| Some((*id, entry.replies.first()?)));
+        replies.all(|(id, reply)| !is_effect(reply) || causes.contains(&(Some(id), reply.kind.as_str())))
     }
 }
 
-/// An effect is announced: an event of the reply's type that says the same, but for the tokens.
-fn missing_event(id: Uuid, reply: &Arrived, events: &[&Arrived]) -> Option<String> {
+/// Every effect has an event: of the same type and with the same body as the reply, without the
+/// tokens.
+fn missing_event(id: Uuid, reply: &Received, events: &[&Received]) -> Option<String> {
     if !is_effect(reply) {
         return None;
     }
     let Some(event) = events.iter().find(|event| event.kind == reply.kind) else {
-        return Some(format!("{id} was answered with {} and nobody was told", reply.kind));
+        return Some(format!("{id} has the reply {} and no event", reply.kind));
     };
-    let (public, told) = (without_tokens(json(&reply.body)), json(&event.body));
-    (public != told).then(|| format!("{id} was answered {public} and others were told {told}"))
+    let (expected, found) = (without_tokens(json(&reply.body)), json(&event.body));
+    (expected != found).then(|| format!("{id} has the reply {expected} and the event {found}"))
 }
 
-fn is_effect(reply: &Arrived) -> bool {
+fn is_effect(reply: &Received) -> bool {
     reply.kind != "request.refused" && json(&reply.body)["repeated"] != true
 }
 

@@ -1,11 +1,11 @@
-//! A steady load from an upstream system that shares nothing with Licet but the wire: lapin, and
-//! JSON by hand. It buys, acknowledges, pays, requests licenses, acknowledges those, and gives some
-//! back; asks again with the same id and bytes when no answer comes; and all the while repeats
-//! messages of long ago, to hear the same answer again. Some purchases it sends once and never again,
-//! so that nothing but Licet and its broker stands for them once they are confirmed.
+//! A steady load from a client that shares only the wire contract with Licet: lapin, and JSON
+//! written by hand. Its users buy, acknowledge, pay, request licenses, acknowledge them, and return
+//! some. The client sends a request again with the same id and bytes if no reply arrives. It also
+//! repeats old messages at random and compares the replies. Some purchases are sent once only:
+//! after the confirmation, only the broker and Licet can keep them from being lost.
 
 use std::{
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
@@ -15,240 +15,243 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::{
-    chance::Chance,
-    ledger::{Compared, Entry, Ledger, Pages, expected, json as read},
-    wire::{self, Line},
+    ledger::{Comparison, Entry, Ledger, Records, expected, json as parse},
+    random::Random,
+    wire::{self, Sender},
 };
 
-/// Lives that are lived at once.
-const LIVES: usize = 8;
-/// After this long without an answer a message is sent again.
-const ASK_AGAIN: Duration = Duration::from_secs(2);
-/// Whatever was asked must have been answered by then.
-const PATIENCE: Duration = Duration::from_secs(120);
+/// How many lifecycles run at the same time.
+const LIFECYCLES: usize = 8;
+/// After this time without a reply, a message is sent again.
+const RESEND_AFTER: Duration = Duration::from_secs(2);
+/// The timeout of a request, with all repetitions.
+const TIMEOUT: Duration = Duration::from_secs(120);
 
 /// See the module.
 #[derive(Debug)]
 pub(crate) struct Load {
     pub(crate) upstream: Arc<Upstream>,
     running: JoinSet<()>,
-    listening: JoinSet<()>,
+    connections: JoinSet<()>,
     stop: CancellationToken,
 }
 
-/// What all lives of the load share.
+/// The client, shared by all tasks of the load.
 #[derive(Debug)]
 pub(crate) struct Upstream {
     pub(crate) ledger: Arc<Ledger>,
-    line: Arc<Line>,
-    chance: Mutex<Chance>,
+    sender: Arc<Sender>,
+    random: Mutex<Random>,
 }
 
 impl Load {
-    /// Begins, on these nodes of one broker.
+    /// Starts the load on these nodes of one broker.
     pub(crate) async fn start(urls: Vec<String>, seed: u64) -> Self {
         wire::declare(&urls).await;
         let ledger = Arc::new(Ledger::default());
-        let mut listening = JoinSet::new();
-        listening.spawn(wire::listen(urls.clone(), ledger.clone()));
-        let (line, publishing) = Line::open(urls, ledger.clone());
-        listening.spawn(publishing);
-        let upstream = Arc::new(Upstream { ledger, line, chance: Mutex::new(Chance::new(seed)) });
+        let mut connections = JoinSet::new();
+        connections.spawn(wire::consume(urls.clone(), ledger.clone()));
+        let (sender, publishing) = Sender::new(urls, ledger.clone());
+        connections.spawn(publishing);
+        let upstream = Arc::new(Upstream { ledger, sender, random: Mutex::new(Random::new(seed)) });
         upstream.ask("content.put", song()).await;
         let (mut running, stop) = (JoinSet::new(), CancellationToken::new());
-        for life in 0..LIVES {
-            running.spawn(lives(upstream.clone(), life, stop.clone()));
+        for number in 0..LIFECYCLES {
+            running.spawn(run_lifecycles(upstream.clone(), number, stop.clone()));
         }
-        running.spawn(repeats(upstream.clone(), stop.clone()));
-        running.spawn(once(upstream.clone(), stop.clone()));
-        Self { upstream, running, listening, stop }
+        running.spawn(repeat_messages(upstream.clone(), stop.clone()));
+        running.spawn(send_once(upstream.clone(), stop.clone()));
+        Self { upstream, running, connections, stop }
     }
 
-    /// Waits until so many more messages of whole lives were answered.
-    pub(crate) async fn answered(&self, more: usize) {
-        let in_lives = |entry: &&Entry| !entry.once && !entry.replies.is_empty();
-        let count = |pages: &Pages| pages.entries.values().filter(in_lives).count();
-        let before = count(&self.upstream.ledger.open());
-        let came = self.upstream.ledger.until(PATIENCE, |pages| count(pages) >= before + more).await;
-        assert!(came, "{more} more answers in {PATIENCE:?}");
+    /// Waits until this many more messages of lifecycles have replies.
+    pub(crate) async fn wait_for_replies(&self, more: usize) {
+        let has_reply = |entry: &&Entry| !entry.once && !entry.replies.is_empty();
+        let count = |records: &Records| records.entries.values().filter(has_reply).count();
+        let before = count(&self.upstream.ledger.lock());
+        let received = self.upstream.ledger.wait_until(TIMEOUT, |records| count(records) >= before + more).await;
+        assert!(received, "{more} more replies within {TIMEOUT:?}");
     }
 
-    /// From now until the first answer to a request sent from now on.
+    /// The time from now until the first reply to a new request.
     pub(crate) async fn recovery(&self) -> Duration {
         let began = Instant::now();
         self.upstream.ask_every("purchase.request", purchase("prober", 1), Duration::from_millis(250)).await;
         began.elapsed()
     }
 
-    /// Ends the lives after what they are asking, repeats every message once, and compares.
+    /// Stops the lifecycles after their current requests, repeats every message once, and stops.
     pub(crate) async fn finish(mut self) -> Arc<Ledger> {
         self.stop.cancel();
         while let Some(ended) = self.running.join_next().await {
-            ended.expect("no life ended badly");
+            ended.expect("no task of the load panicked");
         }
         let ledger = self.upstream.ledger.clone();
-        ledger.until(PATIENCE, |pages| pages.lost() == 0).await;
-        let lost = ledger.open().lost();
+        ledger.wait_until(TIMEOUT, |records| records.lost() == 0).await;
+        let lost = ledger.lock().lost();
         assert_eq!(lost, 0, "messages that the broker had confirmed are lost");
-        let asked = ledger.open().order.clone();
-        for portion in asked.chunks(100) {
-            let had: Vec<_> = {
-                let pages = ledger.open();
-                portion.iter().map(|id| pages.entries[id].replies.len()).collect()
+        let all = ledger.lock().order.clone();
+        for chunk in all.chunks(100) {
+            let before: Vec<_> = {
+                let records = ledger.lock();
+                chunk.iter().map(|id| records.entries[id].replies.len()).collect()
             };
-            let deadline = Instant::now() + PATIENCE;
+            let deadline = Instant::now() + TIMEOUT;
             loop {
                 let missing: Vec<Uuid> = {
-                    let pages = ledger.open();
-                    let pairs = portion.iter().zip(&had).filter(|(id, had)| pages.entries[id].replies.len() <= **had);
+                    let records = ledger.lock();
+                    let pairs =
+                        chunk.iter().zip(&before).filter(|(id, before)| records.entries[id].replies.len() <= **before);
                     pairs.map(|(id, _)| *id).collect()
                 };
                 if missing.is_empty() {
                     break;
                 }
-                assert!(Instant::now() < deadline, "{} repeated messages are not answered again", missing.len());
-                let sent = missing.iter().map(|id| self.upstream.line.send(*id)).max().unwrap_or_default();
-                let again =
-                    |pages: &Pages| portion.iter().zip(&had).all(|(id, had)| pages.entries[id].replies.len() > *had);
-                if !ledger.until(ASK_AGAIN * 2, again).await {
-                    self.upstream.line.renew(sent);
+                assert!(Instant::now() < deadline, "{} repeated messages have no second reply", missing.len());
+                let connection = missing.iter().map(|id| self.upstream.sender.send(*id)).max().unwrap_or_default();
+                let all_replied = |records: &Records| {
+                    chunk.iter().zip(&before).all(|(id, before)| records.entries[id].replies.len() > *before)
+                };
+                if !ledger.wait_until(RESEND_AFTER * 2, all_replied).await {
+                    self.upstream.sender.reconnect(connection);
                 }
             }
         }
-        ledger.until(ASK_AGAIN * 5, Pages::all_told).await;
-        self.listening.shutdown().await;
+        ledger.wait_until(RESEND_AFTER * 5, Records::has_all_events).await;
+        self.connections.shutdown().await;
         ledger
     }
 }
 
-/// Compares a whole run, and fails with what does not hold.
-pub(crate) fn compared(ledger: &Ledger) -> Compared {
-    ledger.open().compare().unwrap_or_else(|wrong| {
-        panic!("{} things do not hold:\n{}", wrong.len(), wrong[..wrong.len().min(10)].join("\n"))
+/// Compares the records of a whole run, and fails with the violated guarantees.
+pub(crate) fn compare(ledger: &Ledger) -> Comparison {
+    ledger.lock().compare().unwrap_or_else(|violations| {
+        panic!("{} violations:\n{}", violations.len(), violations[..violations.len().min(10)].join("\n"))
     })
 }
 
 impl Upstream {
-    /// Asks until it is answered.
+    /// Sends a request until it has a reply.
     pub(crate) async fn ask(&self, kind: &'static str, body: Value) -> Value {
-        self.ask_every(kind, body, ASK_AGAIN).await
+        self.ask_every(kind, body, RESEND_AFTER).await
     }
 
     async fn ask_every(&self, kind: &'static str, body: Value, pause: Duration) -> Value {
-        let id = self.chance().uuid();
-        self.ledger.write(id, kind, &body, false);
-        let deadline = Instant::now() + PATIENCE;
+        let id = self.random().uuid();
+        self.ledger.add(id, kind, &body, false);
+        let deadline = Instant::now() + TIMEOUT;
         loop {
-            let generation = self.line.send(id);
-            let answered = self.ledger.until(pause, |pages| !pages.entries[&id].replies.is_empty()).await;
-            if answered {
+            let connection = self.sender.send(id);
+            let replied = self.ledger.wait_until(pause, |records| !records.entries[&id].replies.is_empty()).await;
+            if replied {
                 break;
             }
-            assert!(Instant::now() < deadline, "{kind} {id} is not answered in {PATIENCE:?}");
-            self.line.renew(generation);
+            assert!(Instant::now() < deadline, "{kind} {id} has no reply after {TIMEOUT:?}");
+            self.sender.reconnect(connection);
         }
-        read(&self.ledger.reply(id).expect("it has come").body)
+        parse(&self.ledger.reply(id).expect("the reply was received").body)
     }
 
-    pub(crate) fn chance(&self) -> std::sync::MutexGuard<'_, Chance> {
-        self.chance.lock().unwrap_or_else(PoisonError::into_inner)
+    fn random(&self) -> MutexGuard<'_, Random> {
+        self.random.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A whole life, until it is told to stop.
-    pub(crate) async fn live(&self, user: &str, stop: &CancellationToken) {
-        let count = 1 + self.chance().below(3);
+    /// A whole lifecycle of a purchase, or as much of it as is possible before `stop`.
+    async fn run_lifecycle(&self, user: &str, stop: &CancellationToken) {
+        let count = 1 + self.random().below(3);
         let Some(bought) = self.step("purchase.request", purchase(user, count), stop).await else { return };
         let certificates = bought["certificates"].as_array().expect("certificates").clone();
-        let (shown, named) = match bought.get("container_token") {
+        let (token, subject) = match bought.get("container_token") {
             Some(token) => (json!({ "container_token": token }), json!({ "container": bought["container"] })),
             None => (
                 json!({ "certificate_token": certificates[0]["certificate_token"] }),
                 json!({ "certificate": certificates[0]["certificate"] }),
             ),
         };
-        if self.step("certificate.receipt", shown, stop).await.is_none() {
+        if self.step("certificate.receipt", token, stop).await.is_none() {
             return;
         }
-        let paid = payment(named, &bought);
-        if self.step("settlement.completion", paid, stop).await.is_none() {
+        let payment = payment(subject, &bought);
+        if self.step("settlement.completion", payment, stop).await.is_none() {
             return;
         }
         for certificate in certificates {
-            let asked = json!({ "certificate_token": certificate["certificate_token"], "terminal": "player" });
-            let Some(license) = self.step("license.request", asked, stop).await else { return };
-            let shown = json!({ "license_token": license["license_token"] });
-            if self.step("license.receipt", shown, stop).await.is_none() {
+            let request = json!({ "certificate_token": certificate["certificate_token"], "terminal": "player" });
+            let Some(license) = self.step("license.request", request, stop).await else { return };
+            let receipt = json!({ "license_token": license["license_token"] });
+            if self.step("license.receipt", receipt, stop).await.is_none() {
                 return;
             }
-            if self.chance().below(5) == 0 {
-                let back = json!({
+            if self.random().below(5) == 0 {
+                let request = json!({
                     "license_token": license["license_token"], "user": user, "privilege": "points", "deleted": true,
                 });
-                if self.step("license.return", back, stop).await.is_none() {
+                if self.step("license.return", request, stop).await.is_none() {
                     return;
                 }
             }
         }
     }
 
-    /// The next thing that somebody does, after thinking a little; nothing, once it is over.
+    /// The next request of a user, after a short pause. None if the load stops, or if the request
+    /// is refused.
     async fn step(&self, kind: &'static str, body: Value, stop: &CancellationToken) -> Option<Value> {
-        let pause = self.chance().ms(20, 100);
+        let pause = self.random().ms(20, 100);
         if tokio::time::timeout(pause, stop.cancelled()).await.is_ok() {
             return None;
         }
-        let answer = self.ask(kind, body).await;
-        // What else came is found and told by the comparison.
-        let kind = expected(kind);
-        (answer.get("code").is_none()).then_some(answer).or_else(|| {
-            println!("there was no {kind}");
-            None
-        })
+        let reply = self.ask(kind, body).await;
+        // The comparison at the end reports unexpected replies.
+        if reply.get("code").is_some() {
+            println!("no {}, but {reply}", expected(kind));
+            return None;
+        }
+        Some(reply)
     }
 }
 
-async fn lives(upstream: Arc<Upstream>, life: usize, stop: CancellationToken) {
+async fn run_lifecycles(upstream: Arc<Upstream>, number: usize, stop: CancellationToken) {
     while !stop.is_cancelled() {
-        let user = format!("user-{}", (life + LIVES * upstream.chance().below(4)) % 24);
-        upstream.live(&user, &stop).await;
+        let user = format!("user-{}", (number + LIFECYCLES * upstream.random().below(4)) % 24);
+        upstream.run_lifecycle(&user, &stop).await;
     }
 }
 
-/// Sends messages of before again, at random.
-async fn repeats(upstream: Arc<Upstream>, stop: CancellationToken) {
+/// Repeats old messages at random.
+async fn repeat_messages(upstream: Arc<Upstream>, stop: CancellationToken) {
     loop {
-        let pause = upstream.chance().ms(20, 120);
+        let pause = upstream.random().ms(20, 120);
         if tokio::time::timeout(pause, stop.cancelled()).await.is_ok() {
             return;
         }
         let id = {
-            let pages = upstream.ledger.open();
-            let chosen = upstream.chance().below(pages.order.len());
-            pages.order.get(chosen).copied().filter(|id| !pages.entries[id].once)
+            let records = upstream.ledger.lock();
+            let index = upstream.random().below(records.order.len());
+            records.order.get(index).copied().filter(|id| !records.entries[id].once)
         };
         if let Some(id) = id {
-            upstream.line.send(id);
+            upstream.sender.send(id);
         }
     }
 }
 
-/// Sends purchases that are never asked for again once the broker has confirmed them.
-async fn once(upstream: Arc<Upstream>, stop: CancellationToken) {
+/// Sends purchases that are not repeated after the broker has confirmed them.
+async fn send_once(upstream: Arc<Upstream>, stop: CancellationToken) {
     loop {
-        let pause = upstream.chance().ms(40, 160);
+        let pause = upstream.random().ms(40, 160);
         if tokio::time::timeout(pause, stop.cancelled()).await.is_ok() {
             return;
         }
-        let id = upstream.chance().uuid();
-        upstream.ledger.write(id, "purchase.request", &purchase("oncer", 1), true);
-        let deadline = Instant::now() + PATIENCE;
+        let id = upstream.random().uuid();
+        upstream.ledger.add(id, "purchase.request", &purchase("oncer", 1), true);
+        let deadline = Instant::now() + TIMEOUT;
         loop {
-            let generation = upstream.line.send(id);
-            if upstream.ledger.until(ASK_AGAIN, |pages| pages.entries[&id].accepted).await {
+            let connection = upstream.sender.send(id);
+            if upstream.ledger.wait_until(RESEND_AFTER, |records| records.entries[&id].accepted).await {
                 break;
             }
-            assert!(Instant::now() < deadline, "the broker confirms nothing in {PATIENCE:?}");
-            upstream.line.renew(generation);
+            assert!(Instant::now() < deadline, "the broker confirmed nothing within {TIMEOUT:?}");
+            upstream.sender.reconnect(connection);
         }
     }
 }
@@ -264,20 +267,21 @@ fn purchase(user: &str, count: usize) -> Value {
     json!({ "user": user, "items": vec![json!({ "content": "song" }); count] })
 }
 
-fn payment(mut named: Value, bought: &Value) -> Value {
-    let id = named.as_object().and_then(|fields| fields.values().next()).cloned().unwrap_or_default();
-    named["settlement"] = json!(format!("pay-{}", id.as_str().unwrap_or_default()));
-    named["provider"] = json!("bank");
-    named["amount"] = bought["amount"].clone();
-    named
+/// The settlement of a purchase. `subject` names its certificate or container.
+fn payment(mut subject: Value, bought: &Value) -> Value {
+    let id = subject.as_object().and_then(|fields| fields.values().next()).cloned().expect("a subject");
+    subject["settlement"] = json!(format!("pay-{}", id.as_str().expect("an id")));
+    subject["provider"] = json!("bank");
+    subject["amount"] = bought["amount"].clone();
+    subject
 }
 
-/// The token of a certificate that is bought, received and paid for.
-pub(crate) async fn ready(upstream: &Upstream) -> String {
+/// Buys a certificate, acknowledges its receipt and pays for it. Returns its token.
+pub(crate) async fn settled_certificate(upstream: &Upstream) -> String {
     let bought = upstream.ask("purchase.request", purchase("stormer", 1)).await;
     let token = &bought["certificates"][0]["certificate_token"];
     upstream.ask("certificate.receipt", json!({ "certificate_token": token })).await;
-    let named = json!({ "certificate": bought["certificates"][0]["certificate"] });
-    upstream.ask("settlement.completion", payment(named, &bought)).await;
+    let subject = json!({ "certificate": bought["certificates"][0]["certificate"] });
+    upstream.ask("settlement.completion", payment(subject, &bought)).await;
     token.as_str().expect("a token").to_owned()
 }

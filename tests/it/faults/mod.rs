@@ -1,24 +1,24 @@
-//! Real services, really killed, under a steady load; and what is left afterwards.
+//! Fault tests: real services are killed and the network fails while a steady load runs.
 //!
-//! Each test has its own broker and database (`crate::nodes`), worker programs as processes, and a
-//! network between them that can fail (`crate::proxy`). An upstream system that shares no code with
-//! Licet (`load`) keeps a book of all it sent and heard (`ledger`). After the faults, of which each
-//! must show that it happened: the auditor is content, every accepted request has its answer, every
-//! repeated one the same answer byte for byte, and there is no dead letter.
+//! Each test starts its own broker and database (`crate::nodes`), the worker programs as processes,
+//! and proxies between them that can fail (`crate::proxy`). A client that shares no code with Licet
+//! (`load`) records every message that it sent and received (`ledger`). Each fault must leave
+//! evidence that it happened. At the end, every accepted request has a reply, every repeated
+//! request has the same reply byte for byte, there is no dead letter, and the audit passes.
 //!
-//! `LICET_TEST_SEED` repeats the choices of a run (not its timing). `LICET_TEST_SOAK_S` says for how
-//! long the soak injects faults.
+//! `LICET_TEST_SEED` repeats the choices of a run, but not its timing. `LICET_TEST_SOAK_S` sets for
+//! how many seconds the soak test injects faults.
 
-mod chance;
 mod cluster;
 mod drain;
+mod fixture;
 mod ledger;
 mod load;
 mod network;
 mod pressure;
+mod random;
 mod services;
 mod soak;
-mod stage;
 mod storm;
 mod wire;
 mod workers;

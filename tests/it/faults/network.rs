@@ -1,28 +1,28 @@
-//! The network between workers and services cut, slow, half closed, and silent.
+//! A network between workers and services that is cut, slow, half closed or silent.
 
 use std::time::Duration;
 
-use super::stage::{Stage, count};
+use super::fixture::{Fixture, count};
 use crate::proxy::Network;
 
-/// Longer than a heartbeat, a database timeout and a reply timeout, as they are set here.
+/// Longer than the heartbeat, the database timeout and the reply timeout of these tests.
 const SILENCE_MS: (u64, u64) = (6_000, 7_000);
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 3)]
 #[ignore = "starts RabbitMQ and PostgreSQL of its own: run tests/run.sh"]
 async fn a_network_that_fails_between_workers_and_services_loses_nothing() {
-    let mut stage = Stage::single("network").await;
+    let mut fixture = Fixture::single("network").await;
     for broker in [true, false] {
         for fault in ["cut", "slow", "half_closed", "black_hole"] {
-            fail(&mut stage, broker, fault).await;
-            stage.load.answered(60).await;
+            inject(&mut fixture, broker, fault).await;
+            fixture.load.wait_for_replies(60).await;
         }
     }
-    stage.finish().await;
+    fixture.finish().await;
 }
 
-/// Lets one of the two networks fail in this way for a while, and heals it.
-pub(super) async fn fail(stage: &mut Stage, broker: bool, fault: &str) {
+/// Injects a fault into one of the two networks for a while, then heals it.
+pub(super) async fn inject(fixture: &mut Fixture, broker: bool, fault: &str) {
     let (network, kind, (from, to)) = match (fault, broker) {
         ("cut", true) => (Network::Cut, "broker_cut", (500, 2_000)),
         ("cut", false) => (Network::Cut, "database_cut", (500, 2_000)),
@@ -33,25 +33,25 @@ pub(super) async fn fail(stage: &mut Stage, broker: bool, fault: &str) {
         ("black_hole", true) => (Network::BlackHole, "broker_black_hole", SILENCE_MS),
         _ => (Network::BlackHole, "database_black_hole", SILENCE_MS),
     };
-    let proxy = if broker { &stage.amqp } else { &stage.sql };
-    let done = proxy.done.clone();
+    let proxy = if broker { &fixture.amqp } else { &fixture.sql };
+    let counters = proxy.counters.clone();
     let counter = match network {
-        Network::Cut => &done.cut,
-        Network::Slow(_) => &done.delayed,
-        Network::HalfClosed => &done.half_closed,
-        Network::BlackHole | Network::Sound => &done.swallowed,
+        Network::Cut => &counters.cut,
+        Network::Slow(_) => &counters.delayed,
+        Network::HalfClosed => &counters.half_closed,
+        Network::BlackHole | Network::Normal => &counters.swallowed,
     };
     let before = count(counter);
     proxy.set(network);
-    stage.meanwhile(from, to).await;
-    if broker { &stage.amqp } else { &stage.sql }.heal();
-    let met = count(counter) - before;
-    assert!(met > 0, "{kind} met nothing");
+    fixture.pause(from, to).await;
+    if broker { &fixture.amqp } else { &fixture.sql }.heal();
+    let affected = count(counter) - before;
+    assert!(affected > 0, "{kind} had no effect");
     let unit = match network {
         Network::Cut => "connections reset",
         Network::Slow(_) => "chunks delayed",
         Network::HalfClosed => "connections half closed",
-        Network::BlackHole | Network::Sound => "bytes swallowed",
+        Network::BlackHole | Network::Normal => "bytes swallowed",
     };
-    stage.recovered(kind, format!("the proxy counted {met} {unit}")).await;
+    fixture.record_recovery(kind, format!("the proxy counted {affected} {unit}")).await;
 }

@@ -1,5 +1,5 @@
-//! The upstream's connections, on lapin alone: one that publishes, one that hears replies and
-//! events. Each begins again when it is lost, at the next node in turn.
+//! The client's connections, with lapin alone: one publishes, one receives replies and events. A
+//! lost connection is replaced by a new one, at the next node in turn.
 
 use std::{
     sync::{
@@ -21,98 +21,105 @@ use lapin::{
 use tokio::sync::{Notify, mpsc};
 use uuid::Uuid;
 
-use super::ledger::{Arrived, Ledger};
+use super::ledger::{Ledger, Received};
 
 const REPLIES: &str = "upstream.replies";
 const EVENTS: &str = "upstream.events";
-/// What a broker owes within this time.
-const CALL: Duration = Duration::from_secs(5);
-const PAUSE: Duration = Duration::from_millis(100);
+/// The timeout of a call to the broker.
+const CALL_TIMEOUT: Duration = Duration::from_secs(5);
+const RECONNECT_PAUSE: Duration = Duration::from_millis(100);
 
-/// A connection to the first of these nodes that answers, from the `turn`th on.
+/// A connection to the first of these nodes that answers, starting with node number `turn`.
 pub(crate) async fn connect(urls: &[String], turn: u64) -> Option<Connection> {
     let turn = usize::try_from(turn).unwrap_or_default();
     for url in urls.iter().cycle().skip(turn % urls.len()).take(urls.len()) {
         let connecting = Connection::connect(url, ConnectionProperties::default());
-        if let Ok(Ok(connection)) = tokio::time::timeout(CALL, connecting).await {
+        if let Ok(Ok(connection)) = tokio::time::timeout(CALL_TIMEOUT, connecting).await {
             return Some(connection);
         }
     }
     None
 }
 
-/// What publishes, and a new connection for it when somebody finds the present one wanting.
+/// Publishes the messages of the ledger, over one connection after the other.
 #[derive(Debug)]
-pub(crate) struct Line {
+pub(crate) struct Sender {
     ids: mpsc::UnboundedSender<Uuid>,
-    generation: AtomicU64,
-    wanting: Notify,
+    /// The number of the present connection.
+    connection: AtomicU64,
+    reconnect: Notify,
 }
 
-impl Line {
-    /// A line, and what publishes for it as long as it is run.
-    pub(crate) fn open(urls: Vec<String>, ledger: Arc<Ledger>) -> (Arc<Self>, impl Future<Output = ()>) {
+impl Sender {
+    /// A sender, and the task that publishes for it.
+    pub(crate) fn new(urls: Vec<String>, ledger: Arc<Ledger>) -> (Arc<Self>, impl Future<Output = ()>) {
         let (ids, waiting) = mpsc::unbounded_channel();
-        let line = Arc::new(Self { ids, generation: AtomicU64::new(0), wanting: Notify::new() });
-        (line.clone(), publish(urls, ledger, line, waiting))
+        let sender = Arc::new(Self { ids, connection: AtomicU64::new(0), reconnect: Notify::new() });
+        (sender.clone(), publish(urls, ledger, sender, waiting))
     }
 
-    /// Publishes a message of the ledger, now or soon; says on which connection.
+    /// Queues a message of the ledger to be published. Returns the number of the present
+    /// connection.
     pub(crate) fn send(&self, id: Uuid) -> u64 {
         let _ = self.ids.send(id);
-        self.generation.load(Ordering::SeqCst)
+        self.connection.load(Ordering::SeqCst)
     }
 
-    /// Nothing came of what was sent on that connection: the next one, please.
-    pub(crate) fn renew(&self, generation: u64) {
-        if self.generation.load(Ordering::SeqCst) == generation {
-            self.wanting.notify_one();
+    /// Opens a new connection, unless `connection` has been replaced already.
+    pub(crate) fn reconnect(&self, connection: u64) {
+        if self.connection.load(Ordering::SeqCst) == connection {
+            self.reconnect.notify_one();
         }
     }
 }
 
-async fn publish(urls: Vec<String>, ledger: Arc<Ledger>, line: Arc<Line>, mut waiting: mpsc::UnboundedReceiver<Uuid>) {
+async fn publish(
+    urls: Vec<String>,
+    ledger: Arc<Ledger>,
+    sender: Arc<Sender>,
+    mut waiting: mpsc::UnboundedReceiver<Uuid>,
+) {
     loop {
-        let turn = line.generation.fetch_add(1, Ordering::SeqCst);
+        let turn = sender.connection.fetch_add(1, Ordering::SeqCst);
         let opened = async {
             let connection = connect(&urls, turn).await?;
-            let channel = answered(connection.create_channel()).await?;
-            answered(channel.confirm_select(ConfirmSelectOptions::default())).await?;
+            let channel = in_time(connection.create_channel()).await?;
+            in_time(channel.confirm_select(ConfirmSelectOptions::default())).await?;
             Some((connection, channel))
         };
         let Some((connection, channel)) = opened.await else {
-            tokio::time::sleep(PAUSE).await;
+            tokio::time::sleep(RECONNECT_PAUSE).await;
             continue;
         };
-        ledger.open().connections += 1;
+        ledger.lock().connections += 1;
         let mut events = std::pin::pin!(connection.events_listener());
         let mut confirms = FuturesUnordered::new();
         loop {
             tokio::select! {
                 id = waiting.recv() => match id {
-                    Some(id) => confirms.push(post(&channel, &ledger, id).map(move |outcome| (id, outcome))),
+                    Some(id) => confirms.push(publish_one(&channel, &ledger, id).map(move |outcome| (id, outcome))),
                     None => return,
                 },
                 Some((id, outcome)) = confirms.next() => {
                     let Ok(confirmation) = outcome else { break };
-                    note(&ledger, id, confirmation);
+                    record_confirmation(&ledger, id, confirmation);
                 }
                 Some(event) = events.next() => if matches!(event, Event::ConnectionBlocked(_)) {
-                    ledger.open().blocked += 1;
+                    ledger.lock().blocked += 1;
                 },
-                // A blocked connection is sound: another would be blocked too.
-                () = line.wanting.notified() => if !connection.status().blocked() { break },
+                // A new connection would be blocked too, so a blocked one is kept.
+                () = sender.reconnect.notified() => if !connection.status().blocked() { break },
             }
         }
     }
 }
 
-async fn post(channel: &Channel, ledger: &Ledger, id: Uuid) -> lapin::Result<Confirmation> {
+async fn publish_one(channel: &Channel, ledger: &Ledger, id: Uuid) -> lapin::Result<Confirmation> {
     let (kind, body) = {
-        let mut pages = ledger.open();
-        let pages = &mut *pages;
-        let entry = pages.entries.get_mut(&id).expect("it is in the book");
-        pages.resent += u64::from(entry.sent > 0);
+        let mut records = ledger.lock();
+        let records = &mut *records;
+        let entry = records.entries.get_mut(&id).expect("the message was added to the ledger");
+        records.resent += u64::from(entry.sent > 0);
         entry.sent += 1;
         (entry.kind, entry.body.clone())
     };
@@ -127,21 +134,21 @@ async fn post(channel: &Channel, ledger: &Ledger, id: Uuid) -> lapin::Result<Con
     channel.basic_publish("licet.in".into(), kind.into(), options, &body, properties).await?.await
 }
 
-fn note(ledger: &Ledger, id: Uuid, confirmation: Confirmation) {
-    let mut pages = ledger.open();
+fn record_confirmation(ledger: &Ledger, id: Uuid, confirmation: Confirmation) {
+    let mut records = ledger.lock();
     match confirmation {
         Confirmation::Ack(None) => {
-            if let Some(entry) = pages.entries.get_mut(&id) {
+            if let Some(entry) = records.entries.get_mut(&id) {
                 entry.accepted = true;
             }
         }
-        Confirmation::Ack(Some(_)) => pages.returned += 1,
-        Confirmation::Nack(_) => pages.nacks += 1,
-        Confirmation::NotRequested => pages.wrong.push("the channel does not confirm".into()),
+        Confirmation::Ack(Some(_)) => records.returned += 1,
+        Confirmation::Nack(_) => records.nacks += 1,
+        Confirmation::NotRequested => records.violations.push("the channel does not confirm".into()),
     }
 }
 
-/// The queues of the upstream's own, which outlive its connections and any one node.
+/// Declares the client's queues. They survive its connections and the failure of a node.
 pub(crate) async fn declare(urls: &[String]) {
     let connection = connect(urls, 0).await.expect("the broker answers");
     let channel = connection.create_channel().await.expect("a channel");
@@ -159,39 +166,40 @@ pub(crate) async fn declare(urls: &[String]) {
         QueueBindOptions::default(),
         FieldTable::default(),
     );
-    bound.await.expect("bound");
-    connection.close(200, "done".into()).await.expect("a goodbye");
+    bound.await.expect("a binding");
+    connection.close(200, "done".into()).await.expect("the connection closes");
 }
 
-/// Writes down what comes, for ever.
-pub(crate) async fn listen(urls: Vec<String>, ledger: Arc<Ledger>) {
+/// Receives replies and events into the ledger, over one connection after the other.
+pub(crate) async fn consume(urls: Vec<String>, ledger: Arc<Ledger>) {
     for turn in 0.. {
-        let _ = hear(&urls, turn, &ledger).await;
-        tokio::time::sleep(PAUSE).await;
+        let _ = consume_once(&urls, turn, &ledger).await;
+        tokio::time::sleep(RECONNECT_PAUSE).await;
     }
 }
 
-/// Until the connection is lost.
-async fn hear(urls: &[String], turn: u64, ledger: &Ledger) -> Option<()> {
+/// Receives until the connection is lost.
+async fn consume_once(urls: &[String], turn: u64, ledger: &Ledger) -> Option<()> {
     let connection = connect(urls, turn).await?;
-    let channel = answered(connection.create_channel()).await?;
-    answered(channel.basic_qos(500, BasicQosOptions::default())).await?;
+    let channel = in_time(connection.create_channel()).await?;
+    in_time(channel.basic_qos(500, BasicQosOptions::default())).await?;
     let consume = |queue: &'static str| {
         channel.basic_consume(queue.into(), queue.into(), BasicConsumeOptions::default(), FieldTable::default())
     };
-    let (replies, events) = (answered(consume(REPLIES)).await?, answered(consume(EVENTS)).await?);
-    let mut both = futures_util::stream::select(replies.map(|one| (true, one)), events.map(|one| (false, one)));
-    while let Some((reply, delivery)) = both.next().await {
+    let (replies, events) = (in_time(consume(REPLIES)).await?, in_time(consume(EVENTS)).await?);
+    let replies = replies.map(|delivery| (true, delivery));
+    let mut both = futures_util::stream::select(replies, events.map(|delivery| (false, delivery)));
+    while let Some((is_reply, delivery)) = both.next().await {
         let delivery = delivery.ok()?;
-        let arrived = read(&delivery);
+        let received = read(&delivery);
         let id = delivery.properties.correlation_id().as_ref().and_then(|id| Uuid::parse_str(id.as_str()).ok());
-        ledger.arrived(arrived, id.filter(|_| reply));
-        answered(delivery.ack(BasicAckOptions::default())).await?;
+        ledger.record(received, id.filter(|_| is_reply));
+        in_time(delivery.ack(BasicAckOptions::default())).await?;
     }
     None
 }
 
-fn read(delivery: &lapin::message::Delivery) -> Arrived {
+fn read(delivery: &lapin::message::Delivery) -> Received {
     let properties = &delivery.properties;
     let text = |value: &Option<lapin::types::ShortString>| {
         value.as_ref().map(|text| text.as_str().to_owned()).unwrap_or_default()
@@ -200,7 +208,7 @@ fn read(delivery: &lapin::message::Delivery) -> Arrived {
         Some(AMQPValue::LongString(id)) => Uuid::parse_str(std::str::from_utf8(id.as_bytes()).ok()?).ok(),
         _ => None,
     });
-    Arrived {
+    Received {
         message_id: text(properties.message_id()),
         kind: text(properties.kind()),
         content_type: text(properties.content_type()),
@@ -210,17 +218,17 @@ fn read(delivery: &lapin::message::Delivery) -> Arrived {
     }
 }
 
-/// How many messages wait in a queue.
+/// The number of messages in a queue.
 pub(crate) async fn depth(urls: &[String], queue: &str) -> u32 {
     let connection = connect(urls, 0).await.expect("the broker answers");
     let channel = connection.create_channel().await.expect("a channel");
     let passive = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
     let queue = channel.queue_declare(queue.into(), passive, FieldTable::default()).await.expect("the queue");
     let depth = queue.message_count();
-    connection.close(200, "done".into()).await.expect("a goodbye");
+    connection.close(200, "done".into()).await.expect("the connection closes");
     depth
 }
 
-async fn answered<T>(call: impl Future<Output = lapin::Result<T>>) -> Option<T> {
-    tokio::time::timeout(CALL, call).await.ok()?.ok()
+async fn in_time<T>(call: impl Future<Output = lapin::Result<T>>) -> Option<T> {
+    tokio::time::timeout(CALL_TIMEOUT, call).await.ok()?.ok()
 }

@@ -1,9 +1,10 @@
-//! Services that a test owns: private nodes on free loopback ports, with their data in a temporary
-//! folder, stopped and killed at will, and gone when they are dropped.
+//! Services that a test starts itself: nodes on free loopback ports, with their data in a temporary
+//! folder. A test can stop and kill them. They are killed and deleted when they are dropped.
 //!
-//! The programs are found where Debian puts them, under the root folders that
-//! `LICET_TEST_BROKER_ROOT` and `LICET_TEST_DATABASE_ROOT` name (default `/`). In another root they
-//! run with their data inside it, and each with a `/proc` of its own, gone with its last process.
+//! The programs are found where Debian installs them, under the root folders in
+//! `LICET_TEST_BROKER_ROOT` and `LICET_TEST_DATABASE_ROOT` (default `/`). In another root, their
+//! data is inside that root, and each program has its own `/proc`, which ends with its last
+//! process.
 
 use std::{
     fs::File,
@@ -18,10 +19,10 @@ use std::{
 pub(crate) mod postgres;
 pub(crate) mod rabbit;
 
-/// A node has started, or ended, by then.
-const PATIENCE: Duration = Duration::from_secs(90);
+/// The timeout for a node to start or to end.
+const TIMEOUT: Duration = Duration::from_secs(90);
 
-/// The file system in which a service is installed, and a folder of ours in it.
+/// The file system in which a service is installed, and a temporary folder in it.
 #[derive(Debug)]
 pub(crate) struct Root {
     path: PathBuf,
@@ -29,16 +30,16 @@ pub(crate) struct Root {
 }
 
 impl Root {
-    /// The root that this variable names, and a new folder in it.
+    /// The root in this environment variable, and a new folder in it.
     fn of(variable: &str) -> Self {
         let path = PathBuf::from(std::env::var_os(variable).unwrap_or_else(|| "/".into()));
-        // The folder for temporary files in there has the same name as out here.
+        // The folder for temporary files has the same path inside the root.
         let temporary = path.join(std::env::temp_dir().strip_prefix("/").expect("an absolute path"));
         std::fs::create_dir_all(&temporary).expect("a folder in the root");
-        let folder = tempfile::Builder::new().prefix("licet-node.").tempdir_in(temporary).expect("a folder in it");
-        // A server that does not run as root must get through to its own folder.
+        let folder = tempfile::Builder::new().prefix("licet-node.").tempdir_in(temporary).expect("a temporary folder");
+        // A server that does not run as root must be able to enter its own folder.
         let open = std::os::unix::fs::PermissionsExt::from_mode(0o711);
-        std::fs::set_permissions(folder.path(), open).expect("the folder is ours");
+        std::fs::set_permissions(folder.path(), open).expect("the permissions of a new folder can be set");
         Self { path, folder }
     }
 
@@ -51,7 +52,7 @@ impl Root {
             command.arg("--root").arg(&self.path).arg("--mount-proc").arg("--").arg(program.as_ref());
             command
         };
-        // The environment of the test says things of the test's services.
+        // These variables configure the services of the test run, not this one.
         for (name, _) in std::env::vars_os() {
             let name = name.to_string_lossy().into_owned();
             if ["LICET_", "RABBITMQ_", "ERL_", "PG"].iter().any(|prefix| name.starts_with(prefix)) {
@@ -62,17 +63,17 @@ impl Root {
         command
     }
 
-    /// Our folder, as this process sees it.
+    /// The temporary folder, as a path for this process.
     fn folder(&self) -> &Path {
         self.folder.path()
     }
 
-    /// The same path, as a program inside the root sees it.
+    /// The same path for a program inside the root.
     fn inside(&self, path: &Path) -> PathBuf {
         path.strip_prefix(&self.path).map_or_else(|_| path.to_owned(), |inner| Path::new("/").join(inner))
     }
 
-    /// The newest folder `parent/prefix*/child` inside the root: the folder of an installed version.
+    /// The newest folder `parent/prefix*/child` inside the root, and the version in its name.
     fn newest(&self, parent: &str, prefix: &str, child: &str) -> (PathBuf, String) {
         let installed = self.path.join(parent.trim_start_matches('/'));
         let found = std::fs::read_dir(&installed)
@@ -88,7 +89,7 @@ impl Root {
     }
 }
 
-/// A server's process, which leads a group of its own.
+/// A server's process. It leads its own process group.
 #[derive(Debug)]
 struct Server {
     child: Child,
@@ -96,10 +97,10 @@ struct Server {
 }
 
 impl Server {
-    /// Starts it; what it says is added to its log.
+    /// Starts the process. Its output is appended to its log.
     fn start(mut command: Command, log: &Path) -> Self {
         let out = File::options().create(true).append(true).open(log).expect("a log file");
-        let err = out.try_clone().expect("the same file");
+        let err = out.try_clone().expect("a second handle of the log file");
         let child = command.process_group(0).stdout(out).stderr(err).spawn().expect("the server's program runs");
         Self { child, log: log.to_owned() }
     }
@@ -112,21 +113,21 @@ impl Server {
         signal_group(signal, self.id());
     }
 
-    /// Waits until it answers.
-    fn await_answer(&mut self, what: &str, answers: impl Fn() -> bool) {
-        let deadline = Instant::now() + PATIENCE;
-        while !answers() {
-            let ended = self.child.try_wait().expect("it is our child");
+    /// Waits until `is_ready` returns true.
+    fn wait_until_ready(&mut self, what: &str, is_ready: impl Fn() -> bool) {
+        let deadline = Instant::now() + TIMEOUT;
+        while !is_ready() {
+            let ended = self.child.try_wait().expect("the server is a child process");
             assert!(ended.is_none(), "{what} ended while it was starting: {}", self.tail());
-            assert!(Instant::now() < deadline, "{what} did not answer in time: {}", self.tail());
+            assert!(Instant::now() < deadline, "{what} was not ready in time: {}", self.tail());
             std::thread::sleep(Duration::from_millis(50));
         }
     }
 
-    fn await_end(&mut self, what: &str) -> ExitStatus {
-        let deadline = Instant::now() + PATIENCE;
+    fn wait_for_exit(&mut self, what: &str) -> ExitStatus {
+        let deadline = Instant::now() + TIMEOUT;
         loop {
-            if let Some(status) = self.child.try_wait().expect("it is our child") {
+            if let Some(status) = self.child.try_wait().expect("the server is a child process") {
                 return status;
             }
             assert!(Instant::now() < deadline, "{what} did not end in time: {}", self.tail());
@@ -134,14 +135,14 @@ impl Server {
         }
     }
 
-    /// What it has said so far.
-    fn said(&self) -> String {
+    /// Its log up to now.
+    fn log_text(&self) -> String {
         String::from_utf8_lossy(&std::fs::read(&self.log).unwrap_or_default()).into_owned()
     }
 
     fn tail(&self) -> String {
-        let said = self.said();
-        let lines: Vec<_> = said.lines().rev().take(15).collect();
+        let log = self.log_text();
+        let lines: Vec<_> = log.lines().rev().take(15).collect();
         lines.into_iter().rev().collect::<Vec<_>>().join("\n")
     }
 }
@@ -154,7 +155,7 @@ impl Drop for Server {
     }
 }
 
-/// Signals a process group; one that is gone already is no mistake.
+/// Signals a process group. A group that has ended already is not an error.
 fn signal_group(signal: &str, group: u32) {
     let _ = Command::new("kill")
         .arg(format!("-{signal}"))
@@ -165,7 +166,7 @@ fn signal_group(signal: &str, group: u32) {
         .expect("kill runs");
 }
 
-/// A loopback port that nobody listens on, below those that the kernel gives to outgoing connections.
+/// A free loopback port, below the range that the kernel uses for outgoing connections.
 fn free_port() -> u16 {
     static NEXT: AtomicU16 = AtomicU16::new(0);
     let start = u16::try_from(std::process::id() % 8_000).unwrap_or_default();
@@ -177,6 +178,6 @@ fn free_port() -> u16 {
     }
 }
 
-fn port_open(port: u16) -> bool {
+fn is_open(port: u16) -> bool {
     std::net::TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_ok()
 }

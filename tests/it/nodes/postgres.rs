@@ -1,4 +1,4 @@
-//! One PostgreSQL of the test's own, with fsync on.
+//! A PostgreSQL server that a test starts itself, with fsync on.
 
 use std::path::PathBuf;
 
@@ -12,14 +12,14 @@ const OWNER: [&str; 4] = ["setpriv", "--reuid=postgres", "--regid=postgres", "--
 pub(crate) struct Postgres {
     root: Root,
     programs: PathBuf,
-    /// Its version, such as 15.
+    /// The version, such as 15.
     pub(crate) version: String,
     pub(crate) port: u16,
     server: Option<Server>,
 }
 
 impl Postgres {
-    /// A new one, running.
+    /// Starts a new server.
     pub(crate) fn start() -> Self {
         let root = Root::of("LICET_TEST_DATABASE_ROOT");
         let (programs, version) = root.newest("/usr/lib/postgresql", "", "bin");
@@ -29,18 +29,18 @@ impl Postgres {
         let inside = postgres.root.inside(&data);
         if as_root() {
             let status = postgres.root.command("chown").arg("postgres:").arg(&inside).status();
-            assert!(status.expect("chown runs").success(), "there is a user postgres");
+            assert!(status.expect("chown runs").success(), "the user postgres exists");
         }
         let mut initdb = postgres.command("initdb");
         initdb.args(["-U", "licet", "-A", "trust", "-E", "UTF8", "--no-locale"]);
-        // Not synced while it is made, since it is new; the server itself runs with fsync.
-        let made = initdb.args(["--no-sync", "-D"]).arg(&inside).output().expect("initdb runs");
-        assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+        // initdb does not sync, because the data is new. The server itself runs with fsync.
+        let created = initdb.args(["--no-sync", "-D"]).arg(&inside).output().expect("initdb runs");
+        assert!(created.status.success(), "{}", String::from_utf8_lossy(&created.stderr));
         postgres.launch();
         postgres
     }
 
-    /// Starts it again after an end.
+    /// Starts the server again after it has ended.
     pub(crate) fn launch(&mut self) {
         let (data, port) = (self.root.inside(&self.data()), self.port.to_string());
         let mut command = self.command("postgres");
@@ -49,7 +49,7 @@ impl Postgres {
             command.args(["-c", setting]);
         }
         let mut server = Server::start(command, &self.root.folder().join("postgres.log"));
-        server.await_answer("PostgreSQL", || {
+        server.wait_until_ready("PostgreSQL", || {
             let mut ready = self.root.command(self.programs.join("pg_isready"));
             ready.args(["-q", "-h", "127.0.0.1", "-p", &port, "-U", "licet", "-d", "postgres"]);
             ready.status().is_ok_and(|status| status.success())
@@ -57,21 +57,21 @@ impl Postgres {
         self.server = Some(server);
     }
 
-    /// Ends it without a checkpoint and without a word to its clients, as `pg_ctl stop -m immediate`.
+    /// Stops the server without a checkpoint, as `pg_ctl stop -m immediate` does.
     pub(crate) fn stop_immediately(&mut self) {
-        let mut server = self.server.take().expect("it runs");
-        // The postmaster alone: it tells its children.
+        let mut server = self.server.take().expect("the server runs");
+        // Only the postmaster gets the signal: it stops its child processes.
         let status = std::process::Command::new("kill").args(["-QUIT", &server.id().to_string()]).status();
-        assert!(status.expect("kill runs").success(), "the postmaster is there");
-        server.await_end("PostgreSQL");
+        assert!(status.expect("kill runs").success(), "the postmaster runs");
+        server.wait_for_exit("PostgreSQL");
     }
 
-    /// How often the log says so.
-    pub(crate) fn said(&self, sentence: &str) -> usize {
-        self.server.as_ref().map_or(0, |server| server.said().matches(sentence).count())
+    /// How often the log contains this text.
+    pub(crate) fn count_in_log(&self, text: &str) -> usize {
+        self.server.as_ref().map_or(0, |server| server.log_text().matches(text).count())
     }
 
-    /// The URL of a database, through this port.
+    /// The URL of a database at this port.
     pub(crate) fn url(port: u16, database: &str) -> String {
         format!("postgres://licet@127.0.0.1:{port}/{database}")
     }

@@ -1,14 +1,14 @@
-//! RabbitMQ nodes of the test's own: one, or a cluster of three.
+//! RabbitMQ nodes that a test starts itself: one, or a cluster of three.
 
 use std::{path::PathBuf, process::Command, sync::Arc};
 
-use super::{Root, Server, free_port, port_open};
+use super::{Root, Server, free_port, is_open};
 
 const LOOPBACK: &str = "-kernel inet_dist_use_interface {127,0,0,1}";
 
-/// What the nodes of a cluster share: programs, cookie and port mapper.
+/// What the nodes of a cluster share: programs, cookie and port mapper (epmd).
 #[derive(Debug)]
-struct Place {
+struct Installation {
     root: Root,
     programs: PathBuf,
     version: String,
@@ -19,7 +19,7 @@ struct Place {
 /// One node.
 #[derive(Debug)]
 pub(crate) struct Rabbit {
-    place: Arc<Place>,
+    installation: Arc<Installation>,
     name: String,
     pub(crate) port: u16,
     dist_port: u16,
@@ -27,35 +27,35 @@ pub(crate) struct Rabbit {
 }
 
 impl Rabbit {
-    /// A single node, running.
+    /// Starts a single node.
     pub(crate) fn start() -> Self {
-        let mut node = Self::new(&Arc::new(Place::new()), "solo");
+        let mut node = Self::new(&Arc::new(Installation::new()), "solo");
         node.configure(&[]);
         node.launch();
-        node.await_answer();
+        node.wait_until_ready();
         node
     }
 
-    /// A cluster of three, running.
+    /// Starts a cluster of three nodes.
     pub(crate) fn cluster() -> Vec<Self> {
-        let place = Arc::new(Place::new());
-        let mut nodes: Vec<_> = ["one", "two", "three"].iter().map(|name| Self::new(&place, name)).collect();
+        let installation = Arc::new(Installation::new());
+        let mut nodes: Vec<_> = ["one", "two", "three"].iter().map(|name| Self::new(&installation, name)).collect();
         let names: Vec<_> = nodes.iter().map(|node| node.name.clone()).collect();
-        // All at once: RabbitMQ 4.3 begins a cluster only when it has heard of every node.
+        // All at once: RabbitMQ 4.3 forms a cluster only when it has reached every node.
         for node in &mut nodes {
             node.configure(&names);
             node.launch();
         }
-        nodes.iter_mut().for_each(Self::await_answer);
+        nodes.iter_mut().for_each(Self::wait_until_ready);
         let status = nodes[0].ctl(&["cluster_status", "--formatter", "json"]);
         let status: serde_json::Value = serde_json::from_str(&status).expect("JSON");
         assert_eq!(status["running_nodes"].as_array().map(Vec::len), Some(3), "a cluster of three: {status}");
         nodes
     }
 
-    fn new(place: &Arc<Place>, name: &str) -> Self {
-        let name = format!("{name}-{}@localhost", place.epmd_port);
-        Self { place: place.clone(), name, port: free_port(), dist_port: free_port(), server: None }
+    fn new(installation: &Arc<Installation>, name: &str) -> Self {
+        let name = format!("{name}-{}@localhost", installation.epmd_port);
+        Self { installation: installation.clone(), name, port: free_port(), dist_port: free_port(), server: None }
     }
 
     fn configure(&self, cluster: &[String]) {
@@ -68,62 +68,63 @@ impl Rabbit {
         ];
         if !cluster.is_empty() {
             lines.push("cluster_formation.peer_discovery_backend = classic_config".into());
-            let named = cluster.iter().enumerate();
+            let numbered = cluster.iter().enumerate();
             lines.extend(
-                named.map(|(index, name)| format!("cluster_formation.classic_config.nodes.{} = {name}", index + 1)),
+                numbered.map(|(index, name)| format!("cluster_formation.classic_config.nodes.{} = {name}", index + 1)),
             );
-            // Where the smaller part of a cluster goes on by itself, what it confirms may be lost.
+            // Without it, a minority would continue alone and could lose messages that it
+            // confirmed.
             lines.push("cluster_partition_handling = pause_minority".into());
         }
         std::fs::write(folder.join("rabbitmq.conf"), lines.join("\n") + "\n").expect("a file");
         std::fs::write(folder.join("plugins"), "[].\n").expect("a file");
     }
 
-    /// Starts it, or starts it again; it may not answer yet.
+    /// Starts the node, also after it has ended. It may not accept connections yet.
     pub(crate) fn launch(&mut self) {
         let mut command = self.command("rabbitmq-server");
         command.env("RABBITMQ_LOGS", "-");
         self.server = Some(Server::start(command, &self.folder().join("node.log")));
     }
 
-    /// Waits until it takes connections. The port opens before the node is done, so that only an
-    /// answer to the protocol header counts.
-    pub(crate) fn await_answer(&mut self) {
+    /// Waits until the node accepts connections. The port opens before the node is ready, so this
+    /// waits for an answer to the protocol header.
+    pub(crate) fn wait_until_ready(&mut self) {
         let port = self.port;
-        let mut server = self.server.take().expect("it was launched");
-        server.await_answer(&self.name, || answers(port));
+        let mut server = self.server.take().expect("the node was launched");
+        server.wait_until_ready(&self.name, || speaks_amqp(port));
         self.server = Some(server);
     }
 
-    /// SIGKILL: no goodbye of any kind.
+    /// Kills the node (SIGKILL).
     pub(crate) fn kill(&mut self) {
-        let mut server = self.server.take().expect("it runs");
+        let mut server = self.server.take().expect("the node runs");
         server.signal("KILL");
-        server.await_end(&self.name);
+        server.wait_for_exit(&self.name);
     }
 
-    /// A clean stop.
+    /// Stops the node cleanly.
     pub(crate) fn stop(&mut self) {
         self.ctl(&["stop"]);
-        self.server.take().expect("it runs").await_end(&self.name);
+        self.server.take().expect("the node runs").wait_for_exit(&self.name);
     }
 
-    /// Its process.
+    /// The id of its process.
     pub(crate) fn id(&self) -> u32 {
-        self.server.as_ref().expect("it runs").id()
+        self.server.as_ref().expect("the node runs").id()
     }
 
-    /// RabbitMQ's version.
+    /// The version of RabbitMQ.
     pub(crate) fn version(&self) -> &str {
-        &self.place.version
+        &self.installation.version
     }
 
-    /// The URL of its port, or of a proxy before it.
+    /// The URL of a node or of a proxy at this port.
     pub(crate) fn url(port: u16, heartbeat_s: u16) -> String {
         format!("amqp://guest:guest@127.0.0.1:{port}/%2f?heartbeat={heartbeat_s}")
     }
 
-    /// What `rabbitmqctl` answers. It asks this node.
+    /// Runs `rabbitmqctl` against this node and returns its output.
     pub(crate) fn ctl(&self, arguments: &[&str]) -> String {
         let mut command = self.command("rabbitmqctl");
         let output = command.args(["--quiet", "-n", &self.name]).args(arguments).output().expect("rabbitmqctl runs");
@@ -132,35 +133,35 @@ impl Rabbit {
         String::from_utf8_lossy(&output.stdout).into_owned()
     }
 
-    /// A table that `rabbitmqctl` answers with.
+    /// Runs a `rabbitmqctl` command that prints a table.
     pub(crate) fn table(&self, arguments: &[&str]) -> Vec<serde_json::Value> {
         let mut arguments = arguments.to_vec();
         arguments.extend(["--formatter", "json"]);
-        let answer = self.ctl(&arguments);
-        serde_json::from_str(&answer).unwrap_or_else(|error| panic!("{error}: {answer}"))
+        let output = self.ctl(&arguments);
+        serde_json::from_str(&output).unwrap_or_else(|error| panic!("{error}: {output}"))
     }
 
-    /// Whether this node leads a quorum queue, as this node knows.
-    pub(crate) fn leads(&self, leader: &str) -> bool {
-        self.name == leader
+    /// Whether this node has this name.
+    pub(crate) fn is_named(&self, name: &str) -> bool {
+        self.name == name
     }
 
-    /// The node that leads a quorum queue.
+    /// The name of the node that leads a quorum queue.
     pub(crate) fn leader_of(&self, queue: &str) -> String {
         let rows = self.table(&["list_queues", "name", "leader"]);
-        let row = rows.iter().find(|row| row["name"] == queue).expect("the queue is there");
-        row["leader"].as_str().expect("it has a leader").to_owned()
+        let row = rows.iter().find(|row| row["name"] == queue).expect("the queue exists");
+        row["leader"].as_str().expect("the queue has a leader").to_owned()
     }
 
     fn folder(&self) -> PathBuf {
-        self.place.root.folder().join(self.name.split('@').next().unwrap_or_default())
+        self.installation.root.folder().join(self.name.split('@').next().unwrap_or_default())
     }
 
     fn command(&self, program: &str) -> Command {
-        let place = &self.place;
-        let folder = place.root.inside(&self.folder());
-        let mut command = place.root.command(place.programs.join(program));
-        place.environment(&mut command);
+        let installation = &self.installation;
+        let folder = installation.root.inside(&self.folder());
+        let mut command = installation.root.command(installation.programs.join(program));
+        installation.environment(&mut command);
         command
             .env("RABBITMQ_NODENAME", &self.name)
             .env("RABBITMQ_NODE_PORT", self.port.to_string())
@@ -179,20 +180,20 @@ impl Rabbit {
     }
 }
 
-impl Place {
+impl Installation {
     fn new() -> Self {
         let root = Root::of("LICET_TEST_BROKER_ROOT");
         let (programs, version) = root.newest("/usr/lib/rabbitmq/lib", "rabbitmq_server-", "sbin");
         let epmd_port = free_port();
-        // Not as a daemon, so that it ends with us; and first, or Erlang would start one.
+        // Not as a daemon, so that it ends with the test; and first, or Erlang would start its own.
         let mut epmd = root.command("epmd");
         epmd.args(["-port", &epmd_port.to_string(), "-address", "127.0.0.1"]);
         let mut epmd = Server::start(epmd, &root.folder().join("epmd.log"));
-        epmd.await_answer("epmd", || port_open(epmd_port));
+        epmd.wait_until_ready("epmd", || is_open(epmd_port));
         Self { root, programs, version, epmd_port, _epmd: epmd }
     }
 
-    /// The cookie is written into HOME: one for the cluster.
+    /// The cookie is written to HOME, so all nodes of the cluster share it.
     fn environment(&self, command: &mut Command) {
         let home = self.root.inside(self.root.folder());
         command
@@ -205,7 +206,8 @@ impl Place {
     }
 }
 
-fn answers(port: u16) -> bool {
+/// Whether the server at this port answers the AMQP protocol header.
+fn speaks_amqp(port: u16) -> bool {
     use std::io::{Read, Write};
     let Ok(mut socket) = std::net::TcpStream::connect(("127.0.0.1", port)) else { return false };
     let _ = socket.set_read_timeout(Some(std::time::Duration::from_secs(2)));

@@ -1,326 +1,348 @@
-//! The invariants of ARCHITECTURE.md, over the rows that rules leave, by their numbers there. The
-//! sixth, that every effect has its message in the journal, is the runtime's.
+//! The invariants of ARCHITECTURE.md, checked on rows. Each function names the number of its
+//! invariant. Invariant 6, that every effect has its message in the journal, concerns the runtime and
+//! is not checked here.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use licet_common::decision::Tables;
-use licet_schema::entity::{
-    Ending, LicenseState, Outcome, PrivilegeKind, ReturnState, certificate, collection, purchase, settlement,
+use licet_common::fixture::MemoryStore;
+use licet_schema::{
+    ExternalId, Name,
+    entity::{
+        LicenseState, ReturnState, account, certificate, certificate_record, collection, entry, license,
+        license_return, payout, pending_reception, privilege, settlement, unmatched_settlement,
+    },
+    message::{Ending, Privilege, SettlementOutcome},
 };
 use uuid::Uuid;
 
-/// Sentences about what does not hold.
+/// Descriptions of violated invariants.
 #[derive(Default)]
-struct Broken(Vec<String>);
+struct Violations(Vec<String>);
 
-impl Broken {
-    fn unless(&mut self, holds: bool, sentence: impl FnOnce() -> String) {
+impl Violations {
+    fn check(&mut self, holds: bool, violation: impl FnOnce() -> String) {
         if !holds {
-            self.0.push(sentence());
+            self.0.push(violation());
         }
     }
 }
 
-/// What does not hold of these rows.
-pub(super) fn broken(tables: &Tables) -> Vec<String> {
-    let mut broken = Broken::default();
-    every_license_has_a_settlement(tables, &mut broken);
-    counts_are_those_of_the_licenses(tables, &mut broken);
-    settlements_pay_once_in_full(tables, &mut broken);
-    settlements_are_known_to_their_certificates(tables, &mut broken);
-    a_reversal_revoked_what_it_paid_for(tables, &mut broken);
-    completed_returns_have_one_record_and_one_privilege(tables, &mut broken);
-    open_returns_have_their_license(tables, &mut broken);
-    entries_sum_to_zero(tables, &mut broken);
-    points_are_where_they_belong(tables, &mut broken);
-    pending_receptions_are_waited_for(tables, &mut broken);
-    purchases_know_whether_they_live(tables, &mut broken);
-    money_is_kept_once(tables, &mut broken);
-    payouts_are_for_buybacks(tables, &mut broken);
-    broken.0
+/// The violations in these rows.
+pub(crate) fn violations(store: &MemoryStore) -> Vec<String> {
+    let mut found = Violations::default();
+    every_license_has_a_settlement(store, &mut found);
+    counts_equal_the_numbers_of_licenses(store, &mut found);
+    settlements_pay_once_and_in_full(store, &mut found);
+    certificates_and_settlements_refer_to_each_other(store, &mut found);
+    reversals_end_everything_they_paid_for(store, &mut found);
+    completed_returns_have_one_record_and_one_privilege(store, &mut found);
+    open_returns_have_their_license(store, &mut found);
+    entries_sum_to_zero(store, &mut found);
+    points_balance_with_certificates_and_debts(store, &mut found);
+    pending_receptions_have_their_certificates(store, &mut found);
+    records_have_the_state_of_their_certificates(store, &mut found);
+    unmatched_money_is_recorded_once(store, &mut found);
+    payouts_are_for_buybacks(store, &mut found);
+    found.0
 }
 
-/// What was changed that must not change: permanent rows gone or rewritten, a settlement
-/// that tells otherwise than that it was taken back, an ending undone otherwise than by a reissue.
-pub(super) fn changed_without_right(before: &Tables, after: &Tables) -> Vec<String> {
-    let mut broken = Broken::default();
-    for row in before.purchases.iter() {
-        let now = after.purchases.get(&row.id);
-        broken.unless(now.is_some(), || format!("8: the purchase row of {} is gone", row.id));
+/// Changes that are never allowed: a permanent row is deleted or changed, a settlement changes to an
+/// outcome other than reversed, or a certificate becomes live again without a reissue.
+pub(crate) fn forbidden_changes(before: &MemoryStore, after: &MemoryStore) -> Vec<String> {
+    let mut found = Violations::default();
+    for row in before.rows::<certificate_record::Entity>() {
+        let now = after.get::<certificate_record::Entity>(&row.id);
+        found.check(now.is_some(), || format!("8: the record of {} was deleted", row.id));
         let same = now.is_some_and(|now| {
             (&now.user, now.revision, now.amount_minor, now.points, now.purchased_at)
                 == (&row.user, row.revision, row.amount_minor, row.points, row.purchased_at)
         });
-        broken.unless(same, || format!("8: what was bought with {} has changed", row.id));
+        found.check(same, || format!("8: the purchase data of {} has changed", row.id));
         let revived = row.ended.is_some() && now.is_some_and(|now| now.ended.is_none());
-        let reissued = now.is_some_and(|now| now.generation == row.generation + 1);
-        broken.unless(!revived || reissued, || format!("8: {} lives again and was not reissued", row.id));
+        let reissued = now.is_some_and(|now| now.generation.get() == row.generation.get() + 1);
+        found.check(!revived || reissued, || format!("8: {} is live again without a reissue", row.id));
     }
-    for row in before.settlements.iter() {
-        let now = after.settlements.get(&(row.provider.clone(), row.settlement.clone()));
-        let stands = now.is_some_and(|now| now.outcome == row.outcome || now.outcome == Outcome::Reversed);
-        broken.unless(stands, || format!("3: the settlement {}:{} tells otherwise", row.provider, row.settlement));
+    for row in before.rows::<settlement::Entity>() {
+        let now = after.get::<settlement::Entity>(&(row.provider.clone(), row.provider_reference.clone()));
+        let allowed = now.is_some_and(|now| now.outcome == row.outcome || now.outcome == SettlementOutcome::Reversed);
+        let id = || format!("{}:{}", row.provider, row.provider_reference);
+        found.check(allowed, || format!("3: the settlement {} changed to {now:?}", id()));
     }
-    for row in before.collections.iter() {
-        let kept = after.collections.get(&row.id) == Some(row);
-        broken.unless(kept, || format!("4: the record of the return {} has changed", row.id));
+    for row in before.rows::<collection::Entity>() {
+        let kept = after.get::<collection::Entity>(&row.id) == Some(row);
+        found.check(kept, || format!("4: the record of the return {} has changed", row.id));
     }
-    for row in before.entries.iter() {
-        let kept = after.entries.get(&row.id) == Some(row);
-        broken.unless(kept, || format!("5: the entry {} has changed", row.id));
+    for row in before.rows::<entry::Entity>() {
+        let kept = after.get::<entry::Entity>(&row.id) == Some(row);
+        found.check(kept, || format!("5: the entry {} has changed", row.id));
     }
-    broken.0
+    found.0
 }
 
-/// 1.
-fn every_license_has_a_settlement(tables: &Tables, broken: &mut Broken) {
-    for license in tables.licenses.iter() {
-        let live = tables.certificates.get(&license.certificate).map(|row| row.settlement.is_some());
-        let ended = tables.purchases.get(&license.certificate).map(|row| row.settlement.is_some());
-        let settled = live.or(ended).unwrap_or_default();
-        broken.unless(settled, || format!("1: the license {} has no settlement", license.id));
+/// Invariant 1.
+fn every_license_has_a_settlement(store: &MemoryStore, found: &mut Violations) {
+    for license in store.rows::<license::Entity>() {
+        let id = &license.certificate;
+        let live = store.get::<certificate::Entity>(id).map(|row| row.settlement.is_some());
+        let ended = store.get::<certificate_record::Entity>(id).map(|row| row.settlement.is_some());
+        found.check(live.or(ended) == Some(true), || format!("1: the license {} has no settlement", license.id));
     }
 }
 
-/// 2.
-fn counts_are_those_of_the_licenses(tables: &Tables, broken: &mut Broken) {
-    for purchase in tables.purchases.iter() {
-        let id = purchase.id;
+/// Invariant 2.
+fn counts_equal_the_numbers_of_licenses(store: &MemoryStore, found: &mut Violations) {
+    for record in store.rows::<certificate_record::Entity>() {
+        let id = record.id;
         let licenses = |states: &[LicenseState]| {
-            let of = tables.licenses.iter().filter(|row| row.certificate == id && states.contains(&row.state));
-            of.count() as i64
+            let of = store.rows::<license::Entity>();
+            of.filter(|row| row.certificate == id && states.contains(&row.state)).count() as i64
         };
-        let returned = tables.returns.iter().filter(|row| row.certificate == id && row.state == ReturnState::Completed);
+        let returned = store
+            .rows::<license_return::Entity>()
+            .filter(|row| row.certificate == id && row.state == ReturnState::Completed);
         let granted = licenses(&[LicenseState::Granted, LicenseState::Returning]) + returned.count() as i64;
         let outstanding = licenses(&[LicenseState::Outstanding]);
-        let told = tables.certificates.get(&id).map_or(purchase.granted, |row| row.granted);
-        broken.unless(told == granted, || format!("2: {id} counts {told} grants, there are {granted}"));
-        let grants = tables.certificates.get(&id).map(|row| row.grants).or(purchase.grants);
-        let within = grants.is_none_or(|grants| granted + outstanding <= grants);
-        broken.unless(within, || format!("2: {id} has {granted} + {outstanding} licenses, and grants {grants:?}"));
-        if let Some(row) = tables.certificates.get(&id) {
-            let told = row.outstanding;
-            broken.unless(told == outstanding, || format!("2: {id} counts {told} licenses sent, not {outstanding}"));
+        let live = store.get::<certificate::Entity>(&id);
+        let counted = live.map_or(record.granted, |row| row.granted).get();
+        found.check(counted == granted, || format!("2: {id} counts {counted} grants, there are {granted}"));
+        let grants = live.map(|row| row.grants).or(record.grants);
+        let within = grants.is_none_or(|grants| granted + outstanding <= grants.get());
+        found.check(within, || format!("2: {id} has {granted} + {outstanding} licenses, but grants {grants:?}"));
+        if let Some(row) = live {
+            let counted = row.outstanding.get();
+            let same = counted == outstanding;
+            found.check(same, || format!("2: {id} counts {counted} outstanding licenses, there are {outstanding}"));
         }
     }
 }
 
-fn paid_for<'a>(tables: &'a Tables, settlement: &'a settlement::Model) -> impl Iterator<Item = &'a purchase::Model> {
-    tables.purchases.iter().filter(|row| match settlement.container {
+fn paid_for<'a>(
+    store: &'a MemoryStore,
+    settlement: &'a settlement::Model,
+) -> impl Iterator<Item = &'a certificate_record::Model> {
+    store.rows::<certificate_record::Entity>().filter(|row| match settlement.container {
         Some(container) => row.container == Some(container),
         None => settlement.certificate == Some(row.id) && row.container.is_none(),
     })
 }
 
-/// 3.
-fn settlements_pay_once_in_full(tables: &Tables, broken: &mut Broken) {
+/// Invariant 3.
+fn settlements_pay_once_and_in_full(store: &MemoryStore, found: &mut Violations) {
     let mut paid = BTreeSet::new();
-    for row in tables.settlements.iter() {
+    for row in store.rows::<settlement::Entity>() {
+        let id = &row.provider_reference;
         let one = row.certificate.is_some() != row.container.is_some();
-        broken.unless(one, || format!("3: the settlement {} names no purchase, or two", row.settlement));
-        if row.outcome != Outcome::Completed {
+        found.check(one, || format!("3: the settlement {id} does not name exactly one purchase"));
+        if row.outcome != SettlementOutcome::Completed {
             continue;
         }
         let first = paid.insert((row.certificate, row.container));
-        broken.unless(first, || format!("3: the settlement {} is the second for its purchase", row.settlement));
-        let due: i64 = paid_for(tables, row).map(|row| row.amount_minor - row.points).sum();
-        let currency = paid_for(tables, row).all(|one| Some(&one.currency) == row.currency.as_ref());
-        let in_full = row.amount_minor == Some(due) && currency && paid_for(tables, row).next().is_some();
-        broken.unless(in_full, || format!("3: the settlement {} is not what was due: {due}", row.settlement));
+        found.check(first, || format!("3: the settlement {id} is the second for its purchase"));
+        let due: i64 = paid_for(store, row).map(|row| row.amount_minor.get() - row.points.get()).sum();
+        let currency = paid_for(store, row).all(|one| Some(&one.currency) == row.currency.as_ref());
+        let amount = row.amount_minor.map(|amount| amount.get());
+        let in_full = amount == Some(due) && currency && paid_for(store, row).next().is_some();
+        found.check(in_full, || format!("3: the settlement {id} differs from the amount due, {due}"));
     }
 }
 
-/// The settlement that a certificate names, wherever it stands.
-fn named<'a>(tables: &'a Tables, purchase: &'a purchase::Model) -> Option<(String, String)> {
-    match tables.certificates.get(&purchase.id) {
+/// The settlement in the rows of a certificate.
+fn settlement_of(store: &MemoryStore, record: &certificate_record::Model) -> Option<(Name, ExternalId)> {
+    match store.get::<certificate::Entity>(&record.id) {
         Some(live) => live.provider.clone().zip(live.settlement.clone()),
-        None => purchase.provider.clone().zip(purchase.settlement.clone()),
+        None => record.provider.clone().zip(record.settlement.clone()),
     }
 }
 
-/// 3.
-fn settlements_are_known_to_their_certificates(tables: &Tables, broken: &mut Broken) {
-    for row in tables.settlements.iter().filter(|row| row.outcome == Outcome::Completed) {
-        let key = Some((row.provider.clone(), row.settlement.clone()));
-        let known = paid_for(tables, row).all(|one| named(tables, one) == key);
-        broken.unless(known, || format!("3: a certificate does not know its settlement {}", row.settlement));
+fn key_of(row: &settlement::Model) -> (Name, ExternalId) {
+    (row.provider.clone(), row.provider_reference.clone())
+}
+
+/// Invariant 3.
+fn certificates_and_settlements_refer_to_each_other(store: &MemoryStore, found: &mut Violations) {
+    for row in store.rows::<settlement::Entity>().filter(|row| row.outcome == SettlementOutcome::Completed) {
+        let key = Some(key_of(row));
+        let known = paid_for(store, row).all(|one| settlement_of(store, one) == key);
+        found.check(known, || format!("3: a certificate does not name its settlement {}", row.provider_reference));
     }
-    for purchase in tables.purchases.iter() {
-        let Some(key) = named(tables, purchase) else { continue };
-        let row = tables.settlements.get(&key);
-        let pays = row.is_some_and(|row| paid_for(tables, row).any(|one| one.id == purchase.id));
-        broken.unless(pays, || format!("3: {} names the settlement {}, which does not pay for it", purchase.id, key.1));
-        let took = row.is_some_and(|row| row.outcome == Outcome::Failed);
-        broken.unless(!took, || format!("3: {} names the failed settlement {}", purchase.id, key.1));
+    for record in store.rows::<certificate_record::Entity>() {
+        let Some(key) = settlement_of(store, record) else { continue };
+        let row = store.get::<settlement::Entity>(&key);
+        let pays = row.is_some_and(|row| paid_for(store, row).any(|one| one.id == record.id));
+        found.check(pays, || format!("3: {} names the settlement {}, which does not pay for it", record.id, key.1));
+        let failed = row.is_some_and(|row| row.outcome == SettlementOutcome::Failed);
+        found.check(!failed, || format!("3: {} names the failed settlement {}", record.id, key.1));
     }
 }
 
-/// 3: and what was made of it by upgrades, likewise.
-fn a_reversal_revoked_what_it_paid_for(tables: &Tables, broken: &mut Broken) {
-    for row in tables.settlements.iter().filter(|row| row.outcome == Outcome::Reversed) {
-        let key = Some((row.provider.clone(), row.settlement.clone()));
-        for purchase in paid_for(tables, row).filter(|one| named(tables, one) == key) {
-            taken_back(tables, purchase.id, broken);
+/// Invariant 3, including certificates that were issued as upgrades.
+fn reversals_end_everything_they_paid_for(store: &MemoryStore, found: &mut Violations) {
+    for row in store.rows::<settlement::Entity>().filter(|row| row.outcome == SettlementOutcome::Reversed) {
+        let key = Some(key_of(row));
+        for record in paid_for(store, row).filter(|one| settlement_of(store, one) == key) {
+            check_reversed(store, record.id, found);
         }
     }
 }
 
-fn taken_back(tables: &Tables, certificate: Uuid, broken: &mut Broken) {
-    let ended = tables.purchases.get(&certificate).and_then(|row| row.ended);
-    broken.unless(ended == Some(Ending::Reversed), || format!("3: {certificate} was reversed and is {ended:?}"));
-    for license in tables.licenses.iter().filter(|row| row.certificate == certificate) {
+fn check_reversed(store: &MemoryStore, certificate: Uuid, found: &mut Violations) {
+    let ended = store.get::<certificate_record::Entity>(&certificate).and_then(|row| row.ended);
+    found.check(ended == Some(Ending::Reversed), || format!("3: {certificate} was reversed but is {ended:?}"));
+    for license in store.rows::<license::Entity>().filter(|row| row.certificate == certificate) {
         let revoked = license.state == LicenseState::Revoked;
-        broken.unless(revoked, || format!("3: {} was reversed and is {:?}", license.id, license.state));
+        found.check(revoked, || format!("3: {} was reversed but is {:?}", license.id, license.state));
     }
-    let returned = tables.collections.iter().filter(|row| row.certificate == certificate);
-    for upgrade in returned.filter_map(|row| tables.privileges.get(&row.id)?.certificate) {
-        taken_back(tables, upgrade, broken);
-    }
-}
-
-/// 4.
-fn completed_returns_have_one_record_and_one_privilege(tables: &Tables, broken: &mut Broken) {
-    let completed: BTreeSet<_> =
-        tables.returns.iter().filter(|row| row.state == ReturnState::Completed).map(|row| row.id).collect();
-    let collected: BTreeSet<_> = tables.collections.iter().map(|row| row.id).collect();
-    let given: BTreeSet<_> = tables.privileges.iter().map(|row| row.id).collect();
-    broken.unless(completed == collected, || format!("4: {completed:?} were returned, {collected:?} are on record"));
-    broken.unless(completed == given, || format!("4: {completed:?} were returned, {given:?} brought something"));
-    let licenses: BTreeSet<_> = tables.collections.iter().map(|row| row.license).collect();
-    broken.unless(licenses.len() == collected.len(), || "4: a license was returned twice".into());
-    for row in tables.collections.iter() {
-        broken.unless(tables.licenses.get(&row.license).is_none(), || format!("4: {} is still there", row.license));
-        broken.unless(record_fits(tables, row), || format!("4: the record of {} fits no transaction", row.id));
-    }
-    for row in tables.privileges.iter() {
-        let brings = (row.points.is_some(), row.certificate.is_some(), row.amount_minor.is_some());
-        let fits = brings
-            == match row.kind {
-                PrivilegeKind::Points => (true, false, false),
-                PrivilegeKind::Upgrade => (false, true, false),
-                PrivilegeKind::Buyback => (false, false, true),
-                PrivilegeKind::Collection => (false, false, false),
-            };
-        broken.unless(fits, || format!("4: {row:?} is not one privilege"));
-        let made = row.certificate.is_none_or(|id| tables.purchases.get(&id).is_some());
-        broken.unless(made, || format!("4: the upgrade {row:?} was not made"));
+    let returned = store.rows::<collection::Entity>().filter(|row| row.certificate == certificate);
+    for upgrade in returned.filter_map(|row| store.get::<privilege::Entity>(&row.id)?.certificate) {
+        check_reversed(store, upgrade, found);
     }
 }
 
-/// The record goes back to the purchase and its settlement.
-fn record_fits(tables: &Tables, row: &collection::Model) -> bool {
-    let purchase = tables.purchases.get(&row.certificate);
-    purchase.is_some_and(|one| {
+/// Invariant 4.
+fn completed_returns_have_one_record_and_one_privilege(store: &MemoryStore, found: &mut Violations) {
+    let completed = store.rows::<license_return::Entity>().filter(|row| row.state == ReturnState::Completed);
+    let completed: BTreeSet<_> = completed.map(|row| row.id).collect();
+    let recorded: BTreeSet<_> = store.rows::<collection::Entity>().map(|row| row.id).collect();
+    let given: BTreeSet<_> = store.rows::<privilege::Entity>().map(|row| row.id).collect();
+    found.check(completed == recorded, || format!("4: completed are {completed:?}, recorded are {recorded:?}"));
+    found.check(completed == given, || format!("4: completed are {completed:?}, privileges are {given:?}"));
+    let licenses: BTreeSet<_> = store.rows::<collection::Entity>().map(|row| row.license).collect();
+    found.check(licenses.len() == recorded.len(), || "4: a license was returned twice".into());
+    for row in store.rows::<collection::Entity>() {
+        let deleted = store.get::<license::Entity>(&row.license).is_none();
+        found.check(deleted, || format!("4: the returned license {} still exists", row.license));
+        found.check(record_matches(store, row), || format!("4: the record of {} matches no purchase", row.id));
+    }
+    for row in store.rows::<privilege::Entity>() {
+        let present = (row.points.is_some(), row.certificate.is_some(), row.amount_minor.is_some());
+        let expected = match row.kind {
+            Privilege::Points => (true, false, false),
+            Privilege::Upgrade => (false, true, false),
+            Privilege::Buyback => (false, false, true),
+            Privilege::Collection => (false, false, false),
+        };
+        found.check(present == expected, || format!("4: {row:?} is not one privilege"));
+        let exists = |id: Uuid| store.get::<certificate_record::Entity>(&id).is_some();
+        found.check(row.certificate.is_none_or(exists), || format!("4: the certificate of {row:?} does not exist"));
+    }
+}
+
+/// Whether the record of a return agrees with its purchase and settlement.
+fn record_matches(store: &MemoryStore, row: &collection::Model) -> bool {
+    let record = store.get::<certificate_record::Entity>(&row.certificate);
+    record.is_some_and(|one| {
         (&one.user, &one.content, one.version, one.amount_minor, one.purchased_at)
             == (&row.user, &row.content, row.version, row.amount_minor, row.purchased_at)
-            && named(tables, one) == Some((row.provider.clone(), row.settlement.clone()))
+            && settlement_of(store, one) == Some((row.provider.clone(), row.settlement.clone()))
     })
 }
 
-/// 4.
-fn open_returns_have_their_license(tables: &Tables, broken: &mut Broken) {
-    let open = tables.returns.iter().filter(|row| row.state == ReturnState::Opened);
+/// Invariant 4.
+fn open_returns_have_their_license(store: &MemoryStore, found: &mut Violations) {
+    let open = store.rows::<license_return::Entity>().filter(|row| row.state == ReturnState::Opened);
     let opened: Vec<_> = open.map(|row| row.license).collect();
-    let once: BTreeSet<_> = opened.iter().copied().collect();
-    broken.unless(once.len() == opened.len(), || "4: a license is being returned twice".into());
-    let returning = tables.licenses.iter().filter(|row| row.state == LicenseState::Returning);
+    let distinct: BTreeSet<_> = opened.iter().copied().collect();
+    found.check(distinct.len() == opened.len(), || "4: a license has two open returns".into());
+    let returning = store.rows::<license::Entity>().filter(|row| row.state == LicenseState::Returning);
     let returning: BTreeSet<_> = returning.map(|row| row.id).collect();
-    broken.unless(once == returning, || format!("4: the open returns are of {once:?}, and {returning:?} return"));
+    let same = distinct == returning;
+    found.check(same, || format!("4: open returns are of {distinct:?}, returning are {returning:?}"));
 }
 
-/// 5.
-fn entries_sum_to_zero(tables: &Tables, broken: &mut Broken) {
+/// Invariant 5.
+fn entries_sum_to_zero(store: &MemoryStore, found: &mut Violations) {
     let (mut causes, mut accounts) = (BTreeMap::<Uuid, i64>::new(), BTreeMap::<&str, i64>::new());
-    for row in tables.entries.iter() {
+    for row in store.rows::<entry::Entity>() {
         *causes.entry(row.cause).or_default() += row.delta;
         *accounts.entry(&row.account).or_default() += row.delta;
     }
     for (cause, sum) in causes {
-        broken.unless(sum == 0, || format!("5: the entries of {cause} sum to {sum}"));
+        found.check(sum == 0, || format!("5: the entries of {cause} sum to {sum}"));
     }
-    for row in tables.accounts.iter() {
-        let booked = accounts.get(row.name.as_str()).copied().unwrap_or_default();
-        broken.unless(row.balance == booked, || format!("5: {} has {}, not {booked}", row.name, row.balance));
-        broken.unless(row.balance >= 0, || format!("5: {} is below zero: {}", row.name, row.balance));
+    for row in store.rows::<account::Entity>() {
+        let booked = accounts.get(row.name.as_str()).copied().unwrap_or(0);
+        let balance = row.balance;
+        found.check(balance == booked, || format!("5: {} has {balance}, its entries sum to {booked}", row.name));
+        found.check(balance >= 0, || format!("5: {} is negative: {balance}", row.name));
     }
     for account in accounts.keys().filter(|account| !account.starts_with("licet:")) {
-        let has_row = tables.accounts.get(&(*account).to_owned()).is_some();
-        broken.unless(has_row, || format!("5: {account} has entries and no balance"));
+        let has_row = store.get::<account::Entity>(&(*account).to_owned()).is_some();
+        found.check(has_row, || format!("5: {account} has entries but no balance"));
     }
 }
 
-/// 5: what is held is what unpaid live certificates wait for; what is owed is what users owe; and
-/// nobody owes who has points.
-fn points_are_where_they_belong(tables: &Tables, broken: &mut Broken) {
+/// Invariant 5: the held points are those of unpaid live certificates, the points owed to Licet are
+/// the users' debts, and no user has points and debt at once.
+fn points_balance_with_certificates_and_debts(store: &MemoryStore, found: &mut Violations) {
     let sum = |account: &str| -> i64 {
-        tables.entries.iter().filter(|row| row.account == account).map(|row| row.delta).sum()
+        store.rows::<entry::Entity>().filter(|row| row.account == account).map(|row| row.delta).sum()
     };
-    let balance = |account: &String| tables.accounts.get(account).map_or(0, |row| row.balance);
-    let waiting: i64 = tables.certificates.iter().filter(|row| row.settled_at.is_none()).map(|row| row.points).sum();
+    let balance = |account: &String| store.get::<account::Entity>(account).map_or(0, |row| row.balance);
+    let unpaid = store.rows::<certificate::Entity>().filter(|row| row.settled_at.is_none());
+    let unpaid: i64 = unpaid.map(|row| row.points.get()).sum();
     let held = sum("licet:held");
-    broken.unless(held == waiting, || format!("5: {held} points are held, {waiting} are waited for"));
-    let debts = tables.accounts.iter().filter(|row| row.name.starts_with("debt:"));
+    found.check(held == unpaid, || format!("5: {held} points are held, unpaid certificates need {unpaid}"));
+    let debts: Vec<_> = store.rows::<account::Entity>().filter(|row| row.name.starts_with("debt:")).collect();
     let owed = sum("licet:owed");
-    let debts: Vec<_> = debts.collect();
     let total: i64 = debts.iter().map(|row| row.balance).sum();
-    broken.unless(total == -owed, || format!("5: users owe {total} points, {owed} are owed"));
+    found.check(total == -owed, || format!("5: the debts sum to {total} points, Licet's account has {owed}"));
     for row in debts.iter().filter(|row| row.balance > 0) {
         let points = balance(&row.name.replacen("debt:", "points:", 1));
-        broken.unless(points == 0, || format!("5: {} is {} while there are {points} points", row.name, row.balance));
+        found.check(points == 0, || format!("5: {} is {} while the user has {points} points", row.name, row.balance));
     }
 }
 
-/// 7.
-fn pending_receptions_are_waited_for(tables: &Tables, broken: &mut Broken) {
-    let waiting = |row: &&certificate::Model| row.received_at.is_none();
-    for row in tables.pending_receptions.iter() {
+/// Invariant 7.
+fn pending_receptions_have_their_certificates(store: &MemoryStore, found: &mut Violations) {
+    let unreceived = |row: &&certificate::Model| row.received_at.is_none();
+    for row in store.rows::<pending_reception::Entity>() {
         let member =
             |one: &certificate::Model| if row.container { one.container == Some(row.id) } else { one.id == row.id };
-        let waits = tables.certificates.iter().filter(waiting).find(|one| member(one));
-        broken.unless(waits.is_some(), || format!("7: nobody waits for the reception of {}", row.id));
-        let token = waits.is_none_or(|one| row.container || row.token_digest == one.token_digest);
-        broken.unless(token, || format!("7: the reception of {} is pending under another token", row.id));
-        let due = waits.is_none_or(|one| row.due_at == one.settled_at.is_none().then_some(one.receipt_due_at));
-        broken.unless(due, || format!("7: the reception of {} is due at {:?}", row.id, row.due_at));
+        let waiting = store.rows::<certificate::Entity>().filter(unreceived).find(|one| member(one));
+        found.check(waiting.is_some(), || format!("7: {} is pending but has no unreceived certificate", row.id));
+        let token = waiting.is_none_or(|one| row.container || row.token_digest == Some(one.token_digest));
+        found.check(token, || format!("7: the reception of {} is pending under another token", row.id));
+        let due = waiting.is_none_or(|one| row.due_at == one.settled_at.is_none().then_some(one.receipt_due_at));
+        found.check(due, || format!("7: the reception of {} is due at {:?}", row.id, row.due_at));
     }
-    for row in tables.certificates.iter().filter(waiting) {
-        let pending = tables.pending_receptions.get(&row.container.unwrap_or(row.id)).is_some();
-        broken.unless(pending, || format!("7: {} waits for its reception and is not pending", row.id));
-    }
-}
-
-/// 8.
-fn purchases_know_whether_they_live(tables: &Tables, broken: &mut Broken) {
-    for row in tables.purchases.iter() {
-        let lives = tables.certificates.get(&row.id);
-        broken.unless(row.ended.is_none() == lives.is_some(), || format!("8: {} is {:?}", row.id, row.ended));
-        let same = lives.is_none_or(|live| live.generation == row.generation);
-        broken.unless(same, || format!("8: {} has another generation than its certificate", row.id));
-    }
-    for row in tables.certificates.iter() {
-        let bought = tables.purchases.get(&row.id).is_some();
-        broken.unless(bought, || format!("8: {} was never bought", row.id));
+    for row in store.rows::<certificate::Entity>().filter(unreceived) {
+        let pending = store.get::<pending_reception::Entity>(&row.container.unwrap_or(row.id)).is_some();
+        found.check(pending, || format!("7: {} is unreceived but not pending", row.id));
     }
 }
 
-/// Money without a match is kept once, and not while it pays.
-fn money_is_kept_once(tables: &Tables, broken: &mut Broken) {
-    let mut kept = BTreeSet::new();
-    for row in tables.unmatched_settlements.iter() {
-        let first = kept.insert((&row.provider, &row.settlement, row.amount_minor, &row.currency));
-        broken.unless(first, || format!("3: {}:{} is kept twice", row.provider, row.settlement));
+/// Invariant 8.
+fn records_have_the_state_of_their_certificates(store: &MemoryStore, found: &mut Violations) {
+    for row in store.rows::<certificate_record::Entity>() {
+        let live = store.get::<certificate::Entity>(&row.id);
+        found.check(row.ended.is_none() == live.is_some(), || format!("8: {} is {:?}", row.id, row.ended));
+        let same = live.is_none_or(|live| live.generation == row.generation);
+        found.check(same, || format!("8: the record of {} has another generation", row.id));
+    }
+    for row in store.rows::<certificate::Entity>() {
+        let recorded = store.get::<certificate_record::Entity>(&row.id).is_some();
+        found.check(recorded, || format!("8: {} has no record", row.id));
     }
 }
 
-/// Each return is paid out once, in full, and only if it is a buy-back.
-fn payouts_are_for_buybacks(tables: &Tables, broken: &mut Broken) {
+/// Invariant 3: the same unmatched money is recorded once.
+fn unmatched_money_is_recorded_once(store: &MemoryStore, found: &mut Violations) {
+    let mut recorded = BTreeSet::new();
+    for row in store.rows::<unmatched_settlement::Entity>() {
+        let first = recorded.insert((&row.provider, &row.settlement, row.amount_minor, &row.currency));
+        found.check(first, || format!("3: {}:{} is recorded twice", row.provider, row.settlement));
+    }
+}
+
+/// Invariant 4: a return is paid out once, in full, and only if it is a buy-back.
+fn payouts_are_for_buybacks(store: &MemoryStore, found: &mut Violations) {
     let mut paid = BTreeSet::new();
-    for row in tables.payouts.iter() {
+    for row in store.rows::<payout::Entity>() {
         let first = paid.insert(row.license_return);
-        broken.unless(first, || format!("4: {} was paid out twice", row.license_return));
-        let due = tables.privileges.get(&row.license_return);
-        let due = due.and_then(|due| due.amount_minor.zip(due.currency.clone()));
-        let in_full = due == Some((row.amount_minor, row.currency.clone()));
-        broken.unless(in_full, || format!("4: {} was paid out and {due:?} was due", row.license_return));
+        found.check(first, || format!("4: {} was paid out twice", row.license_return));
+        let due = store.get::<privilege::Entity>(&row.license_return);
+        let due = due.and_then(|due| due.amount_minor.zip(due.currency));
+        let in_full = due == Some((row.amount_minor, row.currency));
+        found.check(in_full, || format!("4: {} was paid out, but {due:?} was due", row.license_return));
     }
 }

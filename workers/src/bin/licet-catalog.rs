@@ -1,7 +1,5 @@
-//! The catalog worker.
+//! The program of the catalog worker.
 
-use std::process::ExitCode;
-
-fn main() -> ExitCode {
-    licet_workers::program::worker_main("catalog")
+fn main() -> std::process::ExitCode {
+    licet_workers::worker_main(licet_workers::catalog::Catalog)
 }

@@ -1,7 +1,5 @@
-//! The license worker.
+//! The program of the license worker.
 
-use std::process::ExitCode;
-
-fn main() -> ExitCode {
-    licet_workers::program::worker_main("license")
+fn main() -> std::process::ExitCode {
+    licet_workers::worker_main(licet_workers::license::License)
 }

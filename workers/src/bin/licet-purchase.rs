@@ -1,7 +1,5 @@
-//! The purchase worker.
+//! The program of the purchase worker.
 
-use std::process::ExitCode;
-
-fn main() -> ExitCode {
-    licet_workers::program::worker_main("purchase")
+fn main() -> std::process::ExitCode {
+    licet_workers::worker_main(licet_workers::purchase::Purchase)
 }

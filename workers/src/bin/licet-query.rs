@@ -1,7 +1,5 @@
-//! The query worker.
+//! The program of the query worker.
 
-use std::process::ExitCode;
-
-fn main() -> ExitCode {
-    licet_workers::program::worker_main("query")
+fn main() -> std::process::ExitCode {
+    licet_workers::worker_main(licet_workers::query::Query)
 }

@@ -1,7 +1,5 @@
-//! The reception worker.
+//! The program of the reception worker.
 
-use std::process::ExitCode;
-
-fn main() -> ExitCode {
-    licet_workers::program::worker_main("reception")
+fn main() -> std::process::ExitCode {
+    licet_workers::worker_main(licet_workers::reception::Reception)
 }

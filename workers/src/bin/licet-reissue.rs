@@ -1,7 +1,5 @@
-//! The reissue worker.
+//! The program of the reissue worker.
 
-use std::process::ExitCode;
-
-fn main() -> ExitCode {
-    licet_workers::program::worker_main("reissue")
+fn main() -> std::process::ExitCode {
+    licet_workers::worker_main(licet_workers::reissue::Reissue)
 }

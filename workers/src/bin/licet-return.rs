@@ -1,7 +1,5 @@
-//! The return worker.
+//! The program of the return worker.
 
-use std::process::ExitCode;
-
-fn main() -> ExitCode {
-    licet_workers::program::worker_main("return")
+fn main() -> std::process::ExitCode {
+    licet_workers::worker_main(licet_workers::returns::Returns)
 }

@@ -1,7 +1,5 @@
-//! The settlement worker.
+//! The program of the settlement worker.
 
-use std::process::ExitCode;
-
-fn main() -> ExitCode {
-    licet_workers::program::worker_main("settlement")
+fn main() -> std::process::ExitCode {
+    licet_workers::worker_main(licet_workers::settlement::Settlement)
 }

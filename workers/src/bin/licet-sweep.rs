@@ -1,7 +1,5 @@
-//! The sweep worker.
+//! The program of the sweep worker.
 
-use std::process::ExitCode;
-
-fn main() -> ExitCode {
-    licet_workers::program::worker_main("sweep")
+fn main() -> std::process::ExitCode {
+    licet_workers::worker_main(licet_workers::sweep::Sweep)
 }

@@ -1,51 +1,51 @@
-//! The catalog worker registers contents: what is sold, for how much, under which terms.
+//! The catalog worker registers contents: what is sold, at which price, under which terms.
 //!
 //! In: `content.put`. Out: `content.registered`. A version that is put again is sold under the new
-//! terms from now on; what was bought keeps the terms of its own revision. Putting the same terms
+//! terms from then on; what was bought keeps the terms of its own revision. Putting the same terms
 //! again changes nothing.
 //!
-//! Reads the current revisions of the contents named. Locks nothing: two that put one version at
-//! the same time meet at its key, and the later begins again.
+//! Reads the current revisions of the named contents. Locks nothing: two transactions that put one
+//! version at the same time meet at its key, and the later one begins again.
 
 mod rules;
 #[cfg(test)]
 mod tests;
 
 use licet_common::{
-    decision::{Context, Decision, Tables},
+    decision::{Context, Decision, RuleError},
     runtime::Worker,
     signing::Keyring,
-    store::{StoreError, Transaction},
+    store::{Source, StoreError},
 };
 use licet_schema::{Refusal, Request, message::ContentPut};
 
-use crate::load;
+use crate::domain::{Tables, load, not_handled};
 
 /// The catalog worker.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub struct Catalog;
 
 impl Worker for Catalog {
-    type Input = ContentPut;
+    const NAME: &'static str = "catalog";
+    const HANDLES: &'static [&'static str] = &["content.put"];
 
-    fn name(&self) -> &'static str {
-        "catalog"
-    }
+    type Input = ContentPut;
+    type Rows = Tables;
 
     fn read(&self, _: &Keyring, request: Request) -> Result<ContentPut, Refusal> {
         match request {
             Request::ContentPut(put) => Ok(put),
-            other => Err(crate::program::not_handled(self.name(), &other)),
+            other => Err(not_handled(Self::NAME, &other)),
         }
     }
 
-    async fn load(&self, connection: &Transaction, inputs: &[&ContentPut]) -> Result<Tables, StoreError> {
+    async fn load<S: Source>(&self, source: &S, inputs: &[&ContentPut]) -> Result<Tables, StoreError> {
         let mut tables = Tables::default();
-        load::contents_sold(connection, inputs.iter().map(|put| put.content.as_str()).collect(), &mut tables).await?;
+        load::contents_sold(source, inputs.iter().map(|put| put.content.clone()).collect(), &mut tables).await?;
         Ok(tables)
     }
 
-    fn decide(&self, context: &Context<'_>, tables: &mut Tables, input: &ContentPut) -> Result<Decision, Refusal> {
+    fn decide(&self, context: &Context<'_>, tables: &mut Tables, input: &ContentPut) -> Result<Decision, RuleError> {
         rules::put(context, tables, input)
     }
 }

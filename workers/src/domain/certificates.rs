@@ -1,23 +1,40 @@
-//! What several rules say about the rows they share: which certificates belong together, how one
-//! has ended, what is due for it, how it is settled and retired.
+//! Rules about purchases and their certificates: which certificates belong together, when they are
+//! overdue, what is due for them, how they are settled and how they end.
 
-use licet_common::decision::{Context, Tables};
+use licet_common::{
+    decision::{Context, RuleError},
+    rows::Defect,
+};
 use licet_schema::{
-    Code, Money, Output, Refusal, Timestamp,
-    entity::{Ending, certificate, purchase},
-    message::{self, CertificateRetired},
+    Code, Count, ExternalId, Money, Name, Output, Refusal, Timestamp,
+    entity::{certificate, certificate_record},
+    message::{CertificateRetired, Ending},
+    token::CertificateClaims,
 };
 use uuid::Uuid;
 
-use crate::{points, values::money};
+use super::{count, points, tables::Tables};
 
-/// The provider of what needs no payment provider: points, and nothing at all.
+/// The reserved name of the provider that settles what needs no payment provider: purchases paid with
+/// points, free ones, and upgrades.
 pub(crate) const OWN_PROVIDER: &str = "licet";
 
-/// A purchase, by what stands for it. The kinds are kept apart: a container's id given for a
-/// certificate's names nothing, whatever else is at hand.
+/// [`OWN_PROVIDER`] as a name.
+pub(crate) fn own_provider() -> Result<Name, Defect> {
+    Name::try_from(OWN_PROVIDER).map_err(|invalid| Defect::violated("the own provider's name is a name", invalid))
+}
+
+/// A settlement id of Licet's own.
+pub(crate) fn own_settlement(id: Uuid) -> Result<ExternalId, Defect> {
+    ExternalId::try_from(id.to_string()).map_err(|_| Defect::violated("a UUID is an external id", id))
+}
+
+/// A purchase, by the id of its container or of its only certificate.
+///
+/// Kept as two kinds: with one lookup for both, a container's id could name a certificate that is in the
+/// same batch by chance.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Subject {
+pub enum Subject {
     /// One certificate.
     Certificate(Uuid),
     /// All members of a container.
@@ -25,64 +42,104 @@ pub(crate) enum Subject {
 }
 
 impl Subject {
-    /// The id, of either kind.
-    pub(crate) fn id(self) -> Uuid {
+    /// The id.
+    pub fn id(self) -> Uuid {
         match self {
             Self::Certificate(id) | Self::Container(id) => id,
         }
     }
 
-    /// Of a certificate: its container, or itself.
+    /// The purchase of a certificate: its container, or itself.
     pub(crate) fn of(certificate: Uuid, container: Option<Uuid>) -> Self {
         container.map_or(Self::Certificate(certificate), Self::Container)
     }
 
-    /// Whether a certificate belongs to it.
-    pub(crate) fn includes(self, certificate: Uuid, container: Option<Uuid>) -> bool {
-        match self {
-            Self::Certificate(id) => certificate == id,
-            Self::Container(id) => container == Some(id),
+    /// The purchase that exactly one of two fields names.
+    pub(crate) fn of_either(certificate: Option<Uuid>, container: Option<Uuid>) -> Option<Self> {
+        match (certificate, container) {
+            (Some(certificate), None) => Some(Self::Certificate(certificate)),
+            (None, Some(container)) => Some(Self::Container(container)),
+            (None, None) | (Some(_), Some(_)) => None,
         }
+    }
+
+    /// The purchase of a row that has both columns.
+    pub(crate) fn of_columns(
+        certificate: Option<Uuid>,
+        container: Option<Uuid>,
+        row: &impl ToString,
+    ) -> Result<Self, Defect> {
+        Self::of_either(certificate, container)
+            .ok_or_else(|| Defect::violated("a settlement names a certificate or a container", row.to_string()))
+    }
+
+    /// The certificate, if the purchase is one.
+    pub(crate) fn certificate(self) -> Option<Uuid> {
+        if let Self::Certificate(id) = self { Some(id) } else { None }
+    }
+
+    /// The container, if the purchase is one.
+    pub(crate) fn container(self) -> Option<Uuid> {
+        if let Self::Container(id) = self { Some(id) } else { None }
     }
 }
 
-/// The live certificates of a purchase.
-pub(crate) fn members(tables: &Tables, subject: Subject) -> Vec<certificate::Model> {
-    match subject {
-        Subject::Certificate(id) => tables.certificates.get(&id).cloned().into_iter().collect(),
-        Subject::Container(_) => {
-            tables.certificates.iter().filter(|row| subject.includes(row.id, row.container)).cloned().collect()
-        }
-    }
-}
-
-/// The ended certificates of a purchase.
-pub(crate) fn ended_members(tables: &Tables, subject: Subject) -> Vec<&purchase::Model> {
-    let ended = tables.purchases.iter().filter(|row| row.ended.is_some());
-    ended.filter(|row| subject.includes(row.id, row.container)).collect()
-}
-
-/// The purchase that a certificate belongs to: its container, or itself.
+/// The id that a certificate's history is found by: its container's, or its own.
 pub(crate) fn subject_of(certificate: Uuid, container: Option<Uuid>) -> Uuid {
     container.unwrap_or(certificate)
 }
 
-/// The refusal that an ending earns.
-pub(crate) fn refusal_of(ending: Ending) -> Refusal {
-    match ending {
-        Ending::Granted => Refusal::new(Code::Exhausted, "every grant of this certificate is used up"),
-        Ending::Lapsed => Refusal::new(Code::Lapsed, "the certificate's reception was not acknowledged in time"),
-        Ending::Expired => Refusal::new(Code::Expired, "the certificate's time is over"),
-        Ending::Declined => Refusal::new(Code::Declined, "the payment for this certificate was declined"),
-        Ending::Reversed => Refusal::new(Code::Reversed, "the payment for this certificate was taken back"),
+/// The live certificates of a purchase.
+pub(crate) fn members(tables: &Tables, subject: Subject) -> Result<Vec<certificate::Model>, Defect> {
+    Ok(match subject {
+        Subject::Certificate(id) => tables.certificates.get(&id)?.cloned().into_iter().collect(),
+        Subject::Container(id) => tables.live_in(id)?.into_iter().cloned().collect(),
+    })
+}
+
+/// The ended certificates of a purchase.
+pub(crate) fn ended_members(tables: &Tables, subject: Subject) -> Result<Vec<&certificate_record::Model>, Defect> {
+    match subject {
+        Subject::Certificate(id) => Ok(tables.ended(id)?.into_iter().collect()),
+        Subject::Container(id) => tables.ended_in(id),
     }
 }
 
-/// How certificates bought together have ended by their deadlines at `now`, whether or not anybody
-/// has swept: unpaid ones whole, at the earliest deadline of any; paid ones each by itself, so that
-/// all of them must be over.
+/// The first of several things that are never none.
+pub(crate) fn first<T>(of: &[T], subject: impl ToString) -> Result<&T, Defect> {
+    of.first().ok_or_else(|| Defect::violated("a purchase has at least one certificate", subject))
+}
+
+/// The refusal of a request about a certificate that does not exist.
+pub(crate) fn unknown_certificate() -> Refusal {
+    Refusal::new(Code::UnknownCertificate, "there is no such certificate, and never was")
+}
+
+/// The refusal of a token that a reissue has replaced.
+pub(crate) fn superseded() -> Refusal {
+    Refusal::new(Code::Superseded, "the certificate was reissued: use the latest one")
+}
+
+/// The refusal that an ending leads to.
+pub(crate) fn refusal_of(ending: Ending) -> Refusal {
+    match ending {
+        Ending::Exhausted => Refusal::new(Code::Exhausted, "every grant of this certificate is used up"),
+        Ending::Lapsed => Refusal::new(Code::Lapsed, "the certificate's reception was not acknowledged in time"),
+        Ending::Expired => Refusal::new(Code::Expired, "the certificate has expired"),
+        Ending::Declined => Refusal::new(Code::Declined, "the payment for this certificate was declined"),
+        Ending::Reversed => Refusal::new(Code::Reversed, "the payment for this certificate was reversed"),
+    }
+}
+
+/// How a record says that its certificate ended.
+pub(crate) fn ending_of(record: &certificate_record::Model) -> Result<Ending, Defect> {
+    record.ended.ok_or_else(|| Defect::violated("a certificate without a live row has ended", record.id))
+}
+
+/// How certificates that were bought together have ended by their deadlines at `now`, whether or not a
+/// sweep has recorded it: unpaid ones together, at the earliest deadline of any; paid ones each by
+/// itself, so that all of them must be overdue.
 pub(crate) fn overdue(certificates: &[certificate::Model], now: Timestamp) -> Option<Ending> {
-    let now = now.as_millis();
     if certificates.iter().any(|row| row.settled_at.is_some()) {
         return certificates.iter().all(|row| now > row.expires_at).then_some(Ending::Expired);
     }
@@ -95,73 +152,225 @@ pub(crate) fn overdue(certificates: &[certificate::Model], now: Timestamp) -> Op
     }
 }
 
-/// How a purchase stands that cannot go on: ended, if nothing of it lives, or overdue.
-pub(crate) fn over(live: &[certificate::Model], ended: &[&purchase::Model], now: Timestamp) -> Option<Ending> {
-    if live.is_empty() { ended.first().and_then(|row| row.ended) } else { overdue(live, now) }
-}
-
-/// How many more licenses a certificate permits.
-pub(crate) fn remaining(row: &certificate::Model) -> i64 {
-    row.grants - row.granted - row.outstanding
-}
-
-/// What is charged for certificates bought together: their prices less the points held for them.
-pub(crate) fn due(certificates: &[certificate::Model]) -> Money {
-    let amount = certificates.iter().map(|row| row.amount_minor - row.points).sum();
-    let currency = certificates.first().map_or("", |row| row.currency.as_str());
-    money(amount, currency)
-}
-
-/// Ends a certificate: its row goes, its purchase tells how.
-pub(crate) fn retire(tables: &mut Tables, id: Uuid, ending: Ending, now: Timestamp) -> Option<Output> {
-    // Both or neither.
-    tables.purchases.get(&id)?;
-    let row = tables.certificates.remove(&id)?;
-    let purchase = tables.purchases.change(&id)?;
-    purchase.received_at = row.received_at;
-    purchase.settlement = row.settlement;
-    purchase.provider = row.provider;
-    purchase.settled_at = row.settled_at;
-    purchase.grants = Some(row.grants);
-    purchase.granted = row.granted;
-    purchase.generation = row.generation;
-    purchase.ended = Some(ending);
-    purchase.ended_at = Some(now.as_millis());
-    Some(Output::CertificateRetired(CertificateRetired { certificate: id, reason: reason(ending) }))
-}
-
-fn reason(ending: Ending) -> message::Ending {
-    match ending {
-        Ending::Granted => message::Ending::Granted,
-        Ending::Lapsed => message::Ending::Lapsed,
-        Ending::Expired => message::Ending::Expired,
-        Ending::Declined => message::Ending::Declined,
-        Ending::Reversed => message::Ending::Reversed,
+/// How a purchase has ended that cannot go on: by its records if nothing of it is live, else by its
+/// deadlines.
+pub(crate) fn over(
+    live: &[certificate::Model],
+    ended: &[&certificate_record::Model],
+    now: Timestamp,
+) -> Result<Option<Ending>, Defect> {
+    match (live, ended) {
+        ([], [first, ..]) => ending_of(first).map(Some),
+        _ => Ok(overdue(live, now)),
     }
 }
 
-/// Settles certificates bought together: the points held for them are spent, and from now on
-/// their reception may take as long as they live.
+/// How many more licenses a certificate permits.
+pub(crate) fn remaining(row: &certificate::Model) -> Result<Count, Defect> {
+    let used = row.granted.checked_add(row.outstanding);
+    used.and_then(|used| row.grants.checked_sub(used))
+        .ok_or_else(|| Defect::violated("granted and outstanding licenses are at most the grants", row.id))
+}
+
+/// What is charged for certificates that were bought together: their prices less the points held for
+/// them.
+pub(crate) fn due(context: &Context<'_>, certificates: &[certificate::Model]) -> Result<Money, Defect> {
+    let amounts = certificates.iter().map(|row| (row.amount_minor, row.points));
+    let currency = first(certificates, context.message_id)?.currency;
+    Ok(Money { amount_minor: sum_due(context, amounts)?, currency })
+}
+
+/// The sum of prices less points.
+pub(crate) fn sum_due(context: &Context<'_>, amounts: impl Iterator<Item = (Count, Count)>) -> Result<Count, Defect> {
+    let sum = amounts.map(|(amount, points)| amount.get() - points.get()).sum();
+    count(sum, "points pay at most the price, and an amount is at most 2^53-1", context)
+}
+
+/// Ends a certificate: removes its row and writes the ending into its record.
+pub(crate) fn retire(tables: &mut Tables, id: Uuid, ending: Ending, now: Timestamp) -> Result<Output, Defect> {
+    let row = tables.certificates.remove(&id)?;
+    let record = tables.records.change(&id)?;
+    record.received_at = row.received_at;
+    record.settlement = row.settlement;
+    record.provider = row.provider;
+    record.settled_at = row.settled_at;
+    record.grants = Some(row.grants);
+    record.granted = row.granted;
+    record.generation = row.generation;
+    record.ended = Some(ending);
+    record.ended_at = Some(now);
+    Ok(Output::CertificateRetired(CertificateRetired { certificate: id, reason: ending }))
+}
+
+/// Settles certificates that were bought together: the points held for them are spent, and their
+/// reception may take as long as they live.
 pub(crate) fn settle(
     context: &Context<'_>,
     tables: &mut Tables,
     certificates: &[certificate::Model],
-    provider: &str,
-    settlement: &str,
-    grants: Option<i64>,
-) {
-    let held: i64 = certificates.iter().map(|row| row.points).sum();
+    provider: &Name,
+    settlement: &ExternalId,
+    grants: Option<Count>,
+) -> Result<(), Defect> {
+    let held: i64 = certificates.iter().map(|row| row.points.get()).sum();
     for member in certificates {
-        if let Some(row) = tables.certificates.change(&member.id) {
-            row.provider = Some(provider.to_owned());
-            row.settlement = Some(settlement.to_owned());
-            row.settled_at = Some(context.now.as_millis());
-            row.grants = grants.unwrap_or(row.grants);
-        }
+        let row = tables.certificates.change(&member.id)?;
+        row.provider = Some(provider.clone());
+        row.settlement = Some(settlement.clone());
+        row.settled_at = Some(context.now);
+        row.grants = grants.unwrap_or(row.grants);
     }
-    points::transfer(context, tables, points::HELD, points::SPENT, held);
-    let subject = certificates.first().map(|row| subject_of(row.id, row.container));
-    if let Some(pending) = subject.and_then(|subject| tables.pending_receptions.change(&subject)) {
-        pending.due_at = None;
+    points::transfer(context, tables, points::HELD, points::SPENT, held)?;
+    let any = first(certificates, context.message_id)?;
+    let subject = subject_of(any.id, any.container);
+    if tables.pending_receptions.get(&subject)?.is_some() {
+        // A paid certificate may be received as long as it lives. With no deadline here, a sweep's
+        // candidates are exactly what it will end.
+        tables.pending_receptions.change(&subject)?.due_at = None;
+    }
+    Ok(())
+}
+
+/// The claims of a certificate's token in this generation.
+pub(crate) fn claims(
+    context: &Context<'_>,
+    record: &certificate_record::Model,
+    generation: Count,
+    expires_at: Timestamp,
+) -> CertificateClaims {
+    CertificateClaims {
+        iss: context.terms.issuer.clone(),
+        jti: record.id,
+        sub: record.user.clone(),
+        content: record.content.clone(),
+        version: record.version,
+        generation: generation.get(),
+        iat: context.now.as_seconds(),
+        exp: expires_at.as_seconds(),
+        container: record.container,
+    }
+}
+
+/// The record of a new certificate.
+pub(crate) fn record(row: &certificate::Model) -> certificate_record::Model {
+    certificate_record::Model {
+        id: row.id,
+        container: row.container,
+        user: row.user.clone(),
+        content: row.content.clone(),
+        version: row.version,
+        revision: row.revision,
+        amount_minor: row.amount_minor,
+        currency: row.currency,
+        points: row.points,
+        reference: row.reference.clone(),
+        purchased_at: row.issued_at,
+        generation: row.generation,
+        received_at: None,
+        settlement: None,
+        provider: None,
+        settled_at: None,
+        grants: None,
+        granted: Count::ZERO,
+        ended: None,
+        ended_at: None,
+    }
+}
+
+/// Checks that a token's generation is the current one of its certificate. `current` is none if the
+/// certificate does not exist.
+pub(crate) fn check_generation(current: Option<Count>, presented: i64) -> Result<(), RuleError> {
+    match current {
+        None => Err(unknown_certificate().into()),
+        Some(current) if current.get() != presented => Err(superseded().into()),
+        Some(_) => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use licet_common::{decision::RuleError, runtime::Worker};
+    use licet_schema::{
+        Request,
+        entity::{certificate, certificate_record, license},
+        message::Privilege,
+    };
+
+    use super::*;
+    use crate::{
+        fixture::{Fixture, license_receipt, license_request, license_return},
+        license::License,
+    };
+
+    #[test]
+    fn a_rule_that_reads_what_its_load_forgot_finds_a_defect_and_not_an_absent_row() {
+        let mut fixture = Fixture::with_song();
+        let bought = fixture.ready(1);
+        let request = license_request(&bought.tokens[0], "player");
+        let input = License.read(&fixture.keyring, request).expect("a request for a license");
+        let context = Context {
+            now: Timestamp::from_millis(fixture.now_ms),
+            keyring: &fixture.keyring,
+            terms: &fixture.terms,
+            message_id: Uuid::from_u128(1),
+        };
+        let decided = License.decide(&context, &mut Tables::default(), &input);
+        let defect = decided.expect_err("nothing was loaded");
+        assert!(matches!(&defect, RuleError::Defect(Defect::NotLoaded { table, .. }) if table == "certificate"));
+    }
+
+    #[test]
+    fn counts_that_contradict_each_other_are_a_defect_and_not_a_refusal() {
+        let mut fixture = Fixture::with_song();
+        let bought = fixture.ready(1);
+        let id = bought.certificates[0];
+        let nine = Count::try_from(9i64).expect("a count");
+        fixture.store.change::<certificate::Entity>(&id, |row| row.granted = nine);
+        let defect = fixture.try_send(license_request(&bought.tokens[0], "player")).expect_err("9 of 3 granted");
+        let expected = Defect::violated("granted and outstanding licenses are at most the grants", id);
+        assert_eq!(defect, expected);
+    }
+
+    #[test]
+    fn a_license_without_a_settlement_is_a_defect_and_not_a_refusal() {
+        let mut fixture = Fixture::with_song();
+        let bought = fixture.ready(1);
+        let token = fixture.license(&bought, "player").expect("a license");
+        fixture.ask(license_receipt(&token));
+        fixture.store.change::<certificate::Entity>(&bought.certificates[0], |row| row.settlement = None);
+        let returned = fixture.try_send(license_return(&token, "alice", Privilege::Points, true));
+        let license = fixture.store.rows::<license::Entity>().next().expect("it is not returned").id;
+        assert_eq!(returned, Err(Defect::violated("every license has a settlement", license)));
+    }
+
+    #[test]
+    fn a_receipt_of_a_license_whose_certificate_left_no_record_is_a_defect_and_changes_nothing() {
+        let mut fixture = Fixture::with_song();
+        let bought = fixture.ready(1);
+        let token = fixture.license(&bought, "player").expect("a license");
+        let id = bought.certificates[0];
+        fixture.store.delete::<certificate::Entity>(&id);
+        fixture.store.delete::<certificate_record::Entity>(&id);
+        let defect = fixture.try_send(license_receipt(&token)).expect_err("there is no record to count it in");
+        assert!(matches!(defect, Defect::RowMissing { .. }), "{defect}");
+        let outstanding = licet_schema::entity::LicenseState::Outstanding;
+        assert!(fixture.store.rows::<license::Entity>().all(|row| row.state == outstanding));
+    }
+
+    #[test]
+    fn an_ended_certificate_whose_record_says_live_is_a_defect() {
+        let mut fixture = Fixture::with_song();
+        let bought = fixture.ready(1);
+        fixture.store.delete::<certificate::Entity>(&bought.certificates[0]);
+        let query = Request::StatusQuery(licet_schema::message::StatusQuery {
+            certificate: Some(bought.certificates[0]),
+            container: None,
+            license: None,
+            license_return: None,
+            reference: None,
+            settlement: None,
+        });
+        let expected = Defect::violated("a certificate without a live row has ended", bought.certificates[0]);
+        assert_eq!(fixture.try_send(query), Err(expected));
     }
 }

@@ -1,19 +1,23 @@
-//! What ending certificates and revoking licenses brings about besides the rows: gathered in the
-//! course of one message, and told at its end.
+//! What ending certificates and revoking licenses causes besides the rows: gathered in the course of
+//! one message, and added to its decision at the end.
 
 use std::collections::BTreeSet;
 
-use licet_common::decision::{Context, Decision, Tables};
+use licet_common::{
+    decision::{Context, Decision},
+    rows::Defect,
+};
 use licet_schema::{
     Output,
-    entity::{Ending, LicenseState, ReturnState, license},
-    message::{LicenseRevoked, Revocation},
+    entity::{LicenseState, ReturnState, license},
+    message::{Ending, LicenseRevoked, Revocation},
 };
 use uuid::Uuid;
 
-use crate::{
-    held::{Subject, members, retire},
+use super::{
+    certificates::{Subject, members, retire},
     points,
+    tables::Tables,
 };
 
 /// Gathered effects.
@@ -21,33 +25,39 @@ use crate::{
 pub(crate) struct Effects {
     events: Vec<Output>,
     points: points::Changes,
-    purchases: BTreeSet<Uuid>,
+    mentions: BTreeSet<Uuid>,
 }
 
 impl Effects {
-    /// Something happened.
-    pub(crate) fn tell(&mut self, event: Output) {
+    /// Adds an event.
+    pub(crate) fn add_event(&mut self, event: Output) {
         self.events.push(event);
     }
 
-    /// A purchase was changed or made.
-    pub(crate) fn mention(&mut self, purchase: Uuid) {
-        self.purchases.insert(purchase);
+    /// Adds a purchase that was changed or made.
+    pub(crate) fn mention(&mut self, subject: Uuid) {
+        self.mentions.insert(subject);
     }
 
-    /// Where changes to users' points are kept.
+    /// The changes to users' points.
     pub(crate) fn points(&mut self) -> &mut points::Changes {
         &mut self.points
     }
 
-    /// Adds all of it to a decision.
-    pub(crate) fn into(self, context: &Context<'_>, tables: &Tables, mut decision: Decision) -> Decision {
-        decision.mentions.extend(self.purchases);
-        decision.with_all(self.events).with_all(self.points.events(context, tables))
+    /// Adds everything to a decision.
+    pub(crate) fn into(
+        self,
+        context: &Context<'_>,
+        tables: &Tables,
+        mut decision: Decision,
+    ) -> Result<Decision, Defect> {
+        decision.mentions.extend(self.mentions);
+        Ok(decision.with_events(self.events).with_events(self.points.events(context, tables)?))
     }
 
-    /// Ends live certificates of one purchase, of which all live members must be at hand. Points
-    /// that were held for them go back; with the last that waits for it goes the pending reception.
+    /// Ends live certificates of one purchase, of which all live members must be loaded. Points that
+    /// were held for them are returned; the pending reception goes with the last certificate that waits
+    /// for it.
     pub(crate) fn end(
         &mut self,
         context: &Context<'_>,
@@ -55,41 +65,43 @@ impl Effects {
         subject: Subject,
         certificates: &[Uuid],
         ending: Ending,
-    ) {
+    ) -> Result<(), Defect> {
         for id in certificates {
-            let Some(row) = tables.certificates.get(id).cloned() else { continue };
-            if row.settled_at.is_none() && row.points > 0 {
-                points::credit(context, tables, &mut self.points, points::HELD, &row.user, row.points);
+            let row = tables.certificates.require(id)?.clone();
+            if row.settled_at.is_none() && row.points.get() > 0 {
+                points::credit(context, tables, &mut self.points, points::HELD, &row.user, row.points.get())?;
             }
-            self.events.extend(retire(tables, *id, ending, context.now));
+            self.events.push(retire(tables, *id, ending, context.now)?);
         }
-        if members(tables, subject).iter().all(|row| row.received_at.is_some()) {
-            tables.pending_receptions.remove(&subject.id());
+        let nobody_waits = members(tables, subject)?.iter().all(|row| row.received_at.is_some());
+        if nobody_waits && tables.pending_receptions.get(&subject.id())?.is_some() {
+            tables.pending_receptions.remove(&subject.id())?;
         }
         self.mention(subject.id());
+        Ok(())
     }
 
-    /// Revokes a license. An open return of it is over. The counts are the caller's.
+    /// Revokes a license. An open return of it lapses. The certificate's counts are the caller's.
     pub(crate) fn revoke(
         &mut self,
         context: &Context<'_>,
         tables: &mut Tables,
         license: &license::Model,
-        why: Revocation,
-    ) {
-        if let Some(row) = tables.licenses.change(&license.id) {
-            row.state = LicenseState::Revoked;
-        }
-        let open = tables.returns.iter().find(|one| one.license == license.id && one.state == ReturnState::Opened);
-        let open = open.map(|one| one.id);
-        if let Some(row) = open.and_then(|id| tables.returns.change(&id)) {
+        reason: Revocation,
+    ) -> Result<(), Defect> {
+        tables.licenses.change(&license.id)?.state = LicenseState::Revoked;
+        let returns = tables.returns_of_certificate(license.certificate)?;
+        let open = returns.iter().find(|one| one.license == license.id && one.state == ReturnState::Opened);
+        if let Some(id) = open.map(|open| open.id) {
+            let row = tables.returns.change(&id)?;
             row.state = ReturnState::Lapsed;
-            row.closed_at = Some(context.now.as_millis());
+            row.closed_at = Some(context.now);
         }
-        self.tell(Output::LicenseRevoked(LicenseRevoked {
+        self.add_event(Output::LicenseRevoked(LicenseRevoked {
             license: license.id,
             certificate: license.certificate,
-            reason: why,
+            reason,
         }));
+        Ok(())
     }
 }

@@ -1,94 +1,94 @@
-//! Rows that several workers read alike, one query for each table. What is locked, and in which
-//! order, is the store's (`licet_common::store::locks`).
+//! Reads that several workers make, one query for each table. What is locked, and in which order, is
+//! decided in [`super::locks`].
 
 use std::collections::BTreeSet;
 
-use licet_common::{
-    decision::Tables,
-    store::{
-        StoreError, Transaction,
-        rows::{Lock, select},
-    },
+use licet_common::store::{Lock, Source, StoreError, keys, load};
+use licet_schema::{
+    Name,
+    entity::{certificate_record, content, license, license_return, pending_reception, privilege},
 };
-use licet_schema::entity::{content, license, license_return, privilege, purchase};
 use sea_orm::Value;
 use uuid::Uuid;
 
-/// Reads what is sold now of the contents of these names, in every version.
-pub(crate) async fn contents_sold(
-    connection: &Transaction,
-    names: BTreeSet<&str>,
+use super::tables::Tables;
+
+/// Reads what is sold now of these contents, in every version.
+pub(crate) async fn contents_sold<S: Source>(
+    source: &S,
+    names: BTreeSet<Name>,
     tables: &mut Tables,
 ) -> Result<(), StoreError> {
     let keys = names.into_iter().map(|name| vec![name.into(), true.into()]).collect();
     let columns = [content::Column::Content, content::Column::Current];
-    tables.contents.load_all(select::<content::Entity>(connection, &columns, keys, Lock::None).await?);
-    Ok(())
+    load(source, &mut tables.contents, &columns, keys, Lock::None).await
 }
 
-/// Reads the terms under which the purchases at hand were made, and what is sold now of their
+/// Reads the terms under which the certificates at hand were bought, and what is sold now of their
 /// successors.
-pub(crate) async fn terms(connection: &Transaction, tables: &mut Tables) -> Result<(), StoreError> {
-    let keys: BTreeSet<_> =
-        tables.purchases.iter().map(|row| (row.content.clone(), row.version, row.revision)).collect();
+pub(crate) async fn terms<S: Source>(source: &S, tables: &mut Tables) -> Result<(), StoreError> {
+    let keys: BTreeSet<_> = tables.records.iter().map(|row| (row.content.clone(), row.version, row.revision)).collect();
     let keys = keys.into_iter().map(|(name, version, revision)| vec![name.into(), version.into(), revision.into()]);
     let columns = [content::Column::Content, content::Column::Version, content::Column::Revision];
-    let terms = select::<content::Entity>(connection, &columns, keys.collect(), Lock::None).await?;
-    let successors = terms.iter().filter(|row| row.return_upgrade).filter_map(|row| row.successor_content.as_deref());
-    contents_sold(connection, successors.collect(), tables).await?;
-    tables.contents.load_all(terms);
-    Ok(())
+    load(source, &mut tables.contents, &columns, keys.collect(), Lock::None).await?;
+    let upgradable = tables.contents.iter().filter(|row| row.return_upgrade);
+    let successors = upgradable.filter_map(|row| row.successor_content.clone()).collect();
+    contents_sold(source, successors, tables).await
 }
 
 /// Reads licenses and their returns.
-pub(crate) async fn licenses(connection: &Transaction, ids: &[Uuid], tables: &mut Tables) -> Result<(), StoreError> {
-    let keys = || ids.iter().map(|id| vec![(*id).into()]).collect();
-    tables.licenses.load_all(select::<license::Entity>(connection, &[license::Column::Id], keys(), Lock::None).await?);
-    let columns = [license_return::Column::License];
-    tables.returns.load_all(select::<license_return::Entity>(connection, &columns, keys(), Lock::None).await?);
-    Ok(())
+pub(crate) async fn licenses<S: Source>(source: &S, ids: &[Uuid], tables: &mut Tables) -> Result<(), StoreError> {
+    let ids = keys(ids.iter().copied());
+    load(source, &mut tables.licenses, &[license::Column::Id], ids.clone(), Lock::None).await?;
+    load(source, &mut tables.returns, &[license_return::Column::License], ids, Lock::None).await
 }
 
-/// Reads licenses and, for those that are no longer there, what became of them.
-pub(crate) async fn licenses_or_returns(
-    connection: &Transaction,
+/// Reads licenses and, for those that no longer exist, their returns.
+pub(crate) async fn licenses_or_returns<S: Source>(
+    source: &S,
     ids: &[Uuid],
     tables: &mut Tables,
 ) -> Result<(), StoreError> {
-    let keys = ids.iter().map(|id| vec![(*id).into()]).collect();
-    tables.licenses.load_all(select::<license::Entity>(connection, &[license::Column::Id], keys, Lock::None).await?);
-    let gone = ids.iter().filter(|id| tables.licenses.get(id).is_none());
-    let keys = gone.map(|id| vec![(*id).into()]).collect();
-    let columns = [license_return::Column::License];
-    tables.returns.load_all(select::<license_return::Entity>(connection, &columns, keys, Lock::None).await?);
-    Ok(())
+    let all = keys(ids.iter().copied());
+    load(source, &mut tables.licenses, &[license::Column::Id], all, Lock::None).await?;
+    let standing: BTreeSet<Uuid> = tables.licenses.iter().map(|row| row.id).collect();
+    let gone = keys(ids.iter().copied().filter(|id| !standing.contains(id)));
+    load(source, &mut tables.returns, &[license_return::Column::License], gone, Lock::None).await
 }
 
 /// Reads the returns of these certificates' licenses.
-pub(crate) async fn returns_of(
-    connection: &Transaction,
+pub(crate) async fn returns_of<S: Source>(
+    source: &S,
     certificates: &BTreeSet<Uuid>,
     tables: &mut Tables,
 ) -> Result<(), StoreError> {
-    let keys = certificates.iter().map(|id| vec![(*id).into()]).collect();
-    let columns = [license_return::Column::Certificate];
-    tables.returns.load_all(select::<license_return::Entity>(connection, &columns, keys, Lock::None).await?);
-    Ok(())
+    let keys = keys(certificates.iter().copied());
+    load(source, &mut tables.returns, &[license_return::Column::Certificate], keys, Lock::None).await
 }
 
-/// Reads what these returns brought.
-pub(crate) async fn privileges(
-    connection: &Transaction,
+/// Reads what these returns gave.
+pub(crate) async fn privileges<S: Source>(
+    source: &S,
     returns: Vec<Vec<Value>>,
     tables: &mut Tables,
 ) -> Result<(), StoreError> {
-    let columns = [privilege::Column::Id];
-    tables.privileges.load_all(select::<privilege::Entity>(connection, &columns, returns, Lock::None).await?);
-    Ok(())
+    load(source, &mut tables.privileges, &[privilege::Column::Id], returns, Lock::None).await
 }
 
-/// Every certificate ever issued in these containers.
-pub(crate) async fn members(connection: &Transaction, containers: &[Uuid]) -> Result<Vec<purchase::Model>, StoreError> {
-    let keys = containers.iter().map(|id| vec![(*id).into()]).collect();
-    select::<purchase::Entity>(connection, &[purchase::Column::Container], keys, Lock::None).await
+/// Reads the pending receptions of these purchases.
+pub(crate) async fn pending_receptions<S: Source>(
+    source: &S,
+    subjects: BTreeSet<Uuid>,
+    tables: &mut Tables,
+) -> Result<(), StoreError> {
+    load(source, &mut tables.pending_receptions, &[pending_reception::Column::Id], keys(subjects), Lock::None).await
+}
+
+/// The records of every certificate that was ever issued in these containers.
+pub(crate) async fn members<S: Source>(
+    source: &S,
+    containers: &[Uuid],
+) -> Result<Vec<certificate_record::Model>, StoreError> {
+    let containers = keys(containers.iter().copied());
+    source.select::<certificate_record::Entity>(&[certificate_record::Column::Container], containers, Lock::None).await
 }

@@ -1,117 +1,129 @@
-//! The order of locks, the same for every worker, so that two can never wait for each other:
-//! certificates by id; for ids without a live certificate, their purchases; then accounts by name.
+//! The order in which every worker locks rows, so that no two transactions wait for each other:
+//! certificates by id; for ids without a live certificate, their records; then accounts by name.
 //! Contents are never locked.
 
 use std::collections::BTreeSet;
 
-use licet_schema::entity::{account, certificate, purchase};
-use sea_orm::ConnectionTrait;
+use licet_common::store::{Lock, Source, StoreError, keys, load};
+use licet_schema::entity::{account, certificate, certificate_record};
 use uuid::Uuid;
 
 use super::{
-    StoreError,
-    rows::{Lock, select},
+    certificates::Subject,
+    tables::{ENDED, ENDED_IN_CONTAINER, LIVE_IN_CONTAINER, Tables},
 };
-use crate::decision::Tables;
 
 /// Certificates to lock: by their own id, or all members of a container.
 #[derive(Clone, Debug, Default)]
-pub struct Wanted {
+pub(crate) struct Wanted {
     /// Certificates.
-    pub certificates: BTreeSet<Uuid>,
+    pub(crate) certificates: BTreeSet<Uuid>,
     /// Containers.
-    pub containers: BTreeSet<Uuid>,
+    pub(crate) containers: BTreeSet<Uuid>,
 }
 
-/// Locks the certificates in key order. Those that have ended are read as purchases instead.
+impl Wanted {
+    /// Adds a purchase.
+    pub(crate) fn add(&mut self, subject: Subject) {
+        match subject {
+            Subject::Certificate(id) => self.certificates.insert(id),
+            Subject::Container(id) => self.containers.insert(id),
+        };
+    }
+}
+
+/// Locks the certificates in key order. Of those that have ended, the records are locked instead.
 ///
 /// # Errors
-/// The database's; [`StoreError::Contended`] if a certificate came back to life meanwhile.
-pub async fn certificates(
-    connection: &impl ConnectionTrait,
+/// The database's; [`StoreError::Contended`] if a certificate was reissued meanwhile.
+pub(crate) async fn certificates<S: Source>(
+    source: &S,
     wanted: &Wanted,
     tables: &mut Tables,
 ) -> Result<(), StoreError> {
-    // Resolved without locks: a container's members never change.
-    let containers = wanted.containers.iter().map(|id| vec![(*id).into()]).collect();
-    let members =
-        select::<purchase::Entity>(connection, &[purchase::Column::Container], containers, Lock::None).await?;
+    // Resolved without locks: the members of a container never change.
+    let containers = keys(wanted.containers.iter().copied());
+    let members = source
+        .select::<certificate_record::Entity>(&[certificate_record::Column::Container], containers, Lock::None)
+        .await?;
     let mut ids = wanted.certificates.clone();
     ids.extend(members.iter().map(|member| member.id));
 
-    let keys = ids.iter().map(|id| vec![(*id).into()]).collect();
-    let live = select::<certificate::Entity>(connection, &[certificate::Column::Id], keys, Lock::ForUpdate).await?;
-    for row in live {
-        ids.remove(&row.id);
-        tables.certificates.load(row);
+    let all = keys(ids.iter().copied());
+    load(source, &mut tables.certificates, &[certificate::Column::Id], all, Lock::ForUpdate).await?;
+    for id in &ids {
+        tables.records.cover_set(ENDED, *id);
+    }
+    for id in &wanted.containers {
+        tables.certificates.cover_set(LIVE_IN_CONTAINER, *id);
+        tables.records.cover_set(ENDED_IN_CONTAINER, *id);
     }
 
-    // Whoever ended a certificate while this waited for it has committed by now: a new statement
-    // sees what they left. The lock keeps a reissue from bringing it back before this is done.
-    let keys = ids.iter().map(|id| vec![(*id).into()]).collect();
-    let ended = select::<purchase::Entity>(connection, &[purchase::Column::Id], keys, Lock::ForUpdate).await?;
-    if let Some(alive) = ended.iter().find(|row| row.ended.is_none()) {
-        return Err(StoreError::Contended(format!("certificate {} came back to life meanwhile", alive.id)));
+    // Whoever ended a certificate while this transaction waited for it has committed by now: a new
+    // statement sees the record. Its lock keeps a reissue from reviving the certificate meanwhile.
+    let live: BTreeSet<Uuid> = tables.certificates.iter().map(|row| row.id).collect();
+    let ended = keys(ids.difference(&live).copied());
+    let columns = [certificate_record::Column::Id];
+    load(source, &mut tables.records, &columns, ended, Lock::ForUpdate).await?;
+    if let Some(alive) = tables.records.iter().find(|row| row.ended.is_none() && !live.contains(&row.id)) {
+        return Err(StoreError::contended(format!("certificate {} was reissued meanwhile", alive.id)));
     }
-    tables.purchases.load_all(ended);
     Ok(())
 }
 
-/// Locks those of these certificates that nobody else has locked, and waits for none.
+/// Locks those of these certificates that no other transaction has locked, and waits for none.
 ///
 /// # Errors
 /// The database's.
-pub async fn free_certificates(
-    connection: &impl ConnectionTrait,
+pub(crate) async fn free_certificates<S: Source>(
+    source: &S,
     ids: &BTreeSet<Uuid>,
 ) -> Result<Vec<certificate::Model>, StoreError> {
-    let keys = ids.iter().map(|id| vec![(*id).into()]).collect();
-    select::<certificate::Entity>(connection, &[certificate::Column::Id], keys, Lock::Free).await
+    let ids = keys(ids.iter().copied());
+    source.select::<certificate::Entity>(&[certificate::Column::Id], ids, Lock::SkipLocked).await
 }
 
-/// The purchases of the live certificates that are locked: what is written when they end.
+/// Reads the records of the live certificates that are locked: they are written when these end.
 ///
 /// # Errors
 /// The database's.
-pub async fn purchases(connection: &impl ConnectionTrait, tables: &mut Tables) -> Result<(), StoreError> {
-    let keys = tables.certificates.iter().map(|row| vec![row.id.into()]).collect();
-    tables.purchases.load_all(select::<purchase::Entity>(connection, &[purchase::Column::Id], keys, Lock::None).await?);
-    Ok(())
+pub(crate) async fn records<S: Source>(source: &S, tables: &mut Tables) -> Result<(), StoreError> {
+    let ids = keys(tables.certificates.iter().map(|row| row.id));
+    load(source, &mut tables.records, &[certificate_record::Column::Id], ids, Lock::None).await
 }
 
-/// Reads accounts as they are, for who only looks.
+/// Reads accounts without locking them.
 ///
 /// # Errors
 /// The database's.
-pub async fn look_at_accounts(
-    connection: &impl ConnectionTrait,
+pub(crate) async fn read_accounts<S: Source>(
+    source: &S,
     names: &[String],
     tables: &mut Tables,
 ) -> Result<(), StoreError> {
-    let keys = names.iter().map(|name| vec![name.clone().into()]).collect();
-    tables.accounts.load_all(select::<account::Entity>(connection, &[account::Column::Name], keys, Lock::None).await?);
-    Ok(())
+    let names = keys(names.iter().cloned());
+    load(source, &mut tables.accounts, &[account::Column::Name], names, Lock::None).await
 }
 
-/// Locks accounts in name order. One that is not there is opened by whoever first books on it: two
-/// who do so at once meet at its key, and the later begins again. What was opened while this waited
-/// for another account is seen by a new statement only, and must not be missed: a debt is repaid
-/// from whatever is credited.
+/// Locks accounts in name order. One that does not exist is opened by the first transaction that books
+/// on it: two that do so at once meet at its key, and the later one begins again.
+///
+/// An account that was opened while this transaction waited for another account is seen only by a new
+/// statement. It must not be missed, because a debt is repaid from whatever is credited.
 ///
 /// # Errors
 /// The database's.
-pub async fn accounts(
-    connection: &impl ConnectionTrait,
+pub(crate) async fn accounts<S: Source>(
+    source: &S,
     names: &BTreeSet<String>,
     tables: &mut Tables,
 ) -> Result<(), StoreError> {
-    let mut names = names.clone();
+    let mut missing = names.clone();
     for _ in 0..2 {
-        let keys = names.iter().map(|name| vec![name.clone().into()]).collect();
-        let locked = select::<account::Entity>(connection, &[account::Column::Name], keys, Lock::ForUpdate).await?;
-        for row in locked {
-            names.remove(&row.name);
-            tables.accounts.load(row);
+        let names = keys(missing.iter().cloned());
+        load(source, &mut tables.accounts, &[account::Column::Name], names, Lock::ForUpdate).await?;
+        for row in tables.accounts.iter() {
+            missing.remove(&row.name);
         }
     }
     Ok(())

@@ -1,25 +1,25 @@
-//! A certificate or a container, as somebody presents it.
+//! The token of a request that is about a certificate or a container.
 
 use licet_common::signing::{CertificateClaims, ContainerClaims, Keyring, Presented, TokenError};
 use licet_schema::{Code, Refusal, message::CertificatePresented};
 use uuid::Uuid;
 
-use crate::held::Subject;
+use super::certificates::Subject;
 
-/// Exactly one of two tokens, read and not yet verified.
+/// A certificate token or a container token, read and not yet verified.
 #[derive(Debug)]
-pub enum PresentedCertificate {
+pub enum PurchaseToken {
     /// A certificate: bought alone, or a member of a container.
     Certificate(Presented<CertificateClaims>),
     /// A container.
     Container(Presented<ContainerClaims>),
 }
 
-impl PresentedCertificate {
-    /// Reads whichever token there is.
+impl PurchaseToken {
+    /// Reads the token of a request body.
     ///
     /// # Errors
-    /// There is none, there are both, or it cannot be read.
+    /// There is none, there are two, or it cannot be read.
     pub fn read(body: &CertificatePresented, keyring: &Keyring) -> Result<Self, Refusal> {
         match (&body.certificate_token, &body.container_token) {
             (Some(token), None) => Ok(Self::Certificate(Presented::read(token, keyring)?)),
@@ -28,7 +28,7 @@ impl PresentedCertificate {
         }
     }
 
-    /// The purchase it claims to belong to, for looking it up.
+    /// The purchase that it claims to belong to, for looking it up.
     pub(crate) fn unverified_subject(&self) -> Subject {
         match self {
             Self::Certificate(presented) => match presented.unverified().container {
@@ -39,7 +39,7 @@ impl PresentedCertificate {
         }
     }
 
-    /// The certificates it claims to speak of, and their container.
+    /// The certificates that it claims to stand for, and their container.
     pub(crate) fn unverified_certificates(&self) -> (Vec<Uuid>, Option<Uuid>) {
         match self {
             Self::Certificate(presented) => (vec![presented.unverified_id()], presented.unverified().container),
@@ -49,7 +49,7 @@ impl PresentedCertificate {
         }
     }
 
-    /// Verifies it; `stored` is the digest of the token that Licet sent under this id, if known.
+    /// Verifies it. `stored` is the digest of the token that Licet sent with this id, if known.
     pub(crate) fn verify(&self, keyring: &Keyring, stored: Option<&[u8]>) -> Result<(), TokenError> {
         match self {
             Self::Certificate(presented) => presented.verify(keyring, stored).map(|_| ()),

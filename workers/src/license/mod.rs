@@ -1,12 +1,12 @@
-//! The license worker: the license generating means.
+//! The license worker issues licenses.
 //!
-//! In: `license.request`, with the certificate attached. Out: `license.issued`. Promised: a license
-//! only for a live, received and settled certificate, and never more of them than it grants, however
-//! many terminals ask at once. The same terminal, asking again before it has confirmed, gets the
-//! same license.
+//! In: `license.request`, with a certificate token. Out: `license.issued`. Guarantees: a license only
+//! for a live, received and settled certificate, and never more licenses than it grants, however many
+//! terminals ask at once. A terminal that asks again before it has acknowledged its license receives
+//! the same license.
 //!
-//! Locks the certificates; reads their outstanding licenses, and for unpaid ones the other members
-//! of their containers, with which they end.
+//! Locks the certificates; reads their outstanding licenses, and for unpaid ones the other members of
+//! their containers, with which they end.
 
 mod rules;
 #[cfg(test)]
@@ -15,46 +15,47 @@ mod tests;
 use std::collections::BTreeSet;
 
 use licet_common::{
-    decision::{Context, Decision, Tables},
+    config::{Groups, groups},
+    decision::{Context, Decision, RuleError},
     runtime::Worker,
     signing::{CertificateClaims, Keyring, Presented},
-    store::{
-        StoreError, Transaction, locks,
-        rows::{Lock, select},
-    },
+    store::{Lock, Source, StoreError, keys, load},
 };
 use licet_schema::{
     Name, Refusal, Request,
-    entity::{certificate, license},
+    entity::{LicenseState, certificate, license},
 };
 use uuid::Uuid;
 
+use crate::domain::{Tables, locks, not_handled, tables::LIVE_IN_CONTAINER};
+
 /// The license worker.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub struct License;
 
 /// What it decides about.
 #[derive(Debug)]
 pub struct Input {
-    /// The certificate that permits it.
+    /// The certificate that permits the license.
     pub certificate: Presented<CertificateClaims>,
-    /// The device; none named counts as one device.
+    /// The device; requests without a name count as one device.
     pub terminal: Option<Name>,
 }
 
 impl Worker for License {
-    type Input = Input;
+    const NAME: &'static str = "license";
+    const HANDLES: &'static [&'static str] = &["license.request"];
+    const SETTINGS: Groups = groups::TERMS;
 
-    fn name(&self) -> &'static str {
-        "license"
-    }
+    type Input = Input;
+    type Rows = Tables;
 
     fn read(&self, keyring: &Keyring, request: Request) -> Result<Input, Refusal> {
         match request {
             Request::LicenseRequest(body) => {
                 Ok(Input { certificate: Presented::read(&body.certificate_token, keyring)?, terminal: body.terminal })
             }
-            other => Err(crate::program::not_handled(self.name(), &other)),
+            other => Err(not_handled(Self::NAME, &other)),
         }
     }
 
@@ -63,28 +64,27 @@ impl Worker for License {
         Some(claims.container.unwrap_or(claims.jti))
     }
 
-    async fn load(&self, connection: &Transaction, inputs: &[&Input]) -> Result<Tables, StoreError> {
+    async fn load<S: Source>(&self, source: &S, inputs: &[&Input]) -> Result<Tables, StoreError> {
         let mut tables = Tables::default();
         let mut wanted = locks::Wanted::default();
         wanted.certificates.extend(inputs.iter().map(|input| input.certificate.unverified_id()));
-        locks::certificates(connection, &wanted, &mut tables).await?;
+        locks::certificates(source, &wanted, &mut tables).await?;
         let unpaid = tables.certificates.iter().filter(|row| row.settled_at.is_none());
         let containers: BTreeSet<_> = unpaid.filter_map(|row| row.container).collect();
-        let keys = containers.into_iter().map(|id| vec![id.into()]).collect();
         let columns = [certificate::Column::Container];
-        for row in select::<certificate::Entity>(connection, &columns, keys, Lock::None).await? {
-            if tables.certificates.get(&row.id).is_none() {
-                tables.certificates.load(row);
-            }
+        let members = keys(containers.iter().copied());
+        load(source, &mut tables.certificates, &columns, members, Lock::None).await?;
+        for container in containers {
+            tables.certificates.cover_set(LIVE_IN_CONTAINER, container);
         }
-        let with_outstanding = tables.certificates.iter().filter(|row| row.outstanding > 0);
-        let keys = with_outstanding.map(|row| vec![row.id.into(), "outstanding".into()]).collect();
+        let state = sea_orm::ActiveEnum::to_value(&LicenseState::Outstanding);
+        let ids = tables.certificates.iter().map(|row| vec![row.id.into(), state.clone().into()]).collect();
         let columns = [license::Column::Certificate, license::Column::State];
-        tables.licenses.load_all(select::<license::Entity>(connection, &columns, keys, Lock::None).await?);
+        load(source, &mut tables.licenses, &columns, ids, Lock::None).await?;
         Ok(tables)
     }
 
-    fn decide(&self, context: &Context<'_>, tables: &mut Tables, input: &Input) -> Result<Decision, Refusal> {
+    fn decide(&self, context: &Context<'_>, tables: &mut Tables, input: &Input) -> Result<Decision, RuleError> {
         rules::request(context, tables, input)
     }
 }

@@ -1,84 +1,88 @@
 //! When a license is issued.
 
 use licet_common::{
-    decision::{Context, Decision, Tables},
-    signing::{Draft, LicenseClaims},
+    decision::{Context, Decision, RuleError},
+    rows::Defect,
 };
 use licet_schema::{
-    Code, Output, Refusal,
-    entity::{Ending, LicenseState, certificate, license},
+    Code, Count, Output,
+    entity::{LicenseState, certificate, license},
     message::LicenseIssued,
+    token::LicenseClaims,
 };
 
 use super::Input;
-use crate::{
-    held::{Subject, members, overdue, refusal_of, remaining, subject_of},
-    values::{count, name, version},
+use crate::domain::{
+    Tables,
+    certificates::{
+        Subject, check_generation, ending_of, members, overdue, refusal_of, remaining, subject_of, unknown_certificate,
+    },
+    refuse,
 };
 
-/// A terminal asks for a license.
-pub(super) fn request(context: &Context<'_>, tables: &mut Tables, input: &Input) -> Result<Decision, Refusal> {
+/// A terminal requests a license.
+pub(super) fn request(context: &Context<'_>, tables: &mut Tables, input: &Input) -> Result<Decision, RuleError> {
     let id = input.certificate.unverified_id();
-    let live = tables.certificates.get(&id).cloned();
-    let claims = input.certificate.verify(context.keyring, live.as_ref().map(|row| row.token_digest.as_slice()))?;
-    let ended = tables.purchases.get(&id);
-    let generation = live.as_ref().map(|row| row.generation).or(ended.map(|row| row.generation));
-    match generation {
-        None => return Err(Refusal::new(Code::UnknownCertificate, "there is no such certificate, and never was")),
-        Some(generation) if generation != claims.generation => {
-            return Err(Refusal::new(Code::Superseded, "the certificate was reissued: use the latest one"));
-        }
-        Some(_) => {}
-    }
-    let Some(row) = live else {
-        return Err(refusal_of(ended.and_then(|row| row.ended).unwrap_or(Ending::Granted)));
+    let live = tables.certificates.get(&id)?.cloned();
+    let stored = live.as_ref().map(|row| row.token_digest.as_ref());
+    let claims = input.certificate.verify(context.keyring, stored)?;
+    let ended = tables.ended(id)?;
+    let current = live.as_ref().map(|row| row.generation).or(ended.map(|row| row.generation));
+    check_generation(current, claims.generation)?;
+    let row = match (live, ended) {
+        (Some(row), _) => row,
+        (None, Some(record)) => return Err(refusal_of(ending_of(record)?).into()),
+        (None, None) => return Err(unknown_certificate().into()),
     };
-    // What is not paid for ends with its container.
-    let subject = Subject::of(row.id, row.container);
-    let with_it = if row.settled_at.is_some() { vec![row.clone()] } else { members(tables, subject) };
-    if let Some(ending) = overdue(&with_it, context.now) {
-        return Err(refusal_of(ending));
+    // An unpaid certificate ends with its container.
+    let group =
+        if row.settled_at.is_some() { vec![row.clone()] } else { members(tables, Subject::of(row.id, row.container))? };
+    if let Some(ending) = overdue(&group, context.now) {
+        return Err(refusal_of(ending).into());
     }
     if row.received_at.is_none() {
-        return Err(Refusal::new(
-            Code::NotReceived,
-            "acknowledge the certificate's reception first, with certificate.receipt",
-        ));
+        let detail = "acknowledge the certificate's reception first, with certificate.receipt";
+        return refuse(Code::NotReceived, detail);
     }
     if row.settled_at.is_none() {
-        return Err(Refusal::new(
-            Code::NotSettled,
-            "the certificate is not paid for yet: ask again after settlement.registered",
-        ));
+        return refuse(Code::NotSettled, "the certificate is not paid for yet: ask again after settlement.registered");
     }
-    if let Some(same) = outstanding_for(tables, &row, input) {
-        return Ok(issued(&same, &row).quietly());
+    if let Some(same) = outstanding_for(tables, &row, input)? {
+        return Ok(issued(&same, &row)?.unannounced());
     }
-    if remaining(&row) <= 0 {
-        return Err(Refusal::new(Code::Exhausted, "every license that this certificate grants is issued"));
+    if remaining(&row)? == Count::ZERO {
+        return refuse(Code::Exhausted, "every license that this certificate grants is issued");
     }
-    Ok(issue(context, tables, row, input))
+    Ok(issue(context, tables, row, input)?)
 }
 
-/// The license that this terminal has not confirmed yet.
-fn outstanding_for(tables: &Tables, certificate: &certificate::Model, input: &Input) -> Option<license::Model> {
-    let terminal = input.terminal.as_ref().map(|name| name.as_str());
-    let same = |row: &&license::Model| {
-        row.certificate == certificate.id
-            && row.state == LicenseState::Outstanding
-            && row.terminal.as_deref() == terminal
+/// The license that this terminal has not acknowledged yet.
+fn outstanding_for(
+    tables: &Tables,
+    certificate: &certificate::Model,
+    input: &Input,
+) -> Result<Option<license::Model>, Defect> {
+    let state = sea_orm::ActiveEnum::to_value(&LicenseState::Outstanding);
+    let columns = [license::Column::Certificate, license::Column::State];
+    let same = |row: &license::Model| {
+        row.certificate == certificate.id && row.state == LicenseState::Outstanding && row.terminal == input.terminal
     };
-    tables.licenses.iter().find(same).cloned()
+    Ok(tables.licenses.all(&columns, vec![certificate.id.into(), state.into()], same)?.next().cloned())
 }
 
-fn issue(context: &Context<'_>, tables: &mut Tables, mut certificate: certificate::Model, input: &Input) -> Decision {
+fn issue(
+    context: &Context<'_>,
+    tables: &mut Tables,
+    mut certificate: certificate::Model,
+    input: &Input,
+) -> Result<Decision, Defect> {
     let claims = LicenseClaims {
         iss: context.terms.issuer.clone(),
         jti: context.id("license", 0),
-        sub: name(&certificate.user),
+        sub: certificate.user.clone(),
         certificate: certificate.id,
-        content: name(&certificate.content),
-        version: version(certificate.version),
+        content: certificate.content.clone(),
+        version: certificate.version,
         terminal: input.terminal.clone(),
         iat: context.now.as_seconds(),
     };
@@ -88,25 +92,25 @@ fn issue(context: &Context<'_>, tables: &mut Tables, mut certificate: certificat
         user: certificate.user.clone(),
         content: certificate.content.clone(),
         version: certificate.version,
-        terminal: input.terminal.as_ref().map(ToString::to_string),
-        token: context.sign(Draft::license(&claims)).token,
+        terminal: input.terminal.clone(),
+        token: context.sign(&claims)?.token,
         state: LicenseState::Outstanding,
-        issued_at: context.now.as_millis(),
+        issued_at: context.now,
         granted_at: None,
     };
-    if let Some(row) = tables.certificates.change(&certificate.id) {
-        row.outstanding += 1;
-        certificate.outstanding = row.outstanding;
-    }
-    tables.licenses.add(row.clone());
+    let more = certificate.outstanding.checked_add(Count::ONE);
+    let more = more.ok_or_else(|| Defect::violated("a count is at most 2^53-1", certificate.id))?;
+    certificate.outstanding = more;
+    tables.certificates.change(&certificate.id)?.outstanding = more;
+    tables.licenses.insert(row.clone())?;
     issued(&row, &certificate)
 }
 
-fn issued(license: &license::Model, certificate: &certificate::Model) -> Decision {
-    Decision::new(Output::LicenseIssued(LicenseIssued {
+fn issued(license: &license::Model, certificate: &certificate::Model) -> Result<Decision, Defect> {
+    let issued = LicenseIssued {
         license: license.id,
         license_token: Some(license.token.clone()),
-        remaining: count(remaining(certificate)),
-    }))
-    .about(subject_of(certificate.id, certificate.container))
+        remaining: remaining(certificate)?,
+    };
+    Ok(Decision::new(Output::LicenseIssued(issued)).about(subject_of(certificate.id, certificate.container)))
 }

@@ -1,14 +1,12 @@
-//! The purchase worker: the purchase certificate generating means, and the detection of
-//! alterations.
+//! The purchase worker issues certificates, and checks whether presented ones were altered.
 //!
 //! In: `purchase.request`. Out: `certificate.issued`, with a certificate for each item and, for
-//! several, a container that holds them. Promised: all or nothing; each certificate has an id of
-//! its own; certificate, permanent purchase row and pending reception come to be together; points
-//! to be spent are held from here on.
+//! several items, a container. Guarantees: all items or none; each certificate has an id of its own;
+//! certificate, record and pending reception are written together; points to be spent are held.
 //!
-//! In: `certificate.check`. Out: `certificate.checked`, by the signature alone.
+//! In: `certificate.check`. Out: `certificate.checked`, from the signature alone.
 //!
-//! Reads what is sold now of the contents named; locks the points accounts of those who spend.
+//! Reads what is sold now of the named contents; locks the points accounts of users who spend points.
 
 mod rules;
 #[cfg(test)]
@@ -17,70 +15,70 @@ mod tests;
 use std::collections::BTreeSet;
 
 use licet_common::{
-    decision::{Context, Decision, Tables},
+    config::{Groups, groups},
+    decision::{Context, Decision, RuleError},
     runtime::Worker,
     signing::Keyring,
-    store::{StoreError, Transaction, locks},
+    store::{Source, StoreError},
 };
 use licet_schema::{Code, Refusal, Request, message::PurchaseRequest};
 
-pub(crate) use rules::{claims, permanent};
-
-use crate::{load, points, presented::PresentedCertificate};
+use crate::domain::{Tables, load, locks, not_handled, points, token_check::PurchaseToken};
 
 /// The purchase worker.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub struct Purchase;
 
 /// What it decides about.
 #[derive(Debug)]
 pub enum Input {
-    /// Buy.
+    /// A purchase.
     Purchase(PurchaseRequest),
-    /// Was it altered? None: beyond reading.
-    Check(Option<PresentedCertificate>),
+    /// A check for alterations; none if the token was altered so that it cannot be read.
+    Check(Option<PurchaseToken>),
 }
 
 impl Worker for Purchase {
-    type Input = Input;
+    const NAME: &'static str = "purchase";
+    const HANDLES: &'static [&'static str] = &["purchase.request", "certificate.check"];
+    const SETTINGS: Groups = groups::TERMS;
 
-    fn name(&self) -> &'static str {
-        "purchase"
-    }
+    type Input = Input;
+    type Rows = Tables;
 
     fn read(&self, keyring: &Keyring, request: Request) -> Result<Input, Refusal> {
         match request {
             Request::PurchaseRequest(purchase) => Ok(Input::Purchase(purchase)),
-            Request::CertificateCheck(body) => match PresentedCertificate::read(&body, keyring) {
-                // What is altered beyond reading is altered: that is what was asked.
+            Request::CertificateCheck(body) => match PurchaseToken::read(&body, keyring) {
+                // That the token was altered is the answer to the question.
                 Err(refusal) if refusal.code == Code::Altered => Ok(Input::Check(None)),
-                presented => presented.map(Some).map(Input::Check),
+                token => token.map(Some).map(Input::Check),
             },
-            other => Err(crate::program::not_handled(self.name(), &other)),
+            other => Err(not_handled(Self::NAME, &other)),
         }
     }
 
-    async fn load(&self, connection: &Transaction, inputs: &[&Input]) -> Result<Tables, StoreError> {
+    async fn load<S: Source>(&self, source: &S, inputs: &[&Input]) -> Result<Tables, StoreError> {
         let mut tables = Tables::default();
-        let purchases = || {
-            inputs.iter().filter_map(|input| match input {
+        let purchases: Vec<_> = inputs
+            .iter()
+            .filter_map(|input| match input {
                 Input::Purchase(purchase) => Some(purchase),
                 Input::Check(_) => None,
             })
-        };
-        let spenders = purchases().filter(|purchase| purchase.points.is_some_and(|points| points.get() > 0));
-        let names: BTreeSet<_> = spenders.map(|purchase| points::account(purchase.user.as_str())).collect();
-        locks::accounts(connection, &names, &mut tables).await?;
-        let items: Vec<_> = purchases().flat_map(|purchase| &purchase.items).collect();
-        let contents: BTreeSet<_> = items.into_iter().map(|item| item.content.as_str()).collect();
-        load::contents_sold(connection, contents, &mut tables).await?;
+            .collect();
+        let spenders = purchases.iter().filter(|purchase| purchase.points.is_some_and(|points| points.get() > 0));
+        let accounts: BTreeSet<_> = spenders.map(|purchase| points::account(&purchase.user)).collect();
+        locks::accounts(source, &accounts, &mut tables).await?;
+        let items = purchases.iter().flat_map(|purchase| &purchase.items);
+        load::contents_sold(source, items.map(|item| item.content.clone()).collect(), &mut tables).await?;
         Ok(tables)
     }
 
-    fn decide(&self, context: &Context<'_>, tables: &mut Tables, input: &Input) -> Result<Decision, Refusal> {
+    fn decide(&self, context: &Context<'_>, tables: &mut Tables, input: &Input) -> Result<Decision, RuleError> {
         match input {
             Input::Purchase(purchase) => rules::purchase(context, tables, purchase),
-            Input::Check(presented) => Ok(rules::inspect(context, presented.as_ref())),
+            Input::Check(token) => Ok(rules::check(context, token.as_ref())),
         }
     }
 }

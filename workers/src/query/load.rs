@@ -2,106 +2,107 @@
 
 use std::collections::BTreeSet;
 
-use licet_common::{
-    decision::Tables,
-    store::{
-        StoreError, Transaction, locks,
-        rows::{Lock, select},
-    },
-};
+use licet_common::store::{Comparison, Lock, Page, Source, StoreError, keys, load as select_into};
 use licet_schema::{
-    entity::{LicenseState, certificate, license, license_return, purchase, settlement},
+    entity::{certificate, certificate_record, license, license_return, settlement},
     message::{HoldingsQuery, PAGE_MAX, StatusQuery},
 };
-use sea_orm::{ColumnTrait, EntityTrait, QueryFilter, QueryOrder, QuerySelect, Value};
+use sea_orm::Value;
 use uuid::Uuid;
 
 use super::page;
-use crate::{held::Subject, load, points};
+use crate::domain::{
+    Tables,
+    certificates::Subject,
+    load, locks, points,
+    tables::{LIVE_IN_CONTAINER, NEWEST_OF_REFERENCE, PAGE_OF_USER},
+};
 
 /// Reads a page of a user's licenses, and one more, with what belongs to them.
-pub(super) async fn holdings(
-    connection: &Transaction,
+pub(super) async fn holdings<S: Source>(
+    source: &S,
     query: &HoldingsQuery,
     tables: &mut Tables,
 ) -> Result<(), StoreError> {
-    let user = query.user.as_str();
-    locks::look_at_accounts(connection, &points::accounts(user), tables).await?;
-    let held = license::Entity::find()
-        .filter(license::Column::User.eq(user))
-        .filter(license::Column::State.ne(LicenseState::Revoked))
-        .filter(license::Column::Id.gt(query.after.unwrap_or_default()))
-        .order_by_asc(license::Column::Id)
-        .limit(page(query) as u64 + 1);
-    let held = held.all(connection).await?;
+    locks::read_accounts(source, &points::accounts(&query.user), tables).await?;
+    let mut filter = vec![(license::Column::User, Comparison::Equal, query.user.clone().into())];
+    filter.extend(query.after.map(|after| (license::Column::Id, Comparison::Greater, after.into())));
+    let held = Page::<license::Entity> {
+        filter,
+        constant: Some((license::Column::State, Comparison::NotEqual, "revoked")),
+        order: license::Column::Id,
+        descending: false,
+        limit: page(query) as u64 + 1,
+    };
+    let held = source.page(held).await?;
+    tables.licenses.cover_set(PAGE_OF_USER, query.user.clone());
     let ids: Vec<_> = held.iter().map(|row| row.id).collect();
-    let keys = held.iter().map(|row| vec![row.certificate.into()]).collect();
-    tables.licenses.load_all(held);
-    bought(connection, purchase::Column::Id, keys, tables).await?;
-    load::licenses(connection, &ids, tables).await?;
-    load::terms(connection, tables).await
+    let certificates = keys(held.iter().map(|row| row.certificate));
+    tables.licenses.take(held);
+    records(source, certificate_record::Column::Id, certificates, tables).await?;
+    load::licenses(source, &ids, tables).await?;
+    load::terms(source, tables).await
 }
 
 /// Reads the certificates that a query leads to.
-pub(super) async fn status(
-    connection: &Transaction,
-    query: &StatusQuery,
-    tables: &mut Tables,
-) -> Result<(), StoreError> {
+pub(super) async fn status<S: Source>(source: &S, query: &StatusQuery, tables: &mut Tables) -> Result<(), StoreError> {
     let mut subjects: BTreeSet<Subject> = query.certificate.map(Subject::Certificate).into_iter().collect();
     subjects.extend(query.container.map(Subject::Container));
     if let Some(id) = query.license {
-        load::licenses(connection, &[id], tables).await?;
-        let standing = tables.licenses.get(&id).map(|row| row.certificate);
-        let returned = || tables.returns.iter().find(|row| row.license == id).map(|row| row.certificate);
-        subjects.extend(standing.or_else(returned).map(Subject::Certificate));
+        load::licenses(source, &[id], tables).await?;
+        let licenses = tables.licenses.iter().filter(|row| row.id == id).map(|row| row.certificate);
+        let returns = tables.returns.iter().filter(|row| row.license == id).map(|row| row.certificate);
+        subjects.extend(licenses.chain(returns).map(Subject::Certificate));
     }
     if let Some(id) = query.license_return {
-        let columns = [license_return::Column::Id];
-        let rows = select::<license_return::Entity>(connection, &columns, vec![vec![id.into()]], Lock::None).await?;
-        subjects.extend(rows.iter().map(|row| Subject::Certificate(row.certificate)));
-        tables.returns.load_all(rows);
+        select_into(source, &mut tables.returns, &[license_return::Column::Id], keys([id]), Lock::None).await?;
+        let returns = tables.returns.iter().filter(|row| row.id == id);
+        subjects.extend(returns.map(|row| Subject::Certificate(row.certificate)));
     }
     if let Some(id) = &query.settlement {
-        let columns = [settlement::Column::Settlement];
-        let keys = vec![vec![id.as_str().into()]];
-        let rows = select::<settlement::Entity>(connection, &columns, keys, Lock::None).await?;
-        subjects.extend(rows.iter().filter_map(|row| row.container.map(Subject::Container)));
-        subjects.extend(rows.iter().filter_map(|row| row.certificate.map(Subject::Certificate)));
-        tables.settlements.load_all(rows);
+        let columns = [settlement::Column::ProviderReference];
+        select_into(source, &mut tables.settlements, &columns, keys([id.clone()]), Lock::None).await?;
+        let settlements = tables.settlements.iter().filter(|row| row.provider_reference == *id);
+        subjects.extend(settlements.filter_map(|row| Subject::of_either(row.certificate, row.container)));
     }
     if let Some(reference) = &query.reference {
-        let named = purchase::Entity::find()
-            .filter(purchase::Column::Reference.eq(reference.as_str()))
-            .order_by_desc(purchase::Column::Id)
-            .limit(PAGE_MAX.unsigned_abs());
-        let keys = named.all(connection).await?.iter().map(|row| vec![row.id.into()]).collect();
-        bought(connection, purchase::Column::Id, keys, tables).await?;
+        let newest = Page::<certificate_record::Entity> {
+            filter: vec![(certificate_record::Column::Reference, Comparison::Equal, reference.clone().into())],
+            constant: None,
+            order: certificate_record::Column::Id,
+            descending: true,
+            limit: PAGE_MAX.unsigned_abs(),
+        };
+        let ids = keys(source.page(newest).await?.iter().map(|row| row.id));
+        tables.records.cover_set(NEWEST_OF_REFERENCE, reference.clone());
+        records(source, certificate_record::Column::Id, ids, tables).await?;
     }
     for subject in subjects {
-        // Unpaid certificates end with their container: all of it tells whether they are overdue.
         let column = match subject {
-            Subject::Certificate(_) => purchase::Column::Id,
-            Subject::Container(_) => purchase::Column::Container,
+            Subject::Certificate(_) => certificate_record::Column::Id,
+            Subject::Container(_) => certificate_record::Column::Container,
         };
-        bought(connection, column, vec![vec![subject.id().into()]], tables).await?;
+        records(source, column, keys([subject.id()]), tables).await?;
     }
-    let containers: Vec<Uuid> = tables.purchases.iter().filter_map(|row| row.container).collect();
-    let containers = containers.into_iter().map(|id| vec![id.into()]).collect();
-    bought(connection, purchase::Column::Container, containers, tables).await
+    // Unpaid certificates end with their container: all of it tells whether they are overdue.
+    let containers: BTreeSet<Uuid> = tables.records.iter().filter_map(|row| row.container).collect();
+    records(source, certificate_record::Column::Container, keys(containers.iter().copied()), tables).await?;
+    for container in containers {
+        tables.certificates.cover_set(LIVE_IN_CONTAINER, container);
+    }
+    Ok(())
 }
 
-/// Reads purchases, and their certificates where they live.
-async fn bought(
-    connection: &Transaction,
-    column: purchase::Column,
-    keys: Vec<Vec<Value>>,
+/// Reads records, and the live certificates among them.
+async fn records<S: Source>(
+    source: &S,
+    column: certificate_record::Column,
+    values: Vec<Vec<Value>>,
     tables: &mut Tables,
 ) -> Result<(), StoreError> {
-    let rows = select::<purchase::Entity>(connection, &[column], keys, Lock::None).await?;
-    let keys = rows.iter().map(|row| vec![row.id.into()]).collect();
-    tables.purchases.load_all(rows);
-    let columns = [certificate::Column::Id];
-    tables.certificates.load_all(select::<certificate::Entity>(connection, &columns, keys, Lock::None).await?);
-    Ok(())
+    let rows = source.select::<certificate_record::Entity>(&[column], values.clone(), Lock::None).await?;
+    let ids = keys(rows.iter().map(|row| row.id));
+    tables.records.cover(&[column], &values);
+    tables.records.take(rows);
+    select_into(source, &mut tables.certificates, &[certificate::Column::Id], ids, Lock::None).await
 }

@@ -1,13 +1,12 @@
-//! The query worker: the contents management processing portion, as far as it looks up what a user
-//! holds, with its attributes.
+//! The query worker answers questions about what a user holds and where purchases stand.
 //!
-//! In: `holdings.query`. Out: `holdings.listed`: a page of the user's licenses, each with what
-//! returning it would bring back, and the user's points and debt.
+//! In: `holdings.query`. Out: `holdings.listed`: a page of the user's licenses, each with what its
+//! return would bring, and the user's points and debt.
 //!
 //! In: `status.query`. Out: `status.listed`: where certificates stand, by any id that leads to them.
 //!
-//! Promised: nothing changes. No journal row, no lock, no event; a question that is asked again is
-//! answered anew, and a replica of the database will do.
+//! Guarantees: nothing changes. No journal row, no lock, no event; a question that is asked again is
+//! answered from the current rows, and a replica of the database is sufficient.
 
 mod load;
 mod rules;
@@ -15,18 +14,20 @@ mod rules;
 mod tests;
 
 use licet_common::{
-    decision::{Context, Decision, Tables},
+    decision::{Context, Decision, RuleError},
     runtime::Worker,
     signing::Keyring,
-    store::{StoreError, Transaction},
+    store::{Source, StoreError},
 };
 use licet_schema::{
     Count, Refusal, Request,
     message::{HoldingsQuery, PAGE_DEFAULT, StatusQuery},
 };
 
+use crate::domain::{Tables, not_handled};
+
 /// The query worker.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub struct Query;
 
 /// What it is asked.
@@ -34,49 +35,46 @@ pub struct Query;
 pub enum Input {
     /// What does a user hold?
     Holdings(HoldingsQuery),
-    /// Where does it stand?
+    /// Where do certificates stand?
     Status(StatusQuery),
 }
 
 impl Worker for Query {
+    const NAME: &'static str = "query";
+    const HANDLES: &'static [&'static str] = &["holdings.query", "status.query"];
+    const CHANGES: bool = false;
+
     type Input = Input;
-
-    fn name(&self) -> &'static str {
-        "query"
-    }
-
-    fn changes(&self) -> bool {
-        false
-    }
+    type Rows = Tables;
 
     fn read(&self, _: &Keyring, request: Request) -> Result<Input, Refusal> {
         match request {
             Request::HoldingsQuery(body) => Ok(Input::Holdings(body)),
             Request::StatusQuery(body) => Ok(Input::Status(body)),
-            other => Err(crate::program::not_handled(self.name(), &other)),
+            other => Err(not_handled(Self::NAME, &other)),
         }
     }
 
-    async fn load(&self, connection: &Transaction, inputs: &[&Input]) -> Result<Tables, StoreError> {
+    async fn load<S: Source>(&self, source: &S, inputs: &[&Input]) -> Result<Tables, StoreError> {
         let mut tables = Tables::default();
         for input in inputs {
             match input {
-                Input::Holdings(query) => load::holdings(connection, query, &mut tables).await?,
-                Input::Status(query) => load::status(connection, query, &mut tables).await?,
+                Input::Holdings(query) => load::holdings(source, query, &mut tables).await?,
+                Input::Status(query) => load::status(source, query, &mut tables).await?,
             }
         }
         Ok(tables)
     }
 
-    fn decide(&self, context: &Context<'_>, tables: &mut Tables, input: &Input) -> Result<Decision, Refusal> {
+    fn decide(&self, context: &Context<'_>, tables: &mut Tables, input: &Input) -> Result<Decision, RuleError> {
         match input {
-            Input::Holdings(query) => Ok(rules::holdings(context, tables, query)),
+            Input::Holdings(query) => Ok(rules::holdings(context, tables, query)?),
             Input::Status(query) => rules::status(context, tables, query),
         }
     }
 }
 
-/// How many licenses a page has at most.
+/// The most licenses of a page.
 fn page(query: &HoldingsQuery) -> usize {
     usize::try_from(query.limit.map_or(PAGE_DEFAULT, Count::get)).unwrap_or(1)
 }

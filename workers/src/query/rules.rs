@@ -1,145 +1,175 @@
 //! What a query finds.
 
-use licet_common::decision::{Context, Decision, Tables};
+use licet_common::{
+    decision::{Context, Decision, RuleError},
+    rows::Defect,
+};
 use licet_schema::{
-    Code, Output, Refusal,
-    entity::{Ending, LicenseState, ReturnState, license, purchase, settlement},
+    Code, Count, Output,
+    entity::{LicenseState, ReturnState, certificate_record, license, settlement},
     message::{
-        CertificateState, CertificateStatus, Holding, HoldingsListed, HoldingsQuery, PAGE_MAX, Privilege, StatusListed,
+        CertificateState, CertificateStatus, Ending, Holding, HoldingsListed, HoldingsQuery, PAGE_MAX, StatusListed,
         StatusQuery,
     },
 };
 use uuid::Uuid;
 
 use super::page;
-use crate::{
-    held::{Subject, members, overdue, remaining},
-    points,
+use crate::domain::{
+    Tables,
+    certificates::{Subject, members, overdue, remaining},
+    points, refuse,
     returns::{attributes, offers},
-    values::{count, external, name, shown, version},
+    tables::{NEWEST_OF_REFERENCE, PAGE_OF_USER},
 };
 
 /// A page of what a user holds.
-pub(super) fn holdings(context: &Context<'_>, tables: &Tables, query: &HoldingsQuery) -> Decision {
-    let user = query.user.as_str();
-    let after = query.after.unwrap_or_default();
-    let held = |row: &&license::Model| row.user == user && row.id > after && row.state != LicenseState::Revoked;
-    let mut licenses: Vec<_> = tables
-        .licenses
-        .iter()
-        .filter(held)
-        .filter_map(|row| holding(context, tables, row))
-        .take(page(query) + 1)
-        .collect();
+pub(super) fn holdings(context: &Context<'_>, tables: &Tables, query: &HoldingsQuery) -> Result<Decision, Defect> {
+    let held = |row: &license::Model| {
+        row.user == query.user && query.after.is_none_or(|after| row.id > after) && row.state != LicenseState::Revoked
+    };
+    let rows = tables.licenses.set(PAGE_OF_USER, query.user.clone().into(), held)?.take(page(query) + 1);
+    let mut licenses = rows.map(|row| holding(context, tables, row)).collect::<Result<Vec<_>, _>>()?;
     let more = licenses.len() > page(query);
     licenses.truncate(page(query));
-    Decision::new(Output::HoldingsListed(HoldingsListed {
+    Ok(Decision::new(Output::HoldingsListed(HoldingsListed {
         user: query.user.clone(),
-        points: shown(points::balance(tables, user)),
-        debt: shown(points::debt(tables, user)),
+        points: points::expressible(context, points::balance(tables, &query.user)?)?,
+        debt: points::expressible(context, points::debt(tables, &query.user)?)?,
         next: licenses.last().filter(|_| more).map(|last| last.license),
         licenses,
-    }))
+    })))
 }
 
-fn holding(context: &Context<'_>, tables: &Tables, row: &license::Model) -> Option<Holding> {
-    let bought = tables.purchases.get(&row.certificate)?;
-    let terms = tables.contents.get(&(bought.content.clone(), bought.version, bought.revision))?;
-    let (state, returnable) = match row.state {
+fn holding(context: &Context<'_>, tables: &Tables, row: &license::Model) -> Result<Holding, Defect> {
+    let record = tables.records.require(&row.certificate)?;
+    let terms = tables.contents.require(&(record.content.clone(), record.version, record.revision))?;
+    let (state, is_returnable) = match row.state {
         LicenseState::Outstanding => ("outstanding", false),
         LicenseState::Granted => ("granted", true),
-        LicenseState::Returning => ("returning", return_is_late(context, tables, row.id)),
-        LicenseState::Revoked => return None,
+        LicenseState::Returning => ("returning", return_is_late(context, tables, row.id)?),
+        LicenseState::Revoked => return Err(Defect::violated("a page has no revoked licenses", row.id)),
     };
-    let returnable: Vec<Privilege> = if returnable { offers(tables, terms, &row.user) } else { Vec::new() };
-    Some(Holding {
+    Ok(Holding {
         license: row.id,
-        content: name(&row.content),
-        version: version(row.version),
-        attributes: attributes(row, bought, terms, state),
-        returnable,
+        content: row.content.clone(),
+        version: row.version,
+        attributes: attributes(row, record, terms, state)?,
+        returnable: if is_returnable { offers(tables, terms, &row.user)? } else { Vec::new() },
     })
 }
 
-/// Whether a license's open return has missed its deadline: then it can be returned anew.
-fn return_is_late(context: &Context<'_>, tables: &Tables, license: Uuid) -> bool {
-    let open = tables.returns.iter().find(|one| one.license == license && one.state == ReturnState::Opened);
-    open.is_some_and(|open| context.now.as_millis() > open.delete_by)
+/// Whether a license's open return has missed its deadline, so that the license can be returned anew.
+fn return_is_late(context: &Context<'_>, tables: &Tables, license: Uuid) -> Result<bool, Defect> {
+    let returns = tables.returns_of_license(license)?;
+    let open = returns.iter().find(|one| one.state == ReturnState::Opened);
+    Ok(open.is_some_and(|open| context.now > open.delete_by))
 }
 
-/// Where purchases stand.
-pub(super) fn status(context: &Context<'_>, tables: &Tables, query: &StatusQuery) -> Result<Decision, Refusal> {
-    let found: Vec<_> = match &query.reference {
+/// Where certificates stand.
+pub(super) fn status(context: &Context<'_>, tables: &Tables, query: &StatusQuery) -> Result<Decision, RuleError> {
+    let found = match &query.reference {
         Some(reference) => {
-            let named = |row: &&purchase::Model| row.reference.as_deref() == Some(reference.as_str());
-            // The newest, where one reference names more than a reply can hold.
-            let mut found: Vec<_> = tables.purchases.iter().filter(named).collect();
+            let named = |row: &certificate_record::Model| row.reference.as_ref() == Some(reference);
+            // The newest, if one reference names more than a reply can contain.
+            let mut found: Vec<_> = tables.records.set(NEWEST_OF_REFERENCE, reference.clone().into(), named)?.collect();
             let newest = found.len().saturating_sub(usize::try_from(PAGE_MAX).unwrap_or(usize::MAX));
             found.split_off(newest)
         }
         None => {
-            let subjects = asked(tables, query)?;
-            let meant = |row: &&purchase::Model| subjects.iter().any(|one| one.includes(row.id, row.container));
-            tables.purchases.iter().filter(meant).collect()
+            let mut found = Vec::new();
+            for subject in subjects(tables, query)? {
+                found.extend(records(tables, subject)?);
+            }
+            found.sort_by_key(|row| row.id);
+            found.dedup_by_key(|row| row.id);
+            found
         }
     };
     if found.is_empty() && (query.certificate.is_some() || query.container.is_some()) {
-        return Err(Refusal::new(Code::UnknownCertificate, "there is no such certificate or container, and never was"));
+        return refuse(Code::UnknownCertificate, "there is no such certificate or container, and never was");
     }
-    let certificates = found.into_iter().map(|row| standing(context, tables, row)).collect();
+    let certificates =
+        found.into_iter().map(|row| certificate_status(context, tables, row)).collect::<Result<_, _>>()?;
     Ok(Decision::new(Output::StatusListed(StatusListed { certificates })))
 }
 
 /// The purchases that an id leads to.
-fn asked(tables: &Tables, query: &StatusQuery) -> Result<Vec<Subject>, Refusal> {
-    if let Some(settlement) = &query.settlement {
-        let told = tables.settlements.iter().filter(|row| row.settlement == settlement.as_str());
-        let paid = |row: &settlement::Model| {
-            row.container.map(Subject::Container).or(row.certificate.map(Subject::Certificate))
-        };
-        return Ok(told.filter_map(paid).collect());
+fn subjects(tables: &Tables, query: &StatusQuery) -> Result<Vec<Subject>, RuleError> {
+    if let Some(id) = &query.settlement {
+        let same = |row: &settlement::Model| row.provider_reference == *id;
+        let columns = [settlement::Column::ProviderReference];
+        let rows = tables.settlements.all(&columns, vec![id.clone().into()], same)?;
+        let subjects = rows.map(|row| Subject::of_columns(row.certificate, row.container, &row.provider_reference));
+        return Ok(subjects.collect::<Result<_, _>>()?);
     }
     if let Some(id) = query.license {
-        let standing = tables.licenses.get(&id).map(|row| row.certificate);
-        let returned = || tables.returns.iter().find(|row| row.license == id).map(|row| row.certificate);
-        let unknown = || Refusal::new(Code::UnknownLicense, "there is no such license, and never was");
-        return Ok(vec![Subject::Certificate(standing.or_else(returned).ok_or_else(unknown)?)]);
+        let standing = tables.licenses.get(&id)?.map(|row| row.certificate);
+        let returned = tables.returns_of_license(id)?.first().map(|row| row.certificate);
+        return match standing.or(returned) {
+            Some(certificate) => Ok(vec![Subject::Certificate(certificate)]),
+            None => refuse(Code::UnknownLicense, "there is no such license, and never was"),
+        };
     }
     if let Some(id) = query.license_return {
-        let unknown = || Refusal::new(Code::UnknownReturn, "there is no such return, and never was");
-        return Ok(vec![Subject::Certificate(tables.returns.get(&id).ok_or_else(unknown)?.certificate)]);
+        return match tables.returns.get(&id)? {
+            Some(row) => Ok(vec![Subject::Certificate(row.certificate)]),
+            None => refuse(Code::UnknownReturn, "there is no such return, and never was"),
+        };
     }
-    let named = query.container.map(Subject::Container).or(query.certificate.map(Subject::Certificate));
-    Ok(named.into_iter().collect())
+    Ok(Subject::of_either(query.certificate, query.container).into_iter().collect())
 }
 
-fn standing(context: &Context<'_>, tables: &Tables, bought: &purchase::Model) -> CertificateStatus {
-    let live = tables.certificates.get(&bought.id);
-    let late = live.and_then(|row| {
-        let settled = row.settled_at.is_some();
-        let group = if settled { vec![row.clone()] } else { members(tables, Subject::of(row.id, row.container)) };
-        overdue(&group, context.now)
-    });
-    let state = match (late.or(bought.ended), live) {
-        (Some(ending), _) => ended(ending),
-        (None, Some(row)) if row.settled_at.is_some() => CertificateState::Settled,
-        (None, Some(row)) if row.received_at.is_some() => CertificateState::Received,
-        (None, _) => CertificateState::Issued,
+/// The records of a purchase.
+fn records(tables: &Tables, subject: Subject) -> Result<Vec<&certificate_record::Model>, Defect> {
+    match subject {
+        Subject::Certificate(id) => Ok(tables.records.get(&id)?.into_iter().collect()),
+        Subject::Container(id) => {
+            let columns = [certificate_record::Column::Container];
+            let is_in = move |row: &certificate_record::Model| row.container == Some(id);
+            Ok(tables.records.all(&columns, vec![id.into()], is_in)?.collect())
+        }
+    }
+}
+
+fn certificate_status(
+    context: &Context<'_>,
+    tables: &Tables,
+    record: &certificate_record::Model,
+) -> Result<CertificateStatus, Defect> {
+    let reference = record.reference.clone();
+    let Some(row) = tables.certificates.get(&record.id)? else {
+        return Ok(CertificateStatus {
+            certificate: record.id,
+            state: state_of(crate::domain::certificates::ending_of(record)?),
+            reference,
+            granted: record.granted,
+            remaining: Count::ZERO,
+            settlement: record.settlement.clone(),
+        });
     };
-    let settlement = live.map_or(&bought.settlement, |row| &row.settlement);
-    CertificateStatus {
-        certificate: bought.id,
+    let is_settled = row.settled_at.is_some();
+    let group = if is_settled { vec![row.clone()] } else { members(tables, Subject::of(row.id, row.container))? };
+    let late = overdue(&group, context.now);
+    let state = match late {
+        Some(ending) => state_of(ending),
+        None if is_settled => CertificateState::Settled,
+        None if row.received_at.is_some() => CertificateState::Received,
+        None => CertificateState::Issued,
+    };
+    Ok(CertificateStatus {
+        certificate: record.id,
         state,
-        reference: bought.reference.as_deref().map(external),
-        granted: count(live.map_or(bought.granted, |row| row.granted)),
-        remaining: count(live.filter(|_| late.is_none()).map_or(0, remaining)),
-        settlement: settlement.as_deref().map(external),
-    }
+        reference,
+        granted: row.granted,
+        remaining: if late.is_none() { remaining(row)? } else { Count::ZERO },
+        settlement: row.settlement.clone(),
+    })
 }
 
-fn ended(ending: Ending) -> CertificateState {
+fn state_of(ending: Ending) -> CertificateState {
     match ending {
-        Ending::Granted => CertificateState::Granted,
+        Ending::Exhausted => CertificateState::Exhausted,
         Ending::Lapsed => CertificateState::Lapsed,
         Ending::Expired => CertificateState::Expired,
         Ending::Declined => CertificateState::Declined,

@@ -1,107 +1,98 @@
-//! The reception worker: the purchase certificate providing means of the storefront, and the
-//! license granting means of the server. Both are a terminal's word that something arrived.
+//! The reception worker registers that a certificate, a container or a license arrived at its terminal.
 //!
-//! In: `certificate.receipt`. Out: `certificate.accepted`. The notice is collated with the pending
-//! receptions (the purchase certificate ID database) and with the live certificates, and its token
-//! checked. Promised: the payment provider is instructed exactly once, with the pending reception
-//! deleted at the same time; a member's notice is its container's.
+//! In: `certificate.receipt`. Out: `certificate.accepted`. The receipt is matched with the pending
+//! reception and with the live certificates, and its token is verified. Guarantees: the payment
+//! provider is instructed exactly once, and the pending reception is deleted at the same time; the
+//! receipt of a member is the receipt of its container.
 //!
-//! In: `license.receipt`. Out: `license.granted`. An outstanding license becomes a grant; the last
-//! one ends the certificate.
+//! In: `license.receipt`. Out: `license.granted`. An outstanding license becomes a granted one; the
+//! last grant ends the certificate.
 //!
-//! Locks the certificates; reads pending receptions, licenses and returns after that.
+//! Locks the certificates; then reads pending receptions, licenses and returns.
 
 mod rules;
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeSet;
+
 use licet_common::{
-    decision::{Context, Decision, Tables},
+    decision::{Context, Decision, RuleError},
     runtime::Worker,
     signing::{Keyring, LicenseClaims, Presented},
-    store::{
-        StoreError, Transaction, locks,
-        rows::{Lock, select},
-    },
+    store::{Source, StoreError},
 };
-use licet_schema::{Refusal, Request, entity::pending_reception};
+use licet_schema::{Refusal, Request};
 use uuid::Uuid;
 
-use crate::{held::Subject, load, presented::PresentedCertificate};
+use crate::domain::{Tables, load, locks, not_handled, token_check::PurchaseToken};
 
 /// The reception worker.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub struct Reception;
 
 /// What it decides about.
 #[derive(Debug)]
 pub enum Input {
     /// A certificate, or a container, arrived.
-    Certificate(PresentedCertificate),
+    Certificate(PurchaseToken),
     /// A license arrived.
     License(Presented<LicenseClaims>),
 }
 
 impl Worker for Reception {
-    type Input = Input;
+    const NAME: &'static str = "reception";
+    const HANDLES: &'static [&'static str] = &["certificate.receipt", "license.receipt"];
 
-    fn name(&self) -> &'static str {
-        "reception"
-    }
+    type Input = Input;
+    type Rows = Tables;
 
     fn read(&self, keyring: &Keyring, request: Request) -> Result<Input, Refusal> {
         match request {
-            Request::CertificateReceipt(body) => PresentedCertificate::read(&body, keyring).map(Input::Certificate),
+            Request::CertificateReceipt(body) => PurchaseToken::read(&body, keyring).map(Input::Certificate),
             Request::LicenseReceipt(body) => Ok(Input::License(Presented::read(&body.license_token, keyring)?)),
-            other => Err(crate::program::not_handled(self.name(), &other)),
+            other => Err(not_handled(Self::NAME, &other)),
         }
     }
 
     fn subject(&self, input: &Input) -> Option<Uuid> {
         Some(match input {
-            Input::Certificate(presented) => presented.unverified_subject().id(),
-            Input::License(presented) => presented.unverified().certificate,
+            Input::Certificate(token) => token.unverified_subject().id(),
+            Input::License(token) => token.unverified().certificate,
         })
     }
 
-    async fn load(&self, connection: &Transaction, inputs: &[&Input]) -> Result<Tables, StoreError> {
+    async fn load<S: Source>(&self, source: &S, inputs: &[&Input]) -> Result<Tables, StoreError> {
         let mut tables = Tables::default();
         let mut wanted = locks::Wanted::default();
-        let mut pending: Vec<Uuid> = Vec::new();
-        let mut licenses: Vec<Uuid> = Vec::new();
+        let mut pending = BTreeSet::new();
+        let mut licenses = Vec::new();
         for input in inputs {
             match input {
-                Input::Certificate(presented) => {
-                    let subject = presented.unverified_subject();
-                    match subject {
-                        Subject::Certificate(id) => wanted.certificates.insert(id),
-                        Subject::Container(id) => wanted.containers.insert(id),
-                    };
-                    pending.push(subject.id());
+                Input::Certificate(token) => {
+                    let subject = token.unverified_subject();
+                    wanted.add(subject);
+                    pending.insert(subject.id());
                 }
-                Input::License(presented) => {
-                    wanted.certificates.insert(presented.unverified().certificate);
-                    licenses.push(presented.unverified_id());
+                Input::License(token) => {
+                    wanted.certificates.insert(token.unverified().certificate);
+                    licenses.push(token.unverified_id());
                 }
             }
         }
-        locks::certificates(connection, &wanted, &mut tables).await?;
+        locks::certificates(source, &wanted, &mut tables).await?;
         if !licenses.is_empty() {
-            load::licenses_or_returns(connection, &licenses, &mut tables).await?;
-            locks::purchases(connection, &mut tables).await?;
+            load::licenses_or_returns(source, &licenses, &mut tables).await?;
+            locks::records(source, &mut tables).await?;
         }
-        let keys = pending.into_iter().map(|id| vec![id.into()]).collect();
-        let column = [pending_reception::Column::Id];
-        tables
-            .pending_receptions
-            .load_all(select::<pending_reception::Entity>(connection, &column, keys, Lock::None).await?);
+        load::pending_receptions(source, pending, &mut tables).await?;
         Ok(tables)
     }
 
-    fn decide(&self, context: &Context<'_>, tables: &mut Tables, input: &Input) -> Result<Decision, Refusal> {
+    fn decide(&self, context: &Context<'_>, tables: &mut Tables, input: &Input) -> Result<Decision, RuleError> {
         match input {
-            Input::Certificate(presented) => rules::certificate(context, tables, presented),
-            Input::License(presented) => rules::license(context, tables, presented),
+            Input::Certificate(token) => rules::certificate(context, tables, token),
+            Input::License(token) => rules::license(context, tables, token),
         }
     }
 }

@@ -1,104 +1,105 @@
-//! What a reception notice changes.
+//! What a receipt changes.
 
 use licet_common::{
-    decision::{Context, Decision, Tables},
+    decision::{Context, Decision, RuleError},
+    rows::Defect,
     signing::{LicenseClaims, Presented, digest},
 };
 use licet_schema::{
-    Code, Output, Refusal,
-    entity::{Ending, LicenseState, Outcome, ReturnState, certificate, purchase, settlement},
+    Code, Count, ExternalId, Money, Output,
+    entity::{LicenseState, ReturnState, certificate, certificate_record, settlement},
     message::{
-        CertificateAccepted, Instruction, LicenseGranted, SettlementInstructed, SettlementOutcome, SettlementRegistered,
+        CertificateAccepted, Ending, Instruction, LicenseGranted, SettlementInstructed, SettlementOutcome,
+        SettlementRegistered,
     },
+    money::Currency,
 };
 use uuid::Uuid;
 
-use crate::{
-    held::{
-        OWN_PROVIDER, due, ended_members, members, over, overdue, refusal_of, remaining, retire, settle, subject_of,
+use crate::domain::{
+    Tables,
+    certificates::{
+        check_generation, due, ended_members, first, members, over, overdue, own_provider, own_settlement, refusal_of,
+        remaining, retire, settle, subject_of, sum_due, unknown_certificate,
     },
-    presented::PresentedCertificate,
-    values::{count, external, money, name},
+    refuse,
+    token_check::PurchaseToken,
 };
 
 /// A certificate or container arrived at its terminal.
 pub(super) fn certificate(
     context: &Context<'_>,
     tables: &mut Tables,
-    presented: &PresentedCertificate,
-) -> Result<Decision, Refusal> {
-    let subject = presented.unverified_subject();
-    presented.verify(context.keyring, sent_digest(tables, presented))?;
-    let live = members(tables, subject);
-    let ended = ended_members(tables, subject);
+    token: &PurchaseToken,
+) -> Result<Decision, RuleError> {
+    let subject = token.unverified_subject();
+    token.verify(context.keyring, sent_digest(tables, token)?.as_ref().map(AsRef::as_ref))?;
+    let live = members(tables, subject)?;
+    let ended = ended_members(tables, subject)?;
     if live.is_empty() && ended.is_empty() {
-        return Err(Refusal::new(Code::UnknownCertificate, "there is no such certificate, and never was"));
+        return Err(unknown_certificate().into());
     }
-    still_the_one(presented, &live, &ended)?;
-    // All of a purchase wait together, unless one of them was reissued before it was received; and
-    // what is paid for ends one by one, swept or not.
+    check_current(token, &live, &ended)?;
+    // All certificates of a purchase wait together, unless one was reissued before it was received; and
+    // paid ones end one by one, whether or not a sweep came.
     let (received, unreceived): (Vec<_>, Vec<_>) = live.iter().cloned().partition(|row| row.received_at.is_some());
-    let over_by_itself = |row: &certificate::Model| {
+    let is_over_alone = |row: &certificate::Model| {
         row.settled_at.is_some() && overdue(std::slice::from_ref(row), context.now).is_some()
     };
-    let waiting: Vec<_> = unreceived.iter().filter(|row| !over_by_itself(row)).cloned().collect();
-    let told_before = !received.is_empty() || ended.iter().any(|row| row.received_at.is_some());
-    if told_before && waiting.is_empty() {
-        return Ok(repeated(subject.id(), &live, &ended));
+    let waiting: Vec<_> = unreceived.iter().filter(|row| !is_over_alone(row)).cloned().collect();
+    let received_before = !received.is_empty() || ended.iter().any(|row| row.received_at.is_some());
+    if received_before && waiting.is_empty() {
+        return Ok(repeated(context, subject.id(), &live, &ended)?);
     }
-    if let Some(ending) = over(&unreceived, &ended, context.now) {
-        return Err(refusal_of(ending));
+    if let Some(ending) = over(&unreceived, &ended, context.now)? {
+        return Err(refusal_of(ending).into());
     }
-    let decision = accept(context, tables, subject.id(), &waiting);
-    if waiting.len() == unreceived.len() {
-        tables.pending_receptions.remove(&subject.id());
+    let decision = accept(context, tables, subject.id(), &waiting)?;
+    if waiting.len() == unreceived.len() && tables.pending_receptions.get(&subject.id())?.is_some() {
+        tables.pending_receptions.remove(&subject.id())?;
     }
     Ok(decision)
 }
 
 /// The digest of the token that was sent: what is presented is nearly always that.
-fn sent_digest<'a>(tables: &'a Tables, presented: &PresentedCertificate) -> Option<&'a [u8]> {
-    match presented {
-        PresentedCertificate::Certificate(one) => {
-            tables.certificates.get(&one.unverified_id()).map(|row| row.token_digest.as_slice())
+fn sent_digest(tables: &Tables, token: &PurchaseToken) -> Result<Option<licet_schema::entity::Digest>, Defect> {
+    Ok(match token {
+        PurchaseToken::Certificate(one) => tables.certificates.get(&one.unverified_id())?.map(|row| row.token_digest),
+        PurchaseToken::Container(one) => {
+            tables.pending_receptions.get(&one.unverified_id())?.and_then(|row| row.token_digest)
         }
-        PresentedCertificate::Container(one) => {
-            tables.pending_receptions.get(&one.unverified_id()).map(|row| row.token_digest.as_slice())
-        }
-    }
+    })
 }
 
-fn still_the_one(
-    presented: &PresentedCertificate,
+/// Checks that a certificate token is of the current generation.
+fn check_current(
+    token: &PurchaseToken,
     live: &[certificate::Model],
-    ended: &[&purchase::Model],
-) -> Result<(), Refusal> {
-    let PresentedCertificate::Certificate(one) = presented else { return Ok(()) };
+    ended: &[&certificate_record::Model],
+) -> Result<(), RuleError> {
+    let PurchaseToken::Certificate(one) = token else { return Ok(()) };
     let id = one.unverified_id();
-    let generation = live.iter().find(|row| row.id == id).map(|row| row.generation);
-    let generation = generation.or_else(|| ended.iter().find(|row| row.id == id).map(|row| row.generation));
-    match generation {
-        None => Err(Refusal::new(Code::UnknownCertificate, "there is no such certificate, and never was")),
-        Some(generation) if generation != one.unverified().generation => {
-            Err(Refusal::new(Code::Superseded, "the certificate was reissued: use the latest one"))
-        }
-        Some(_) => Ok(()),
-    }
+    let current = live.iter().find(|row| row.id == id).map(|row| row.generation);
+    let current = current.or_else(|| ended.iter().find(|row| row.id == id).map(|row| row.generation));
+    check_generation(current, one.unverified().generation)
 }
 
-fn accept(context: &Context<'_>, tables: &mut Tables, subject: Uuid, live: &[certificate::Model]) -> Decision {
-    for member in live {
-        if let Some(row) = tables.certificates.change(&member.id) {
-            row.received_at = Some(context.now.as_millis());
-        }
+fn accept(
+    context: &Context<'_>,
+    tables: &mut Tables,
+    subject: Uuid,
+    waiting: &[certificate::Model],
+) -> Result<Decision, Defect> {
+    for member in waiting {
+        tables.certificates.change(&member.id)?.received_at = Some(context.now);
     }
-    let amount = due(live);
-    let settled = live.iter().any(|row| row.settled_at.is_some());
+    let amount = due(context, waiting)?;
+    let any = first(waiting, subject)?;
+    let settled = waiting.iter().any(|row| row.settled_at.is_some());
     let charged = !settled && amount.amount_minor.get() > 0;
-    let container = live.first().and_then(|row| row.container);
-    let reference = live.first().and_then(|row| row.reference.as_deref()).map(external);
+    let (container, reference) = (any.container, any.reference.clone());
     let decision = Decision::new(Output::CertificateAccepted(CertificateAccepted {
-        certificates: live.iter().map(|row| row.id).collect(),
+        certificates: waiting.iter().map(|row| row.id).collect(),
         container,
         amount,
         settlement: if charged { Instruction::Instructed } else { Instruction::NotNeeded },
@@ -107,135 +108,161 @@ fn accept(context: &Context<'_>, tables: &mut Tables, subject: Uuid, live: &[cer
     }))
     .about(subject);
     if charged {
-        let user = live.first().map(|row| name(&row.user));
-        let instructed = user.map(|user| SettlementInstructed {
+        return Ok(decision.with_event(Output::SettlementInstructed(SettlementInstructed {
             certificate: container.is_none().then_some(subject),
             container,
-            user,
+            user: any.user.clone(),
             amount,
             reference,
-        });
-        return instructed.into_iter().map(Output::SettlementInstructed).fold(decision, Decision::with);
+        })));
     }
-    if settled { decision } else { decision.with(settle_without_money(context, tables, subject, live)) }
+    if settled {
+        return Ok(decision);
+    }
+    Ok(decision.with_event(settle_without_money(context, tables, subject, waiting, amount.currency)?))
 }
 
-/// Nothing is left to pay: points paid for all of it, or it costs nothing. It is settled here.
+/// Settles a purchase that needs no payment: points pay for all of it, or it is free.
 fn settle_without_money(
     context: &Context<'_>,
     tables: &mut Tables,
     subject: Uuid,
-    live: &[certificate::Model],
-) -> Output {
-    let id = subject.to_string();
-    let container = live.first().and_then(|row| row.container);
-    let certificate = container.is_none().then_some(subject);
-    settle(context, tables, live, OWN_PROVIDER, &id, None);
-    tables.settlements.add(settlement::Model {
-        provider: OWN_PROVIDER.to_owned(),
-        settlement: id.clone(),
+    certificates: &[certificate::Model],
+    currency: Currency,
+) -> Result<Output, Defect> {
+    let (provider, id) = (own_provider()?, own_settlement(subject)?);
+    let any = first(certificates, subject)?;
+    let certificate = any.container.is_none().then_some(subject);
+    settle(context, tables, certificates, &provider, &id, None)?;
+    tables.settlements.insert(settlement::Model {
+        provider,
+        provider_reference: id.clone(),
         certificate,
-        container,
-        outcome: Outcome::Completed,
-        amount_minor: Some(0),
-        currency: live.first().map(|row| row.currency.clone()),
+        container: any.container,
+        outcome: SettlementOutcome::Completed,
+        amount_minor: Some(Count::ZERO),
+        currency: Some(currency),
         grants: None,
-        registered_at: context.now.as_millis(),
+        registered_at: context.now,
         cause: context.message_id,
-    });
-    Output::SettlementRegistered(SettlementRegistered {
+    })?;
+    Ok(Output::SettlementRegistered(SettlementRegistered {
         certificate,
-        container,
-        settlement: external(&id),
+        container: any.container,
+        settlement: id,
         outcome: SettlementOutcome::Completed,
         grants: None,
         repeated: false,
-        reference: live.first().and_then(|row| row.reference.as_deref()).map(external),
-    })
+        reference: any.reference.clone(),
+    }))
 }
 
-/// The notice was taken before: whatever happened since, its effect stands.
-fn repeated(subject: Uuid, live: &[certificate::Model], ended: &[&purchase::Model]) -> Decision {
-    let certificates = live.iter().map(|row| row.id).chain(ended.iter().map(|row| row.id)).collect();
-    let charged = live.iter().map(|row| row.amount_minor - row.points);
-    let charged = charged.chain(ended.iter().map(|row| row.amount_minor - row.points)).sum();
-    let currency = live.first().map(|row| &row.currency).or(ended.first().map(|row| &row.currency));
-    let container = live.first().map_or_else(|| ended.first().and_then(|row| row.container), |row| row.container);
+/// What several rows of one purchase have in common.
+struct Common {
+    container: Option<Uuid>,
+    currency: Currency,
+    reference: Option<ExternalId>,
+}
+
+/// The receipt was registered before: whatever happened since, its effect stands.
+fn repeated(
+    context: &Context<'_>,
+    subject: Uuid,
+    live: &[certificate::Model],
+    ended: &[&certificate_record::Model],
+) -> Result<Decision, Defect> {
+    let common = match (live.first(), ended.first()) {
+        (Some(row), _) => Common { container: row.container, currency: row.currency, reference: row.reference.clone() },
+        (None, Some(row)) => {
+            Common { container: row.container, currency: row.currency, reference: row.reference.clone() }
+        }
+        (None, None) => return Err(Defect::violated("a purchase has at least one certificate", subject)),
+    };
+    let amounts = live.iter().map(|row| (row.amount_minor, row.points));
+    let amounts = amounts.chain(ended.iter().map(|row| (row.amount_minor, row.points)));
     let waits = live.iter().any(|row| row.settled_at.is_none());
-    let reference = live
-        .first()
-        .map_or_else(|| ended.first().and_then(|row| row.reference.as_deref()), |row| row.reference.as_deref());
-    Decision::new(Output::CertificateAccepted(CertificateAccepted {
-        certificates,
-        container,
-        amount: money(charged, currency.map_or("", String::as_str)),
+    Ok(Decision::new(Output::CertificateAccepted(CertificateAccepted {
+        certificates: live.iter().map(|row| row.id).chain(ended.iter().map(|row| row.id)).collect(),
+        container: common.container,
+        amount: Money { amount_minor: sum_due(context, amounts)?, currency: common.currency },
         settlement: if waits { Instruction::Instructed } else { Instruction::NotNeeded },
         repeated: true,
-        reference: reference.map(external),
+        reference: common.reference,
     }))
-    .about(subject)
+    .about(subject))
 }
 
 /// A license arrived at its terminal.
 pub(super) fn license(
     context: &Context<'_>,
     tables: &mut Tables,
-    presented: &Presented<LicenseClaims>,
-) -> Result<Decision, Refusal> {
-    let id = presented.unverified_id();
-    let row = tables.licenses.get(&id).cloned();
+    token: &Presented<LicenseClaims>,
+) -> Result<Decision, RuleError> {
+    let id = token.unverified_id();
+    let row = tables.licenses.get(&id)?.cloned();
     let stored = row.as_ref().map(|row| digest(&row.token));
-    let claims = presented.verify(context.keyring, stored.as_ref().map(<[u8; 32]>::as_slice))?;
+    let claims = token.verify(context.keyring, stored.as_ref().map(<[u8; 32]>::as_slice))?;
     let Some(row) = row else {
-        let returned = tables.returns.iter().any(|one| one.license == id && one.state == ReturnState::Completed);
-        return if returned {
-            Ok(granted(context, tables, id, claims.certificate, true))
-        } else {
-            Err(Refusal::new(Code::UnknownLicense, "there is no such license, and never was"))
+        let completed = |one: &&_| -> bool {
+            let one: &licet_schema::entity::license_return::Model = one;
+            one.state == ReturnState::Completed
         };
+        if tables.returns_of_license(id)?.iter().any(completed) {
+            return Ok(granted(context, tables, id, claims.certificate, true)?);
+        }
+        return refuse(Code::UnknownLicense, "there is no such license, and never was");
     };
     match row.state {
-        LicenseState::Revoked => Err(Refusal::new(
-            Code::Superseded,
-            "the license was revoked: request a new one with the latest certificate",
-        )),
-        LicenseState::Granted | LicenseState::Returning => Ok(granted(context, tables, id, row.certificate, true)),
-        LicenseState::Outstanding => Ok(grant(context, tables, id, row.certificate)),
+        LicenseState::Revoked => {
+            let detail = "the license was revoked: request a new one with the latest certificate";
+            refuse(Code::Superseded, detail)
+        }
+        LicenseState::Granted | LicenseState::Returning => Ok(granted(context, tables, id, row.certificate, true)?),
+        LicenseState::Outstanding => Ok(grant(context, tables, id, row.certificate)?),
     }
 }
 
-fn grant(context: &Context<'_>, tables: &mut Tables, id: Uuid, certificate: Uuid) -> Decision {
-    if let Some(row) = tables.licenses.change(&id) {
-        row.state = LicenseState::Granted;
-        row.granted_at = Some(context.now.as_millis());
-    }
+fn grant(context: &Context<'_>, tables: &mut Tables, id: Uuid, certificate: Uuid) -> Result<Decision, Defect> {
+    let license = tables.licenses.change(&id)?;
+    license.state = LicenseState::Granted;
+    license.granted_at = Some(context.now);
+    let violated = || Defect::violated("the counts of a certificate are those of its licenses", certificate);
     let mut used_up = false;
-    if let Some(row) = tables.certificates.change(&certificate) {
-        row.outstanding -= 1;
-        row.granted += 1;
+    if tables.certificates.get(&certificate)?.is_some() {
+        let row = tables.certificates.change(&certificate)?;
+        row.outstanding = row.outstanding.checked_sub(Count::ONE).ok_or_else(violated)?;
+        row.granted = row.granted.checked_add(Count::ONE).ok_or_else(violated)?;
         used_up = row.granted >= row.grants;
-    } else if let Some(row) = tables.purchases.change(&certificate) {
+    } else {
         // The certificate ended while the license was under way: it is granted all the same.
-        row.granted += 1;
+        let record = tables.records.change(&certificate)?;
+        record.granted = record.granted.checked_add(Count::ONE).ok_or_else(violated)?;
     }
-    let decision = granted(context, tables, id, certificate, false);
-    let retired = used_up.then(|| retire(tables, certificate, Ending::Granted, context.now)).flatten();
-    retired.into_iter().fold(decision, Decision::with)
+    let decision = granted(context, tables, id, certificate, false)?;
+    if !used_up {
+        return Ok(decision);
+    }
+    Ok(decision.with_event(retire(tables, certificate, Ending::Exhausted, context.now)?))
 }
 
-fn granted(context: &Context<'_>, tables: &Tables, license: Uuid, certificate: Uuid, repeated: bool) -> Decision {
-    let live = tables.certificates.get(&certificate);
-    let ended = tables.purchases.get(&certificate);
-    // Overdue, it permits no more, swept or not.
-    let going_on = live.filter(|row| overdue(std::slice::from_ref(row), context.now).is_none());
-    let granted = live.map(|row| row.granted).or(ended.map(|row| row.granted)).unwrap_or_default();
-    let container = live.map_or_else(|| ended.and_then(|row| row.container), |row| row.container);
-    Decision::new(Output::LicenseGranted(LicenseGranted {
-        license,
-        certificate,
-        granted: count(granted),
-        remaining: count(going_on.map_or(0, remaining)),
-        repeated,
-    }))
-    .about(subject_of(certificate, container))
+fn granted(
+    context: &Context<'_>,
+    tables: &Tables,
+    license: Uuid,
+    certificate: Uuid,
+    repeated: bool,
+) -> Result<Decision, Defect> {
+    let (granted, remaining, container) = match tables.certificates.get(&certificate)? {
+        Some(row) => {
+            // An overdue certificate permits no more, whether or not a sweep came.
+            let is_over = overdue(std::slice::from_ref(row), context.now).is_some();
+            (row.granted, if is_over { Count::ZERO } else { remaining(row)? }, row.container)
+        }
+        None => {
+            let record = tables.records.require(&certificate)?;
+            (record.granted, Count::ZERO, record.container)
+        }
+    };
+    let granted = LicenseGranted { license, certificate, granted, remaining, repeated };
+    Ok(Decision::new(Output::LicenseGranted(granted)).about(subject_of(certificate, container)))
 }

@@ -1,7 +1,9 @@
+use licet_schema::entity::{certificate, certificate_record, entry, pending_reception};
+use licet_schema::{ExternalId, Timestamp};
 use licet_schema::{Output, Request, message::CertificatePresented, message::Instruction};
 
-use crate::testing::{
-    HOUR_MS, Stage, altered, check, license_receipt, license_request, license_return, purchase, receipt, usd, verdict,
+use crate::fixture::{
+    Fixture, HOUR_MS, altered, check, license_receipt, license_request, license_return, outcome, purchase, receipt, usd,
 };
 
 fn member_receipt(token: &str) -> Request {
@@ -12,84 +14,84 @@ fn member_receipt(token: &str) -> Request {
 }
 
 #[test]
-fn verdicts_on_certificate_receipt() {
+fn outcomes_of_certificate_receipt() {
     check(&[
         (
-            "a certificate that arrived",
-            |stage| {
-                let bought = stage.buy(1);
-                stage.receive(&bought)
+            "a certificate",
+            |fixture| {
+                let bought = fixture.buy(1);
+                fixture.receive(&bought)
             },
             "certificate.accepted",
         ),
         (
-            "a container that arrived",
-            |stage| {
-                let bought = stage.buy(2);
-                stage.receive(&bought)
+            "a container",
+            |fixture| {
+                let bought = fixture.buy(2);
+                fixture.receive(&bought)
             },
             "certificate.accepted",
         ),
         (
             "the same again",
-            |stage| {
-                let bought = stage.buy(1);
-                stage.receive(&bought);
-                stage.receive(&bought)
+            |fixture| {
+                let bought = fixture.buy(1);
+                fixture.receive(&bought);
+                fixture.receive(&bought)
             },
             "certificate.accepted*",
         ),
         (
-            "the same again after every grant is used up",
-            |stage| {
-                let bought = stage.ready(1);
+            "the same again after every license is granted",
+            |fixture| {
+                let bought = fixture.ready(1);
                 for terminal in ["a", "b", "c"] {
-                    let token = stage.license(&bought, terminal).expect("a license");
-                    stage.ask(license_receipt(&token));
+                    let token = fixture.license(&bought, terminal).expect("a license");
+                    fixture.ask(license_receipt(&token));
                 }
-                stage.receive(&bought)
+                fixture.receive(&bought)
             },
             "certificate.accepted*",
         ),
         (
             "an altered certificate",
-            |stage| {
-                let bought = stage.buy(1);
-                stage.ask(member_receipt(&altered(&bought.tokens[0])))
+            |fixture| {
+                let bought = fixture.buy(1);
+                fixture.ask(member_receipt(&altered(&bought.tokens[0])))
             },
             "altered",
         ),
         (
-            "a certificate of a purchase that never was here",
-            |stage| {
-                let bought = Stage::with_song().later(1).buy(1);
-                stage.receive(&bought)
+            "a certificate that does not exist",
+            |fixture| {
+                let bought = Fixture::with_song().later(1).buy(1);
+                fixture.receive(&bought)
             },
             "unknown_certificate",
         ),
         (
-            "too late",
-            |stage| {
-                let bought = stage.buy(1);
-                stage.later(25 * HOUR_MS).receive(&bought)
+            "after the deadline",
+            |fixture| {
+                let bought = fixture.buy(1);
+                fixture.later(25 * HOUR_MS).receive(&bought)
             },
             "lapsed",
         ),
         (
-            "too late, but paid for",
-            |stage| {
-                let bought = stage.buy(1);
-                stage.settle(&bought, "pay-1");
-                stage.later(25 * HOUR_MS).receive(&bought)
+            "after the deadline, but paid for",
+            |fixture| {
+                let bought = fixture.buy(1);
+                fixture.settle(&bought, "pay-1");
+                fixture.later(25 * HOUR_MS).receive(&bought)
             },
             "certificate.accepted",
         ),
         (
-            "paid for, and its time over",
-            |stage| {
-                let bought = stage.buy(1);
-                stage.settle(&bought, "pay-1");
-                stage.later(31 * 24 * HOUR_MS).receive(&bought)
+            "paid for, but expired",
+            |fixture| {
+                let bought = fixture.buy(1);
+                fixture.settle(&bought, "pay-1");
+                fixture.later(31 * 24 * HOUR_MS).receive(&bought)
             },
             "expired",
         ),
@@ -97,164 +99,166 @@ fn verdicts_on_certificate_receipt() {
 }
 
 #[test]
-fn a_paid_container_is_received_even_if_one_of_its_members_has_expired() {
-    let mut stage = Stage::with_song();
-    let bought = stage.buy(2);
-    stage.settle(&bought, "pay-1");
+fn a_paid_container_can_be_received_after_one_of_its_certificates_expired() {
+    let mut fixture = Fixture::with_song();
+    let bought = fixture.buy(2);
+    fixture.settle(&bought, "pay-1");
     let (short, long) = (bought.certificates[0], bought.certificates[1]);
-    stage.tables.certificates.change(&short).expect("it is live").expires_at = stage.now_ms + 1;
-    stage.later(2);
-    assert_eq!(verdict(&stage.receive(&bought)), "certificate.accepted");
+    let soon = Timestamp::from_millis(fixture.now_ms + 1);
+    fixture.store.change::<certificate::Entity>(&short, |row| row.expires_at = soon);
+    fixture.later(2);
+    assert_eq!(outcome(&fixture.receive(&bought)), "certificate.accepted");
     let token = |id| bought.tokens[bought.certificates.iter().position(|one| *one == id).expect("a member")].clone();
-    assert_eq!(verdict(&stage.ask(license_request(&token(short), "player"))), "expired");
-    assert_eq!(verdict(&stage.ask(license_request(&token(long), "player"))), "license.issued");
+    assert_eq!(outcome(&fixture.ask(license_request(&token(short), "player"))), "expired");
+    assert_eq!(outcome(&fixture.ask(license_request(&token(long), "player"))), "license.issued");
 }
 
 #[test]
-fn an_unpaid_container_ends_whole_at_its_earliest_deadline() {
+fn all_certificates_of_an_unpaid_container_end_at_their_earliest_deadline() {
     for (change, expected) in [(-1, "expired"), (1, "lapsed")] {
-        let mut stage = Stage::with_song();
-        let bought = stage.buy(2);
-        let row = stage.tables.certificates.change(&bought.certificates[0]).expect("it is live");
-        row.expires_at = row.receipt_due_at + change;
-        assert_eq!(verdict(&stage.later(48 * HOUR_MS).receive(&bought)), expected);
+        let mut fixture = Fixture::with_song();
+        let bought = fixture.buy(2);
+        fixture.store.change::<certificate::Entity>(&bought.certificates[0], |row| {
+            row.expires_at = Timestamp::from_millis(row.receipt_due_at.as_millis() + change);
+        });
+        assert_eq!(outcome(&fixture.later(48 * HOUR_MS).receive(&bought)), expected);
     }
 }
 
 #[test]
 fn a_receipt_instructs_the_settlement_once_and_deletes_the_pending_reception() {
-    let mut stage = Stage::with_song();
-    let bought = stage.buy(1);
-    assert_eq!(stage.tables.pending_receptions.iter().count(), 1);
-    stage.receive(&bought);
-    assert_eq!(stage.events(), ["certificate.accepted", "settlement.instructed"]);
-    assert_eq!(stage.tables.pending_receptions.iter().count(), 0);
-    stage.receive(&bought);
-    assert!(stage.events().is_empty(), "a repeat causes no event");
+    let mut fixture = Fixture::with_song();
+    let bought = fixture.buy(1);
+    assert_eq!(fixture.store.rows::<pending_reception::Entity>().count(), 1);
+    fixture.receive(&bought);
+    assert_eq!(fixture.events(), ["certificate.accepted", "settlement.instructed"]);
+    assert_eq!(fixture.store.rows::<pending_reception::Entity>().count(), 0);
+    fixture.receive(&bought);
+    assert!(fixture.events().is_empty(), "a repetition has no event");
 }
 
 #[test]
-fn a_members_notice_is_its_containers() {
-    let mut stage = Stage::with_song();
-    let bought = stage.buy(3);
-    match stage.ask(member_receipt(&bought.tokens[1])) {
+fn a_receipt_of_one_certificate_counts_for_its_whole_container() {
+    let mut fixture = Fixture::with_song();
+    let bought = fixture.buy(3);
+    match fixture.ask(member_receipt(&bought.tokens[1])) {
         Output::CertificateAccepted(accepted) => {
             assert_eq!((accepted.container, accepted.certificates.len()), (bought.container, 3));
             assert_eq!(accepted.amount, usd(3000));
         }
         other => panic!("{other:?}"),
     }
-    assert_eq!(verdict(&stage.receive(&bought)), "certificate.accepted*");
+    assert_eq!(outcome(&fixture.receive(&bought)), "certificate.accepted*");
 }
 
 #[test]
-fn what_is_settled_before_its_reception_is_not_charged_again() {
-    let mut stage = Stage::with_song();
-    let bought = stage.buy(1);
-    stage.settle(&bought, "pay-1");
-    match stage.receive(&bought) {
+fn a_purchase_that_is_settled_before_its_reception_is_not_charged_again() {
+    let mut fixture = Fixture::with_song();
+    let bought = fixture.buy(1);
+    fixture.settle(&bought, "pay-1");
+    match fixture.receive(&bought) {
         Output::CertificateAccepted(accepted) => assert_eq!(accepted.settlement, Instruction::NotNeeded),
         other => panic!("{other:?}"),
     }
-    assert_eq!(stage.events(), ["certificate.accepted"]);
-    assert!(stage.license(&bought, "player").is_ok());
+    assert_eq!(fixture.events(), ["certificate.accepted"]);
+    assert!(fixture.license(&bought, "player").is_ok());
 }
 
 #[test]
-fn what_points_pay_for_wholly_is_settled_by_its_reception() {
-    let mut stage = Stage::with_song();
-    stage.tables.accounts.add(licet_schema::entity::account::Model { name: "points:alice".into(), balance: 1000 });
-    let Output::CertificateIssued(issued) = stage.ask(purchase(1, 1000)) else { panic!("not issued") };
+fn a_purchase_paid_with_points_alone_is_settled_by_its_reception() {
+    let mut fixture = Fixture::with_song();
+    fixture.give_points("alice", 1000);
+    let Output::CertificateIssued(issued) = fixture.ask(purchase(1, 1000)) else { panic!("the purchase was refused") };
     let token = issued.certificates[0].certificate_token.clone().expect("a token");
-    assert_eq!(verdict(&stage.ask(member_receipt(&token))), "certificate.accepted");
-    assert_eq!(stage.events(), ["certificate.accepted", "settlement.registered"]);
-    assert_eq!(verdict(&stage.ask(license_request(&token, "player"))), "license.issued");
-    assert_eq!(stage.tables.entries.iter().map(|row| row.delta).sum::<i64>(), 0);
-    assert!(stage.tables.entries.iter().any(|row| row.account == "licet:spent" && row.delta == 1000));
+    assert_eq!(outcome(&fixture.ask(member_receipt(&token))), "certificate.accepted");
+    assert_eq!(fixture.events(), ["certificate.accepted", "settlement.registered"]);
+    assert_eq!(outcome(&fixture.ask(license_request(&token, "player"))), "license.issued");
+    assert_eq!(fixture.store.rows::<entry::Entity>().map(|row| row.delta).sum::<i64>(), 0);
+    assert!(fixture.store.rows::<entry::Entity>().any(|row| row.account == "licet:spent" && row.delta == 1000));
 }
 
 #[test]
-fn verdicts_on_license_receipt() {
+fn outcomes_of_license_receipt() {
     check(&[
         (
-            "a license that arrived",
-            |stage| {
-                let bought = stage.ready(1);
-                let token = stage.license(&bought, "player").expect("a license");
-                stage.ask(license_receipt(&token))
+            "a license",
+            |fixture| {
+                let bought = fixture.ready(1);
+                let token = fixture.license(&bought, "player").expect("a license");
+                fixture.ask(license_receipt(&token))
             },
             "license.granted",
         ),
         (
             "the same again",
-            |stage| {
-                let token = stage.granted("player");
-                stage.ask(license_receipt(&token))
+            |fixture| {
+                let token = fixture.granted("player");
+                fixture.ask(license_receipt(&token))
             },
             "license.granted*",
         ),
         (
             "the same again after it was returned",
-            |stage| {
-                let token = stage.granted("player");
-                stage.ask(license_return(&token, "alice", licet_schema::message::Privilege::Points, true));
-                stage.ask(license_receipt(&token))
+            |fixture| {
+                let token = fixture.granted("player");
+                fixture.ask(license_return(&token, "alice", licet_schema::message::Privilege::Points, true));
+                fixture.ask(license_receipt(&token))
             },
             "license.granted*",
         ),
         (
             "an altered license",
-            |stage| {
-                let bought = stage.ready(1);
-                let token = stage.license(&bought, "player").expect("a license");
-                stage.ask(license_receipt(&altered(&token)))
+            |fixture| {
+                let bought = fixture.ready(1);
+                let token = fixture.license(&bought, "player").expect("a license");
+                fixture.ask(license_receipt(&altered(&token)))
             },
             "altered",
         ),
         (
-            "a license that never was here",
-            |stage| {
-                let token = Stage::with_song().later(1).granted("player");
-                stage.ask(license_receipt(&token))
+            "a license that does not exist",
+            |fixture| {
+                let token = Fixture::with_song().later(1).granted("player");
+                fixture.ask(license_receipt(&token))
             },
             "unknown_license",
         ),
         (
-            "a license after its certificate's time is over",
-            |stage| {
-                let bought = stage.ready(1);
-                let token = stage.license(&bought, "player").expect("a license");
-                stage.later(31 * 24 * HOUR_MS).ask(license_receipt(&token))
+            "a license after its certificate expired",
+            |fixture| {
+                let bought = fixture.ready(1);
+                let token = fixture.license(&bought, "player").expect("a license");
+                fixture.later(31 * 24 * HOUR_MS).ask(license_receipt(&token))
             },
             "license.granted",
         ),
         (
-            "a certificate where a license belongs",
-            |stage| {
-                let bought = stage.ready(1);
-                stage.ask(license_receipt(&bought.tokens[0]))
+            "a certificate token",
+            |fixture| {
+                let bought = fixture.ready(1);
+                fixture.ask(license_receipt(&bought.tokens[0]))
             },
             "malformed",
         ),
-        ("no token at all", |stage| stage.ask(license_receipt("hello")), "malformed"),
+        ("text that is not a token", |fixture| fixture.ask(license_receipt("hello")), "malformed"),
     ]);
 }
 
 #[test]
-fn the_last_grant_ends_the_certificate_and_its_purchase_tells_how() {
-    let mut stage = Stage::with_song();
-    let bought = stage.ready(1);
+fn the_last_grant_ends_the_certificate_and_its_record_says_how() {
+    let mut fixture = Fixture::with_song();
+    let bought = fixture.ready(1);
     for (terminal, left) in [("a", 2), ("b", 1), ("c", 0)] {
-        let token = stage.license(&bought, terminal).expect("a license");
-        match stage.ask(license_receipt(&token)) {
+        let token = fixture.license(&bought, terminal).expect("a license");
+        match fixture.ask(license_receipt(&token)) {
             Output::LicenseGranted(granted) => assert_eq!(granted.remaining.get(), left),
             other => panic!("{other:?}"),
         }
     }
-    assert_eq!(stage.events(), ["license.granted", "certificate.retired"]);
-    assert_eq!(stage.tables.certificates.iter().count(), 0);
-    let purchase = stage.tables.purchases.get(&bought.certificates[0]).expect("the purchase");
-    assert_eq!((purchase.granted, purchase.settlement.as_deref()), (3, Some("pay-1")));
-    assert_eq!(purchase.ended, Some(licet_schema::entity::Ending::Granted));
-    assert_eq!(verdict(&stage.ask(receipt(&bought))), "certificate.accepted*");
+    assert_eq!(fixture.events(), ["license.granted", "certificate.retired"]);
+    assert_eq!(fixture.store.rows::<certificate::Entity>().count(), 0);
+    let record = fixture.store.get::<certificate_record::Entity>(&bought.certificates[0]).expect("the record");
+    assert_eq!((record.granted.get(), record.settlement.as_ref().map(ExternalId::as_str)), (3, Some("pay-1")));
+    assert_eq!(record.ended, Some(licet_schema::message::Ending::Exhausted));
+    assert_eq!(outcome(&fixture.ask(receipt(&bought))), "certificate.accepted*");
 }

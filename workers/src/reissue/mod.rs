@@ -1,12 +1,12 @@
-//! The reissue worker serves the license reissue device (`licet reissue`): it regenerates a
-//! certificate that was lost, its settlement and its count, after they were deleted or before.
+//! The reissue worker regenerates a certificate that was lost, with its settlement and its count,
+//! whether it has ended or not.
 //!
 //! In: `certificate.reissue`. Out: `certificate.reissued`, with the token of the next generation.
-//! Promised: tokens of earlier generations are `superseded` from that moment; outstanding licenses
-//! are revoked; the count never falls below the licenses that came back, so that nobody earns a
-//! privilege twice. What lapsed, was declined or reversed, or was never paid for stays ended.
+//! Guarantees: tokens of earlier generations are refused as `superseded` from then on; outstanding
+//! licenses are revoked; the count never falls below the licenses that were returned, so that nobody
+//! earns a privilege twice. What lapsed, was declined or reversed, or was never paid for stays ended.
 //!
-//! Locks all certificates of the purchase; reads licenses, returns and terms after that.
+//! Locks all certificates of the purchase; then reads licenses, returns and terms.
 
 mod rules;
 #[cfg(test)]
@@ -15,38 +15,37 @@ mod tests;
 use std::collections::BTreeSet;
 
 use licet_common::{
-    decision::{Context, Decision, Tables},
+    config::{Groups, groups},
+    decision::{Context, Decision, RuleError},
     runtime::Worker,
     signing::Keyring,
-    store::{
-        StoreError, Transaction, locks,
-        rows::{Lock, select},
-    },
+    store::{Lock, Source, StoreError, keys, load as select_into},
 };
 use licet_schema::{
     Refusal, Request,
-    entity::{license, pending_reception, purchase},
+    entity::{certificate_record, license},
     message::CertificateReissue,
 };
 use uuid::Uuid;
 
-use crate::{held::subject_of, load};
+use crate::domain::{Tables, certificates::subject_of, load, locks, not_handled};
 
 /// The reissue worker.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub struct Reissue;
 
 impl Worker for Reissue {
-    type Input = CertificateReissue;
+    const NAME: &'static str = "reissue";
+    const HANDLES: &'static [&'static str] = &["certificate.reissue"];
+    const SETTINGS: Groups = groups::TERMS;
 
-    fn name(&self) -> &'static str {
-        "reissue"
-    }
+    type Input = CertificateReissue;
+    type Rows = Tables;
 
     fn read(&self, _: &Keyring, request: Request) -> Result<CertificateReissue, Refusal> {
         match request {
             Request::CertificateReissue(body) => Ok(body),
-            other => Err(crate::program::not_handled(self.name(), &other)),
+            other => Err(not_handled(Self::NAME, &other)),
         }
     }
 
@@ -54,25 +53,22 @@ impl Worker for Reissue {
         Some(input.certificate)
     }
 
-    async fn load(&self, connection: &Transaction, inputs: &[&CertificateReissue]) -> Result<Tables, StoreError> {
+    async fn load<S: Source>(&self, source: &S, inputs: &[&CertificateReissue]) -> Result<Tables, StoreError> {
         let mut tables = Tables::default();
         let named: BTreeSet<_> = inputs.iter().map(|input| input.certificate).collect();
-        let keys = || named.iter().map(|id| vec![(*id).into()]).collect::<Vec<_>>();
+        let ids = || keys(named.iter().copied());
         // Resolved without locks: a certificate's container never changes.
-        let bought = select::<purchase::Entity>(connection, &[purchase::Column::Id], keys(), Lock::None).await?;
-        let containers = bought.iter().filter_map(|row| row.container).collect();
+        let columns = [certificate_record::Column::Id];
+        let records = source.select::<certificate_record::Entity>(&columns, ids(), Lock::None).await?;
+        let containers = records.iter().filter_map(|row| row.container).collect();
         let wanted = locks::Wanted { certificates: named.clone(), containers };
-        locks::certificates(connection, &wanted, &mut tables).await?;
-        locks::purchases(connection, &mut tables).await?;
-        load::terms(connection, &mut tables).await?;
-        let columns = [license::Column::Certificate];
-        tables.licenses.load_all(select::<license::Entity>(connection, &columns, keys(), Lock::None).await?);
-        load::returns_of(connection, &named, &mut tables).await?;
-        let subjects: BTreeSet<_> = tables.purchases.iter().map(|row| subject_of(row.id, row.container)).collect();
-        let keys = subjects.into_iter().map(|id| vec![id.into()]).collect();
-        let columns = [pending_reception::Column::Id];
-        let pending = select::<pending_reception::Entity>(connection, &columns, keys, Lock::None).await?;
-        tables.pending_receptions.load_all(pending);
+        locks::certificates(source, &wanted, &mut tables).await?;
+        locks::records(source, &mut tables).await?;
+        load::terms(source, &mut tables).await?;
+        select_into(source, &mut tables.licenses, &[license::Column::Certificate], ids(), Lock::None).await?;
+        load::returns_of(source, &named, &mut tables).await?;
+        let subjects = tables.records.iter().map(|row| subject_of(row.id, row.container)).collect();
+        load::pending_receptions(source, subjects, &mut tables).await?;
         Ok(tables)
     }
 
@@ -81,7 +77,7 @@ impl Worker for Reissue {
         context: &Context<'_>,
         tables: &mut Tables,
         input: &CertificateReissue,
-    ) -> Result<Decision, Refusal> {
+    ) -> Result<Decision, RuleError> {
         rules::reissue(context, tables, input)
     }
 }

@@ -1,181 +1,193 @@
 //! What a reissue restores, and what it revokes.
 
 use licet_common::{
-    decision::{Context, Decision, Tables},
-    signing::Draft,
+    decision::{Context, Decision, RuleError},
+    rows::Defect,
 };
 use licet_schema::{
-    Code, Output, Refusal,
-    entity::{Ending, LicenseState, ReturnState, certificate, license, pending_reception, purchase},
-    message::{CertificateReissue, CertificateReissued, Revocation},
+    Code, Count, Output,
+    entity::{Digest, LicenseState, ReturnState, certificate, certificate_record, pending_reception},
+    message::{CertificateReissue, CertificateReissued, Ending, Revocation},
 };
-use uuid::Uuid;
 
-use crate::{
+use crate::domain::{
+    Tables,
+    certificates::{Subject, claims, ending_of, members, overdue, refusal_of, remaining, unknown_certificate},
+    count,
     effects::Effects,
-    held::{Subject, members, overdue, refusal_of, remaining, subject_of},
-    purchase::claims,
-    values::{count, external},
+    refuse,
 };
 
 /// Regenerates a certificate.
 pub(super) fn reissue(
     context: &Context<'_>,
     tables: &mut Tables,
-    asked: &CertificateReissue,
-) -> Result<Decision, Refusal> {
-    let id = asked.certificate;
-    let bought = tables.purchases.get(&id).cloned();
-    let bought =
-        bought.ok_or_else(|| Refusal::new(Code::UnknownCertificate, "there is no such certificate, and never was"))?;
-    let subject = Subject::of(id, bought.container);
-    let standing = restorable(context, tables, &bought, subject)?;
-    let terms = tables.contents.get(&(bought.content.clone(), bought.version, bought.revision));
-    let ttl_s = terms.map(|terms| terms.certificate_ttl_s);
-    let ttl_s = ttl_s.ok_or_else(|| Refusal::new(Code::UnknownContent, "the certificate's terms are not on record"))?;
+    request: &CertificateReissue,
+) -> Result<Decision, RuleError> {
+    let id = request.certificate;
+    let Some(record) = tables.records.get(&id)?.cloned() else { return Err(unknown_certificate().into()) };
+    let subject = Subject::of(id, record.container);
+    let live = restorable(context, tables, &record, subject)?;
+    let (current, granted) = match &live {
+        Some(row) => (row.generation, row.granted),
+        None => (record.generation, record.granted),
+    };
+    let generation = current.checked_add(Count::ONE);
+    let generation = generation.ok_or_else(|| Defect::violated("a count is at most 2^53-1", id))?;
+    let terms = tables.contents.require(&(record.content.clone(), record.version, record.revision))?;
+    let expires_at = context.now.plus(terms.certificate_ttl_s);
 
     let mut effects = Effects::default();
-    let granted = recount(context, tables, &mut effects, asked, standing.granted);
-    let mut row = certificate::Model {
-        generation: standing.generation + 1,
-        issued_at: context.now.as_millis(),
-        expires_at: context.now.as_millis() + ttl_s * 1000,
+    let granted = recount(context, tables, &mut effects, request, granted)?;
+    let signed = context.sign(&claims(context, &record, generation, expires_at))?;
+    let token_digest = Digest(signed.digest);
+    let standing = match live {
+        Some(row) => row,
+        None => revived(&record, token_digest)?,
+    };
+    let row = certificate::Model {
+        generation,
+        token_digest,
+        issued_at: context.now,
+        expires_at,
         granted,
-        outstanding: 0,
+        outstanding: Count::ZERO,
         ..standing
     };
-    let signed = context.sign(Draft::certificate(&claims(context, &row)));
-    row.token_digest = signed.digest.to_vec();
-    write(tables, &row, subject);
+    write(tables, &row, subject)?;
     let decision = Decision::new(Output::CertificateReissued(CertificateReissued {
         certificate: id,
         certificate_token: Some(signed.token),
-        generation: count(row.generation),
-        granted: count(granted),
-        remaining: count(remaining(&row)),
-        reference: row.reference.as_deref().map(external),
+        generation: row.generation,
+        granted,
+        remaining: remaining(&row)?,
+        reference: row.reference.clone(),
     }))
     .about(subject.id());
-    Ok(effects.into(context, tables, decision))
+    Ok(effects.into(context, tables, decision)?)
 }
 
-/// The certificate as it stands, or stood when it ended, if it may live again.
+/// Checks that a certificate may be reissued. Returns its live row, if it has not ended.
 fn restorable(
     context: &Context<'_>,
     tables: &Tables,
-    bought: &purchase::Model,
+    record: &certificate_record::Model,
     subject: Subject,
-) -> Result<certificate::Model, Refusal> {
-    if let Some(live) = tables.certificates.get(&bought.id) {
-        // Before settlement a purchase ends whole. What is paid for may be overdue: that is mended.
-        let ended = if live.settled_at.is_some() { None } else { overdue(&members(tables, subject), context.now) };
-        return ended.map_or_else(|| Ok(live.clone()), |ending| Err(refusal_of(ending)));
+) -> Result<Option<certificate::Model>, RuleError> {
+    if let Some(live) = tables.certificates.get(&record.id)? {
+        // Before settlement a purchase ends as a whole. A paid certificate that is overdue is restored.
+        let ended = if live.settled_at.is_some() { None } else { overdue(&members(tables, subject)?, context.now) };
+        return ended.map_or_else(|| Ok(Some(live.clone())), |ending| Err(refusal_of(ending).into()));
     }
-    match bought.ended {
-        Some(ending @ (Ending::Lapsed | Ending::Declined | Ending::Reversed)) => Err(refusal_of(ending)),
-        Some(Ending::Expired) if bought.settlement.is_none() => {
-            Err(Refusal::new(Code::Expired, "the certificate's time is over, and it was never paid for: buy it anew"))
+    match ending_of(record)? {
+        ending @ (Ending::Lapsed | Ending::Declined | Ending::Reversed) => Err(refusal_of(ending).into()),
+        // There is nothing to restore, its held points were credited, and buying again costs the same.
+        Ending::Expired if record.settlement.is_none() => {
+            let detail = "the certificate has expired, and it was never paid for: buy it anew";
+            refuse(Code::Expired, detail)
         }
-        Some(Ending::Granted | Ending::Expired) | None => Ok(revived(bought)),
+        Ending::Exhausted | Ending::Expired => Ok(None),
     }
 }
 
-/// The live row of an ended purchase, from what was written down when it ended.
-fn revived(bought: &purchase::Model) -> certificate::Model {
-    certificate::Model {
-        id: bought.id,
-        container: bought.container,
-        user: bought.user.clone(),
-        content: bought.content.clone(),
-        version: bought.version,
-        revision: bought.revision,
-        amount_minor: bought.amount_minor,
-        currency: bought.currency.clone(),
-        points: bought.points,
-        reference: bought.reference.clone(),
-        generation: bought.generation,
-        token_digest: Vec::new(),
-        issued_at: bought.purchased_at,
-        receipt_due_at: bought.purchased_at,
-        expires_at: bought.purchased_at,
-        received_at: bought.received_at,
-        settlement: bought.settlement.clone(),
-        provider: bought.provider.clone(),
-        settled_at: bought.settled_at,
-        grants: bought.grants.unwrap_or_default(),
-        granted: bought.granted,
-        outstanding: 0,
-    }
+/// The live row of an ended certificate, from its record.
+fn revived(record: &certificate_record::Model, token_digest: Digest) -> Result<certificate::Model, Defect> {
+    let grants = record.grants.ok_or_else(|| Defect::violated("the record of an end has the grants", record.id))?;
+    Ok(certificate::Model {
+        id: record.id,
+        container: record.container,
+        user: record.user.clone(),
+        content: record.content.clone(),
+        version: record.version,
+        revision: record.revision,
+        amount_minor: record.amount_minor,
+        currency: record.currency,
+        points: record.points,
+        reference: record.reference.clone(),
+        generation: record.generation,
+        token_digest,
+        issued_at: record.purchased_at,
+        receipt_due_at: record.purchased_at,
+        expires_at: record.purchased_at,
+        received_at: record.received_at,
+        settlement: record.settlement.clone(),
+        provider: record.provider.clone(),
+        settled_at: record.settled_at,
+        grants,
+        granted: record.granted,
+        outstanding: Count::ZERO,
+    })
 }
 
-/// Revokes outstanding licenses, and the newest granted ones if fewer shall count. Never fewer than
-/// came back: what they brought stays.
+/// Revokes outstanding licenses, and the newest granted ones if fewer are to count. Returns the new count.
 fn recount(
     context: &Context<'_>,
     tables: &mut Tables,
     effects: &mut Effects,
-    asked: &CertificateReissue,
-    current: i64,
-) -> i64 {
-    let of_it = |row: &&license::Model| row.certificate == asked.certificate;
-    let mut licenses: Vec<_> = tables.licenses.iter().filter(of_it).cloned().collect();
+    request: &CertificateReissue,
+    current: Count,
+) -> Result<Count, Defect> {
+    let mut licenses: Vec<_> = tables.licenses_of(request.certificate)?.into_iter().cloned().collect();
     licenses.sort_by_key(|row| std::cmp::Reverse((row.granted_at, row.id)));
-    let returned = tables
-        .returns
-        .iter()
-        .filter(|one| one.certificate == asked.certificate && one.state == ReturnState::Completed)
-        .count();
-    let least = i64::try_from(returned).unwrap_or(i64::MAX).min(current);
-    let granted = asked.granted.map_or(current, |wanted| wanted.get().clamp(least, current));
-    let mut fewer = current - granted;
+    let returns = tables.returns_of_certificate(request.certificate)?;
+    let returned = returns.iter().filter(|one| one.state == ReturnState::Completed).count();
+    let returned = count(i64::try_from(returned).unwrap_or(i64::MAX), "a count is at most 2^53-1", context)?;
+    // Never below the returned licenses, whose privileges remain, and never above the current count. No
+    // refusal code fits a value out of range, so the reply states the result.
+    let least = returned.min(current);
+    let granted = request.granted.map_or(current, |wanted| wanted.clamp(least, current));
+    let mut fewer = current.get() - granted.get();
     for license in licenses {
         match license.state {
-            LicenseState::Outstanding => effects.revoke(context, tables, &license, Revocation::Reissued),
+            LicenseState::Outstanding => effects.revoke(context, tables, &license, Revocation::Reissued)?,
             LicenseState::Granted | LicenseState::Returning if fewer > 0 => {
                 fewer -= 1;
-                effects.revoke(context, tables, &license, Revocation::Reissued);
+                effects.revoke(context, tables, &license, Revocation::Reissued)?;
             }
             LicenseState::Granted | LicenseState::Returning | LicenseState::Revoked => {}
         }
     }
-    granted
+    Ok(granted)
 }
 
-/// Writes the certificate over what stands, or makes it live again.
-fn write(tables: &mut Tables, row: &certificate::Model, subject: Subject) {
-    match tables.certificates.change(&row.id) {
-        Some(standing) => *standing = row.clone(),
-        None => tables.certificates.add(row.clone()),
+/// Writes the certificate over its live row, or makes it live again.
+fn write(tables: &mut Tables, row: &certificate::Model, subject: Subject) -> Result<(), Defect> {
+    if tables.certificates.get(&row.id)?.is_some() {
+        *tables.certificates.change(&row.id)? = row.clone();
+    } else {
+        tables.certificates.insert(row.clone())?;
     }
-    if let Some(bought) = tables.purchases.change(&row.id) {
-        bought.generation = row.generation;
-        bought.received_at = None;
-        bought.settlement = None;
-        bought.provider = None;
-        bought.settled_at = None;
-        bought.grants = None;
-        bought.granted = 0;
-        bought.ended = None;
-        bought.ended_at = None;
-    }
+    let record = tables.records.change(&row.id)?;
+    record.generation = row.generation;
+    record.received_at = None;
+    record.settlement = None;
+    record.provider = None;
+    record.settled_at = None;
+    record.grants = None;
+    record.granted = Count::ZERO;
+    record.ended = None;
+    record.ended_at = None;
     if row.received_at.is_none() {
-        wait_for_reception(tables, row, subject.id());
+        wait_for_reception(tables, row, subject)?;
     }
+    Ok(())
 }
 
 /// What is not received yet is pending, under the token that was sent last.
-fn wait_for_reception(tables: &mut Tables, row: &certificate::Model, subject: Uuid) {
+fn wait_for_reception(tables: &mut Tables, row: &certificate::Model, subject: Subject) -> Result<(), Defect> {
     let alone = row.container.is_none();
-    match tables.pending_receptions.change(&subject) {
-        Some(pending) if alone => pending.token_digest = row.token_digest.clone(),
-        Some(_) => {}
-        None => tables.pending_receptions.add(pending_reception::Model {
-            id: subject_of(row.id, row.container),
+    if tables.pending_receptions.get(&subject.id())?.is_none() {
+        return tables.pending_receptions.insert(pending_reception::Model {
+            id: subject.id(),
             container: !alone,
             user: row.user.clone(),
-            // A container's own token is as good as before; its signature tells.
-            token_digest: if alone { row.token_digest.clone() } else { Vec::new() },
+            // The token of a container is still valid, but only its signature can show it.
+            token_digest: alone.then_some(row.token_digest),
             due_at: row.settled_at.is_none().then_some(row.receipt_due_at),
-        }),
+        });
     }
+    if alone {
+        tables.pending_receptions.change(&subject.id())?.token_digest = Some(row.token_digest);
+    }
+    Ok(())
 }

@@ -1,16 +1,16 @@
 //! The return worker takes licenses back and gives privileges for them.
 //!
-//! In: `license.return`. Out: `license.returned` where the terminal has deleted its copy already,
-//! or else `return.opened` with a deadline; then `license.deletion`, and `license.returned`.
-//! Promised: only the license's own user returns it, once; a completed return deletes the license
-//! row and leaves one collection row, with the transaction it goes back to, and one privilege:
-//! points, the successor's certificate, money that a payment provider is instructed to pay out, or
-//! the collection row alone, as the terms offer that the license was bought under.
+//! In: `license.return`. Out: `license.returned` if the terminal has already deleted its copy, else
+//! `return.opened` with a deadline; then `license.deletion`, and `license.returned`. Guarantees: only
+//! the license's own user returns it, once; a completed return deletes the license and leaves one
+//! collection row, with the transaction that it goes back to, and one privilege: points, the
+//! successor's certificate, money that a payment provider is instructed to pay out, or the collection
+//! row alone, as the terms offer under which the license was bought.
 //!
-//! Locks the certificates (or, where they have ended, their purchases), then the points accounts;
-//! reads licenses, returns and terms after that.
+//! Locks the certificates (or, where they have ended, their records), then the points accounts; then
+//! reads licenses, returns and terms.
 
-mod case;
+mod completion;
 mod privilege;
 mod rules;
 #[cfg(test)]
@@ -19,13 +19,11 @@ mod tests;
 use std::collections::BTreeSet;
 
 use licet_common::{
-    decision::{Context, Decision, Tables},
+    config::{Groups, groups},
+    decision::{Context, Decision, RuleError},
     runtime::Worker,
     signing::{Keyring, LicenseClaims, Presented},
-    store::{
-        StoreError, Transaction, locks,
-        rows::{Lock, select},
-    },
+    store::{Lock, Source, StoreError, keys, load as select_into},
 };
 use licet_schema::{
     Name, Refusal, Request,
@@ -34,13 +32,10 @@ use licet_schema::{
 };
 use uuid::Uuid;
 
-pub(crate) use case::{Case, attributes, wish};
-pub(crate) use privilege::offers;
-
-use crate::{load, points};
+use crate::domain::{Tables, load, locks, not_handled, points};
 
 /// The return worker.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub struct Returns;
 
 /// What it decides about.
@@ -50,9 +45,9 @@ pub enum Input {
     Return {
         /// The license.
         license: Box<Presented<LicenseClaims>>,
-        /// Who gives it back.
+        /// The user.
         user: Name,
-        /// For what.
+        /// What the user wants for it.
         privilege: Privilege,
         /// Whether the terminal has deleted its copy.
         deleted: bool,
@@ -65,11 +60,12 @@ pub enum Input {
 }
 
 impl Worker for Returns {
-    type Input = Input;
+    const NAME: &'static str = "return";
+    const HANDLES: &'static [&'static str] = &["license.return", "license.deletion"];
+    const SETTINGS: Groups = groups::TERMS;
 
-    fn name(&self) -> &'static str {
-        "return"
-    }
+    type Input = Input;
+    type Rows = Tables;
 
     fn read(&self, keyring: &Keyring, request: Request) -> Result<Input, Refusal> {
         match request {
@@ -80,7 +76,7 @@ impl Worker for Returns {
                 deleted: body.deleted,
             }),
             Request::LicenseDeletion(body) => Ok(Input::Deletion { license_return: body.license_return }),
-            other => Err(crate::program::not_handled(self.name(), &other)),
+            other => Err(not_handled(Self::NAME, &other)),
         }
     }
 
@@ -91,7 +87,7 @@ impl Worker for Returns {
         }
     }
 
-    async fn load(&self, connection: &Transaction, inputs: &[&Input]) -> Result<Tables, StoreError> {
+    async fn load<S: Source>(&self, source: &S, inputs: &[&Input]) -> Result<Tables, StoreError> {
         let mut tables = Tables::default();
         let (mut wanted, mut users, mut licenses, mut returns) =
             (locks::Wanted::default(), BTreeSet::new(), Vec::new(), Vec::new());
@@ -99,34 +95,34 @@ impl Worker for Returns {
             match input {
                 Input::Return { license, user, .. } => {
                     wanted.certificates.insert(license.unverified().certificate);
-                    users.extend(points::accounts(user.as_str()));
+                    users.extend(points::accounts(user));
+                    users.extend(points::accounts(&license.unverified().sub));
                     licenses.push(license.unverified_id());
                 }
-                Input::Deletion { license_return } => returns.push(vec![(*license_return).into()]),
+                Input::Deletion { license_return } => returns.push(*license_return),
             }
         }
         // Resolved without locks: what a return refers to never changes.
-        let opened =
-            select::<license_return::Entity>(connection, &[license_return::Column::Id], returns.clone(), Lock::None)
-                .await?;
+        let ids = keys(returns.iter().copied());
+        let columns = [license_return::Column::Id];
+        let opened = source.select::<license_return::Entity>(&columns, ids.clone(), Lock::None).await?;
         for row in &opened {
             wanted.certificates.insert(row.certificate);
             users.extend(points::accounts(&row.user));
             licenses.push(row.license);
         }
-        locks::certificates(connection, &wanted, &mut tables).await?;
-        locks::accounts(connection, &users, &mut tables).await?;
-        load::licenses(connection, &licenses, &mut tables).await?;
-        locks::purchases(connection, &mut tables).await?;
-        load::terms(connection, &mut tables).await?;
-        let columns = [collection::Column::Id];
-        let collections = select::<collection::Entity>(connection, &columns, returns.clone(), Lock::None).await?;
-        tables.collections.load_all(collections);
-        load::privileges(connection, returns, &mut tables).await?;
+        locks::certificates(source, &wanted, &mut tables).await?;
+        locks::accounts(source, &users, &mut tables).await?;
+        load::licenses(source, &licenses, &mut tables).await?;
+        tables.returns.cover(&columns, &ids);
+        locks::records(source, &mut tables).await?;
+        load::terms(source, &mut tables).await?;
+        select_into(source, &mut tables.collections, &[collection::Column::Id], ids.clone(), Lock::None).await?;
+        load::privileges(source, ids, &mut tables).await?;
         Ok(tables)
     }
 
-    fn decide(&self, context: &Context<'_>, tables: &mut Tables, input: &Input) -> Result<Decision, Refusal> {
+    fn decide(&self, context: &Context<'_>, tables: &mut Tables, input: &Input) -> Result<Decision, RuleError> {
         match input {
             Input::Return { license, user, privilege, deleted } => {
                 rules::give_back(context, tables, license, user, *privilege, *deleted)

@@ -1,62 +1,46 @@
-//! The four privileges: what is on offer, and what each consists of.
+//! The four privileges: whether one is on offer, and what it consists of.
 
 use licet_common::{
-    decision::{Context, Tables},
-    signing::Draft,
+    decision::{Context, RuleError},
+    rows::Defect,
 };
 use licet_schema::{
-    Code, Output, Refusal,
-    entity::{Ending, Outcome, PrivilegeKind, certificate, content, license_return, privilege, settlement},
-    message::{PayoutInstructed, Privilege},
-    vocabulary::INTEGER_MAX,
+    Code, Count, Money, Output,
+    entity::{Digest, certificate, content, license_return, privilege, settlement},
+    message::{Ending, PayoutInstructed, Privilege, SettlementOutcome},
+    token::CertificateClaims,
 };
 
-use super::case::Case;
-use crate::{
+use crate::domain::{
+    Tables,
+    certificates::{overdue, own_provider, own_settlement, record, remaining, retire, subject_of},
     effects::Effects,
-    held::{OWN_PROVIDER, overdue, remaining, retire, subject_of},
-    points,
-    purchase::{claims, permanent},
-    values::{money, name},
+    points, refuse,
+    returns::{ReturnCase, offers, successor},
 };
 
-/// What returning a license bought under these terms would bring its user now.
-pub(crate) fn offers(tables: &Tables, terms: &content::Model, user: &str) -> Vec<Privilege> {
-    let creditable = |points: i64| points::balance(tables, user).saturating_add(points) <= INTEGER_MAX;
-    let offers = [
-        (Privilege::Points, terms.return_points.is_some_and(creditable)),
-        (Privilege::Upgrade, terms.return_upgrade && successor(tables, terms).is_some()),
-        (Privilege::Buyback, terms.return_buyback_minor.is_some()),
-        (Privilege::Collection, terms.return_collection),
-    ];
-    offers.into_iter().filter(|(_, offered)| *offered).map(|(privilege, _)| privilege).collect()
-}
-
-/// The refusal of what is not on offer.
-pub(super) fn refusal(wish: Privilege) -> Refusal {
-    let why = match wish {
+/// Checks that what the user wants is on offer now.
+pub(super) fn check_offer(tables: &Tables, case: &ReturnCase, wanted: Privilege) -> Result<(), RuleError> {
+    if offers(tables, &case.terms, &case.license.user)?.contains(&wanted) {
+        return Ok(());
+    }
+    let why = match wanted {
         Privilege::Points => "this content gives no points for a return, or none that the account could hold",
         Privilege::Upgrade => "this content gives no upgrade for a return, or its successor is not sold",
         Privilege::Buyback => "this content is not bought back",
         Privilege::Collection => "this content is not collected",
     };
-    Refusal::new(Code::NotReturnable, format!("{why}: holdings.query lists what each license would bring back"))
+    refuse(Code::NotReturnable, format!("{why}: holdings.query lists what each license would bring back"))
 }
 
-/// What the terms name as the successor, as it is sold now.
-fn successor(tables: &Tables, terms: &content::Model) -> Option<content::Model> {
-    let (content, version) = (terms.successor_content.as_deref()?, terms.successor_version?);
-    tables.contents.iter().find(|row| row.current && row.content == content && row.version == version).cloned()
-}
-
-/// Gives what a completed return brings: its row, and an upgrade's token.
+/// Grants what a completed return brings: its row, and the token of an upgrade.
 pub(super) fn grant(
     context: &Context<'_>,
     tables: &mut Tables,
     effects: &mut Effects,
-    case: &Case,
+    case: &ReturnCase,
     row: &license_return::Model,
-) -> (privilege::Model, Option<String>) {
+) -> Result<(privilege::Model, Option<String>), Defect> {
     let mut granted = privilege::Model {
         id: row.id,
         user: row.user.clone(),
@@ -66,108 +50,136 @@ pub(super) fn grant(
         amount_minor: None,
         currency: None,
     };
+    let not_offered = || Defect::violated("a granted privilege is one that the terms offer", row.id);
     let mut token = None;
     match row.privilege {
-        PrivilegeKind::Points => {
-            let earned = case.terms.return_points.unwrap_or_default();
+        Privilege::Points => {
+            let earned = case.terms.return_points.ok_or_else(not_offered)?;
             granted.points = Some(earned);
-            points::credit(context, tables, effects.points(), points::ISSUED, &row.user, earned);
+            points::credit(context, tables, effects.points(), points::ISSUED, &row.user, earned.get())?;
         }
-        PrivilegeKind::Upgrade => {
-            if let Some((certificate, signed)) = upgrade(context, tables, effects, case) {
-                granted.certificate = Some(certificate.id);
-                token = Some(signed);
-            }
+        Privilege::Upgrade => {
+            let successor = successor(tables, &case.terms)?.ok_or_else(not_offered)?;
+            let (certificate, signed) = upgrade(context, tables, effects, case, &successor)?;
+            granted.certificate = Some(certificate.id);
+            token = Some(signed);
         }
-        PrivilegeKind::Buyback => {
-            granted.amount_minor = case.terms.return_buyback_minor;
-            granted.currency = case.terms.return_buyback_currency.clone();
-            let amount = granted.amount_minor.zip(granted.currency.as_deref());
-            if let Some((minor, currency)) = amount {
-                effects.tell(Output::PayoutInstructed(PayoutInstructed {
-                    license_return: row.id,
-                    user: name(&row.user),
-                    amount: money(minor, currency),
-                }));
-            }
+        Privilege::Buyback => {
+            let amount_minor = case.terms.return_buyback_minor.ok_or_else(not_offered)?;
+            let currency = case.terms.return_buyback_currency.ok_or_else(not_offered)?;
+            granted.amount_minor = Some(amount_minor);
+            granted.currency = Some(currency);
+            effects.add_event(Output::PayoutInstructed(PayoutInstructed {
+                license_return: row.id,
+                user: row.user.clone(),
+                amount: Money { amount_minor, currency },
+            }));
         }
-        PrivilegeKind::Collection => {}
+        Privilege::Collection => {}
     }
-    (granted, token)
+    Ok((granted, token))
 }
 
-/// A certificate for the successor, received and settled, with the grants that were left.
+/// Creates a certificate for the successor, received and settled, with the grants that were left.
 fn upgrade(
     context: &Context<'_>,
     tables: &mut Tables,
     effects: &mut Effects,
-    case: &Case,
-) -> Option<(certificate::Model, String)> {
-    let successor = successor(tables, &case.terms)?;
-    let carried = carry(context, tables, effects, case);
-    let mut row = settled(context, case, &successor, 1 + carried);
-    let signed = context.sign(Draft::certificate(&claims(context, &row)));
-    row.token_digest = signed.digest.to_vec();
-    tables.settlements.add(settlement::Model {
-        provider: OWN_PROVIDER.to_owned(),
-        settlement: row.id.to_string(),
+    case: &ReturnCase,
+    successor: &content::Model,
+) -> Result<(certificate::Model, String), Defect> {
+    let carried = carry(context, tables, effects, case)?;
+    let grants = carried.checked_add(Count::ONE);
+    let grants = grants.ok_or_else(|| Defect::violated("a count is at most 2^53-1", case.license.id))?;
+    let (row, token) = settled(context, case, successor, grants)?;
+    tables.settlements.insert(settlement::Model {
+        provider: own_provider()?,
+        provider_reference: own_settlement(row.id)?,
         certificate: Some(row.id),
         container: None,
-        outcome: Outcome::Completed,
-        amount_minor: Some(0),
-        currency: Some(row.currency.clone()),
-        grants: Some(row.grants),
-        registered_at: context.now.as_millis(),
+        outcome: SettlementOutcome::Completed,
+        amount_minor: Some(Count::ZERO),
+        currency: Some(row.currency),
+        grants: Some(
+            row.grants.try_into().map_err(|_| Defect::violated("an upgrade grants at least one license", row.id))?,
+        ),
+        registered_at: context.now,
         cause: context.message_id,
-    });
-    tables.purchases.add(permanent(&row));
-    tables.certificates.add(row.clone());
+    })?;
+    tables.records.insert(record(&row))?;
+    tables.certificates.insert(row.clone())?;
     effects.mention(row.id);
-    Some((row, signed.token))
+    Ok((row, token))
 }
 
 /// Takes the grants that are left from the old certificate, which ends if nothing is outstanding.
-fn carry(context: &Context<'_>, tables: &mut Tables, effects: &mut Effects, case: &Case) -> i64 {
-    let Some(old) = tables.certificates.change(&case.license.certificate) else { return 0 };
+fn carry(
+    context: &Context<'_>,
+    tables: &mut Tables,
+    effects: &mut Effects,
+    case: &ReturnCase,
+) -> Result<Count, Defect> {
+    let id = case.license.certificate;
+    let Some(old) = tables.certificates.get(&id)? else { return Ok(Count::ZERO) };
     if overdue(std::slice::from_ref(old), context.now).is_some() {
-        return 0;
+        return Ok(Count::ZERO);
     }
-    let carried = remaining(old);
-    old.grants -= carried;
-    let used_up = old.granted >= old.grants;
-    let (id, subject) = (old.id, subject_of(old.id, old.container));
-    if used_up && let Some(retired) = retire(tables, id, Ending::Granted, context.now) {
-        effects.tell(retired);
+    let carried = remaining(old)?;
+    let subject = subject_of(old.id, old.container);
+    let old = tables.certificates.change(&id)?;
+    old.grants = old
+        .grants
+        .checked_sub(carried)
+        .ok_or_else(|| Defect::violated("granted and outstanding licenses are at most the grants", id))?;
+    if old.granted >= old.grants {
+        effects.add_event(retire(tables, id, Ending::Exhausted, context.now)?);
         effects.mention(subject);
     }
-    carried
+    Ok(carried)
 }
 
-fn settled(context: &Context<'_>, case: &Case, successor: &content::Model, grants: i64) -> certificate::Model {
-    let now = context.now.as_millis();
+fn settled(
+    context: &Context<'_>,
+    case: &ReturnCase,
+    successor: &content::Model,
+    grants: Count,
+) -> Result<(certificate::Model, String), Defect> {
     let id = context.id("upgrade", 0);
-    certificate::Model {
+    let expires_at = context.now.plus(successor.certificate_ttl_s);
+    let signed = context.sign(&CertificateClaims {
+        iss: context.terms.issuer.clone(),
+        jti: id,
+        sub: case.license.user.clone(),
+        content: successor.content.clone(),
+        version: successor.version,
+        generation: 1,
+        iat: context.now.as_seconds(),
+        exp: expires_at.as_seconds(),
+        container: None,
+    })?;
+    let row = certificate::Model {
         id,
         container: None,
         user: case.license.user.clone(),
         content: successor.content.clone(),
         version: successor.version,
         revision: successor.revision,
-        amount_minor: 0,
-        currency: successor.currency.clone(),
-        points: 0,
-        reference: case.purchase.reference.clone(),
-        generation: 1,
-        token_digest: Vec::new(),
-        issued_at: now,
-        receipt_due_at: now,
-        expires_at: now + successor.certificate_ttl_s * 1000,
-        received_at: Some(now),
-        settlement: Some(id.to_string()),
-        provider: Some(OWN_PROVIDER.to_owned()),
-        settled_at: Some(now),
+        amount_minor: Count::ZERO,
+        currency: successor.currency,
+        points: Count::ZERO,
+        reference: case.record.reference.clone(),
+        generation: Count::ONE,
+        token_digest: Digest(signed.digest),
+        issued_at: context.now,
+        receipt_due_at: context.now,
+        expires_at,
+        received_at: Some(context.now),
+        settlement: Some(own_settlement(id)?),
+        provider: Some(own_provider()?),
+        settled_at: Some(context.now),
         grants,
-        granted: 0,
-        outstanding: 0,
-    }
+        granted: Count::ZERO,
+        outstanding: Count::ZERO,
+    };
+    Ok((row, signed.token))
 }

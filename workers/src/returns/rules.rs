@@ -1,112 +1,124 @@
 //! What giving a license back changes.
 
 use licet_common::{
-    decision::{Context, Decision, Tables},
+    decision::{Context, Decision, RuleError},
+    rows::Defect,
     signing::{LicenseClaims, Presented, digest},
 };
 use licet_schema::{
     Code, Name, Output, Refusal,
     entity::{LicenseState, ReturnState, license_return},
-    message::{ContentStatus, Privilege},
+    message::Privilege,
 };
 use uuid::Uuid;
 
-use super::case::{Case, returned};
-use crate::held::subject_of;
+use super::{
+    completion::{complete, open, returned},
+    privilege::check_offer,
+};
+use crate::domain::{Tables, certificates::subject_of, refuse, returns::ReturnCase};
 
 /// A user gives a license back.
 pub(super) fn give_back(
     context: &Context<'_>,
     tables: &mut Tables,
-    presented: &Presented<LicenseClaims>,
+    token: &Presented<LicenseClaims>,
     user: &Name,
-    wish: Privilege,
+    wanted: Privilege,
     deleted: bool,
-) -> Result<Decision, Refusal> {
-    let id = presented.unverified_id();
-    let row = tables.licenses.get(&id).cloned();
+) -> Result<Decision, RuleError> {
+    let id = token.unverified_id();
+    let row = tables.licenses.get(&id)?.cloned();
     let stored = row.as_ref().map(|row| digest(&row.token));
-    let claims = presented.verify(context.keyring, stored.as_ref().map(<[u8; 32]>::as_slice))?;
-    let Some(license) = row else { return Err(gone(tables, id)) };
-    let open = tables.returns.iter().find(|one| one.license == id && one.state == ReturnState::Opened).cloned();
+    let claims = token.verify(context.keyring, stored.as_ref().map(<[u8; 32]>::as_slice))?;
+    let Some(license) = row else { return Err(gone(tables, id)?.into()) };
+    let returns = tables.returns_of_license(id)?;
+    let open_return = returns.into_iter().find(|one| one.state == ReturnState::Opened).cloned();
     match license.state {
-        LicenseState::Revoked => return Err(revoked()),
-        LicenseState::Returning if open.as_ref().is_some_and(|open| context.now.as_millis() <= open.delete_by) => {
-            return Err(Refusal::new(
-                Code::AlreadyReturned,
-                "a return is open: delete the copy and send license.deletion",
-            ));
+        LicenseState::Revoked => return Err(revoked().into()),
+        LicenseState::Returning if open_return.as_ref().is_some_and(|open| context.now <= open.delete_by) => {
+            let detail = "a return is open: delete the copy and send license.deletion";
+            return refuse(Code::AlreadyReturned, detail);
         }
         LicenseState::Returning | LicenseState::Granted | LicenseState::Outstanding => {}
     }
     if claims.sub != *user {
-        return Err(Refusal::new(Code::NotHolder, "the license belongs to another user"));
+        return refuse(Code::NotHolder, "the license belongs to another user");
     }
     if license.state == LicenseState::Outstanding {
-        return Err(Refusal::new(Code::NotReceived, "acknowledge the license's reception first, with license.receipt"));
+        let detail = "acknowledge the license's reception first, with license.receipt";
+        return refuse(Code::NotReceived, detail);
     }
-    let case = Case::of(tables, license)?;
-    case.check(tables, wish)?;
+    let case = ReturnCase::of(tables, license)?;
+    check_offer(tables, &case, wanted)?;
 
-    let lapsed = open.map(|open| lapse(context, tables, &case, &open));
-    let row = case.open(context, user, wish);
-    let decision = if deleted { case.complete(context, tables, row) } else { case.begin(tables, row) };
-    Ok(decision.with_all(lapsed).about(case.subject()))
+    let lapsed = match &open_return {
+        Some(open) => Some(case.lapse(context, tables, open)?),
+        None => None,
+    };
+    let row = license_return::Model {
+        id: context.id("return", 0),
+        license: case.license.id,
+        certificate: case.license.certificate,
+        user: user.clone(),
+        privilege: wanted,
+        state: ReturnState::Opened,
+        opened_at: context.now,
+        delete_by: context.now.plus(context.terms.return_ttl),
+        closed_at: None,
+    };
+    tables.returns.insert(row.clone())?;
+    let decision = if deleted { complete(context, tables, &case, row)? } else { open(tables, &case, &row)? };
+    Ok(decision.with_events(lapsed).about(case.subject()))
 }
 
 /// The terminal has deleted its copy.
-pub(super) fn deletion(context: &Context<'_>, tables: &mut Tables, id: Uuid) -> Result<Decision, Refusal> {
-    let row = tables.returns.get(&id).cloned();
-    let row = row.ok_or_else(|| Refusal::new(Code::UnknownReturn, "there is no such return, and never was"))?;
+pub(super) fn deletion(context: &Context<'_>, tables: &mut Tables, id: Uuid) -> Result<Decision, RuleError> {
+    let Some(row) = tables.returns.get(&id)?.cloned() else {
+        return refuse(Code::UnknownReturn, "there is no such return, and never was");
+    };
     if row.state == ReturnState::Completed {
-        return told_before(tables, &row);
+        return Ok(completed_before(tables, &row)?);
     }
-    let license = tables.licenses.get(&row.license).cloned().ok_or_else(|| gone(tables, row.license))?;
+    let Some(license) = tables.licenses.get(&row.license)?.cloned() else {
+        return Err(gone(tables, row.license)?.into());
+    };
     if license.state == LicenseState::Revoked {
-        return Err(revoked());
+        return Err(revoked().into());
     }
-    if row.state == ReturnState::Lapsed || context.now.as_millis() > row.delete_by {
-        return Err(Refusal::new(
-            Code::Lapsed,
-            "the return's deadline passed, and the license is live again: return it anew",
-        ));
+    if row.state == ReturnState::Lapsed || context.now > row.delete_by {
+        let detail = "the return's deadline has passed, and the license is live again: return it anew";
+        return refuse(Code::Lapsed, detail);
     }
-    let case = Case::of(tables, license)?;
-    case.check(tables, super::wish(row.privilege))?;
+    let case = ReturnCase::of(tables, license)?;
+    check_offer(tables, &case, row.privilege)?;
     let subject = case.subject();
-    Ok(case.complete(context, tables, row).about(subject))
+    Ok(complete(context, tables, &case, row)?.about(subject))
 }
 
 fn revoked() -> Refusal {
     Refusal::new(Code::Superseded, "the license was revoked: it brings nothing back")
 }
 
-fn gone(tables: &Tables, license: Uuid) -> Refusal {
-    if tables.returns.iter().any(|one| one.license == license && one.state == ReturnState::Completed) {
+/// The refusal of a request about a license that has no row.
+fn gone(tables: &Tables, license: Uuid) -> Result<Refusal, Defect> {
+    let returns = tables.returns_of_license(license)?;
+    Ok(if returns.iter().any(|one| one.state == ReturnState::Completed) {
         Refusal::new(Code::AlreadyReturned, "the license was returned already")
     } else {
         Refusal::new(Code::UnknownLicense, "there is no such license, and never was")
-    }
+    })
 }
 
-/// A return whose deadline passed, met before any sweep came: the license is live again.
-fn lapse(context: &Context<'_>, tables: &mut Tables, case: &Case, open: &license_return::Model) -> Output {
-    if let Some(row) = tables.returns.change(&open.id) {
-        row.state = ReturnState::Lapsed;
-        row.closed_at = Some(context.now.as_millis());
-    }
-    Output::ReturnLapsed(case.told(open, "granted", ContentStatus::Live))
-}
-
-/// The deletion was told before: the same answer, from what is on record. An upgrade's token went
-/// to whoever told it first, and goes to nobody else.
-fn told_before(tables: &Tables, row: &license_return::Model) -> Result<Decision, Refusal> {
-    let lost = || Refusal::new(Code::UnknownReturn, "the return's record is incomplete: run `licet audit`");
-    let collected = tables.collections.get(&row.id).ok_or_else(lost)?;
-    let granted = tables.privileges.get(&row.id).ok_or_else(lost)?;
-    let purchase = tables.purchases.get(&row.certificate).ok_or_else(lost)?;
-    let terms =
-        tables.contents.get(&(purchase.content.clone(), purchase.version, purchase.revision)).ok_or_else(lost)?;
-    let returned = returned(collected, granted, None, &terms.title, true);
-    Ok(Decision::new(Output::LicenseReturned(returned)).about(subject_of(purchase.id, purchase.container)))
+/// The deletion was reported before: the same reply, from the recorded rows.
+///
+/// The upgrade's token is in the first reply only: the return's id is public in events, so anyone could
+/// repeat the deletion. A lost token is replaced by `certificate.reissue`.
+fn completed_before(tables: &Tables, row: &license_return::Model) -> Result<Decision, Defect> {
+    let collected = tables.collections.require(&row.id)?;
+    let granted = tables.privileges.require(&row.id)?;
+    let record = tables.records.require(&row.certificate)?;
+    let terms = tables.contents.require(&(record.content.clone(), record.version, record.revision))?;
+    let returned = returned(collected, granted, None, &terms.title, true)?;
+    Ok(Decision::new(Output::LicenseReturned(returned)).about(subject_of(record.id, record.container)))
 }

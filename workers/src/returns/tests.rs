@@ -1,10 +1,12 @@
+use licet_schema::Name;
+use licet_schema::entity::{account, certificate, collection, entry, license, license_return, privilege};
 use licet_schema::{
     Output, Request,
     message::{ContentStatus, LicenseDeletion, Privilege},
 };
 use uuid::Uuid;
 
-use crate::testing::{HOUR_MS, Stage, altered, check, license_receipt, license_return, verdict};
+use crate::fixture::{Fixture, HOUR_MS, altered, check, license_receipt, license_return, outcome};
 
 fn deletion(opened: &Output) -> Request {
     match opened {
@@ -16,89 +18,89 @@ fn deletion(opened: &Output) -> Request {
 }
 
 #[test]
-fn verdicts_on_license_return() {
+fn outcomes_of_license_return() {
     check(&[
         (
-            "for points, and deleted already",
-            |stage| {
-                let token = stage.granted("player");
-                stage.ask(license_return(&token, "alice", Privilege::Points, true))
+            "for points, with the copy deleted",
+            |fixture| {
+                let token = fixture.granted("player");
+                fixture.ask(license_return(&token, "alice", Privilege::Points, true))
             },
             "license.returned",
         ),
         (
-            "for points, and to be deleted",
-            |stage| {
-                let token = stage.granted("player");
-                stage.ask(license_return(&token, "alice", Privilege::Points, false))
+            "for points, with the copy not deleted yet",
+            |fixture| {
+                let token = fixture.granted("player");
+                fixture.ask(license_return(&token, "alice", Privilege::Points, false))
             },
             "return.opened",
         ),
         (
             "again",
-            |stage| {
-                let token = stage.granted("player");
-                stage.ask(license_return(&token, "alice", Privilege::Points, true));
-                stage.ask(license_return(&token, "alice", Privilege::Points, true))
+            |fixture| {
+                let token = fixture.granted("player");
+                fixture.ask(license_return(&token, "alice", Privilege::Points, true));
+                fixture.ask(license_return(&token, "alice", Privilege::Points, true))
             },
             "already_returned",
         ),
         (
-            "while its return is open",
-            |stage| {
-                let token = stage.granted("player");
-                stage.ask(license_return(&token, "alice", Privilege::Points, false));
-                stage.ask(license_return(&token, "alice", Privilege::Points, true))
+            "while a return is open",
+            |fixture| {
+                let token = fixture.granted("player");
+                fixture.ask(license_return(&token, "alice", Privilege::Points, false));
+                fixture.ask(license_return(&token, "alice", Privilege::Points, true))
             },
             "already_returned",
         ),
         (
-            "after its return has lapsed",
-            |stage| {
-                let token = stage.granted("player");
-                stage.ask(license_return(&token, "alice", Privilege::Points, false));
-                stage.later(25 * HOUR_MS).ask(license_return(&token, "alice", Privilege::Points, true))
+            "after a return lapsed",
+            |fixture| {
+                let token = fixture.granted("player");
+                fixture.ask(license_return(&token, "alice", Privilege::Points, false));
+                fixture.later(25 * HOUR_MS).ask(license_return(&token, "alice", Privilege::Points, true))
             },
             "license.returned",
         ),
         (
             "by another user",
-            |stage| {
-                let token = stage.granted("player");
-                stage.ask(license_return(&token, "mallory", Privilege::Points, true))
+            |fixture| {
+                let token = fixture.granted("player");
+                fixture.ask(license_return(&token, "mallory", Privilege::Points, true))
             },
             "not_holder",
         ),
         (
-            "before its reception was acknowledged",
-            |stage| {
-                let bought = stage.ready(1);
-                let token = stage.license(&bought, "player").expect("a license");
-                stage.ask(license_return(&token, "alice", Privilege::Points, true))
+            "before the license's reception is acknowledged",
+            |fixture| {
+                let bought = fixture.ready(1);
+                let token = fixture.license(&bought, "player").expect("a license");
+                fixture.ask(license_return(&token, "alice", Privilege::Points, true))
             },
             "not_received",
         ),
         (
-            "for what the content does not offer",
-            |stage| {
-                let token = stage.granted("player");
-                stage.ask(license_return(&token, "alice", Privilege::Buyback, true))
+            "for a privilege that the content does not offer",
+            |fixture| {
+                let token = fixture.granted("player");
+                fixture.ask(license_return(&token, "alice", Privilege::Buyback, true))
             },
             "not_returnable",
         ),
         (
             "an altered license",
-            |stage| {
-                let token = stage.granted("player");
-                stage.ask(license_return(&altered(&token), "alice", Privilege::Points, true))
+            |fixture| {
+                let token = fixture.granted("player");
+                fixture.ask(license_return(&altered(&token), "alice", Privilege::Points, true))
             },
             "altered",
         ),
         (
-            "a license that never was here",
-            |stage| {
-                let token = Stage::with_song().later(1).granted("player");
-                stage.ask(license_return(&token, "alice", Privilege::Points, true))
+            "a license that does not exist",
+            |fixture| {
+                let token = Fixture::with_song().later(1).granted("player");
+                fixture.ask(license_return(&token, "alice", Privilege::Points, true))
             },
             "unknown_license",
         ),
@@ -106,96 +108,96 @@ fn verdicts_on_license_return() {
 }
 
 #[test]
-fn verdicts_on_license_deletion() {
+fn outcomes_of_license_deletion() {
     check(&[
         (
             "in time",
-            |stage| {
-                let token = stage.granted("player");
-                let opened = stage.ask(license_return(&token, "alice", Privilege::Points, false));
-                stage.ask(deletion(&opened))
+            |fixture| {
+                let token = fixture.granted("player");
+                let opened = fixture.ask(license_return(&token, "alice", Privilege::Points, false));
+                fixture.ask(deletion(&opened))
             },
             "license.returned",
         ),
         (
             "again",
-            |stage| {
-                let token = stage.granted("player");
-                let opened = stage.ask(license_return(&token, "alice", Privilege::Points, false));
-                stage.ask(deletion(&opened));
-                stage.ask(deletion(&opened))
+            |fixture| {
+                let token = fixture.granted("player");
+                let opened = fixture.ask(license_return(&token, "alice", Privilege::Points, false));
+                fixture.ask(deletion(&opened));
+                fixture.ask(deletion(&opened))
             },
             "license.returned*",
         ),
         (
-            "too late",
-            |stage| {
-                let token = stage.granted("player");
-                let opened = stage.ask(license_return(&token, "alice", Privilege::Points, false));
-                stage.later(25 * HOUR_MS).ask(deletion(&opened))
+            "after the deadline",
+            |fixture| {
+                let token = fixture.granted("player");
+                let opened = fixture.ask(license_return(&token, "alice", Privilege::Points, false));
+                fixture.later(25 * HOUR_MS).ask(deletion(&opened))
             },
             "lapsed",
         ),
         (
-            "of a return that never was",
-            |stage| stage.ask(Request::LicenseDeletion(LicenseDeletion { license_return: Uuid::from_u128(3) })),
+            "a return that does not exist",
+            |fixture| fixture.ask(Request::LicenseDeletion(LicenseDeletion { license_return: Uuid::from_u128(3) })),
             "unknown_return",
         ),
     ]);
 }
 
 #[test]
-fn a_return_deletes_the_license_and_leaves_a_collection_a_privilege_and_points() {
-    let mut stage = Stage::with_song();
-    stage.tables.accounts.add(licet_schema::entity::account::Model { name: "points:alice".into(), balance: 0 });
-    let token = stage.granted("player");
-    let returned = stage.ask(license_return(&token, "alice", Privilege::Points, true));
+fn a_return_deletes_the_license_and_records_a_collection_a_privilege_and_points() {
+    let mut fixture = Fixture::with_song();
+    fixture.give_points("alice", 0);
+    let token = fixture.granted("player");
+    let returned = fixture.ask(license_return(&token, "alice", Privilege::Points, true));
     let Output::LicenseReturned(returned) = returned else { panic!("{returned:?}") };
     assert_eq!(returned.privilege.points.map(|points| points.get()), Some(40));
     assert_eq!(returned.content_status, ContentStatus::Deleted);
-    assert_eq!(stage.events(), ["license.returned", "content.deleted", "points.changed"]);
-    assert_eq!(stage.tables.licenses.iter().count(), 0);
-    let collected = stage.tables.collections.iter().next().expect("a collection row");
+    assert_eq!(fixture.events(), ["license.returned", "content.deleted", "points.changed"]);
+    assert_eq!(fixture.store.rows::<license::Entity>().count(), 0);
+    let collected = fixture.store.rows::<collection::Entity>().next().expect("a collection row");
     assert_eq!(
-        (collected.settlement.as_str(), collected.provider.as_str(), collected.amount_minor),
+        (collected.settlement.as_str(), collected.provider.as_str(), collected.amount_minor.get()),
         ("pay-1", "bank", 1000)
     );
-    assert_eq!(stage.tables.privileges.iter().map(|row| row.id).collect::<Vec<_>>(), [collected.id]);
-    assert_eq!(stage.tables.accounts.iter().map(|row| row.balance).collect::<Vec<_>>(), [40]);
-    assert_eq!(stage.tables.entries.iter().map(|row| row.delta).sum::<i64>(), 0);
+    assert_eq!(fixture.store.rows::<privilege::Entity>().map(|row| row.id).collect::<Vec<_>>(), [collected.id]);
+    assert_eq!(fixture.store.rows::<account::Entity>().map(|row| row.balance).collect::<Vec<_>>(), [40]);
+    assert_eq!(fixture.store.rows::<entry::Entity>().map(|row| row.delta).sum::<i64>(), 0);
 }
 
 #[test]
-fn an_account_that_is_full_takes_no_more_points() {
-    let mut stage = Stage::with_song();
+fn a_return_whose_points_would_exceed_the_maximum_balance_is_refused() {
+    let mut fixture = Fixture::with_song();
     let balance = licet_schema::vocabulary::INTEGER_MAX - 39;
-    stage.tables.accounts.add(licet_schema::entity::account::Model { name: "points:alice".into(), balance });
-    let token = stage.granted("player");
-    assert_eq!(verdict(&stage.ask(license_return(&token, "alice", Privilege::Points, true))), "not_returnable");
-    stage.tables.accounts.change(&"points:alice".to_owned()).expect("the account").balance -= 1;
-    assert_eq!(verdict(&stage.ask(license_return(&token, "alice", Privilege::Points, true))), "license.returned");
+    fixture.give_points("alice", balance);
+    let token = fixture.granted("player");
+    assert_eq!(outcome(&fixture.ask(license_return(&token, "alice", Privilege::Points, true))), "not_returnable");
+    fixture.store.change::<account::Entity>(&"points:alice".to_owned(), |row| row.balance -= 1);
+    assert_eq!(outcome(&fixture.ask(license_return(&token, "alice", Privilege::Points, true))), "license.returned");
 }
 
 #[test]
-fn a_return_that_is_met_after_its_deadline_lapses_and_says_so() {
-    let mut stage = Stage::with_song();
-    let token = stage.granted("player");
-    stage.ask(license_return(&token, "alice", Privilege::Points, false));
-    stage.later(25 * HOUR_MS).ask(license_return(&token, "alice", Privilege::Points, false));
-    assert_eq!(stage.events(), ["return.opened", "return.lapsed"]);
-    let states: Vec<_> = stage.tables.returns.iter().map(|row| row.state).collect();
+fn another_return_after_the_deadline_lapses_the_first_and_announces_it() {
+    let mut fixture = Fixture::with_song();
+    let token = fixture.granted("player");
+    fixture.ask(license_return(&token, "alice", Privilege::Points, false));
+    fixture.later(25 * HOUR_MS).ask(license_return(&token, "alice", Privilege::Points, false));
+    assert_eq!(fixture.events(), ["return.opened", "return.lapsed"]);
+    let states: Vec<_> = fixture.store.rows::<license_return::Entity>().map(|row| row.state).collect();
     assert_eq!(states, [licet_schema::entity::ReturnState::Lapsed, licet_schema::entity::ReturnState::Opened]);
 }
 
 #[test]
-fn a_deletion_told_again_gets_the_same_answer_but_for_the_mark() {
-    let mut stage = Stage::with_song();
-    let token = stage.granted("player");
-    let opened = stage.ask(license_return(&token, "alice", Privilege::Points, false));
-    let first = stage.ask(deletion(&opened));
-    stage.later(1000);
-    let second = stage.ask(deletion(&opened));
-    assert!(stage.events().is_empty(), "a repeat causes no event");
+fn a_repeated_deletion_gets_the_same_reply_marked_as_repeated() {
+    let mut fixture = Fixture::with_song();
+    let token = fixture.granted("player");
+    let opened = fixture.ask(license_return(&token, "alice", Privilege::Points, false));
+    let first = fixture.ask(deletion(&opened));
+    fixture.later(1000);
+    let second = fixture.ask(deletion(&opened));
+    assert!(fixture.events().is_empty(), "a repetition has no event");
     match (first, second) {
         (Output::LicenseReturned(first), Output::LicenseReturned(second)) => {
             assert!(!first.repeated && second.repeated);
@@ -203,91 +205,97 @@ fn a_deletion_told_again_gets_the_same_answer_but_for_the_mark() {
         }
         other => panic!("{other:?}"),
     }
-    assert_eq!(verdict(&opened), "return.opened");
+    assert_eq!(outcome(&opened), "return.opened");
 }
 
-fn upgraded(stage: &mut Stage, license: &str) -> licet_schema::message::LicenseReturned {
-    match stage.ask(license_return(license, "alice", Privilege::Upgrade, true)) {
+fn upgraded(fixture: &mut Fixture, license: &str) -> licet_schema::message::LicenseReturned {
+    match fixture.ask(license_return(license, "alice", Privilege::Upgrade, true)) {
         Output::LicenseReturned(returned) => returned,
         other => panic!("{other:?}"),
     }
 }
 
 #[test]
-fn each_privilege_is_given_as_the_policy_offers() {
-    for (privilege, brings) in [
+fn a_return_grants_the_privilege_that_the_policy_offers() {
+    for (privilege, expected) in [
         (Privilege::Points, (Some(40), None, false)),
         (Privilege::Buyback, (None, Some(300), false)),
         (Privilege::Collection, (None, None, false)),
         (Privilege::Upgrade, (None, None, true)),
     ] {
-        let mut stage = Stage::with_song();
-        stage.ask(Request::ContentPut(crate::testing::sequel()));
-        let poor = stage.granted("player");
+        let mut fixture = Fixture::with_song();
+        fixture.ask(Request::ContentPut(crate::fixture::sequel()));
+        let points_only = fixture.granted("player");
         if privilege != Privilege::Points {
-            assert_eq!(verdict(&stage.ask(license_return(&poor, "alice", privilege, true))), "not_returnable");
+            assert_eq!(outcome(&fixture.ask(license_return(&points_only, "alice", privilege, true))), "not_returnable");
         }
-        stage.ask(Request::ContentPut(crate::testing::generous_song()));
-        let bought = stage.buy(1);
-        stage.receive(&bought);
-        stage.settle(&bought, "pay-2");
-        let license = stage.license(&bought, "player").expect("a license");
-        stage.ask(license_receipt(&license));
-        let Output::LicenseReturned(returned) = stage.ask(license_return(&license, "alice", privilege, true)) else {
-            panic!("{privilege:?} was not given")
+        fixture.ask(Request::ContentPut(crate::fixture::generous_song()));
+        let bought = fixture.buy(1);
+        fixture.receive(&bought);
+        fixture.settle(&bought, "pay-2");
+        let license = fixture.license(&bought, "player").expect("a license");
+        fixture.ask(license_receipt(&license));
+        let Output::LicenseReturned(returned) = fixture.ask(license_return(&license, "alice", privilege, true)) else {
+            panic!("{privilege:?} was not granted")
         };
-        let given = &returned.privilege;
-        let given = (
-            given.points.map(|points| points.get()),
-            given.amount.map(|amount| amount.amount_minor.get()),
-            given.certificate.is_some(),
+        let granted = &returned.privilege;
+        let granted = (
+            granted.points.map(|points| points.get()),
+            granted.amount.map(|amount| amount.amount_minor.get()),
+            granted.certificate.is_some(),
         );
-        assert_eq!(given, brings, "{privilege:?}");
-        assert_eq!(stage.tables.collections.iter().count(), 1, "{privilege:?}");
-        assert_eq!(stage.tables.privileges.iter().count(), 1, "{privilege:?}");
+        assert_eq!(granted, expected, "{privilege:?}");
+        assert_eq!(fixture.store.rows::<collection::Entity>().count(), 1, "{privilege:?}");
+        assert_eq!(fixture.store.rows::<privilege::Entity>().count(), 1, "{privilege:?}");
     }
 }
 
 #[test]
-fn an_upgrade_carries_the_grants_that_are_left_and_they_are_not_there_twice() {
-    let mut stage = Stage::with_song();
-    stage.ask(Request::ContentPut(crate::testing::sequel()));
-    stage.ask(Request::ContentPut(crate::testing::generous_song()));
-    let bought = stage.ready(1);
-    let license = stage.license(&bought, "player").expect("a license");
-    stage.ask(license_receipt(&license));
-    let returned = upgraded(&mut stage, &license);
+fn an_upgrade_moves_the_remaining_grants_to_the_successor() {
+    let mut fixture = Fixture::with_song();
+    fixture.ask(Request::ContentPut(crate::fixture::sequel()));
+    fixture.ask(Request::ContentPut(crate::fixture::generous_song()));
+    let bought = fixture.ready(1);
+    let license = fixture.license(&bought, "player").expect("a license");
+    fixture.ask(license_receipt(&license));
+    let returned = upgraded(&mut fixture, &license);
     let token = returned.privilege.certificate_token.expect("the successor's token");
-    let row = stage.tables.certificates.get(&returned.privilege.certificate.unwrap_or_default()).expect("it lives");
-    assert_eq!((row.content.as_str(), row.grants, row.provider.as_deref()), ("sequel", 3, Some("licet")));
+    let row = fixture
+        .store
+        .get::<certificate::Entity>(&returned.privilege.certificate.expect("an upgrade"))
+        .expect("a live certificate");
+    assert_eq!(
+        (row.content.as_str(), row.grants.get(), row.provider.as_ref().map(Name::as_str)),
+        ("sequel", 3, Some("licet"))
+    );
     for terminal in ["a", "b", "c"] {
-        assert_eq!(verdict(&stage.ask(crate::testing::license_request(&token, terminal))), "license.issued");
+        assert_eq!(outcome(&fixture.ask(crate::fixture::license_request(&token, terminal))), "license.issued");
     }
-    assert_eq!(verdict(&stage.ask(crate::testing::license_request(&token, "d"))), "exhausted");
-    assert_eq!(verdict(&stage.ask(crate::testing::license_request(&bought.tokens[0], "d"))), "exhausted");
+    assert_eq!(outcome(&fixture.ask(crate::fixture::license_request(&token, "d"))), "exhausted");
+    assert_eq!(outcome(&fixture.ask(crate::fixture::license_request(&bought.tokens[0], "d"))), "exhausted");
 }
 
 #[test]
-fn an_upgrade_to_what_is_not_sold_is_not_on_offer() {
-    let mut stage = Stage::with_song();
-    stage.ask(Request::ContentPut(crate::testing::generous_song()));
-    let license = stage.granted("player");
-    assert_eq!(verdict(&stage.ask(license_return(&license, "alice", Privilege::Upgrade, true))), "not_returnable");
+fn an_upgrade_to_a_content_that_is_not_sold_is_refused() {
+    let mut fixture = Fixture::with_song();
+    fixture.ask(Request::ContentPut(crate::fixture::generous_song()));
+    let license = fixture.granted("player");
+    assert_eq!(outcome(&fixture.ask(license_return(&license, "alice", Privilege::Upgrade, true))), "not_returnable");
 }
 
 #[test]
-fn an_upgrades_token_goes_to_whoever_told_the_deletion_first_and_to_nobody_else() {
-    let mut stage = Stage::with_song();
-    stage.ask(Request::ContentPut(crate::testing::sequel()));
-    stage.ask(Request::ContentPut(crate::testing::generous_song()));
-    let license = stage.granted("player");
-    let Output::ReturnOpened(opened) = stage.ask(license_return(&license, "alice", Privilege::Upgrade, false)) else {
-        panic!("not opened")
+fn the_token_of_an_upgrade_is_sent_only_in_the_first_reply() {
+    let mut fixture = Fixture::with_song();
+    fixture.ask(Request::ContentPut(crate::fixture::sequel()));
+    fixture.ask(Request::ContentPut(crate::fixture::generous_song()));
+    let license = fixture.granted("player");
+    let Output::ReturnOpened(opened) = fixture.ask(license_return(&license, "alice", Privilege::Upgrade, false)) else {
+        panic!("no return was opened")
     };
     let deletion = Request::LicenseDeletion(LicenseDeletion { license_return: opened.license_return });
     let mut tokens = Vec::new();
     for _ in 0..2 {
-        let Output::LicenseReturned(returned) = stage.ask(deletion.clone()) else { panic!("not returned") };
+        let Output::LicenseReturned(returned) = fixture.ask(deletion.clone()) else { panic!("the return was refused") };
         tokens.push((returned.repeated, returned.privilege.certificate_token.is_some()));
     }
     assert_eq!(tokens, [(false, true), (true, false)]);

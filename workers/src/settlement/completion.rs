@@ -1,96 +1,103 @@
-//! What a payment changes, and what happens to money that matches nothing.
+//! What a payment changes, and what happens to money that matches no purchase.
 
-use licet_common::decision::{Context, Decision, Tables};
+use licet_common::{
+    decision::{Context, Decision, RuleError},
+    rows::Defect,
+};
 use licet_schema::{
     Code, Output, Refusal,
-    entity::{Ending, Outcome, certificate, settlement, unmatched_settlement},
-    message::{SettlementCompletion, SettlementUnmatched},
+    entity::{certificate, settlement, unmatched_settlement},
+    message::{Ending, SettlementCompletion, SettlementOutcome, SettlementUnmatched},
 };
 use uuid::Uuid;
 
-use super::rules::{Purchase, already_settled, known, registered, subject};
-use crate::{
+use super::rules::{Purchase, already_settled, is_for, registered, registered_before};
+use crate::domain::{
+    Tables,
+    certificates::{Subject, due, over, refusal_of, settle},
     effects::Effects,
-    held::{due, over, refusal_of, settle},
 };
 
 /// A provider was paid.
-pub(super) fn decide(context: &Context<'_>, tables: &mut Tables, told: &SettlementCompletion) -> Decision {
-    if let Some(known) = known(tables, &told.provider, &told.settlement).cloned() {
-        return told_before(context, tables, told, known);
-    }
-    match payable(context, tables, told) {
-        Ok(certificates) => register(context, tables, told, &certificates),
-        Err(refusal) => unmatched(context, tables, told, &refusal),
-    }
-}
-
-/// Something was told of this settlement before.
-fn told_before(
+pub(super) fn decide(
     context: &Context<'_>,
     tables: &mut Tables,
-    told: &SettlementCompletion,
+    subject: Subject,
+    report: &SettlementCompletion,
+) -> Result<Decision, Defect> {
+    if let Some(known) = registered_before(tables, &report.provider, &report.settlement)? {
+        return reported_again(context, tables, subject, report, known);
+    }
+    match payable(context, tables, subject, report) {
+        Ok(certificates) => register(context, tables, subject, report, &certificates),
+        Err(RuleError::Refused(refusal)) => unmatched(context, tables, subject, report, &refusal),
+        Err(RuleError::Defect(defect)) => Err(defect),
+    }
+}
+
+/// Something was registered under this settlement's id before.
+fn reported_again(
+    context: &Context<'_>,
+    tables: &mut Tables,
+    subject: Subject,
+    report: &SettlementCompletion,
     known: settlement::Model,
-) -> Decision {
+) -> Result<Decision, Defect> {
     match known.outcome {
-        Outcome::Failed => {
-            let refusal = Refusal::new(Code::Declined, "this settlement was told to have failed");
-            unmatched(context, tables, told, &refusal)
+        SettlementOutcome::Failed => {
+            let refusal = Refusal::new(Code::Declined, "this settlement was reported as failed");
+            unmatched(context, tables, subject, report, &refusal)
         }
-        Outcome::Reversed if known.amount_minor.is_none() => overtaken(context, tables, told, known),
+        SettlementOutcome::Reversed if known.amount_minor.is_none() => {
+            overtaken(context, tables, subject, report, known)
+        }
         // It came and went, whatever it was for.
-        Outcome::Reversed if same_amount(&known, told) => registered(tables, &named_by(told, known), true),
-        Outcome::Completed if same_amount(&known, told) && same_purchase(&known, told) => {
-            let same_grants = told.grants.is_none() || known.grants == told.grants.map(|grants| grants.get());
-            if same_grants {
-                return registered(tables, &known, true);
+        SettlementOutcome::Reversed if same_amount(&known, report) => registered(tables, subject, &known, true),
+        SettlementOutcome::Completed if same_amount(&known, report) && is_for(&known, subject) => {
+            if report.grants.is_none() || known.grants == report.grants {
+                return registered(tables, subject, &known, true);
             }
             // The same money: there is nothing to keep.
-            let refusal = Refusal::new(Code::AlreadySettled, "this settlement was told before, with other grants");
-            Decision::refused(&refusal, "settlement.completion").about(subject(told.certificate, told.container).id())
+            let detail = "this settlement was reported before, with other grants";
+            let refusal = Refusal::new(Code::AlreadySettled, detail);
+            Ok(Decision::refused(&refusal, "settlement.completion").about(subject.id()))
         }
-        Outcome::Completed | Outcome::Reversed => {
-            let refusal =
-                Refusal::new(Code::AlreadySettled, "this settlement was told before, for another purchase or amount");
-            unmatched(context, tables, told, &refusal)
+        SettlementOutcome::Completed | SettlementOutcome::Reversed => {
+            let detail = "this settlement was reported before, for another purchase or amount";
+            unmatched(context, tables, subject, report, &Refusal::new(Code::AlreadySettled, detail))
         }
     }
 }
 
-fn same_purchase(known: &settlement::Model, told: &SettlementCompletion) -> bool {
-    (known.certificate, known.container) == (told.certificate, told.container)
+fn same_amount(known: &settlement::Model, report: &SettlementCompletion) -> bool {
+    known.amount_minor == Some(report.amount.amount_minor) && known.currency == Some(report.amount.currency)
 }
 
-fn same_amount(known: &settlement::Model, told: &SettlementCompletion) -> bool {
-    known.amount_minor == Some(told.amount.amount_minor.get())
-        && known.currency.as_deref() == Some(told.amount.currency.as_str())
-}
-
-/// The settlement, as the answer to this message names it.
-fn named_by(told: &SettlementCompletion, known: settlement::Model) -> settlement::Model {
-    settlement::Model { certificate: told.certificate, container: told.container, ..known }
-}
-
-/// The certificates that this settlement pays for, if it does.
+/// The certificates that this settlement pays for.
+///
+/// # Errors
+/// It pays for none.
 fn payable(
     context: &Context<'_>,
     tables: &Tables,
-    told: &SettlementCompletion,
-) -> Result<Vec<certificate::Model>, Refusal> {
-    let purchase = Purchase::of(tables, subject(told.certificate, told.container))?;
+    subject: Subject,
+    report: &SettlementCompletion,
+) -> Result<Vec<certificate::Model>, RuleError> {
+    let purchase = Purchase::of(tables, subject)?;
     if purchase.is_settled() {
-        return Err(already_settled("by another settlement"));
+        return Err(already_settled("by another settlement").into());
     }
-    if let Some(ending) = over(&purchase.live, &purchase.ended, context.now) {
+    if let Some(ending) = over(&purchase.live, &purchase.ended, context.now)? {
         return Err(match ending {
-            Ending::Granted => already_settled("and used up"),
+            Ending::Exhausted => already_settled("and used up"),
             Ending::Lapsed | Ending::Expired | Ending::Declined | Ending::Reversed => refusal_of(ending),
-        });
+        }
+        .into());
     }
-    let due = due(&purchase.live);
-    if due != told.amount {
-        let detail = format!("{} were paid, and {due} are due", told.amount);
-        return Err(Refusal::new(Code::AmountMismatch, detail));
+    let due = due(context, &purchase.live)?;
+    if due != report.amount {
+        let detail = format!("{} were paid, and {due} are due", report.amount);
+        return Err(Refusal::new(Code::AmountMismatch, detail).into());
     }
     Ok(purchase.live)
 }
@@ -98,105 +105,114 @@ fn payable(
 fn register(
     context: &Context<'_>,
     tables: &mut Tables,
-    told: &SettlementCompletion,
+    subject: Subject,
+    report: &SettlementCompletion,
     certificates: &[certificate::Model],
-) -> Decision {
-    let grants = told.grants.map(|grants| grants.get());
-    settle(context, tables, certificates, told.provider.as_str(), told.settlement.as_str(), grants);
-    let row = row(context, told, Outcome::Completed);
-    tables.settlements.add(row.clone());
-    // It was unmatched before, and now has its match: it must not be refunded as well.
-    let matched: Vec<_> = unmatched_before(tables, told.provider.as_str(), told.settlement.as_str());
-    for row in matched {
-        tables.unmatched_settlements.remove(&row.id);
+) -> Result<Decision, Defect> {
+    let grants = report.grants.map(Into::into);
+    settle(context, tables, certificates, &report.provider, &report.settlement, grants)?;
+    let row = row(context, subject, report, SettlementOutcome::Completed);
+    tables.settlements.insert(row.clone())?;
+    // The settlement has its match now. If it stayed in the list, it could be refunded as well.
+    for kept in tables.unmatched(&report.provider, &report.settlement)? {
+        tables.unmatched_settlements.remove(&kept.id)?;
     }
-    registered(tables, &row, false)
+    registered(tables, subject, &row, false)
 }
 
-fn row(context: &Context<'_>, told: &SettlementCompletion, outcome: Outcome) -> settlement::Model {
+fn row(
+    context: &Context<'_>,
+    subject: Subject,
+    report: &SettlementCompletion,
+    outcome: SettlementOutcome,
+) -> settlement::Model {
     settlement::Model {
-        provider: told.provider.to_string(),
-        settlement: told.settlement.to_string(),
-        certificate: told.certificate,
-        container: told.container,
+        provider: report.provider.clone(),
+        provider_reference: report.settlement.clone(),
+        certificate: subject.certificate(),
+        container: subject.container(),
         outcome,
-        amount_minor: Some(told.amount.amount_minor.get()),
-        currency: Some(told.amount.currency.to_string()),
-        grants: told.grants.map(|grants| grants.get()),
-        registered_at: context.now.as_millis(),
+        amount_minor: Some(report.amount.amount_minor),
+        currency: Some(report.amount.currency),
+        grants: report.grants,
+        registered_at: context.now,
         cause: context.message_id,
     }
 }
 
-/// Its reversal came first: the money came and went. What it would have paid for ends as if both
-/// had come in their order.
+/// The reversal came first: the money came and went. What it would have paid for ends as if both had
+/// come in their order.
 fn overtaken(
     context: &Context<'_>,
     tables: &mut Tables,
-    told: &SettlementCompletion,
+    subject: Subject,
+    report: &SettlementCompletion,
     known: settlement::Model,
-) -> Decision {
+) -> Result<Decision, Defect> {
     let mut effects = Effects::default();
-    if same_purchase(&known, told)
-        && let Ok(certificates) = payable(context, tables, told)
-    {
-        let ids: Vec<Uuid> = certificates.iter().map(|row| row.id).collect();
-        effects.end(context, tables, subject(told.certificate, told.container), &ids, Ending::Reversed);
+    if is_for(&known, subject) {
+        match payable(context, tables, subject, report) {
+            Ok(certificates) => {
+                let ids: Vec<Uuid> = certificates.iter().map(|row| row.id).collect();
+                effects.end(context, tables, subject, &ids, Ending::Reversed)?;
+            }
+            Err(RuleError::Defect(defect)) => return Err(defect),
+            // It would have paid for nothing.
+            Err(RuleError::Refused(_)) => {}
+        }
     }
     let row = settlement::Model {
         certificate: known.certificate,
         container: known.container,
         registered_at: known.registered_at,
         cause: known.cause,
-        ..row(context, told, Outcome::Reversed)
+        ..row(context, subject, report, SettlementOutcome::Reversed)
     };
-    if let Some(standing) = tables.settlements.change(&(row.provider.clone(), row.settlement.clone())) {
-        *standing = row.clone();
-    }
-    for kept in unmatched_before(tables, told.provider.as_str(), told.settlement.as_str()) {
-        if kept.amount_minor == told.amount.amount_minor.get() && kept.currency == told.amount.currency.as_str() {
-            tables.unmatched_settlements.remove(&kept.id);
+    *tables.settlements.change(&(row.provider.clone(), row.provider_reference.clone()))? = row.clone();
+    for kept in tables.unmatched(&report.provider, &report.settlement)? {
+        if is_same_money(&kept, report) {
+            tables.unmatched_settlements.remove(&kept.id)?;
         }
     }
-    let decision = registered(tables, &named_by(told, row), false);
+    let decision = registered(tables, subject, &row, false)?;
     effects.into(context, tables, decision)
 }
 
-/// The same settlement, told before and kept without a match.
-pub(super) fn unmatched_before(tables: &Tables, provider: &str, id: &str) -> Vec<unmatched_settlement::Model> {
-    let same = |row: &&unmatched_settlement::Model| row.provider == provider && row.settlement == id;
-    tables.unmatched_settlements.iter().filter(same).cloned().collect()
+fn is_same_money(kept: &unmatched_settlement::Model, report: &SettlementCompletion) -> bool {
+    (kept.amount_minor, kept.currency) == (report.amount.amount_minor, report.amount.currency)
 }
 
-/// Money without a match: refused to the provider, kept for the operator, announced to all; once,
-/// however often and for whatever purchase it is told.
-fn unmatched(context: &Context<'_>, tables: &mut Tables, told: &SettlementCompletion, refusal: &Refusal) -> Decision {
-    let named = subject(told.certificate, told.container);
-    let refused = Decision::refused(refusal, "settlement.completion").about(named.id());
-    let known = unmatched_before(tables, told.provider.as_str(), told.settlement.as_str());
-    if known
-        .iter()
-        .any(|row| row.amount_minor == told.amount.amount_minor.get() && row.currency == told.amount.currency.as_str())
-    {
-        return refused;
+/// Money without a match: refused to the provider, kept for the operator, and announced; once, however
+/// often and for whichever purchase it is reported.
+fn unmatched(
+    context: &Context<'_>,
+    tables: &mut Tables,
+    subject: Subject,
+    report: &SettlementCompletion,
+    refusal: &Refusal,
+) -> Result<Decision, Defect> {
+    let refused = Decision::refused(refusal, "settlement.completion").about(subject.id());
+    let kept = tables.unmatched(&report.provider, &report.settlement)?;
+    if kept.iter().any(|row| is_same_money(row, report)) {
+        return Ok(refused);
     }
-    tables.unmatched_settlements.add(unmatched_settlement::Model {
+    tables.unmatched_settlements.insert(unmatched_settlement::Model {
         id: context.message_id,
-        provider: told.provider.to_string(),
-        settlement: told.settlement.to_string(),
-        certificate: told.certificate,
-        container: told.container,
-        amount_minor: told.amount.amount_minor.get(),
-        currency: told.amount.currency.to_string(),
-        reason: refusal.code.to_string(),
-        told_at: context.now.as_millis(),
-    });
-    refused.with(Output::SettlementUnmatched(SettlementUnmatched {
-        settlement: told.settlement.clone(),
-        provider: told.provider.clone(),
-        certificate: told.certificate,
-        container: told.container,
-        amount: Some(told.amount),
+        provider: report.provider.clone(),
+        settlement: report.settlement.clone(),
+        certificate: subject.certificate(),
+        container: subject.container(),
+        amount_minor: report.amount.amount_minor,
+        currency: report.amount.currency,
         reason: refusal.code,
-    }))
+        told_at: context.now,
+    })?;
+    Ok(refused.with_event(Output::SettlementUnmatched(SettlementUnmatched {
+        settlement: report.settlement.clone(),
+        provider: report.provider.clone(),
+        certificate: subject.certificate(),
+        container: subject.container(),
+        amount: Some(report.amount),
+        reason: refusal.code,
+    })))
 }

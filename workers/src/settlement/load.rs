@@ -2,153 +2,126 @@
 
 use std::collections::BTreeSet;
 
-use licet_common::{
-    decision::Tables,
-    store::{
-        StoreError, Transaction, locks,
-        rows::{Lock, select},
-    },
-};
-use licet_schema::entity::{license, license_return, payout, pending_reception, settlement, unmatched_settlement};
+use licet_common::store::{Lock, Source, StoreError, keys, load as select_into};
+use licet_schema::entity::{license, license_return, payout, settlement, unmatched_settlement};
 use sea_orm::Value;
 use uuid::Uuid;
 
 use super::Input;
-use crate::{
-    held::{Subject, subject_of},
-    load, points,
+use crate::domain::{
+    Tables,
+    certificates::{Subject, subject_of},
+    load, locks, points,
 };
 
 /// Takes the locks and reads the rows.
-pub(super) async fn load(connection: &Transaction, inputs: &[&Input]) -> Result<Tables, StoreError> {
+pub(super) async fn load<S: Source>(source: &S, inputs: &[&Input]) -> Result<Tables, StoreError> {
     let mut tables = Tables::default();
-    let mut wanted = wanted(inputs);
-    let returns = payouts(connection, inputs, &mut tables).await?;
-    wanted.certificates.extend(returns);
-    let reversed = reversed(connection, inputs).await?;
-    let upgraded = upgraded_from(connection, &reversed).await?;
+    let mut wanted = locks::Wanted::default();
+    for subject in inputs.iter().filter_map(|input| input.subject()) {
+        wanted.add(subject);
+    }
+    wanted.certificates.extend(payouts(source, inputs, &mut tables).await?);
+    let reversed = reversed(source, inputs).await?;
+    let upgraded = upgraded_from(source, &reversed).await?;
     wanted.certificates.extend(&upgraded);
-    locks::certificates(connection, &wanted, &mut tables).await?;
-    if upgraded_from(connection, &reversed).await? != upgraded {
-        return Err(StoreError::Contended("a license of what is reversed was upgraded meanwhile".into()));
+    locks::certificates(source, &wanted, &mut tables).await?;
+    if upgraded_from(source, &reversed).await? != upgraded {
+        return Err(StoreError::contended("a license of what is reversed was upgraded meanwhile"));
     }
-    settlements(connection, inputs, &mut tables).await?;
+    settlements(source, inputs, &mut tables).await?;
     if ends_something(inputs, &tables) {
-        endings(connection, &reversed.union(&upgraded).copied().collect(), &mut tables).await?;
+        endings(source, &reversed.union(&upgraded).copied().collect(), &mut tables).await?;
     }
-    receptions(connection, &mut tables).await?;
+    let named = inputs.iter().filter_map(|input| input.subject()).map(Subject::id);
+    let live = tables.certificates.iter().map(|row| subject_of(row.id, row.container));
+    let pending = named.chain(live).chain(upgraded).collect();
+    load::pending_receptions(source, pending, &mut tables).await?;
     Ok(tables)
 }
 
-fn wanted(inputs: &[&Input]) -> locks::Wanted {
-    let mut wanted = locks::Wanted::default();
-    for subject in inputs.iter().filter_map(|input| input.subject()) {
-        match subject {
-            Subject::Certificate(id) => wanted.certificates.insert(id),
-            Subject::Container(id) => wanted.containers.insert(id),
-        };
-    }
-    wanted
-}
-
-/// What was told of these payouts and their returns: the certificates that they go back to.
-async fn payouts(connection: &Transaction, inputs: &[&Input], tables: &mut Tables) -> Result<Vec<Uuid>, StoreError> {
-    let told = || {
-        inputs.iter().filter_map(|input| match input {
-            Input::Payout(told) => Some(told),
-            Input::Completion(_) | Input::Failure(_) | Input::Reversal(_) => None,
+/// Reads these payouts and their returns. Returns the certificates that the returns go back to.
+async fn payouts<S: Source>(source: &S, inputs: &[&Input], tables: &mut Tables) -> Result<Vec<Uuid>, StoreError> {
+    let bodies: Vec<_> = inputs
+        .iter()
+        .filter_map(|input| match input {
+            Input::Payout(body) => Some(body),
+            Input::Completion(..) | Input::Failure(..) | Input::Reversal(..) => None,
         })
-    };
-    let ids = || told().map(|told| vec![told.license_return.into()]).collect::<Vec<Vec<Value>>>();
-    if ids().is_empty() {
+        .collect();
+    if bodies.is_empty() {
         return Ok(Vec::new());
     }
-    // Resolved without locks: a completed return never changes. That one is paid out once, and by
-    // one payout, two keys see to; whoever comes second begins again.
-    let columns = [license_return::Column::Id];
-    tables.returns.load_all(select::<license_return::Entity>(connection, &columns, ids(), Lock::None).await?);
-    load::privileges(connection, ids(), tables).await?;
-    let columns = [payout::Column::LicenseReturn];
-    tables.payouts.load_all(select::<payout::Entity>(connection, &columns, ids(), Lock::None).await?);
-    let keys = told().map(|told| vec![told.provider.as_str().into(), told.payout.as_str().into()]).collect();
+    let ids = || keys(bodies.iter().map(|body| body.license_return));
+    // Resolved without locks: a completed return never changes. That it is paid out once, and by one
+    // payout, is ensured by two unique keys; the second transaction begins again.
+    select_into(source, &mut tables.returns, &[license_return::Column::Id], ids(), Lock::None).await?;
+    load::privileges(source, ids(), tables).await?;
+    select_into(source, &mut tables.payouts, &[payout::Column::LicenseReturn], ids(), Lock::None).await?;
+    let reported: Vec<Vec<Value>> =
+        bodies.iter().map(|body| vec![body.provider.clone().into(), body.payout.clone().into()]).collect();
     let columns = [payout::Column::Provider, payout::Column::Payout];
-    tables.payouts.load_all(select::<payout::Entity>(connection, &columns, keys, Lock::None).await?);
+    select_into(source, &mut tables.payouts, &columns, reported, Lock::None).await?;
     Ok(tables.returns.iter().map(|row| row.certificate).collect())
 }
 
 /// The certificates that reversals name, members of containers among them.
-async fn reversed(connection: &Transaction, inputs: &[&Input]) -> Result<BTreeSet<Uuid>, StoreError> {
+async fn reversed<S: Source>(source: &S, inputs: &[&Input]) -> Result<BTreeSet<Uuid>, StoreError> {
     let mut ids = BTreeSet::new();
     let mut containers = Vec::new();
     for input in inputs {
-        match (input, input.subject()) {
-            (Input::Reversal(_), Some(Subject::Certificate(id))) => {
-                ids.insert(id);
+        match input {
+            Input::Reversal(Subject::Certificate(id), _) => {
+                ids.insert(*id);
             }
-            (Input::Reversal(_), Some(Subject::Container(id))) => containers.push(id),
-            _ => {}
+            Input::Reversal(Subject::Container(id), _) => containers.push(*id),
+            Input::Completion(..) | Input::Failure(..) | Input::Payout(_) => {}
         }
     }
-    ids.extend(load::members(connection, &containers).await?.iter().map(|row| row.id));
+    ids.extend(load::members(source, &containers).await?.iter().map(|row| row.id));
     Ok(ids)
 }
 
 /// The certificates that upgrades made of the licenses of these, and of those, and so on.
-async fn upgraded_from(connection: &Transaction, certificates: &BTreeSet<Uuid>) -> Result<BTreeSet<Uuid>, StoreError> {
+async fn upgraded_from<S: Source>(source: &S, certificates: &BTreeSet<Uuid>) -> Result<BTreeSet<Uuid>, StoreError> {
     let mut found = BTreeSet::new();
     let mut next = certificates.clone();
     while !next.is_empty() {
         let mut tables = Tables::default();
-        load::returns_of(connection, &next, &mut tables).await?;
-        let ids = tables.returns.iter().map(|row| vec![row.id.into()]).collect();
-        load::privileges(connection, ids, &mut tables).await?;
+        load::returns_of(source, &next, &mut tables).await?;
+        let ids = keys(tables.returns.iter().map(|row| row.id));
+        load::privileges(source, ids, &mut tables).await?;
         next = tables.privileges.iter().filter_map(|row| row.certificate).filter(|id| found.insert(*id)).collect();
     }
     Ok(found)
 }
 
-/// What was told of these settlements before.
-async fn settlements(connection: &Transaction, inputs: &[&Input], tables: &mut Tables) -> Result<(), StoreError> {
-    let keys = || {
-        let named = inputs.iter().filter_map(|input| input.settlement());
-        named.map(|(provider, id)| vec![provider.as_str().into(), id.as_str().into()]).collect()
-    };
-    let columns = [settlement::Column::Provider, settlement::Column::Settlement];
-    let known = select::<settlement::Entity>(connection, &columns, keys(), Lock::ForUpdate).await?;
-    tables.settlements.load_all(known);
+/// Locks and reads what was registered of these settlements before.
+async fn settlements<S: Source>(source: &S, inputs: &[&Input], tables: &mut Tables) -> Result<(), StoreError> {
+    let named: BTreeSet<_> = inputs.iter().filter_map(|input| input.settlement()).collect();
+    let keys = || named.iter().map(|(provider, id)| vec![(*provider).clone().into(), (*id).clone().into()]).collect();
+    let columns = [settlement::Column::Provider, settlement::Column::ProviderReference];
+    select_into(source, &mut tables.settlements, &columns, keys(), Lock::ForUpdate).await?;
     let columns = [unmatched_settlement::Column::Provider, unmatched_settlement::Column::Settlement];
-    let unmatched = select::<unmatched_settlement::Entity>(connection, &columns, keys(), Lock::ForUpdate).await?;
-    tables.unmatched_settlements.load_all(unmatched);
-    Ok(())
+    select_into(source, &mut tables.unmatched_settlements, &columns, keys(), Lock::ForUpdate).await
 }
 
-/// Whether anything of this batch is more than a plain completion, which ends no certificate: one
-/// whose reversal came first does.
+/// Whether the batch contains more than plain completions, which end no certificate. A completion whose
+/// reversal came first does.
 fn ends_something(inputs: &[&Input], tables: &Tables) -> bool {
-    inputs.iter().any(|input| !matches!(input, Input::Completion(_)))
+    inputs.iter().any(|input| !matches!(input, Input::Completion(..)))
         || tables.settlements.iter().any(|row| row.amount_minor.is_none())
 }
 
-/// What endings change besides certificates: purchases, points, and what `reversed` ones granted.
-async fn endings(connection: &Transaction, reversed: &BTreeSet<Uuid>, tables: &mut Tables) -> Result<(), StoreError> {
-    locks::purchases(connection, tables).await?;
-    let users: BTreeSet<_> = tables.purchases.iter().flat_map(|row| points::accounts(&row.user)).collect();
-    locks::accounts(connection, &users, tables).await?;
-    let keys = reversed.iter().map(|id| vec![(*id).into()]).collect();
-    let columns = [license::Column::Certificate];
-    tables.licenses.load_all(select::<license::Entity>(connection, &columns, keys, Lock::None).await?);
-    load::returns_of(connection, reversed, tables).await?;
-    let ids = tables.returns.iter().map(|row| vec![row.id.into()]).collect();
-    load::privileges(connection, ids, tables).await
-}
-
-/// What still waits for its reception.
-async fn receptions(connection: &Transaction, tables: &mut Tables) -> Result<(), StoreError> {
-    let waiting = tables.certificates.iter().filter(|row| row.received_at.is_none());
-    let subjects: BTreeSet<_> = waiting.map(|row| subject_of(row.id, row.container)).collect();
-    let keys = subjects.into_iter().map(|id| vec![id.into()]).collect();
-    let columns = [pending_reception::Column::Id];
-    let pending = select::<pending_reception::Entity>(connection, &columns, keys, Lock::None).await?;
-    tables.pending_receptions.load_all(pending);
-    Ok(())
+/// Reads what endings change besides certificates: records, points, and what the `reversed` ones
+/// granted.
+async fn endings<S: Source>(source: &S, reversed: &BTreeSet<Uuid>, tables: &mut Tables) -> Result<(), StoreError> {
+    locks::records(source, tables).await?;
+    let users: BTreeSet<_> = tables.records.iter().flat_map(|row| points::accounts(&row.user)).collect();
+    locks::accounts(source, &users, tables).await?;
+    let ids = keys(reversed.iter().copied());
+    select_into(source, &mut tables.licenses, &[license::Column::Certificate], ids, Lock::None).await?;
+    load::returns_of(source, reversed, tables).await?;
+    let returns = keys(tables.returns.iter().map(|row| row.id));
+    load::privileges(source, returns, tables).await
 }

@@ -1,20 +1,18 @@
-//! The settlement worker takes in what payment providers say: the part of the license generating
-//! means that registers account settlement completion, with the number of times a license can be
-//! granted, with the certificate it pays for.
+//! The settlement worker registers what payment providers report.
 //!
-//! In: `settlement.completion`. Out: `settlement.registered`. Promised: a settlement pays for
-//! exactly one certificate or container, whole, once; it may come before the reception notice, and
-//! then nothing more is charged. Money that matches nothing, or not in amount, is refused to the
-//! provider, and all the same kept and announced as `settlement.unmatched`: never dropped.
+//! In: `settlement.completion`. Out: `settlement.registered`. Guarantees: a settlement pays for exactly
+//! one certificate or container, in full, once. It may arrive before the receipt; then nothing more is
+//! charged. Money that matches no purchase, or not in amount, is refused to the provider, and
+//! nevertheless kept and announced as `settlement.unmatched`: it is never dropped.
 //!
-//! In: `settlement.failure`, `settlement.reversal`. Out: `settlement.registered`. A failure ends
-//! what it was for. A reversal revokes what was paid for, and takes back the points that came of
-//! it; it may overtake its completion, which is then registered as reversed.
+//! In: `settlement.failure`, `settlement.reversal`. Out: `settlement.registered`. A failure ends what
+//! it was for. A reversal revokes what was paid for, and takes back the points that came of it; it may
+//! overtake its completion, which is then registered as reversed.
 //!
 //! In: `payout.completion`. Out: `payout.registered`. The money of a buy-back was paid out.
 //!
-//! Locks the certificates (all members, for a container; for a reversal those, too, that upgrades
-//! made of its licenses), then the settlements told before, then the points accounts.
+//! Locks the certificates (all members of a container; for a reversal those, too, that upgrades made
+//! of its licenses), then the settlements registered before, then the points accounts.
 
 mod completion;
 mod load;
@@ -27,32 +25,36 @@ mod setback_tests;
 mod tests;
 
 use licet_common::{
-    decision::{Context, Decision, Tables},
+    decision::{Context, Decision, RuleError},
     runtime::Worker,
     signing::Keyring,
-    store::{StoreError, Transaction},
+    store::{Source, StoreError},
 };
 use licet_schema::{
-    ExternalId, Name, Refusal, Request,
+    Code, ExternalId, Name, Refusal, Request,
     message::{PayoutCompletion, SettlementCompletion, SettlementSetback},
 };
 use uuid::Uuid;
 
-use crate::held::Subject;
+use crate::domain::{
+    Tables,
+    certificates::{OWN_PROVIDER, Subject},
+    not_handled,
+};
 
 /// The settlement worker.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub struct Settlement;
 
-/// What it decides about.
+/// What it decides about. Reports about a purchase come with the purchase that they name.
 #[derive(Debug)]
 pub enum Input {
     /// A provider was paid.
-    Completion(SettlementCompletion),
+    Completion(Subject, SettlementCompletion),
     /// The payment failed.
-    Failure(SettlementSetback),
-    /// The payment was taken back.
-    Reversal(SettlementSetback),
+    Failure(Subject, SettlementSetback),
+    /// The payment was reversed.
+    Reversal(Subject, SettlementSetback),
     /// A provider paid out.
     Payout(PayoutCompletion),
 }
@@ -61,8 +63,7 @@ impl Input {
     /// The purchase that a settlement names.
     fn subject(&self) -> Option<Subject> {
         match self {
-            Self::Completion(told) => Some(rules::subject(told.certificate, told.container)),
-            Self::Failure(told) | Self::Reversal(told) => Some(rules::subject(told.certificate, told.container)),
+            Self::Completion(subject, _) | Self::Failure(subject, _) | Self::Reversal(subject, _) => Some(*subject),
             Self::Payout(_) => None,
         }
     }
@@ -70,29 +71,44 @@ impl Input {
     /// The settlement's provider and id.
     fn settlement(&self) -> Option<(&Name, &ExternalId)> {
         match self {
-            Self::Completion(told) => Some((&told.provider, &told.settlement)),
-            Self::Failure(told) | Self::Reversal(told) => Some((&told.provider, &told.settlement)),
+            Self::Completion(_, body) => Some((&body.provider, &body.settlement)),
+            Self::Failure(_, body) | Self::Reversal(_, body) => Some((&body.provider, &body.settlement)),
             Self::Payout(_) => None,
+        }
+    }
+
+    fn provider(&self) -> &Name {
+        match self {
+            Self::Completion(_, body) => &body.provider,
+            Self::Failure(_, body) | Self::Reversal(_, body) => &body.provider,
+            Self::Payout(body) => &body.provider,
         }
     }
 }
 
 impl Worker for Settlement {
-    type Input = Input;
+    const NAME: &'static str = "settlement";
+    const HANDLES: &'static [&'static str] =
+        &["settlement.completion", "settlement.failure", "settlement.reversal", "payout.completion"];
 
-    fn name(&self) -> &'static str {
-        "settlement"
-    }
+    type Input = Input;
+    type Rows = Tables;
 
     fn read(&self, _: &Keyring, request: Request) -> Result<Input, Refusal> {
-        let input = match request {
-            Request::SettlementCompletion(told) => Input::Completion(told),
-            Request::SettlementFailure(told) => Input::Failure(told),
-            Request::SettlementReversal(told) => Input::Reversal(told),
-            Request::PayoutCompletion(told) => Input::Payout(told),
-            other => return Err(crate::program::not_handled(self.name(), &other)),
+        let subject = |certificate, container| {
+            Subject::of_either(certificate, container)
+                .ok_or_else(|| Refusal::new(Code::Malformed, "name exactly one of certificate and container"))
         };
-        rules::check(&input)?;
+        let input = match request {
+            Request::SettlementCompletion(body) => Input::Completion(subject(body.certificate, body.container)?, body),
+            Request::SettlementFailure(body) => Input::Failure(subject(body.certificate, body.container)?, body),
+            Request::SettlementReversal(body) => Input::Reversal(subject(body.certificate, body.container)?, body),
+            Request::PayoutCompletion(body) => Input::Payout(body),
+            other => return Err(not_handled(Self::NAME, &other)),
+        };
+        if input.provider().as_str() == OWN_PROVIDER {
+            return Err(Refusal::new(Code::Forbidden, format!("the provider name {OWN_PROVIDER:?} is reserved")));
+        }
         Ok(input)
     }
 
@@ -100,16 +116,16 @@ impl Worker for Settlement {
         input.subject().map(Subject::id)
     }
 
-    async fn load(&self, connection: &Transaction, inputs: &[&Input]) -> Result<Tables, StoreError> {
-        load::load(connection, inputs).await
+    async fn load<S: Source>(&self, source: &S, inputs: &[&Input]) -> Result<Tables, StoreError> {
+        load::load(source, inputs).await
     }
 
-    fn decide(&self, context: &Context<'_>, tables: &mut Tables, input: &Input) -> Result<Decision, Refusal> {
+    fn decide(&self, context: &Context<'_>, tables: &mut Tables, input: &Input) -> Result<Decision, RuleError> {
         match input {
-            Input::Completion(told) => Ok(completion::decide(context, tables, told)),
-            Input::Failure(told) => setback::failure(context, tables, told),
-            Input::Reversal(told) => setback::reversal(context, tables, told),
-            Input::Payout(told) => payout::decide(context, tables, told),
+            Input::Completion(subject, body) => Ok(completion::decide(context, tables, *subject, body)?),
+            Input::Failure(subject, body) => setback::failure(context, tables, *subject, body),
+            Input::Reversal(subject, body) => setback::reversal(context, tables, *subject, body),
+            Input::Payout(body) => payout::decide(context, tables, body),
         }
     }
 }

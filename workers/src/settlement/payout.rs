@@ -1,60 +1,65 @@
-//! What was paid out for a buy-back.
+//! The money of a buy-back that was paid out.
 
-use licet_common::decision::{Context, Decision, Tables};
+use licet_common::{
+    decision::{Context, Decision, RuleError},
+    rows::Defect,
+};
 use licet_schema::{
-    Code, Output, Refusal,
-    entity::{PrivilegeKind, payout},
-    message::{PayoutCompletion, PayoutRegistered},
+    Code, Money, Output,
+    entity::payout,
+    message::{PayoutCompletion, PayoutRegistered, Privilege},
 };
 
-use crate::{held::subject_of, values::money};
+use crate::domain::{Tables, certificates::subject_of, refuse};
 
 /// A provider paid out.
-pub(super) fn decide(context: &Context<'_>, tables: &mut Tables, told: &PayoutCompletion) -> Result<Decision, Refusal> {
-    let bought_back = tables.privileges.get(&told.license_return).filter(|row| row.kind == PrivilegeKind::Buyback);
-    let Some((minor, currency)) = bought_back.and_then(|row| row.amount_minor.zip(row.currency.clone())) else {
-        return Err(Refusal::new(Code::UnknownReturn, "there is no such return that is to be paid out"));
+pub(super) fn decide(
+    context: &Context<'_>,
+    tables: &mut Tables,
+    report: &PayoutCompletion,
+) -> Result<Decision, RuleError> {
+    let bought_back = tables.privileges.get(&report.license_return)?.filter(|row| row.kind == Privilege::Buyback);
+    let Some(bought_back) = bought_back else {
+        return refuse(Code::UnknownReturn, "there is no such return that is to be paid out");
     };
-    let key = (told.provider.to_string(), told.payout.to_string());
-    if let Some(known) = tables.payouts.get(&key) {
-        let same = known.license_return == told.license_return
-            && known.amount_minor == told.amount.amount_minor.get()
-            && known.currency == told.amount.currency.as_str();
+    let (Some(amount_minor), Some(currency)) = (bought_back.amount_minor, bought_back.currency) else {
+        return Err(Defect::violated("a buy-back has an amount", report.license_return).into());
+    };
+    let owed = Money { amount_minor, currency };
+    let key = (report.provider.clone(), report.payout.clone());
+    if let Some(known) = tables.payouts.get(&key)? {
+        let same = known.license_return == report.license_return
+            && (known.amount_minor, known.currency) == (report.amount.amount_minor, report.amount.currency);
         if same {
-            return Ok(registered(tables, told, true));
+            return Ok(registered(tables, report, true)?);
         }
-        return Err(Refusal::new(Code::AlreadySettled, "this payout was told before, for another return or amount"));
+        let detail = "this payout was reported before, for another return or amount";
+        return refuse(Code::AlreadySettled, detail);
     }
-    if tables.payouts.iter().any(|row| row.license_return == told.license_return) {
-        return Err(Refusal::new(Code::AlreadySettled, "this return was paid out already, by another payout"));
+    let columns = [payout::Column::LicenseReturn];
+    let of_return = |row: &payout::Model| row.license_return == report.license_return;
+    if tables.payouts.all(&columns, vec![report.license_return.into()], of_return)?.next().is_some() {
+        return refuse(Code::AlreadySettled, "this return was paid out already, by another payout");
     }
-    let owed = money(minor, &currency);
-    if owed != told.amount {
-        let detail = format!("{} were paid out, and {owed} are owed", told.amount);
-        return Err(Refusal::new(Code::AmountMismatch, detail));
+    if owed != report.amount {
+        return refuse(Code::AmountMismatch, format!("{} were paid out, and {owed} are owed", report.amount));
     }
-    tables.payouts.add(payout::Model {
+    tables.payouts.insert(payout::Model {
         provider: key.0,
         payout: key.1,
-        license_return: told.license_return,
-        amount_minor: minor,
+        license_return: report.license_return,
+        amount_minor,
         currency,
-        registered_at: context.now.as_millis(),
+        registered_at: context.now,
         cause: context.message_id,
-    });
-    Ok(registered(tables, told, false))
+    })?;
+    Ok(registered(tables, report, false)?)
 }
 
-fn registered(tables: &Tables, told: &PayoutCompletion, repeated: bool) -> Decision {
-    let decision = Decision::new(Output::PayoutRegistered(PayoutRegistered {
-        license_return: told.license_return,
-        payout: told.payout.clone(),
-        repeated,
-    }));
-    let certificate = tables.returns.get(&told.license_return).map(|row| row.certificate);
-    let bought = certificate.and_then(|id| tables.purchases.get(&id));
-    match bought {
-        Some(row) => decision.about(subject_of(row.id, row.container)),
-        None => decision,
-    }
+fn registered(tables: &Tables, report: &PayoutCompletion, repeated: bool) -> Result<Decision, Defect> {
+    let certificate = tables.returns.require(&report.license_return)?.certificate;
+    let record = tables.records.require(&certificate)?;
+    let registered =
+        PayoutRegistered { license_return: report.license_return, payout: report.payout.clone(), repeated };
+    Ok(Decision::new(Output::PayoutRegistered(registered)).about(subject_of(record.id, record.container)))
 }

@@ -1,253 +1,271 @@
-//! What a payment that failed, or was taken back, undoes.
+//! What a failed or reversed payment undoes.
 
 use std::collections::BTreeSet;
 
-use licet_common::decision::{Context, Decision, Tables};
+use licet_common::{
+    decision::{Context, Decision, RuleError},
+    rows::Defect,
+};
 use licet_schema::{
-    Code, Refusal,
-    entity::{Ending, LicenseState, Outcome, ReturnState, license, settlement, unmatched_settlement},
-    message::{Revocation, SettlementSetback},
+    Code, Count, Name, Refusal,
+    entity::{LicenseState, ReturnState, settlement, unmatched_settlement},
+    message::{Ending, Revocation, SettlementOutcome, SettlementSetback},
 };
 use uuid::Uuid;
 
-use super::{
-    completion::unmatched_before,
-    rules::{Purchase, already_settled, known, registered, subject},
-};
-use crate::{
+use super::rules::{Purchase, already_settled, is_for, registered, registered_before};
+use crate::domain::{
+    Tables,
+    certificates::{Subject, ended_members, members, over, refusal_of},
+    count,
     effects::Effects,
-    held::{Subject, ended_members, members, over, refusal_of},
-    points,
+    points, refuse,
 };
 
 /// The payment failed: what it was for is declined.
 pub(super) fn failure(
     context: &Context<'_>,
     tables: &mut Tables,
-    told: &SettlementSetback,
-) -> Result<Decision, Refusal> {
-    if let Some(known) = known(tables, &told.provider, &told.settlement).cloned() {
-        same_purchase(&known, told)?;
-        // A failure after its completion changes nothing: the answer says what stands.
-        return Ok(registered(tables, &known, true));
+    subject: Subject,
+    report: &SettlementSetback,
+) -> Result<Decision, RuleError> {
+    if let Some(known) = registered_before(tables, &report.provider, &report.settlement)? {
+        if !is_for(&known, subject) {
+            return Err(for_another_purchase().into());
+        }
+        // A failure after its completion changes nothing: the reply says what is registered.
+        return Ok(registered(tables, subject, &known, true)?);
     }
-    let subject = subject(told.certificate, told.container);
     let purchase = Purchase::of(tables, subject)?;
     if purchase.is_settled() {
-        return Err(already_settled("by another settlement"));
+        return Err(already_settled("by another settlement").into());
     }
-    if let Some(ending) = over(&purchase.live, &purchase.ended, context.now) {
-        return Err(refusal_of(ending));
+    if let Some(ending) = over(&purchase.live, &purchase.ended, context.now)? {
+        return Err(refusal_of(ending).into());
     }
     let ids: Vec<_> = purchase.live.iter().map(|row| row.id).collect();
     let mut effects = Effects::default();
-    effects.end(context, tables, subject, &ids, Ending::Declined);
-    let row = row(context, told, Outcome::Failed);
-    tables.settlements.add(row.clone());
-    let decision = registered(tables, &row, false);
-    Ok(effects.into(context, tables, decision))
+    effects.end(context, tables, subject, &ids, Ending::Declined)?;
+    let row = row(context, subject, report, SettlementOutcome::Failed);
+    tables.settlements.insert(row.clone())?;
+    let decision = registered(tables, subject, &row, false)?;
+    Ok(effects.into(context, tables, decision)?)
 }
 
-/// The payment was taken back: so is what it paid for.
+/// The payment was reversed: so is what it paid for.
 pub(super) fn reversal(
     context: &Context<'_>,
     tables: &mut Tables,
-    told: &SettlementSetback,
-) -> Result<Decision, Refusal> {
-    let Some(known) = known(tables, &told.provider, &told.settlement).cloned() else {
-        return of_unknown(context, tables, told);
+    subject: Subject,
+    report: &SettlementSetback,
+) -> Result<Decision, RuleError> {
+    let Some(known) = registered_before(tables, &report.provider, &report.settlement)? else {
+        return of_unknown(context, tables, subject, report);
     };
-    let same = same_purchase(&known, told);
-    if same.is_err() || other_amount(&known, told) {
+    let is_for_it = is_for(&known, subject);
+    if !is_for_it || is_other_amount(&known, report) {
         // Not what is registered, but money of the same settlement that was kept without a match.
-        if let Some(kept) = give_up_kept(tables, told) {
-            return Ok(registered(tables, &reversed(known, told, &kept), false));
+        if let Some(kept) = give_up_kept(tables, report)? {
+            return Ok(registered(tables, subject, &reversed(known, subject, &kept), false)?);
         }
-        let mismatch = || Refusal::new(Code::AmountMismatch, "the settlement was told with another amount");
-        return Err(same.err().unwrap_or_else(mismatch));
+        return Err(if is_for_it {
+            Refusal::new(Code::AmountMismatch, "the settlement was reported with another amount").into()
+        } else {
+            for_another_purchase().into()
+        });
     }
-    match known.outcome {
-        Outcome::Completed => Ok(undo(context, tables, known)),
-        Outcome::Failed => Ok(match give_up_kept(tables, told) {
+    Ok(match known.outcome {
+        SettlementOutcome::Completed => undo(context, tables, subject, known)?,
+        SettlementOutcome::Failed => match give_up_kept(tables, report)? {
             Some(kept) => {
-                let row = reversed(known, told, &kept);
-                write(tables, &row);
-                registered(tables, &row, false)
+                let row = reversed(known, subject, &kept);
+                write(tables, &row)?;
+                registered(tables, subject, &row, false)?
             }
-            None => registered(tables, &known, true),
-        }),
+            None => registered(tables, subject, &known, true)?,
+        },
         // Money of it may have been kept meanwhile: that is gone, too.
-        Outcome::Reversed => {
-            let kept = give_up_kept(tables, told);
-            Ok(registered(tables, &known, kept.is_none()))
+        SettlementOutcome::Reversed => {
+            let kept = give_up_kept(tables, report)?;
+            registered(tables, subject, &known, kept.is_none())?
         }
-    }
+    })
 }
 
-fn undo(context: &Context<'_>, tables: &mut Tables, known: settlement::Model) -> Decision {
-    let row = settlement::Model { outcome: Outcome::Reversed, ..known };
-    write(tables, &row);
+fn for_another_purchase() -> Refusal {
+    Refusal::new(Code::AlreadySettled, "this settlement was reported before, for another purchase")
+}
+
+fn undo(
+    context: &Context<'_>,
+    tables: &mut Tables,
+    subject: Subject,
+    known: settlement::Model,
+) -> Result<Decision, Defect> {
+    let row = settlement::Model { outcome: SettlementOutcome::Reversed, ..known };
+    write(tables, &row)?;
     let mut undoing = Undoing::default();
-    undoing.left.push(subject(row.certificate, row.container));
+    undoing.left.push(subject);
     while let Some(purchase) = undoing.left.pop() {
-        undoing.purchase(context, tables, purchase);
+        undoing.purchase(context, tables, purchase)?;
     }
     let Undoing { mut effects, credits, .. } = undoing;
     for (user, spent) in credits {
-        points::credit(context, tables, effects.points(), points::SPENT, &user, spent);
+        points::credit(context, tables, effects.points(), points::SPENT, &user, spent)?;
     }
-    let decision = registered(tables, &row, false);
+    let decision = registered(tables, subject, &row, false)?;
     effects.into(context, tables, decision)
 }
 
-/// A settlement of which nothing is known, or only that it matches nothing: kept, so that its
-/// completion, when it comes, is known to be reversed.
-fn of_unknown(context: &Context<'_>, tables: &mut Tables, told: &SettlementSetback) -> Result<Decision, Refusal> {
-    let mut row = row(context, told, Outcome::Reversed);
-    match give_up_kept(tables, told) {
-        Some(kept) => row = reversed(row, told, &kept),
-        // An amount picks one of several that were told.
-        None if told.amount.is_some() => {
-            let detail = "no such amount was told of this settlement: tell its reversal without an amount";
-            return Err(Refusal::new(Code::AmountMismatch, detail));
+/// A settlement of which nothing is registered, at most that it matches nothing: it is registered as
+/// reversed, so that its completion, when it arrives, pays for nothing.
+fn of_unknown(
+    context: &Context<'_>,
+    tables: &mut Tables,
+    subject: Subject,
+    report: &SettlementSetback,
+) -> Result<Decision, RuleError> {
+    let mut row = row(context, subject, report, SettlementOutcome::Reversed);
+    match give_up_kept(tables, report)? {
+        Some(kept) => row = reversed(row, subject, &kept),
+        // An amount selects one of several that were reported.
+        None if report.amount.is_some() => {
+            let detail = "no such amount was reported of this settlement: report its reversal without an amount";
+            return refuse(Code::AmountMismatch, detail);
         }
         None => {}
     }
-    tables.settlements.add(row.clone());
-    Ok(registered(tables, &row, false))
+    tables.settlements.insert(row.clone())?;
+    Ok(registered(tables, subject, &row, false)?)
 }
 
-/// Money that was kept for the operator is gone again: the newest of what was told.
-fn give_up_kept(tables: &mut Tables, told: &SettlementSetback) -> Option<unmatched_settlement::Model> {
-    let meant = |row: &unmatched_settlement::Model| {
-        told.amount.is_none_or(|amount| {
-            row.amount_minor == amount.amount_minor.get() && row.currency == amount.currency.as_str()
-        })
-    };
-    let mut kept = unmatched_before(tables, told.provider.as_str(), told.settlement.as_str());
-    kept.retain(meant);
-    kept.iter().for_each(|row| {
-        tables.unmatched_settlements.remove(&row.id);
+/// Money that was kept for the operator is gone again. Returns the newest that was reported.
+fn give_up_kept(
+    tables: &mut Tables,
+    report: &SettlementSetback,
+) -> Result<Option<unmatched_settlement::Model>, Defect> {
+    let mut kept = tables.unmatched(&report.provider, &report.settlement)?;
+    kept.retain(|row| {
+        report.amount.is_none_or(|amount| (row.amount_minor, row.currency) == (amount.amount_minor, amount.currency))
     });
-    kept.into_iter().max_by_key(|row| (row.told_at, row.id))
+    for row in &kept {
+        tables.unmatched_settlements.remove(&row.id)?;
+    }
+    Ok(kept.into_iter().max_by_key(|row| (row.told_at, row.id)))
 }
 
-fn reversed(
-    known: settlement::Model,
-    told: &SettlementSetback,
-    kept: &unmatched_settlement::Model,
-) -> settlement::Model {
+fn reversed(known: settlement::Model, subject: Subject, kept: &unmatched_settlement::Model) -> settlement::Model {
     settlement::Model {
-        certificate: told.certificate,
-        container: told.container,
-        outcome: Outcome::Reversed,
+        certificate: subject.certificate(),
+        container: subject.container(),
+        outcome: SettlementOutcome::Reversed,
         amount_minor: Some(kept.amount_minor),
-        currency: Some(kept.currency.clone()),
+        currency: Some(kept.currency),
         ..known
     }
 }
 
-fn write(tables: &mut Tables, row: &settlement::Model) {
-    if let Some(standing) = tables.settlements.change(&(row.provider.clone(), row.settlement.clone())) {
-        *standing = row.clone();
-    }
+fn write(tables: &mut Tables, row: &settlement::Model) -> Result<(), Defect> {
+    *tables.settlements.change(&(row.provider.clone(), row.provider_reference.clone()))? = row.clone();
+    Ok(())
 }
 
-fn same_purchase(known: &settlement::Model, told: &SettlementSetback) -> Result<(), Refusal> {
-    if (known.certificate, known.container) == (told.certificate, told.container) {
-        return Ok(());
-    }
-    Err(Refusal::new(Code::AlreadySettled, "this settlement was told before, for another purchase"))
+fn is_other_amount(known: &settlement::Model, report: &SettlementSetback) -> bool {
+    let registered = known.amount_minor.zip(known.currency);
+    let reported = report.amount.map(|amount| (amount.amount_minor, amount.currency));
+    reported.is_some_and(|reported| registered.is_some_and(|registered| registered != reported))
 }
 
-fn other_amount(known: &settlement::Model, told: &SettlementSetback) -> bool {
-    let registered = known.amount_minor.zip(known.currency.as_deref());
-    let told = told.amount.as_ref().map(|amount| (amount.amount_minor.get(), amount.currency.as_str()));
-    told.is_some_and(|told| registered.is_some_and(|registered| registered != told))
-}
-
-fn row(context: &Context<'_>, told: &SettlementSetback, outcome: Outcome) -> settlement::Model {
+fn row(
+    context: &Context<'_>,
+    subject: Subject,
+    report: &SettlementSetback,
+    outcome: SettlementOutcome,
+) -> settlement::Model {
     settlement::Model {
-        provider: told.provider.to_string(),
-        settlement: told.settlement.to_string(),
-        certificate: told.certificate,
-        container: told.container,
+        provider: report.provider.clone(),
+        provider_reference: report.settlement.clone(),
+        certificate: subject.certificate(),
+        container: subject.container(),
         outcome,
         amount_minor: None,
         currency: None,
         grants: None,
-        registered_at: context.now.as_millis(),
+        registered_at: context.now,
         cause: context.message_id,
     }
 }
 
-/// The undoing of what was paid for, and of what came of it.
+/// Undoes what was paid for, and what came of it.
 #[derive(Default)]
 struct Undoing {
     effects: Effects,
-    /// Points that the purchases had spent: they go back last, when all debts are known.
-    credits: Vec<(String, i64)>,
+    /// Points that the purchases had spent: they are returned last, when all debts are known.
+    credits: Vec<(Name, i64)>,
     /// Purchases that are still to be undone: upgrades made one of another.
     left: Vec<Subject>,
     done: BTreeSet<Uuid>,
 }
 
 impl Undoing {
-    fn purchase(&mut self, context: &Context<'_>, tables: &mut Tables, subject: Subject) {
-        let live: Vec<_> = members(tables, subject).iter().map(|row| row.id).collect();
-        let ended = ended_members(tables, subject).iter().map(|row| row.id).collect::<Vec<_>>();
+    fn purchase(&mut self, context: &Context<'_>, tables: &mut Tables, subject: Subject) -> Result<(), Defect> {
+        let live: Vec<_> = members(tables, subject)?.iter().map(|row| row.id).collect();
+        let ended: Vec<_> = ended_members(tables, subject)?.iter().map(|row| row.id).collect();
         for id in live.iter().chain(&ended) {
             if self.done.insert(*id) {
-                self.licenses(context, tables, *id);
-                self.returns(context, tables, *id);
+                self.licenses(context, tables, *id)?;
+                self.returns(context, tables, *id)?;
             }
         }
         for id in &live {
-            let granted = returned(tables, *id);
-            if let Some(row) = tables.certificates.change(id) {
-                row.outstanding = 0;
-                row.granted = granted;
-            }
+            let granted = returned(context, tables, *id)?;
+            let row = tables.certificates.change(id)?;
+            row.outstanding = Count::ZERO;
+            row.granted = granted;
         }
-        self.effects.end(context, tables, subject, &live, Ending::Reversed);
+        self.effects.end(context, tables, subject, &live, Ending::Reversed)?;
         for id in &ended {
-            let granted = returned(tables, *id);
-            if let Some(row) = tables.purchases.change(id) {
-                row.granted = granted;
-                row.ended = Some(Ending::Reversed);
+            let granted = returned(context, tables, *id)?;
+            let record = tables.records.change(id)?;
+            record.granted = granted;
+            record.ended = Some(Ending::Reversed);
+        }
+        for id in live.iter().chain(&ended) {
+            let record = tables.records.require(id)?;
+            if record.points.get() > 0 {
+                self.credits.push((record.user.clone(), record.points.get()));
             }
         }
-        let spent = live.iter().chain(&ended).filter_map(|id| tables.purchases.get(id));
-        self.credits.extend(spent.filter(|row| row.points > 0).map(|row| (row.user.clone(), row.points)));
+        Ok(())
     }
 
-    fn licenses(&mut self, context: &Context<'_>, tables: &mut Tables, certificate: Uuid) {
-        let counts = |row: &&license::Model| row.certificate == certificate && row.state != LicenseState::Revoked;
-        let licenses: Vec<_> = tables.licenses.iter().filter(counts).cloned().collect();
-        for license in licenses {
-            self.effects.revoke(context, tables, &license, Revocation::Reversed);
+    fn licenses(&mut self, context: &Context<'_>, tables: &mut Tables, certificate: Uuid) -> Result<(), Defect> {
+        let licenses: Vec<_> = tables.licenses_of(certificate)?.into_iter().cloned().collect();
+        for license in licenses.iter().filter(|row| row.state != LicenseState::Revoked) {
+            self.effects.revoke(context, tables, license, Revocation::Reversed)?;
         }
+        Ok(())
     }
 
     /// Takes back what returned licenses brought. A buy-back that was instructed stays.
-    fn returns(&mut self, context: &Context<'_>, tables: &mut Tables, certificate: Uuid) {
-        let completed = tables.returns.iter().filter(|one| one.certificate == certificate);
-        let brought = completed.filter_map(|one| tables.privileges.get(&one.id)).cloned().collect::<Vec<_>>();
-        for privilege in brought {
-            if let Some(earned) = privilege.points.filter(|points| *points > 0) {
-                points::debit(context, tables, self.effects.points(), &privilege.user, earned);
+    fn returns(&mut self, context: &Context<'_>, tables: &mut Tables, certificate: Uuid) -> Result<(), Defect> {
+        let returns: Vec<_> = tables.returns_of_certificate(certificate)?.iter().map(|row| row.id).collect();
+        for id in returns {
+            let Some(privilege) = tables.privileges.get(&id)?.cloned() else { continue };
+            if let Some(earned) = privilege.points.filter(|points| points.get() > 0) {
+                points::debit(context, tables, self.effects.points(), &privilege.user, earned.get())?;
             }
             if let Some(upgrade) = privilege.certificate {
                 self.left.push(Subject::Certificate(upgrade));
             }
         }
+        Ok(())
     }
 }
 
-/// Licenses of a certificate that came back.
-fn returned(tables: &Tables, certificate: Uuid) -> i64 {
-    let completed = |one: &&licet_schema::entity::license_return::Model| {
-        one.certificate == certificate && one.state == ReturnState::Completed
-    };
-    i64::try_from(tables.returns.iter().filter(completed).count()).unwrap_or(i64::MAX)
+/// The number of a certificate's licenses that were returned.
+fn returned(context: &Context<'_>, tables: &Tables, certificate: Uuid) -> Result<Count, Defect> {
+    let returns = tables.returns_of_certificate(certificate)?;
+    let completed = returns.iter().filter(|row| row.state == ReturnState::Completed).count();
+    count(i64::try_from(completed).unwrap_or(i64::MAX), "a count is at most 2^53-1", context)
 }

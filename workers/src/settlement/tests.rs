@@ -1,9 +1,11 @@
+use licet_schema::entity::{certificate, unmatched_settlement};
 use licet_schema::{ExternalId, Output, Request, message::SettlementCompletion, vocabulary::Grants};
 use uuid::Uuid;
 
-use crate::testing::{Bought, HOUR_MS, Stage, check, completion, license_receipt, name, usd, verdict};
+use crate::fixture::{Bought, Fixture, HOUR_MS, check, completion, license_receipt, name, outcome, usd};
 
-fn told(bought: &Bought, change: impl Fn(&mut SettlementCompletion)) -> Request {
+/// A `settlement.completion` of `pay-1` with changes.
+fn completion_with(bought: &Bought, change: impl Fn(&mut SettlementCompletion)) -> Request {
     match completion(bought, "pay-1", bought.amount) {
         Request::SettlementCompletion(mut body) => {
             change(&mut body);
@@ -14,83 +16,83 @@ fn told(bought: &Bought, change: impl Fn(&mut SettlementCompletion)) -> Request 
 }
 
 #[test]
-fn verdicts_on_settlement_completion() {
+fn outcomes_of_settlement_completion() {
     check(&[
         (
-            "after the reception notice",
-            |stage| {
-                let bought = stage.buy(1);
-                stage.receive(&bought);
-                stage.settle(&bought, "pay-1")
+            "after the reception",
+            |fixture| {
+                let bought = fixture.buy(1);
+                fixture.receive(&bought);
+                fixture.settle(&bought, "pay-1")
             },
             "settlement.registered",
         ),
         (
-            "before it",
-            |stage| {
-                let bought = stage.buy(1);
-                stage.settle(&bought, "pay-1")
+            "before the reception",
+            |fixture| {
+                let bought = fixture.buy(1);
+                fixture.settle(&bought, "pay-1")
             },
             "settlement.registered",
         ),
         (
             "the same again",
-            |stage| {
-                let bought = stage.ready(1);
-                stage.settle(&bought, "pay-1")
+            |fixture| {
+                let bought = fixture.ready(1);
+                fixture.settle(&bought, "pay-1")
             },
             "settlement.registered*",
         ),
         (
             "the same again after the certificate ended",
-            |stage| {
-                let bought = stage.ready(1);
+            |fixture| {
+                let bought = fixture.ready(1);
                 for terminal in ["a", "b", "c"] {
-                    let token = stage.license(&bought, terminal).expect("a license");
-                    stage.ask(license_receipt(&token));
+                    let token = fixture.license(&bought, terminal).expect("a license");
+                    fixture.ask(license_receipt(&token));
                 }
-                stage.settle(&bought, "pay-1")
+                fixture.settle(&bought, "pay-1")
             },
             "settlement.registered*",
         ),
         (
-            "a second one for what is settled",
-            |stage| {
-                let bought = stage.ready(1);
-                stage.settle(&bought, "pay-2")
+            "another settlement of a settled purchase",
+            |fixture| {
+                let bought = fixture.ready(1);
+                fixture.settle(&bought, "pay-2")
             },
             "already_settled",
         ),
         (
-            "the id of a settlement of another purchase",
-            |stage| {
-                stage.ready(1);
-                let other = stage.buy(1);
-                stage.settle(&other, "pay-1")
+            "the settlement id of another purchase",
+            |fixture| {
+                fixture.ready(1);
+                let other = fixture.buy(1);
+                fixture.settle(&other, "pay-1")
             },
             "already_settled",
         ),
         (
             "a wrong amount",
-            |stage| {
-                let bought = stage.buy(1);
-                stage.ask(completion(&bought, "pay-1", usd(999)))
+            |fixture| {
+                let bought = fixture.buy(1);
+                fixture.ask(completion(&bought, "pay-1", usd(999)))
             },
             "amount_mismatch",
         ),
         (
-            "a certificate that never was",
-            |stage| {
-                let bought = stage.buy(1);
-                stage.ask(told(&bought, |body| body.certificate = Some(Uuid::from_u128(99))))
+            "a certificate that does not exist",
+            |fixture| {
+                let bought = fixture.buy(1);
+                fixture.ask(completion_with(&bought, |body| body.certificate = Some(Uuid::from_u128(99))))
             },
             "unknown_certificate",
         ),
         (
-            "a member alone",
-            |stage| {
-                let bought = stage.buy(2);
-                stage.ask(told(&bought, |body| {
+            "one certificate of a container",
+            |fixture| {
+                let bought = fixture.buy(2);
+                fixture.ask(completion_with(&bought, |body| {
                     body.container = None;
                     body.certificate = Some(bought.certificates[0]);
                     body.amount = usd(1000);
@@ -99,46 +101,46 @@ fn verdicts_on_settlement_completion() {
             "unknown_certificate",
         ),
         (
-            "a certificate's id for a container's, while the certificate is at hand",
-            |stage| {
-                let bought = stage.buy(1);
-                stage.ask(completion(&bought, "pay-1", usd(1)));
-                stage.ask(told(&bought, |body| {
+            "a certificate's id in the field of the container, while the certificate is loaded",
+            |fixture| {
+                let bought = fixture.buy(1);
+                fixture.ask(completion(&bought, "pay-1", usd(1)));
+                fixture.ask(completion_with(&bought, |body| {
                     body.container = body.certificate.take();
                 }))
             },
             "unknown_certificate",
         ),
         (
-            "for what was not acknowledged in time",
-            |stage| {
-                let bought = stage.buy(1);
-                stage.later(25 * HOUR_MS).settle(&bought, "pay-1")
+            "a purchase that lapsed",
+            |fixture| {
+                let bought = fixture.buy(1);
+                fixture.later(25 * HOUR_MS).settle(&bought, "pay-1")
             },
             "lapsed",
         ),
         (
-            "for what has expired",
-            |stage| {
-                let bought = stage.buy(1);
-                stage.receive(&bought);
-                stage.later(31 * 24 * HOUR_MS).settle(&bought, "pay-1")
+            "a purchase that expired",
+            |fixture| {
+                let bought = fixture.buy(1);
+                fixture.receive(&bought);
+                fixture.later(31 * 24 * HOUR_MS).settle(&bought, "pay-1")
             },
             "expired",
         ),
         (
             "both a certificate and a container",
-            |stage| {
-                let bought = stage.buy(1);
-                stage.ask(told(&bought, |body| body.container = Some(Uuid::from_u128(1))))
+            |fixture| {
+                let bought = fixture.buy(1);
+                fixture.ask(completion_with(&bought, |body| body.container = Some(Uuid::from_u128(1))))
             },
             "malformed",
         ),
         (
-            "under Licet's own name",
-            |stage| {
-                let bought = stage.buy(1);
-                stage.ask(told(&bought, |body| body.provider = name("licet")))
+            "the reserved provider licet",
+            |fixture| {
+                let bought = fixture.buy(1);
+                fixture.ask(completion_with(&bought, |body| body.provider = name("licet")))
             },
             "forbidden",
         ),
@@ -146,50 +148,54 @@ fn verdicts_on_settlement_completion() {
 }
 
 #[test]
-fn money_without_a_match_is_kept_and_announced() {
-    let mut stage = Stage::with_song();
-    let bought = stage.buy(1);
-    stage.ask(completion(&bought, "pay-1", usd(1)));
-    assert_eq!(stage.events(), ["settlement.unmatched"]);
-    let kept: Vec<_> = stage.tables.unmatched_settlements.iter().collect();
-    assert_eq!(kept.len(), 1);
-    assert_eq!((kept[0].amount_minor, kept[0].reason.as_str()), (1, "amount_mismatch"));
-    assert_eq!(verdict(&stage.settle(&bought, "pay-1")), "settlement.registered", "the right amount may still come");
+fn an_unmatched_payment_is_recorded_and_announced() {
+    let mut fixture = Fixture::with_song();
+    let bought = fixture.buy(1);
+    fixture.ask(completion(&bought, "pay-1", usd(1)));
+    assert_eq!(fixture.events(), ["settlement.unmatched"]);
+    let recorded: Vec<_> = fixture.store.rows::<unmatched_settlement::Entity>().collect();
+    assert_eq!(recorded.len(), 1);
+    assert_eq!((recorded[0].amount_minor.get(), recorded[0].reason.as_str()), (1, "amount_mismatch"));
+    assert_eq!(
+        outcome(&fixture.settle(&bought, "pay-1")),
+        "settlement.registered",
+        "the right amount is still accepted"
+    );
 }
 
 #[test]
-fn money_without_a_match_that_is_told_again_is_kept_once_and_goes_when_it_finds_its_match() {
-    let mut stage = Stage::with_song();
-    let bought = stage.buy(1);
-    stage.ask(completion(&bought, "pay-1", usd(1)));
-    assert_eq!(verdict(&stage.ask(completion(&bought, "pay-1", usd(1)))), "amount_mismatch");
-    assert!(stage.events().is_empty(), "it was announced before");
-    assert_eq!(stage.tables.unmatched_settlements.iter().count(), 1);
-    stage.settle(&bought, "pay-1");
-    assert_eq!(stage.tables.unmatched_settlements.iter().count(), 0);
+fn an_unmatched_payment_is_recorded_once_and_removed_when_it_finds_its_match() {
+    let mut fixture = Fixture::with_song();
+    let bought = fixture.buy(1);
+    fixture.ask(completion(&bought, "pay-1", usd(1)));
+    assert_eq!(outcome(&fixture.ask(completion(&bought, "pay-1", usd(1)))), "amount_mismatch");
+    assert!(fixture.events().is_empty(), "a repetition has no event");
+    assert_eq!(fixture.store.rows::<unmatched_settlement::Entity>().count(), 1);
+    fixture.settle(&bought, "pay-1");
+    assert_eq!(fixture.store.rows::<unmatched_settlement::Entity>().count(), 0);
 }
 
 #[test]
-fn a_settlement_may_say_how_many_grants_it_pays_for() {
-    let mut stage = Stage::with_song();
-    let bought = stage.buy(2);
-    stage.receive(&bought);
+fn a_settlement_may_state_the_number_of_grants() {
+    let mut fixture = Fixture::with_song();
+    let bought = fixture.buy(2);
+    fixture.receive(&bought);
     let grants = Grants::try_from(7i64).ok();
-    match stage.ask(told(&bought, |body| body.grants = grants)) {
+    match fixture.ask(completion_with(&bought, |body| body.grants = grants)) {
         Output::SettlementRegistered(registered) => assert_eq!(registered.grants, grants),
         other => panic!("{other:?}"),
     }
-    assert!(stage.tables.certificates.iter().all(|row| row.grants == 7 && row.settled_at.is_some()));
+    assert!(fixture.store.rows::<certificate::Entity>().all(|row| row.grants.get() == 7 && row.settled_at.is_some()));
 }
 
 #[test]
-fn one_settlement_id_of_two_providers_is_two_settlements() {
-    let mut stage = Stage::with_song();
-    let (first, second) = (stage.buy(1), stage.buy(1));
-    stage.settle(&first, "pay-1");
-    let other = told(&second, |body| {
+fn the_same_settlement_id_of_two_providers_means_two_settlements() {
+    let mut fixture = Fixture::with_song();
+    let (first, second) = (fixture.buy(1), fixture.buy(1));
+    fixture.settle(&first, "pay-1");
+    let other = completion_with(&second, |body| {
         body.provider = name("other bank");
         body.settlement = ExternalId::try_from("pay-1").expect("an id");
     });
-    assert_eq!(verdict(&stage.ask(other)), "settlement.registered");
+    assert_eq!(outcome(&fixture.ask(other)), "settlement.registered");
 }

@@ -1,13 +1,13 @@
-//! The sweeper's clock: time as messages.
+//! The clock of the sweep worker: time as messages.
 
 use std::time::Duration;
 
 use licet_common::{
-    runtime::Machine,
+    runtime::Resources,
     transport::{Lost, Outcome, Outgoing, Properties, Publisher},
 };
 use licet_schema::{
-    Format, Request, Timestamp,
+    Request, Timestamp, encoding,
     message::{SweepDue, SweepKind},
     topology,
 };
@@ -18,12 +18,12 @@ use uuid::Uuid;
 
 /// The namespace of the clock's message ids.
 const NAMESPACE: Uuid = Uuid::from_u128(0x5eed_0000_0000_5000_8000_0000_c10c_0001);
-/// A tick that the broker does not confirm in this time is left to the next.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// How long the broker may take to confirm a tick. After that, the next tick replaces it.
+const CONFIRM_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Publishes a `sweep.due` of each kind at every interval, until `stop`.
-pub(super) async fn tick(machine: &Machine, stop: &CancellationToken) {
-    let interval_s = machine.limits.sweep_interval_s;
+pub(super) async fn tick(resources: &Resources, stop: &CancellationToken) {
+    let interval_s = resources.limits.sweep_interval_s;
     let mut ticks = tokio::time::interval(Duration::from_secs(interval_s));
     ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
     let mut publisher: Option<Publisher> = None;
@@ -32,11 +32,11 @@ pub(super) async fn tick(machine: &Machine, stop: &CancellationToken) {
             () = stop.cancelled() => break,
             _ = ticks.tick() => {}
         }
-        let due = messages(machine.clock.now(), interval_s);
-        match publish(machine, publisher.take(), &due).await {
+        let due = messages(resources.clock.now(), interval_s);
+        match publish(resources, publisher.take(), &due).await {
             Ok(kept) => publisher = Some(kept),
-            // The worker's own loop tells when the broker is away, and when it is back.
-            Err(Lost(cause)) => tracing::debug!("a tick was not published: {cause}"),
+            // The worker's own loop logs outages of the broker.
+            Err(lost) => tracing::debug!("a tick was not published: {lost}"),
         }
     }
     if let Some(publisher) = publisher {
@@ -44,19 +44,22 @@ pub(super) async fn tick(machine: &Machine, stop: &CancellationToken) {
     }
 }
 
-async fn publish(machine: &Machine, kept: Option<Publisher>, due: &[Outgoing]) -> Result<Publisher, Lost> {
+async fn publish(resources: &Resources, kept: Option<Publisher>, due: &[Outgoing]) -> Result<Publisher, Lost> {
     let publisher = match kept {
         Some(publisher) => publisher,
-        None => machine.transport.publisher().await?,
+        None => resources.transport.publisher().await?,
     };
-    let outcomes = publisher.publish(due, PATIENCE).await?;
+    let outcomes = publisher.publish(due, CONFIRM_TIMEOUT).await?;
     if let Some(outcome) = outcomes.iter().find(|outcome| **outcome != Outcome::Confirmed) {
         warn!(?outcome, "the broker does not take a sweep: the next comes with the next tick");
     }
     Ok(publisher)
 }
 
-/// What a tick says: the same under the same ids, whichever sweeper says it.
+/// The messages of a tick.
+///
+/// Several sweep workers publish the same tick under the same id, so it is one message. If the clock is set
+/// back, ticks repeat ids that are in the journal, and nothing is swept until the clock has caught up.
 fn messages(now: Timestamp, interval_s: u64) -> Vec<Outgoing> {
     let interval_ms = i64::try_from(interval_s).unwrap_or(1).saturating_mul(1000).max(1);
     let before = Timestamp::from_millis(now.as_millis().div_euclid(interval_ms) * interval_ms);
@@ -65,8 +68,8 @@ fn messages(now: Timestamp, interval_s: u64) -> Vec<Outgoing> {
 
 fn message(kind: SweepKind, before: Timestamp) -> Option<Outgoing> {
     let request = Request::SweepDue(SweepDue { kind, before });
-    // A time that RFC 3339 cannot write is no time to sweep.
-    let body = request.encode(Format::Json).ok()?;
+    // A time that RFC 3339 cannot express is not swept.
+    let body = request.encode().ok()?;
     let id = Uuid::new_v5(&NAMESPACE, format!("{}:{}", kind.as_str(), before.as_millis()).as_bytes());
     Some(Outgoing {
         exchange: topology::IN.to_owned(),
@@ -75,7 +78,7 @@ fn message(kind: SweepKind, before: Timestamp) -> Option<Outgoing> {
         properties: Properties {
             message_id: Some(id.to_string()),
             kind: Some(request.kind().to_owned()),
-            content_type: Some(Format::Json.content_type().to_owned()),
+            content_type: Some(encoding::CONTENT_TYPE.to_owned()),
             app_id: Some(topology::APP_ID.to_owned()),
             ..Properties::default()
         },
@@ -88,10 +91,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn two_sweepers_say_the_same_under_the_same_ids() {
+    fn two_sweep_workers_publish_the_same_messages_under_the_same_ids() {
         let at = |millis| {
-            let said = messages(Timestamp::from_millis(millis), 10);
-            said.into_iter().map(|message| (message.properties.message_id, message.body)).collect::<Vec<_>>()
+            let published = messages(Timestamp::from_millis(millis), 10);
+            published.into_iter().map(|message| (message.properties.message_id, message.body)).collect::<Vec<_>>()
         };
         assert_eq!(at(1_700_000_000_001), at(1_700_000_009_999));
         assert_eq!(at(1_700_000_000_001).len(), 3);

@@ -1,107 +1,116 @@
-//! Which rows a sweep needs: candidates are read unlocked; of the certificates, those that nobody
-//! else is at are locked; what late returns go back to is locked in its turn.
+//! Which rows a sweep needs: candidates are read unlocked; of the certificates, those that no other
+//! transaction uses are locked; what late returns go back to is locked in its turn.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use licet_common::{
-    decision::Tables,
-    store::{
-        StoreError, Transaction, locks,
-        rows::{Lock, below, select},
-    },
-};
+use licet_common::store::{Comparison, Lock, Page, Source, StoreError, keys, load as select_into};
 use licet_schema::{
-    entity::{certificate, license_return, pending_reception, purchase},
+    Timestamp,
+    entity::{certificate, certificate_record, license_return, pending_reception},
     message::{SweepDue, SweepKind},
 };
 use uuid::Uuid;
 
-use super::PORTION;
-use crate::{
-    held::{Subject, subject_of},
-    load, points,
+use super::ROWS_MAX;
+use crate::domain::{
+    Tables,
+    certificates::{Subject, subject_of},
+    load, locks, points,
+    tables::LIVE_IN_CONTAINER,
 };
 
-/// Reads one portion for each input. What is not overdue by the time of the decision stays.
-pub(super) async fn load(connection: &Transaction, inputs: &[&SweepDue]) -> Result<Tables, StoreError> {
+/// Reads the rows of one sweep for each input. What is not overdue at the time of the decision stays.
+pub(super) async fn load<S: Source>(source: &S, inputs: &[&SweepDue]) -> Result<Tables, StoreError> {
     let mut tables = Tables::default();
     for due in inputs {
-        let before = due.before.as_millis();
         match due.kind {
             SweepKind::Reception => {
-                let column = pending_reception::Column::DueAt;
-                let late = below::<pending_reception::Entity>(connection, column, "", before, PORTION).await?;
-                tables.more |= late.len() as u64 == PORTION;
+                let page = earliest::<pending_reception::Entity>(pending_reception::Column::DueAt, due.before);
+                let late = source.page(page).await?;
+                tables.more |= late.len() as u64 == ROWS_MAX;
                 let subjects = late.iter().map(|row| match row.container {
                     true => Subject::Container(row.id),
                     false => Subject::Certificate(row.id),
                 });
-                purchases(connection, subjects.collect(), &mut tables).await?;
+                purchases(source, subjects.collect(), &mut tables).await?;
             }
             SweepKind::Certificate => {
-                let column = certificate::Column::ExpiresAt;
-                let late = below::<certificate::Entity>(connection, column, "", before, PORTION).await?;
-                tables.more |= late.len() as u64 == PORTION;
+                let page = earliest::<certificate::Entity>(certificate::Column::ExpiresAt, due.before);
+                let late = source.page(page).await?;
+                tables.more |= late.len() as u64 == ROWS_MAX;
                 let subjects = late.iter().map(|row| Subject::of(row.id, row.container));
-                purchases(connection, subjects.collect(), &mut tables).await?;
+                purchases(source, subjects.collect(), &mut tables).await?;
             }
-            SweepKind::Return => returns(connection, before, &mut tables).await?,
+            SweepKind::Return => returns(source, due.before, &mut tables).await?,
         }
     }
     Ok(tables)
 }
 
-/// Locks the certificates of these purchases, as far as they are free. What is ended whole is taken
-/// whole or left.
-async fn purchases(connection: &Transaction, subjects: Vec<Subject>, tables: &mut Tables) -> Result<(), StoreError> {
-    let (mut ids, mut containers) = (BTreeSet::new(), BTreeSet::new());
-    for subject in subjects {
-        match subject {
-            Subject::Certificate(id) => ids.insert(id),
-            Subject::Container(id) => containers.insert(id),
-        };
+/// The first rows whose deadline is before `before`.
+fn earliest<E: sea_orm::EntityTrait>(deadline: E::Column, before: Timestamp) -> Page<E> {
+    Page {
+        filter: vec![(deadline, Comparison::Less, before.into())],
+        constant: None,
+        order: deadline,
+        descending: false,
+        limit: ROWS_MAX,
     }
-    let containers: Vec<_> = containers.into_iter().collect();
-    ids.extend(load::members(connection, &containers).await?.iter().map(|row| row.id));
-    let locked = locks::free_certificates(connection, &ids).await?;
+}
 
-    let keys = ids.iter().map(|id| vec![(*id).into()]).collect();
-    let bought = select::<purchase::Entity>(connection, &[purchase::Column::Id], keys, Lock::None).await?;
-    let mut live: BTreeMap<Uuid, usize> = BTreeMap::new();
-    for row in bought.iter().filter(|row| row.ended.is_none()) {
-        *live.entry(subject_of(row.id, row.container)).or_default() += 1;
+/// Locks the certificates of these purchases, as far as they are free. A purchase is taken as a whole
+/// or not at all.
+async fn purchases<S: Source>(source: &S, subjects: Vec<Subject>, tables: &mut Tables) -> Result<(), StoreError> {
+    let mut wanted = locks::Wanted::default();
+    for subject in subjects {
+        wanted.add(subject);
     }
-    tables.purchases.load_all(bought);
+    let locks::Wanted { certificates: mut ids, containers } = wanted;
+    let containers: Vec<_> = containers.into_iter().collect();
+    ids.extend(load::members(source, &containers).await?.iter().map(|row| row.id));
+    let locked = locks::free_certificates(source, &ids).await?;
+
+    let columns = [certificate_record::Column::Id];
+    let records = keys(ids.iter().copied());
+    select_into(source, &mut tables.records, &columns, records, Lock::None).await?;
+    let mut live: BTreeMap<Uuid, usize> = BTreeMap::new();
+    for row in tables.records.iter().filter(|row| row.ended.is_none() && ids.contains(&row.id)) {
+        *live.entry(subject_of(row.id, row.container)).or_insert(0) += 1;
+    }
     let mut groups: BTreeMap<Uuid, Vec<certificate::Model>> = BTreeMap::new();
     for row in locked {
         groups.entry(subject_of(row.id, row.container)).or_default().push(row);
     }
     groups.retain(|subject, group| live.get(subject) == Some(&group.len()));
     let users: BTreeSet<_> = groups.values().flatten().flat_map(holders).collect();
-    locks::accounts(connection, &users, tables).await?;
-    let keys = groups.keys().map(|id| vec![(*id).into()]).collect();
-    let columns = [pending_reception::Column::Id];
-    let pending = select::<pending_reception::Entity>(connection, &columns, keys, Lock::None).await?;
-    tables.pending_receptions.load_all(pending);
-    tables.certificates.load_all(groups.into_values().flatten());
+    locks::accounts(source, &users, tables).await?;
+    load::pending_receptions(source, groups.keys().copied().collect(), tables).await?;
+    for (subject, group) in groups {
+        tables.certificates.cover_set(LIVE_IN_CONTAINER, subject);
+        tables.certificates.cover(&[certificate::Column::Id], &keys(group.iter().map(|row| row.id)));
+        tables.certificates.take(group);
+    }
     Ok(())
 }
 
-/// The accounts of whoever gets points back if the certificate ends.
+/// The accounts of the user who gets points back if the certificate ends.
 fn holders(row: &certificate::Model) -> Vec<String> {
-    let held = row.points > 0 && row.settled_at.is_none();
+    let held = row.points.get() > 0 && row.settled_at.is_none();
     if held { points::accounts(&row.user).into() } else { Vec::new() }
 }
 
-/// Locks what late returns go back to, and reads them again.
-async fn returns(connection: &Transaction, before: i64, tables: &mut Tables) -> Result<(), StoreError> {
-    let column = license_return::Column::DeleteBy;
-    let late = below::<license_return::Entity>(connection, column, "state = 'opened'", before, PORTION).await?;
-    tables.more |= late.len() as u64 == PORTION;
+/// Locks what late returns go back to, and reads the returns again.
+async fn returns<S: Source>(source: &S, before: Timestamp, tables: &mut Tables) -> Result<(), StoreError> {
+    let page = Page::<license_return::Entity> {
+        constant: Some((license_return::Column::State, Comparison::Equal, "opened")),
+        ..earliest(license_return::Column::DeleteBy, before)
+    };
+    let late = source.page(page).await?;
+    tables.more |= late.len() as u64 == ROWS_MAX;
     let wanted = locks::Wanted { certificates: late.iter().map(|row| row.certificate).collect(), ..Default::default() };
-    locks::certificates(connection, &wanted, tables).await?;
-    locks::purchases(connection, tables).await?;
+    locks::certificates(source, &wanted, tables).await?;
+    locks::records(source, tables).await?;
     let licenses: Vec<_> = late.iter().map(|row| row.license).collect();
-    load::licenses(connection, &licenses, tables).await?;
-    load::terms(connection, tables).await
+    load::licenses(source, &licenses, tables).await?;
+    load::terms(source, tables).await
 }

@@ -1,16 +1,15 @@
-//! The sweep worker: the generated purchase certificate invalidating means of the server, and the
-//! failed-to-grant purchase certificate deleting means of the storefront.
+//! The sweep worker ends what is overdue: certificates that were not acknowledged or paid for in time
+//! or have expired, and returns whose deletion was not reported in time.
 //!
-//! In: `sweep.due`, from this worker's own clock: every [`sweep_interval_s`](licet_common::config::Limits)
-//! one message for each kind of deadline. No reply. Out: `certificate.retired`, `return.lapsed`,
-//! `points.changed`; and where more is overdue than one portion, another `sweep.due`.
+//! In: `sweep.due`, from the clock of every sweep worker. Out: `certificate.retired`, `return.lapsed`,
+//! `points.changed`; and another `sweep.due` if more is overdue than one batch takes.
 //!
-//! Promised: any number of sweepers are as good as one (the clock's messages have the same ids, and
-//! a certificate that another has locked is left to it); a sweep holds few rows and for a short time, however
-//! much is overdue; one that finds nothing leaves no trace.
+//! Guarantees: any number of sweep workers have the effect of one (the clock's messages have the same
+//! ids, and a certificate that another transaction has locked is left to it); a sweep locks few rows
+//! for a short time, however much is overdue; one that finds nothing leaves no trace.
 //!
-//! Deadlines are judged again under the locks, and by everybody who meets an overdue row: whether
-//! or when the sweep comes changes no answer.
+//! Deadlines are judged again under the locks, and by every worker that meets an overdue row: whether
+//! and when a sweep comes changes no reply.
 
 mod clock;
 mod load;
@@ -19,58 +18,60 @@ mod rules;
 mod tests;
 
 use licet_common::{
-    decision::{Context, Decision, Tables},
-    runtime::{Machine, Worker, run},
+    config::{Groups, groups},
+    decision::{Context, Decision, RuleError},
+    runtime::{Resources, Worker},
     signing::Keyring,
-    store::{StoreError, Transaction},
+    store::{Source, StoreError},
 };
 use licet_schema::{Refusal, Request, message::SweepDue};
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
-/// The most rows that one sweep takes. Few, since whoever asks for a license meanwhile waits for
-/// the processor and the disk.
-const PORTION: u64 = 64;
+use crate::domain::{Tables, not_handled};
+
+/// The maximum number of rows that one sweep takes. Chunks of 256 without a rest were three times as fast,
+/// but slowed concurrent license requests too much.
+const ROWS_MAX: u64 = 64;
 
 /// The sweep worker.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub struct Sweep;
 
-/// Runs the worker and its clock until `stop`.
-pub async fn start(machine: Machine, stop: CancellationToken) {
-    let user = machine.transport.user();
-    if !machine.senders.permit(user, "sweep.due") {
-        warn!(user, "[senders] does not let this worker's broker user send sweep.due: nothing is swept until it does");
-    }
-    // One sweep at a time: a transaction holds one portion.
-    let mut alone = machine.clone();
-    alone.limits.batch_max = 1;
-    tokio::join!(run(Sweep, alone, stop.clone()), clock::tick(&machine, &stop));
-}
-
 impl Worker for Sweep {
+    const NAME: &'static str = "sweep";
+    const HANDLES: &'static [&'static str] = &["sweep.due"];
+    const RESTS: bool = true;
+    // A transaction locks the rows of one sweep.
+    const BATCH_MAX: Option<u16> = Some(1);
+    const SETTINGS: Groups = groups::SWEEP;
+
     type Input = SweepDue;
-
-    fn name(&self) -> &'static str {
-        "sweep"
-    }
-
-    fn rests(&self) -> bool {
-        true
-    }
+    type Rows = Tables;
 
     fn read(&self, _: &Keyring, request: Request) -> Result<SweepDue, Refusal> {
         match request {
             Request::SweepDue(body) => Ok(body),
-            other => Err(crate::program::not_handled(self.name(), &other)),
+            other => Err(not_handled(Self::NAME, &other)),
         }
     }
 
-    async fn load(&self, connection: &Transaction, inputs: &[&SweepDue]) -> Result<Tables, StoreError> {
-        load::load(connection, inputs).await
+    async fn load<S: Source>(&self, source: &S, inputs: &[&SweepDue]) -> Result<Tables, StoreError> {
+        load::load(source, inputs).await
     }
 
-    fn decide(&self, context: &Context<'_>, tables: &mut Tables, input: &SweepDue) -> Result<Decision, Refusal> {
-        Ok(rules::sweep(context, tables, input))
+    fn decide(&self, context: &Context<'_>, tables: &mut Tables, input: &SweepDue) -> Result<Decision, RuleError> {
+        Ok(rules::sweep(context, tables, input)?)
+    }
+
+    async fn run_beside(resources: &Resources, stop: &CancellationToken) {
+        let user = resources.transport.user();
+        if !resources.senders.permit(user, "sweep.due") {
+            warn!(
+                user,
+                "[senders] does not let this worker's broker user send sweep.due: nothing is swept until it does"
+            );
+        }
+        clock::tick(resources, stop).await;
     }
 }

@@ -1,4 +1,4 @@
-//! What copies tell, and who is believed.
+//! What the headers of copies say, and which publishers are trusted.
 
 use bytes::Bytes;
 
@@ -48,8 +48,8 @@ fn a_copy_carries_nobodys_word_for_ours_and_fits_in_a_frame() {
             ("bulk", &bulk),
         ],
     );
-    let past = Past::of_work(&delivery, &trust());
-    let letter = dead_letter("catalog", &delivery, &past, &failure(&"why ".repeat(10_000), 0));
+    let origin = Origin::of_work(&delivery, &trust());
+    let letter = dead_letter("catalog", &delivery, &origin, &failure(&"why ".repeat(10_000), 0));
     assert_eq!(letter.properties.user_id, None);
     let headers = &letter.properties.headers;
     assert_eq!((headers[topology::HEADER_SENDER].as_str(), headers[topology::HEADER_ATTEMPT].as_str()), ("shop", "1"));
@@ -61,7 +61,7 @@ fn a_copy_carries_nobodys_word_for_ours_and_fits_in_a_frame() {
     let names: Vec<_> = (0..10_000).map(|number| number.to_string()).collect();
     let tiny: Vec<_> = names.iter().map(|name| (name.as_str(), "")).collect();
     let delivery = arrived(topology::IN, "content.put", Some("shop"), &tiny);
-    let letter = dead_letter("catalog", &delivery, &Past::of_work(&delivery, &trust()), &failure("why", 0));
+    let letter = dead_letter("catalog", &delivery, &Origin::of_work(&delivery, &trust()), &failure("why", 0));
     let encoded: usize = letter.properties.headers.iter().map(|(name, value)| name.len() + value.len() + 6).sum();
     assert!(encoded < 12 << 10, "{encoded} bytes of headers");
 }
@@ -71,27 +71,27 @@ fn a_message_keeps_its_sender_and_its_first_failure_over_every_attempt() {
     let trust = trust();
     let mut delivery = arrived(topology::IN, "content.put", Some("shop"), &[]);
     for (attempts, wait) in topology::WAITS.iter().enumerate() {
-        let past = Past::of_work(&delivery, &trust);
-        assert_eq!((past.attempts, past.sender.as_deref()), (attempts, Some("shop")));
-        let again = delayed("catalog", &delivery, &past, &failure(&format!("failure {attempts}"), 1), wait);
+        let origin = Origin::of_work(&delivery, &trust);
+        assert_eq!((origin.attempts, origin.sender.as_deref()), (attempts, Some("shop")));
+        let again = delayed("catalog", &delivery, &origin, &failure(&format!("failure {attempts}"), 1), wait);
         delivery = published(again, topology::RETRY, Some("licet"));
     }
-    let past = Past::of_work(&delivery, &trust);
-    let letter = dead_letter("catalog", &delivery, &past, &failure("failure 4", 2));
+    let origin = Origin::of_work(&delivery, &trust);
+    let letter = dead_letter("catalog", &delivery, &origin, &failure("failure 4", 2));
     assert_eq!(letter.properties.headers[topology::HEADER_REASON], "failure 4");
     assert_eq!(letter.properties.headers[topology::HEADER_FAILED_AT], failure("", 2).at.to_string());
-    let read = Past::of_letter(&published(letter, topology::DEFAULT, Some("licet")), &trust);
+    let read = Origin::of_letter(&published(letter, topology::DEFAULT, Some("licet")), &trust);
     let first_failure = Some(failure("failure 0", 1));
     let expected =
-        Past { kind: "content.put".into(), sender: Some("shop".into()), claim: None, attempts: 5, first_failure };
+        Origin { kind: "content.put".into(), sender: Some("shop".into()), claim: None, attempts: 5, first_failure };
     assert_eq!(read, Ok(expected));
 }
 
 #[test]
-fn only_our_own_user_and_who_may_speak_for_others_is_believed() {
+fn only_our_own_user_and_who_may_speak_for_others_is_trusted() {
     let claimed = [(topology::HEADER_SENDER, "bank"), (topology::HEADER_ROUTING_KEY, "content.put")];
     let certificate = Trust { own: None, ..trust() };
-    for (trust, user, sender, believed) in [
+    for (trust, user, sender, trusted) in [
         (&trust(), Some("licet"), Some("bank"), true),
         (&trust(), Some("desk"), Some("bank"), true),
         (&trust(), Some("mallory"), Some("mallory"), false),
@@ -99,31 +99,31 @@ fn only_our_own_user_and_who_may_speak_for_others_is_believed() {
         (&certificate, None, Some("bank"), true),
         (&certificate, Some("mallory"), Some("mallory"), false),
     ] {
-        let past = Past::of_work(&arrived(topology::RETRY, "licet.catalog", user, &claimed), trust);
-        assert_eq!((past.sender.as_deref(), past.claim.is_none()), (sender, believed), "{user:?}");
-        let past = Past::of_work(&arrived(topology::IN, "content.put", user, &claimed), trust);
-        assert_eq!(past.sender.as_deref(), user, "on licet.in headers say nothing");
+        let origin = Origin::of_work(&arrived(topology::RETRY, "licet.catalog", user, &claimed), trust);
+        assert_eq!((origin.sender.as_deref(), origin.claim.is_none()), (sender, trusted), "{user:?}");
+        let origin = Origin::of_work(&arrived(topology::IN, "content.put", user, &claimed), trust);
+        assert_eq!(origin.sender.as_deref(), user, "on licet.in headers say nothing");
     }
 }
 
 #[test]
-fn a_claim_that_nobody_believed_is_kept_and_judged_again() {
+fn a_claim_that_nobody_trusted_is_kept_and_judged_again() {
     let claimed = [(topology::HEADER_SENDER, "bank"), (topology::HEADER_ROUTING_KEY, "content.put")];
     let delivery = arrived(topology::RETRY, "licet.catalog", Some("clerk"), &claimed);
-    let past = Past::of_work(&delivery, &trust());
-    let letter = dead_letter("catalog", &delivery, &past, &failure("not believed", 0));
+    let origin = Origin::of_work(&delivery, &trust());
+    let letter = dead_letter("catalog", &delivery, &origin, &failure("not trusted", 0));
     let letter = published(letter, topology::DEFAULT, Some("licet"));
-    let read = Past::of_letter(&letter, &trust()).expect("our own letter");
+    let read = Origin::of_letter(&letter, &trust()).expect("our own letter");
     assert_eq!((read.sender.as_deref(), read.attempts), (Some("clerk"), 1));
     assert_eq!(read.claim, Some(Claim { by: Some("clerk".into()), sender: Some("bank".into()) }));
     // Once the operator has said so, the same letter is the bank's.
     let table = [("clerk".to_owned(), vec![topology::RETRY.to_owned()])];
     let told = Trust { senders: Arc::new(Senders::new(Some(table.into())).expect("a table")), ..trust() };
-    let read = Past::of_letter(&letter, &told).expect("our own letter");
+    let read = Origin::of_letter(&letter, &told).expect("our own letter");
     assert_eq!((read.sender.as_deref(), read.claim), (Some("bank"), None));
     let strange =
         Delivery { properties: Properties { user_id: Some("mallory".into()), ..letter.properties }, ..letter };
-    assert_eq!(Past::of_letter(&strange, &told), Err(Distrusted(Some("mallory".into()))));
+    assert_eq!(Origin::of_letter(&strange, &told), Err(Untrusted(Some("mallory".into()))));
 }
 
 #[test]
@@ -138,7 +138,7 @@ fn of_what_the_broker_set_aside_we_read_what_its_worker_would_have_read() {
         }),
         ..arrived(topology::DEFAULT, "licet.dead.catalog", Some(user), &forged)
     };
-    let sender = |letter| Past::of_letter(&letter, &trust()).expect("nobody wrote it but the broker").sender;
+    let sender = |letter| Origin::of_letter(&letter, &trust()).expect("nobody wrote it but the broker").sender;
     assert_eq!(sender(died(topology::IN, "content.put", "mallory")).as_deref(), Some("mallory"));
     assert_eq!(sender(died(topology::IN, "content.put", "licet")).as_deref(), Some("licet"));
     assert_eq!(sender(died(topology::RETRY, "licet.catalog", "licet")).as_deref(), Some("bank"));
@@ -150,13 +150,13 @@ fn a_replay_is_the_message_as_it_was_for_another_series_of_attempts() {
     let trust = trust();
     let mut delivery = arrived(topology::IN, "content.put", Some("shop"), &[("traceparent", "00-ab-cd-01")]);
     delivery.properties.message_id = Some("an id".into());
-    let past = Past::of_work(&delivery, &trust);
-    let letter = dead_letter("catalog", &delivery, &past, &failure("why", 0));
+    let origin = Origin::of_work(&delivery, &trust);
+    let letter = dead_letter("catalog", &delivery, &origin, &failure("why", 0));
     let letter = published(letter, topology::DEFAULT, Some("licet"));
-    let past = Past::of_letter(&letter, &trust).expect("our own letter");
-    let replay = replayed("catalog", &letter, &past);
+    let origin = Origin::of_letter(&letter, &trust).expect("our own letter");
+    let replay = replayed("catalog", &letter, &origin);
     assert_eq!((replay.exchange.as_str(), replay.routing_key.as_str()), (topology::RETRY, "licet.catalog"));
     assert!(replay.mandatory && replay.properties.message_id.as_deref() == Some("an id"));
-    let again = Past::of_work(&published(replay, topology::RETRY, Some("desk")), &trust);
+    let again = Origin::of_work(&published(replay, topology::RETRY, Some("desk")), &trust);
     assert_eq!((again.kind.as_str(), again.sender.as_deref(), again.attempts), ("content.put", Some("shop"), 0));
 }

@@ -1,5 +1,7 @@
-//! Looking through a queue with `basic.get`: a consumer would be sent as many bodies at once as its
-//! prefetch allows, and would never see what lies behind them.
+//! Reads a queue message by message, without removing what is not acknowledged.
+//!
+//! `basic.get` keeps one body in memory. A quorum queue returns what a closed channel held, or more than
+//! 32 returns at once, in any order (3.10.8), so messages are put back in order, sixteen at a time.
 
 use std::{collections::BTreeSet, time::Duration};
 
@@ -10,21 +12,21 @@ use lapin::{
 };
 use tokio::time::timeout;
 
-use super::{Delivery, Lost, answered, goodbye, read, short};
+use super::{Delivery, Lost, call, close_connection, from_lapin, short};
 
-/// A channel of RabbitMQ has at most 32 commands under way to a quorum queue; further ones it puts
-/// off and sends in an order of its own.
-const RETURNED_AT_ONCE: usize = 16;
-/// How long the return of such a portion is waited for.
-const RETURN_TIMEOUT: Duration = Duration::from_secs(1);
+/// How many messages are requeued at a time. A channel of RabbitMQ has at most 32 commands in flight to a
+/// quorum queue; it defers further ones and may reorder them.
+const REQUEUE_CHUNK: usize = 16;
+/// The maximum time to wait until a chunk is back in the queue.
+const REQUEUE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// See [`super::super::Browser`].
 pub(in crate::transport) struct Browser {
     connection: Connection,
     channel: Channel,
     queue: String,
-    /// The tags of what was looked at and not acknowledged.
-    held: BTreeSet<u64>,
+    /// The delivery tags of the messages that were read and not acknowledged.
+    unacknowledged: BTreeSet<u64>,
 }
 
 impl std::fmt::Debug for Browser {
@@ -35,49 +37,49 @@ impl std::fmt::Debug for Browser {
 
 impl Browser {
     pub(super) fn new(connection: Connection, channel: Channel, queue: &str) -> Self {
-        Self { connection, channel, queue: queue.to_owned(), held: BTreeSet::new() }
+        Self { connection, channel, queue: queue.to_owned(), unacknowledged: BTreeSet::new() }
     }
 
     pub(in crate::transport) async fn next(&mut self) -> Result<Option<Delivery>, Lost> {
-        let got = answered(self.channel.basic_get(short(&self.queue), BasicGetOptions { no_ack: false })).await?;
-        self.held.extend(got.iter().map(|message| message.delivery.delivery_tag));
-        Ok(got.map(|message| read(message.delivery)))
+        let got = call(self.channel.basic_get(short(&self.queue), BasicGetOptions { no_ack: false })).await?;
+        self.unacknowledged.extend(got.iter().map(|message| message.delivery.delivery_tag));
+        Ok(got.map(|message| from_lapin(message.delivery)))
     }
 
     pub(in crate::transport) async fn ack(&mut self, tag: u64) -> Result<(), Lost> {
-        self.held.remove(&tag);
-        answered(self.channel.basic_ack(tag, BasicAckOptions { multiple: false })).await
+        self.unacknowledged.remove(&tag);
+        call(self.channel.basic_ack(tag, BasicAckOptions { multiple: false })).await
     }
 
-    /// Each by itself and in order: what is left to the end of the connection, a quorum queue puts
-    /// back in any order. By nack, which newer brokers do not count as a delivery that failed.
+    /// Requeues the messages in order and closes the connection. It uses nack, which newer brokers do not
+    /// count as a failed delivery.
     pub(in crate::transport) async fn close(self) {
-        // If the connection has gone, the broker gives it back without being asked.
-        let _ = self.give_back().await;
-        goodbye(&self.connection).await;
+        // If the connection is lost, the broker requeues them itself.
+        let _ = self.requeue().await;
+        close_connection(&self.connection).await;
     }
 
-    async fn give_back(&self) -> Result<(), Lost> {
-        let held: Vec<u64> = self.held.iter().copied().collect();
-        for portion in held.chunks(RETURNED_AT_ONCE) {
+    async fn requeue(&self) -> Result<(), Lost> {
+        let tags: Vec<u64> = self.unacknowledged.iter().copied().collect();
+        for chunk in tags.chunks(REQUEUE_CHUNK) {
             let before = self.depth().await?;
-            for tag in portion {
+            for tag in chunk {
                 let requeued = BasicNackOptions { multiple: false, requeue: true };
-                answered(self.channel.basic_nack(*tag, requeued)).await?;
+                call(self.channel.basic_nack(*tag, requeued)).await?;
             }
             let back = async {
-                while self.depth().await? < before + portion.len() {}
+                while self.depth().await? < before + chunk.len() {}
                 Ok::<_, Lost>(())
             };
-            // Whoever takes from the queue meanwhile keeps the count from coming about: go on then.
-            timeout(RETURN_TIMEOUT, back).await.unwrap_or(Ok(()))?;
+            // If another consumer takes messages meanwhile, the count is not reached. Continue after the timeout.
+            timeout(REQUEUE_TIMEOUT, back).await.unwrap_or(Ok(()))?;
         }
         Ok(())
     }
 
     async fn depth(&self) -> Result<usize, Lost> {
         let options = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
-        let queue = answered(self.channel.queue_declare(short(&self.queue), options, FieldTable::default())).await?;
+        let queue = call(self.channel.queue_declare(short(&self.queue), options, FieldTable::default())).await?;
         Ok(queue.message_count() as usize)
     }
 }

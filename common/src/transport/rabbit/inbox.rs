@@ -1,10 +1,10 @@
-//! Deliveries between lapin and whoever receives them.
+//! Buffers deliveries between lapin and [`super::Consumer`], with a limit in bytes.
 //!
-//! The broker sends as many messages as were prefetched, whatever their size. So somebody counts: when
-//! more bytes wait here than memory is for, deliveries are asked for no more, and what still comes is
-//! dropped as it comes. It is not acknowledged: the broker delivers it again over the next connection.
-//! The same is done with what comes when nobody is here any more to receive it. One body always fits.
-//! What lapin has read and nobody took from it yet is bounded by [`Pace`].
+//! RabbitMQ limits prefetch in messages, not bytes. Above the limit the consumption is cancelled and
+//! what still arrives is dropped: closing at once lets lapin read on and took 317 MB instead of 84.
+//! Dropped deliveries are not acknowledged, so the broker delivers them again on the next connection.
+//! The same happens if the consumer is dropped. A single body is accepted whatever its size.
+//! [`Pace`] limits the bytes that lapin has read and this task has not taken yet.
 
 use std::sync::{
     Arc, OnceLock,
@@ -14,109 +14,112 @@ use std::sync::{
 use lapin::{Channel, options::BasicCancelOptions};
 use tokio::sync::mpsc;
 
-use super::{CONSUMER_TAG, answered, lost, pace::Pace, properties::read, short};
+use super::{CONSUMER_TAG, call, lost, pace::Pace, properties::from_lapin, short};
 use crate::transport::{Delivery, Lost};
 
-/// What waits to be received.
+/// The buffered deliveries of a consumption.
 pub(super) struct Inbox {
     waiting: mpsc::UnboundedReceiver<Result<Delivery, Lost>>,
-    fill: Arc<Fill>,
+    usage: Arc<Usage>,
 }
 
 #[derive(Default)]
-struct Fill {
-    /// Bytes of the bodies that wait.
+struct Usage {
+    /// The total size of the buffered bodies, in bytes.
     bytes: AtomicUsize,
-    /// The largest body's, once there were too many.
-    flooded: OnceLock<usize>,
+    /// The size of the largest body, in bytes. Set when the limit is exceeded.
+    overfilled: OnceLock<usize>,
 }
 
 impl Inbox {
-    /// Takes deliveries from lapin until they end, or this is dropped, or more than `bytes_max` wait.
+    /// Starts to buffer deliveries until they end, the inbox is dropped, or more than `bytes_max` bytes are
+    /// buffered.
     pub(super) fn start(deliveries: lapin::Consumer, channel: Channel, pace: Arc<Pace>, bytes_max: usize) -> Self {
         let (sender, waiting) = mpsc::unbounded_channel();
-        let fill = Arc::new(Fill::default());
-        tokio::spawn(fill_up(Taking { deliveries, pace }, channel, sender, fill.clone(), bytes_max));
-        Self { waiting, fill }
+        let usage = Arc::new(Usage::default());
+        let deliveries = PacedDeliveries { deliveries, pace };
+        tokio::spawn(run(deliveries, channel, sender, usage.clone(), bytes_max));
+        Self { waiting, usage }
     }
 
-    /// The next delivery; none when the broker ended them. Cancelling the wait loses nothing.
+    /// The next delivery, or none after the last. Cancelling this future loses no delivery.
     pub(super) async fn next(&mut self) -> Option<Result<Delivery, Lost>> {
         let next = self.waiting.recv().await;
         if let Some(Ok(delivery)) = &next {
-            self.fill.bytes.fetch_sub(delivery.body.len(), Ordering::Relaxed);
+            self.usage.bytes.fetch_sub(delivery.body.len(), Ordering::Relaxed);
         }
         next
     }
 
-    /// The bytes of the largest body, if there were more than could be held.
-    pub(super) fn flooded(&self) -> Option<usize> {
-        self.fill.flooded.get().copied()
+    /// The size of the largest body in bytes, if the limit was exceeded.
+    pub(super) fn overfilled(&self) -> Option<usize> {
+        self.usage.overfilled.get().copied()
     }
 }
 
-async fn fill_up(
-    mut taking: Taking,
+async fn run(
+    mut deliveries: PacedDeliveries,
     channel: Channel,
     sender: mpsc::UnboundedSender<Result<Delivery, Lost>>,
-    fill: Arc<Fill>,
+    usage: Arc<Usage>,
     bytes_max: usize,
 ) {
-    let ended = hand_on(&mut taking, &sender, &fill, bytes_max).await;
+    let ended = forward(&mut deliveries, &sender, &usage, bytes_max).await;
     drop(sender);
     if !ended {
         let cancel = channel.basic_cancel(short(CONSUMER_TAG), BasicCancelOptions { nowait: true });
-        let dropping = async { while taking.next().await.is_some() {} };
-        let _ = tokio::join!(answered(cancel), dropping);
+        let dropping = async { while deliveries.next().await.is_some() {} };
+        let _ = tokio::join!(call(cancel), dropping);
     }
 }
 
-/// Hands deliveries on. Whether they ended by themselves, rather than for want of room or of a receiver.
-async fn hand_on(
-    taking: &mut Taking,
+/// Forwards deliveries to the inbox. Returns true if they ended, and false if the limit was exceeded or
+/// the inbox was dropped.
+async fn forward(
+    deliveries: &mut PacedDeliveries,
     sender: &mpsc::UnboundedSender<Result<Delivery, Lost>>,
-    fill: &Fill,
+    usage: &Usage,
     bytes_max: usize,
 ) -> bool {
-    let mut unwanted = std::pin::pin!(sender.closed());
+    let mut dropped = std::pin::pin!(sender.closed());
     let mut largest = 0;
     loop {
         let next = tokio::select! {
             biased;
-            next = taking.next() => next,
-            () = &mut unwanted => return false,
+            next = deliveries.next() => next,
+            () = &mut dropped => return false,
         };
         let Some(next) = next else { return true };
-        let next = next.map(read).map_err(lost);
+        let next = next.map(from_lapin).map_err(lost);
         let bytes = next.as_ref().map_or(0, |delivery| delivery.body.len());
         largest = largest.max(bytes);
-        let waiting = fill.bytes.fetch_add(bytes, Ordering::Relaxed);
-        if waiting > 0 && waiting + bytes > bytes_max {
-            let _ = fill.flooded.set(largest);
+        let buffered = usage.bytes.fetch_add(bytes, Ordering::Relaxed);
+        if buffered > 0 && buffered + bytes > bytes_max {
+            let _ = usage.overfilled.set(largest);
             return false;
         }
         if sender.send(next).is_err() {
             return false;
         }
-        // lapin's stream does not by itself leave room for other tasks.
+        // lapin's stream does not yield to other tasks by itself.
         tokio::task::coop::consume_budget().await;
     }
 }
 
-/// Deliveries as they are taken from lapin. Whoever takes no more must not stop the reader too: a goodbye
-/// has an answer.
-struct Taking {
+/// The deliveries of lapin, taken at the pace of its socket. Dropping them lets the socket be read
+/// without limit, because closing the connection needs the broker's response.
+struct PacedDeliveries {
     deliveries: lapin::Consumer,
     pace: Arc<Pace>,
 }
 
-impl Taking {
+impl PacedDeliveries {
     async fn next(&mut self) -> Option<lapin::Result<lapin::message::Delivery>> {
         self.pace.next(&mut self.deliveries).await
     }
 }
 
-impl Drop for Taking {
+impl Drop for PacedDeliveries {
     fn drop(&mut self) {
         self.pace.end();
     }

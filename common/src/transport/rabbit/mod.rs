@@ -1,7 +1,10 @@
-//! RabbitMQ through lapin.
+//! The transport over RabbitMQ, with the client library lapin.
 //!
-//! lapin's own recovery is left off: after a lost connection nothing of it is used again (an
-//! acknowledgement must never meet a delivery tag of another connection).
+//! lapin's own recovery stays off: an acknowledgement must never carry a delivery tag of another
+//! connection. After a lost connection nothing of it is used again.
+//!
+//! Every call to the broker has a timeout. Waiting for deliveries, and publishing required outputs
+//! again, have no overall timeout; each of their steps has one.
 
 use std::{sync::Arc, time::Duration};
 
@@ -30,35 +33,37 @@ mod publisher;
 pub(super) use browser::Browser;
 use inbox::Inbox;
 use pace::Pace;
-use properties::{read, short};
+use properties::{from_lapin, short};
 pub(super) use publisher::Publisher;
 
-/// A connection that is not made within this time is not there.
+/// The maximum time to establish a connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
-/// An answer to a declaration, or to opening a channel, is not waited for any longer.
+/// The maximum time for a single call, such as a declaration or the opening of a channel.
 const CALL_TIMEOUT: Duration = Duration::from_secs(10);
-/// A broker that is silent this long is away (the AMQP heartbeat, in seconds).
+/// The AMQP heartbeat in seconds: after this long without traffic, the connection counts as lost.
 const HEARTBEAT_S: u16 = 10;
 
-/// lapin holds 32 frames of buffer each way for each connection. What only sends does with small
-/// ones, and idles at 6 MB less; what receives must take headers as large as the broker lets in.
-const SENT_FRAME_BYTES_MAX: u32 = 32 << 10;
+/// The frame size of connections that only send. lapin buffers 32 frames each way. A receiving
+/// connection keeps the broker's frame size, because a header must fit in one frame.
+const SEND_FRAME_BYTES_MAX: u32 = 32 << 10;
 
 const CONSUMER_TAG: &str = "licet";
-const GOODBYE: u16 = 200;
+const NO_RESPONSE: &str = "no response in time";
+/// The AMQP reply code for a close without an error.
+const REPLY_SUCCESS: u16 = 200;
 
-/// Where the broker is.
+/// The address of a broker.
 #[derive(Clone, Debug)]
 pub(super) struct Address {
     url: SecretString,
-    /// The broker's name for us, where the URL tells it.
+    /// The broker user that the URL names, if it authenticates with a password.
     user: Option<String>,
 }
 
 impl Address {
     pub(super) fn new(url: &SecretString) -> Result<Self, TransportError> {
-        let parsed = url.expose_secret().parse::<AMQPUri>().map_err(TransportError::Url)?;
-        // Under another mechanism (a client certificate) the broker names its user otherwise.
+        let parsed = url.expose_secret().parse::<AMQPUri>().map_err(invalid_url)?;
+        // With another mechanism (a client certificate), the broker derives the user differently.
         let by_password = parsed.query.auth_mechanism.is_none_or(|mechanism| mechanism == SASLMechanism::Plain);
         let user = Some(parsed.authority.userinfo.username).filter(|_| by_password);
         Ok(Self { url: url.clone(), user })
@@ -69,13 +74,13 @@ impl Address {
     }
 
     pub(super) async fn apply(&self, topology: &Topology) -> Result<(), TransportError> {
-        let connection = self.connect("topology", Some(SENT_FRAME_BYTES_MAX)).await?;
+        let connection = self.connect("topology", Some(SEND_FRAME_BYTES_MAX)).await?;
         let channel = self.channel(&connection).await?;
         for exchange in &topology.exchanges {
-            self.declared(&exchange.name, self.in_time(declare_exchange(&channel, exchange, false)).await?)?;
+            self.declared(&exchange.name, self.within_timeout(declare_exchange(&channel, exchange, false)).await?)?;
         }
         for queue in &topology.queues {
-            self.declared(&queue.name, self.in_time(declare_queue(&channel, queue, false)).await?)?;
+            self.declared(&queue.name, self.within_timeout(declare_queue(&channel, queue, false)).await?)?;
         }
         for binding in &topology.bindings {
             let bound = channel.queue_bind(
@@ -85,37 +90,37 @@ impl Address {
                 QueueBindOptions::default(),
                 FieldTable::default(),
             );
-            self.in_time(bound).await?.map_err(|error| self.unreachable(&error))?;
+            self.within_timeout(bound).await?.map_err(|error| self.unreachable(error))?;
         }
-        goodbye(&connection).await;
+        close_connection(&connection).await;
         Ok(())
     }
 
     pub(super) async fn missing(&self, topology: &Topology) -> Result<Vec<String>, TransportError> {
-        let connection = self.connect("topology", Some(SENT_FRAME_BYTES_MAX)).await?;
+        let connection = self.connect("topology", Some(SEND_FRAME_BYTES_MAX)).await?;
         let mut channel = self.channel(&connection).await?;
         let mut missing = Vec::new();
         for exchange in &topology.exchanges {
-            if !self.found(self.in_time(declare_exchange(&channel, exchange, true)).await?)? {
+            if !self.found(self.within_timeout(declare_exchange(&channel, exchange, true)).await?)? {
                 missing.push(format!("exchange {}", exchange.name));
-                // The broker closes the channel on which something was not there.
+                // The broker closes a channel on which a passive declaration fails.
                 channel = self.channel(&connection).await?;
             }
         }
         for queue in &topology.queues {
-            if !self.found(self.in_time(declare_queue(&channel, queue, true)).await?)? {
+            if !self.found(self.within_timeout(declare_queue(&channel, queue, true)).await?)? {
                 missing.push(format!("queue {}", queue.name));
                 channel = self.channel(&connection).await?;
             }
         }
-        goodbye(&connection).await;
+        close_connection(&connection).await;
         Ok(missing)
     }
 
     pub(super) async fn consume(&self, queue: &str, prefetch: u16) -> Result<Consumer, Lost> {
         let (connection, pace) = self.connect_paced(queue).await?;
         let channel = self.channel(&connection).await?;
-        answered(channel.basic_qos(prefetch, BasicQosOptions::default())).await?;
+        call(channel.basic_qos(prefetch, BasicQosOptions::default())).await?;
         Consumer::start(connection, channel, pace, queue, false).await
     }
 
@@ -129,7 +134,7 @@ impl Address {
         let (connection, pace) = self.connect_paced("client").await?;
         let channel = self.channel(&connection).await?;
         let options = QueueDeclareOptions { exclusive: true, auto_delete: true, ..QueueDeclareOptions::default() };
-        let queue = answered(channel.queue_declare(short(""), options, FieldTable::default())).await?;
+        let queue = call(channel.queue_declare(short(""), options, FieldTable::default())).await?;
         let name = queue.name().as_str().to_owned();
         for (exchange, key) in bindings {
             let bound = channel.queue_bind(
@@ -139,31 +144,31 @@ impl Address {
                 QueueBindOptions::default(),
                 FieldTable::default(),
             );
-            answered(bound).await?;
+            call(bound).await?;
         }
         let consumer = Consumer::start(connection, channel, pace, &name, true).await?;
         Ok((name, consumer))
     }
 
     pub(super) async fn publisher(&self) -> Result<Publisher, Lost> {
-        let connection = self.connect("publisher", Some(SENT_FRAME_BYTES_MAX)).await?;
+        let connection = self.connect("publisher", Some(SEND_FRAME_BYTES_MAX)).await?;
         Publisher::start(connection, self.user.clone()).await
     }
 
     pub(super) async fn depth(&self, queue: &str) -> Result<u32, Lost> {
-        Ok(self.look(queue).await?.message_count())
+        Ok(self.declare_passively(queue).await?.message_count())
     }
 
     pub(super) async fn consumers(&self, queue: &str) -> Result<u32, Lost> {
-        Ok(self.look(queue).await?.consumer_count())
+        Ok(self.declare_passively(queue).await?.consumer_count())
     }
 
-    async fn look(&self, queue: &str) -> Result<lapin::Queue, Lost> {
-        let connection = self.connect("depth", Some(SENT_FRAME_BYTES_MAX)).await?;
+    async fn declare_passively(&self, queue: &str) -> Result<lapin::Queue, Lost> {
+        let connection = self.connect("depth", Some(SEND_FRAME_BYTES_MAX)).await?;
         let channel = self.channel(&connection).await?;
         let options = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
-        let queue = answered(channel.queue_declare(short(queue), options, FieldTable::default())).await?;
-        goodbye(&connection).await;
+        let queue = call(channel.queue_declare(short(queue), options, FieldTable::default())).await?;
+        close_connection(&connection).await;
         Ok(queue)
     }
 
@@ -172,18 +177,19 @@ impl Address {
         if let Some(bytes) = frame_bytes_max {
             uri.query.frame_max.get_or_insert(bytes);
         }
-        self.connected(Connection::connect_uri(uri, named(purpose))).await
+        self.connected(Connection::connect_uri(uri, connection_properties(purpose))).await
     }
 
-    /// For what is received. Whoever takes it says so to the pace.
+    /// Connects for receiving. The returned [`Pace`] limits how far the socket is read ahead.
     async fn connect_paced(&self, purpose: &str) -> Result<(Connection, Arc<Pace>), TransportError> {
         let pace = Pace::new(PREFETCHED_BYTES_MAX);
-        let connecting = Connection::connect_uri_with_runtime(self.uri()?, named(purpose), pace.runtime());
+        let connecting =
+            Connection::connect_uri_with_runtime(self.uri()?, connection_properties(purpose), pace.runtime());
         Ok((self.connected(connecting).await?, pace))
     }
 
     fn uri(&self) -> Result<AMQPUri, TransportError> {
-        let mut uri: AMQPUri = self.url.expose_secret().parse().map_err(TransportError::Url)?;
+        let mut uri: AMQPUri = self.url.expose_secret().parse().map_err(invalid_url)?;
         uri.query.heartbeat.get_or_insert(HEARTBEAT_S);
         Ok(uri)
     }
@@ -194,46 +200,52 @@ impl Address {
     ) -> Result<Connection, TransportError> {
         match timeout(CONNECT_TIMEOUT, connecting).await {
             Ok(Ok(connection)) => Ok(connection),
-            Ok(Err(error)) => Err(self.unreachable(&error)),
-            Err(_) => Err(self.silent()),
+            Ok(Err(error)) => Err(self.unreachable(error)),
+            Err(_) => Err(self.no_response()),
         }
     }
 
     async fn channel(&self, connection: &Connection) -> Result<Channel, TransportError> {
-        self.in_time(connection.create_channel()).await?.map_err(|error| self.unreachable(&error))
+        self.within_timeout(connection.create_channel()).await?.map_err(|error| self.unreachable(error))
     }
 
-    /// What a call gives, if it does so in time.
-    async fn in_time<T>(&self, call: impl Future<Output = T>) -> Result<T, TransportError> {
-        timeout(CALL_TIMEOUT, call).await.map_err(|_| self.silent())
+    /// The result of a future, if it completes within [`CALL_TIMEOUT`].
+    async fn within_timeout<T>(&self, future: impl Future<Output = T>) -> Result<T, TransportError> {
+        timeout(CALL_TIMEOUT, future).await.map_err(|_| self.no_response())
     }
 
-    fn declared(&self, what: &str, result: lapin::Result<()>) -> Result<(), TransportError> {
+    /// The result of a declaration.
+    fn declared(&self, name: &str, result: lapin::Result<()>) -> Result<(), TransportError> {
         match result {
             Err(error) if reply_code(&error) == Some(406) => {
-                Err(TransportError::Different { what: what.to_owned(), cause: error.to_string() })
+                Err(TransportError::Mismatch { name: name.to_owned(), source: Box::new(error) })
             }
-            other => other.map_err(|error| self.unreachable(&error)),
+            other => other.map_err(|error| self.unreachable(error)),
         }
     }
 
+    /// Whether a passive declaration found the exchange or queue.
     fn found(&self, result: lapin::Result<()>) -> Result<bool, TransportError> {
         match result {
             Err(error) if reply_code(&error) == Some(404) => Ok(false),
-            other => other.map(|()| true).map_err(|error| self.unreachable(&error)),
+            other => other.map(|()| true).map_err(|error| self.unreachable(error)),
         }
     }
 
-    fn unreachable(&self, error: &lapin::Error) -> TransportError {
-        TransportError::Unreachable { address: self.shown(), cause: error.to_string() }
+    fn unreachable(&self, error: lapin::Error) -> TransportError {
+        TransportError::Unreachable {
+            address: self.redacted(),
+            reason: error.to_string(),
+            source: Some(Box::new(error)),
+        }
     }
 
-    fn silent(&self) -> TransportError {
-        TransportError::Unreachable { address: self.shown(), cause: "it does not answer".into() }
+    fn no_response(&self) -> TransportError {
+        TransportError::Unreachable { address: self.redacted(), reason: NO_RESPONSE.into(), source: None }
     }
 
     /// The address without user and password.
-    fn shown(&self) -> String {
+    fn redacted(&self) -> String {
         match self.url.expose_secret().parse::<AMQPUri>() {
             Ok(uri) if uri.vhost == "/" => format!("{}:{}", uri.authority.host, uri.authority.port),
             Ok(uri) => format!("{}:{} (vhost {})", uri.authority.host, uri.authority.port, uri.vhost),
@@ -242,7 +254,7 @@ impl Address {
     }
 }
 
-fn named(purpose: &str) -> ConnectionProperties {
+fn connection_properties(purpose: &str) -> ConnectionProperties {
     ConnectionProperties::default().with_connection_name(format!("licet {purpose}").into())
 }
 
@@ -293,27 +305,27 @@ impl Consumer {
     ) -> Result<Self, Lost> {
         let options = BasicConsumeOptions { no_ack, ..BasicConsumeOptions::default() };
         let consume = channel.basic_consume(short(queue), short(CONSUMER_TAG), options, FieldTable::default());
-        let deliveries = match answered(consume).await {
+        let deliveries = match call(consume).await {
             Ok(deliveries) => deliveries,
             Err(lost) => {
-                // If it begins only now, nobody takes what comes: it is to end, and come again.
+                // If the consumption starts only now, no task takes its deliveries. Closing requeues them.
                 pace.end();
-                goodbye(&connection).await;
+                close_connection(&connection).await;
                 return Err(lost);
             }
         };
-        // What needs no acknowledgement does not come again.
+        // Deliveries without acknowledgement are not redelivered, so none may be dropped.
         let bytes_max = if no_ack { usize::MAX } else { PREFETCHED_BYTES_MAX };
         let inbox = Inbox::start(deliveries, channel.clone(), pace, bytes_max);
         Ok(Self { connection, channel, inbox, stopped: false })
     }
 
-    pub(super) async fn receive(&mut self, most: usize, most_bytes: usize) -> Result<Vec<Delivery>, Lost> {
+    pub(super) async fn receive(&mut self, max: usize, max_bytes: usize) -> Result<Vec<Delivery>, Lost> {
         let next = self.inbox.next().await;
         let Some(first) = self.arrived(Some(next))? else { return Ok(Vec::new()) };
         let mut bytes = first.body.len();
         let mut taken = vec![first];
-        while taken.len() < most && bytes < most_bytes {
+        while taken.len() < max && bytes < max_bytes {
             let next = self.inbox.next().now_or_never();
             let Some(next) = self.arrived(next)? else { break };
             bytes += next.body.len();
@@ -322,45 +334,52 @@ impl Consumer {
         Ok(taken)
     }
 
-    /// A stream that ends by itself is a lost connection, never a clean end: we end it ourselves.
+    /// A received delivery. A stream that ends before [`Consumer::stop`] means that the connection is lost.
     fn arrived(&self, next: Option<Option<Result<Delivery, Lost>>>) -> Result<Option<Delivery>, Lost> {
-        if self.flooded().is_some() {
-            return Err(Lost("more came than can be held".into()));
+        if self.overfilled().is_some() {
+            return Err(Lost("the prefetched messages exceed the buffer".into()));
         }
         match next {
             Some(Some(delivery)) => delivery.map(Some),
-            Some(None) if !self.stopped => Err(Lost("the broker ended the deliveries".into())),
+            Some(None) if !self.stopped => Err(Lost("the broker ended the consumption".into())),
             Some(None) | None => Ok(None),
         }
     }
 
-    pub(super) fn flooded(&self) -> Option<usize> {
-        self.inbox.flooded()
+    pub(super) fn overfilled(&self) -> Option<usize> {
+        self.inbox.overfilled()
     }
 
     pub(super) async fn reject(&self, tag: u64) -> Result<(), Lost> {
-        answered(self.channel.basic_reject(tag, BasicRejectOptions { requeue: false })).await
+        call(self.channel.basic_reject(tag, BasicRejectOptions { requeue: false })).await
     }
 
+    /// RabbitMQ requeues and counts messages that cross the cancellation (rabbitmq-server issue 3729).
+    /// lapin reports the end of deliveries once, so the consumer remembers it.
     pub(super) async fn stop(&mut self) -> Result<(), Lost> {
         self.stopped = true;
         let cancel = self.channel.basic_cancel(short(CONSUMER_TAG), BasicCancelOptions::default());
-        answered(cancel).await
+        call(cancel).await
     }
 
     pub(super) async fn ack_through(&self, tag: u64) -> Result<(), Lost> {
-        answered(self.channel.basic_ack(tag, BasicAckOptions { multiple: true })).await
+        call(self.channel.basic_ack(tag, BasicAckOptions { multiple: true })).await
     }
 
     pub(super) async fn close(self) {
-        let _ = timeout(CALL_TIMEOUT, self.channel.close(GOODBYE, short("done"))).await;
-        goodbye(&self.connection).await;
+        let _ = timeout(CALL_TIMEOUT, self.channel.close(REPLY_SUCCESS, short("done"))).await;
+        close_connection(&self.connection).await;
     }
 }
 
+fn invalid_url(reason: String) -> TransportError {
+    TransportError::InvalidUrl { reason }
+}
+
+/// The AMQP reply code of an error that the broker reported.
 fn reply_code(error: &lapin::Error) -> Option<u16> {
     match error.kind() {
-        ErrorKind::ProtocolError(answer) => Some(answer.get_id()),
+        ErrorKind::ProtocolError(error) => Some(error.get_id()),
         _ => None,
     }
 }
@@ -369,14 +388,14 @@ fn lost(error: lapin::Error) -> Lost {
     Lost(error.to_string())
 }
 
-/// What the broker answers, if it does.
-async fn answered<T>(call: impl Future<Output = lapin::Result<T>>) -> Result<T, Lost> {
-    match timeout(CALL_TIMEOUT, call).await {
-        Ok(answer) => answer.map_err(lost),
-        Err(_) => Err(Lost("it does not answer".into())),
+/// The broker's response to a call, if it arrives within [`CALL_TIMEOUT`].
+async fn call<T>(request: impl Future<Output = lapin::Result<T>>) -> Result<T, Lost> {
+    match timeout(CALL_TIMEOUT, request).await {
+        Ok(response) => response.map_err(lost),
+        Err(_) => Err(Lost(NO_RESPONSE.into())),
     }
 }
 
-async fn goodbye(connection: &Connection) {
-    let _ = timeout(CALL_TIMEOUT, connection.close(GOODBYE, short("done"))).await;
+async fn close_connection(connection: &Connection) {
+    let _ = timeout(CALL_TIMEOUT, connection.close(REPLY_SUCCESS, short("done"))).await;
 }

@@ -1,9 +1,8 @@
-//! A socket that is read no faster than what it brings is taken.
+//! A socket that is read no further than a fixed number of bytes ahead of the task that takes what was
+//! read. Beyond that, TCP flow control makes the broker wait.
 //!
-//! lapin reads on a thread of its own, and keeps what comes until somebody asks for it. Where whoever
-//! asks is late (others have the processor), that would grow as fast as the broker sends. So the socket
-//! stops: after so many bytes nothing is read until everything that came has been taken, and the broker
-//! waits, as for any slow reader.
+//! lapin reads on while this task has no processor, and its delegates are forgotten when a consumption
+//! is cancelled. So the socket itself is not read further.
 
 use std::{
     future::{Future, poll_fn},
@@ -29,39 +28,43 @@ use futures_util::{
     task::AtomicWaker,
 };
 
-/// How far the reader of a socket is ahead of whoever takes what it read.
+/// How far the reader of a socket is ahead of the task that takes the deliveries.
 #[derive(Debug)]
 pub(super) struct Pace {
     bytes_max: usize,
-    /// Bytes read since all that had come was taken.
+    /// The bytes that were read since every delivery was last taken.
     ahead: AtomicUsize,
-    /// Nobody takes anything any more: what comes is read, so that a goodbye can be.
-    is_over: AtomicBool,
+    /// No task takes deliveries any more. The socket is read without limit, so that the response to a
+    /// close can arrive.
+    is_ended: AtomicBool,
     reader: AtomicWaker,
     taker: AtomicWaker,
 }
 
 impl Pace {
-    /// Nothing more is read once it is so many bytes ahead; a single read may go beyond, by as much as it
-    /// has room for.
+    /// A pace that stops reading when the reader is `bytes_max` bytes ahead. The last read may exceed the
+    /// limit by the size of its buffer.
     pub(super) fn new(bytes_max: usize) -> Arc<Self> {
         Arc::new(Self {
             bytes_max,
             ahead: AtomicUsize::new(0),
-            is_over: AtomicBool::new(false),
+            is_ended: AtomicBool::new(false),
             reader: AtomicWaker::new(),
             taker: AtomicWaker::new(),
         })
     }
 
-    /// What lapin connects with, so that this is the pace of its socket.
+    /// The runtime for lapin, whose sockets follow this pace.
     pub(super) fn runtime(self: &Arc<Self>) -> Runtime<RuntimeParts<Tokio, PacedReactor>> {
         let reactor = PacedReactor { inner: Tokio::current(), pace: self.clone() };
         Runtime::new(RuntimeParts::new(Tokio::current(), reactor))
     }
 
-    /// The next of what was read. Before it waits, it lets lapin's thread go on: that one has often read
-    /// more than it has handed over yet, and would wake this thread again for each.
+    /// The next item that was read.
+    ///
+    /// Before it waits, it yields to lapin's thread, which often has more items about to be handed over.
+    /// One message at a time costs two thread switches each: measured, half of the speed
+    /// (docs/performance.md).
     pub(super) async fn next<S: Stream + Unpin>(&self, stream: &mut S) -> Option<S::Item> {
         if let Some(next) = stream.next().now_or_never() {
             return next;
@@ -79,22 +82,22 @@ impl Pace {
         .await
     }
 
-    /// Lets the reader go on alone.
+    /// Lets the reader read without limit from now on.
     pub(super) fn end(&self) {
-        self.is_over.store(true, Ordering::SeqCst);
+        self.is_ended.store(true, Ordering::SeqCst);
         self.reader.wake();
     }
 
-    fn has_room(&self) -> bool {
-        self.ahead.load(Ordering::SeqCst) < self.bytes_max || self.is_over.load(Ordering::SeqCst)
+    fn may_read(&self) -> bool {
+        self.ahead.load(Ordering::SeqCst) < self.bytes_max || self.is_ended.load(Ordering::SeqCst)
     }
 
-    /// Ready when there is room. It is looked for once more after registering, so that no waking is missed;
-    /// the taker is woken, for it may have taken everything and only wait for the rest of a body.
-    fn poll_room(&self, context: &Context<'_>) -> Poll<()> {
-        if !self.has_room() {
+    /// Ready when the socket may be read. Checks again after registering, so that no wake-up is missed.
+    /// Wakes the taker, which may have taken every delivery and wait for the rest of a body.
+    fn poll_may_read(&self, context: &Context<'_>) -> Poll<()> {
+        if !self.may_read() {
             self.reader.register(context.waker());
-            if !self.has_room() {
+            if !self.may_read() {
                 self.taker.wake();
                 return Poll::Pending;
             }
@@ -102,7 +105,8 @@ impl Pace {
         Poll::Ready(())
     }
 
-    fn read(&self, outcome: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+    /// Counts the bytes of a read.
+    fn count(&self, outcome: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
         if let Poll::Ready(Ok(bytes)) = outcome {
             self.ahead.fetch_add(bytes, Ordering::SeqCst);
         }
@@ -110,7 +114,7 @@ impl Pace {
     }
 }
 
-/// A socket at a pace.
+/// A socket that is read at a pace.
 pub(super) struct Paced<S> {
     socket: S,
     pace: Arc<Pace>,
@@ -118,9 +122,9 @@ pub(super) struct Paced<S> {
 
 impl<S: AsyncRead + Unpin> AsyncRead for Paced<S> {
     fn poll_read(mut self: Pin<&mut Self>, context: &mut Context<'_>, into: &mut [u8]) -> Poll<io::Result<usize>> {
-        std::task::ready!(self.pace.poll_room(context));
+        std::task::ready!(self.pace.poll_may_read(context));
         let outcome = Pin::new(&mut self.socket).poll_read(context, into);
-        self.pace.read(outcome)
+        self.pace.count(outcome)
     }
 
     fn poll_read_vectored(
@@ -128,9 +132,9 @@ impl<S: AsyncRead + Unpin> AsyncRead for Paced<S> {
         context: &mut Context<'_>,
         into: &mut [IoSliceMut<'_>],
     ) -> Poll<io::Result<usize>> {
-        std::task::ready!(self.pace.poll_room(context));
+        std::task::ready!(self.pace.poll_may_read(context));
         let outcome = Pin::new(&mut self.socket).poll_read_vectored(context, into);
-        self.pace.read(outcome)
+        self.pace.count(outcome)
     }
 }
 
@@ -156,7 +160,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Paced<S> {
     }
 }
 
-/// Tokio's sockets and timers, the sockets at a pace.
+/// Tokio's sockets and timers. The sockets are read at a pace.
 #[derive(Clone, Debug)]
 pub(super) struct PacedReactor {
     inner: Tokio,
@@ -167,7 +171,7 @@ impl Reactor for PacedReactor {
     type TcpStream = Paced<<Tokio as Reactor>::TcpStream>;
     type Sleep = <Tokio as Reactor>::Sleep;
 
-    /// lapin connects by itself, and brings no socket.
+    /// Not used: lapin connects through [`Reactor::tcp_connect_addr`].
     fn register<H>(&self, _socket: H) -> io::Result<impl AsyncRead + AsyncWrite + Send + Unpin + 'static> {
         Err::<DummyIO, _>(io::ErrorKind::Unsupported.into())
     }
@@ -205,7 +209,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_read_beyond_the_bound_until_what_came_is_taken() {
+    fn nothing_is_read_beyond_the_limit_until_every_item_is_taken() {
         let pace = Pace::new(BYTES_MAX);
         let mut socket = endless(&pace);
         let mut read = || {
@@ -218,21 +222,21 @@ mod tests {
             }
             bytes
         };
-        assert_eq!(read(), 1200, "one portion beyond the bound");
+        assert_eq!(read(), 1200, "the last read may exceed the limit");
         assert_eq!(read(), 0);
-        assert!(pace.next(&mut stream::pending::<()>()).now_or_never().is_none(), "all is taken");
+        assert!(pace.next(&mut stream::pending::<()>()).now_or_never().is_none(), "everything is taken");
         assert_eq!(read(), 1200);
         let mut left = stream::iter([1, 2]);
         assert_eq!(pace.next(&mut left).now_or_never(), Some(Some(1)));
-        assert_eq!(read(), 0, "not all is taken yet");
+        assert_eq!(read(), 0, "one item is not taken yet");
         pace.end();
-        assert!(read() >= 100 * BYTES_MAX, "nobody takes anything any more");
+        assert!(read() >= 100 * BYTES_MAX, "there is no limit after the end");
     }
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-    async fn bodies_larger_than_the_bound_come_through() {
-        const PORTION: usize = 100;
-        const BODY_PORTIONS: usize = 37;
+    async fn bodies_larger_than_the_limit_are_read() {
+        const CHUNK: usize = 100;
+        const CHUNKS_PER_BODY: usize = 37;
         const BODIES: usize = 2000;
         let pace = Pace::new(BYTES_MAX);
         let (sender, mut receiver) = mpsc::unbounded_channel();
@@ -240,10 +244,10 @@ mod tests {
         let mut socket = endless(&pace);
         let reading = tokio::spawn(async move {
             for number in 0..BODIES {
-                for _ in 0..BODY_PORTIONS {
-                    socket.read_exact(&mut [0; PORTION]).await.expect("endless");
+                for _ in 0..CHUNKS_PER_BODY {
+                    socket.read_exact(&mut [0; CHUNK]).await.expect("endless");
                 }
-                sender.send(number).expect("somebody takes them");
+                sender.send(number).expect("the receiver is open");
             }
         });
         let taking = async {
@@ -251,7 +255,7 @@ mod tests {
                 assert_eq!(pace.next(&mut bodies).await, Some(number));
             }
         };
-        tokio::time::timeout(Duration::from_secs(60), taking).await.expect("neither waits for the other for good");
-        reading.await.expect("all is read");
+        tokio::time::timeout(Duration::from_secs(60), taking).await.expect("there is no deadlock");
+        reading.await.expect("the reader does not panic");
     }
 }

@@ -1,4 +1,4 @@
-//! Between AMQP's properties, as lapin has them, and ours.
+//! Converts between lapin's message properties and the transport's [`Properties`].
 
 use std::collections::BTreeMap;
 
@@ -12,7 +12,8 @@ use crate::transport::{Death, Delivery, Properties};
 
 const PERSISTENT: u8 = 2;
 
-pub(super) fn read(delivery: lapin::message::Delivery) -> Delivery {
+/// A delivery of lapin as one of the transport.
+pub(super) fn from_lapin(delivery: lapin::message::Delivery) -> Delivery {
     let named = |value: &Option<ShortString>| value.as_ref().map(|text| text.as_str().to_owned());
     let properties = &delivery.properties;
     let mut redeliveries = u32::from(delivery.redelivered);
@@ -46,7 +47,7 @@ pub(super) fn read(delivery: lapin::message::Delivery) -> Delivery {
     }
 }
 
-/// The broker puts the newest entry first.
+/// The newest entry of the header `x-death`, which the broker puts first.
 fn newest_death(headers: &FieldTable) -> Option<Death> {
     let Some(AMQPValue::FieldArray(deaths)) = headers.inner().get("x-death") else { return None };
     let Some(AMQPValue::FieldTable(death)) = deaths.as_slice().first() else { return None };
@@ -70,37 +71,38 @@ fn text(value: &AMQPValue) -> Option<String> {
     std::str::from_utf8(value.as_bytes()).ok().map(str::to_owned)
 }
 
-pub(super) fn written(properties: &Properties) -> BasicProperties {
-    let mut written = BasicProperties::default().with_delivery_mode(PERSISTENT);
+/// The properties of a message to publish, which is persistent. `user_id` is set by the publisher.
+pub(super) fn to_lapin(properties: &Properties) -> BasicProperties {
+    let mut converted = BasicProperties::default().with_delivery_mode(PERSISTENT);
     if let Some(id) = &properties.message_id {
-        written = written.with_message_id(short(id));
+        converted = converted.with_message_id(short(id));
     }
     if let Some(kind) = &properties.kind {
-        written = written.with_type(short(kind));
+        converted = converted.with_type(short(kind));
     }
     if let Some(content_type) = &properties.content_type {
-        written = written.with_content_type(short(content_type));
+        converted = converted.with_content_type(short(content_type));
     }
     if let Some(reply_to) = &properties.reply_to {
-        written = written.with_reply_to(short(reply_to));
+        converted = converted.with_reply_to(short(reply_to));
     }
     if let Some(id) = &properties.correlation_id {
-        written = written.with_correlation_id(short(id));
+        converted = converted.with_correlation_id(short(id));
     }
     if let Some(app) = &properties.app_id {
-        written = written.with_app_id(short(app));
+        converted = converted.with_app_id(short(app));
     }
     if let Some(timestamp) = properties.timestamp {
-        written = written.with_timestamp(timestamp);
+        converted = converted.with_timestamp(timestamp);
     }
     if !properties.headers.is_empty() {
         let mut headers = FieldTable::default();
         for (name, value) in &properties.headers {
             headers.insert(short(name), AMQPValue::LongString(value.as_str().into()));
         }
-        written = written.with_headers(headers);
+        converted = converted.with_headers(headers);
     }
-    written
+    converted
 }
 
 fn number(value: &AMQPValue) -> Option<u32> {
@@ -116,8 +118,8 @@ fn number(value: &AMQPValue) -> Option<u32> {
     }
 }
 
-/// AMQP's short strings hold 255 bytes. What is longer can only be somebody's own correlation id
-/// or queue name that arrived as one, so that it never is.
+/// An AMQP short string. A text above 255 bytes becomes empty, which does not occur: texts of foreign
+/// origin (correlation ids, reply queues) arrived as short strings.
 pub(super) fn short(text: &str) -> ShortString {
     ShortString::try_new(text).unwrap_or_else(|_| ShortString::from(""))
 }

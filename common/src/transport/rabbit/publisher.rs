@@ -1,5 +1,6 @@
-//! Publishing with confirms: what was refused, returned or never confirmed, and what a broker that is
-//! short of memory, or a channel that is refused for ever, asks of whoever publishes.
+//! Publishes with confirms, and reports which messages were refused, returned or not confirmed.
+//!
+//! During a resource alarm the publisher waits, and after refusals it changes to another channel.
 
 use std::{
     borrow::Borrow,
@@ -21,16 +22,17 @@ use licet_schema::topology;
 use tokio::time::timeout_at;
 
 use super::{
-    answered, goodbye, lost,
-    properties::{short, written},
+    call, close_connection, lost,
+    properties::{short, to_lapin},
 };
 use crate::transport::{Lost, Outcome, Outgoing};
 
-/// After a refusal a channel is not used for longer than this. RabbitMQ 3.10 rejects whatever comes
-/// through a channel that met a queue without its leader, or above a limit that was lifted since.
-const REFUSING_MAX: Duration = Duration::from_secs(3);
-/// How often a blocked connection is looked at.
-const BLOCKED_PAUSE: Duration = Duration::from_millis(50);
+/// The age from which a channel is replaced after a refusal. RabbitMQ 3.10 may refuse everything on a
+/// channel that met a queue without its leader, or above a limit that was lifted since. Another
+/// channel works.
+const REFUSING_CHANNEL_AGE_MAX: Duration = Duration::from_secs(3);
+/// The interval at which a blocked connection is checked.
+const BLOCKED_INTERVAL: Duration = Duration::from_millis(50);
 
 /// See [`crate::transport::Publisher`].
 #[derive(Clone)]
@@ -38,25 +40,25 @@ pub(in crate::transport) struct Publisher {
     connection: Arc<Connection>,
     current: Arc<Mutex<Current>>,
     user: Option<String>,
-    /// lapin hands a return out with whichever confirmation comes next, so that only what the
-    /// message says of itself tells whose it is.
+    /// The messages that were returned and are not reported yet. lapin attaches a return to whichever
+    /// confirm completes next, so a return is matched by the properties of its message.
     returned: Arc<Mutex<BTreeSet<Returned>>>,
 }
 
-/// The channel of the moment.
+/// The current channel.
 struct Current {
     channel: Channel,
-    /// Since when it is (see [`Publisher::change_channel`]).
+    /// When it was opened (see [`Publisher::change_channel`]).
     since: Instant,
-    /// Whether confirms were left behind on it. lapin gives a return to whichever confirm is completed
-    /// next: none of those may take another message's.
-    spent: bool,
-    /// The one before: closed only by the next change, since it may still have something to send.
-    _before: Option<Channel>,
+    /// Whether a confirm was abandoned on it. lapin attaches a return to whichever confirm completes
+    /// next. An abandoned confirm would take another message's return.
+    has_abandoned_confirm: bool,
+    /// The previous channel. It may still have messages to send, so it is closed only by the next change.
+    _previous: Option<Channel>,
 }
 
-/// A returned message. Two that are alike in this were for the same place, so that either both
-/// arrived or neither.
+/// Identifies a returned message. Two messages that are equal in exchange, routing key and message_id
+/// have the same destination, so either both arrived or neither.
 #[derive(PartialEq, Eq, PartialOrd, Ord)]
 struct Returned {
     exchange: String,
@@ -82,8 +84,8 @@ impl std::fmt::Debug for Publisher {
 
 impl Publisher {
     pub(super) async fn start(connection: Connection, user: Option<String>) -> Result<Self, Lost> {
-        let channel = confirming(&connection).await?;
-        let current = Current { channel, since: Instant::now(), spent: false, _before: None };
+        let channel = confirm_channel(&connection).await?;
+        let current = Current { channel, since: Instant::now(), has_abandoned_confirm: false, _previous: None };
         let current = Arc::new(Mutex::new(current));
         Ok(Self { connection: Arc::new(connection), current, user, returned: Arc::default() })
     }
@@ -91,14 +93,14 @@ impl Publisher {
     pub(in crate::transport) async fn publish<M: Borrow<Outgoing> + Sync>(
         &self,
         messages: &[M],
-        patience: Duration,
+        time_limit: Duration,
     ) -> Result<Vec<Outcome>, Lost> {
-        let deadline = tokio::time::Instant::now() + patience;
+        let deadline = tokio::time::Instant::now() + time_limit;
         if !self.unblocked(deadline).await {
             return Ok(vec![Outcome::Unconfirmed; messages.len()]);
         }
-        if self.current().spent {
-            self.replace(confirming(&self.connection).await?);
+        if self.current().has_abandoned_confirm {
+            self.replace(confirm_channel(&self.connection).await?);
         }
         let channel = self.current().channel.clone();
         let sent = messages.iter().map(Borrow::borrow).map(|message| {
@@ -107,16 +109,16 @@ impl Publisher {
                 short(&message.routing_key),
                 BasicPublishOptions { mandatory: message.mandatory, ..BasicPublishOptions::default() },
                 &message.body,
-                self.signed(message),
+                self.properties(message),
             )
         });
-        // The last one first: when it is there the others mostly are, and nobody is woken for each.
+        // Wait for the last one first: when it has completed, the others mostly have, which saves wake-ups.
         let mut confirms = Vec::with_capacity(messages.len());
-        for sent in begun(sent).await.iter_mut().rev() {
+        for sent in start_all(sent).await.iter_mut().rev() {
             match timeout_at(deadline, sent.as_mut()).await {
                 Ok(()) => confirms.push(sent.as_mut().take_output().transpose().map_err(lost)?),
                 Err(_) if self.connection.status().blocked() => confirms.push(None),
-                Err(_) => return Err(Lost("it takes no messages".into())),
+                Err(_) => return Err(Lost("the broker does not accept messages".into())),
             }
         }
         let mut outcomes = Vec::with_capacity(messages.len());
@@ -130,11 +132,11 @@ impl Publisher {
         }
         outcomes.reverse();
         if outcomes.contains(&Outcome::Unconfirmed) {
-            self.current().spent = true;
+            self.current().has_abandoned_confirm = true;
         } else if outcomes.contains(&Outcome::Refused) {
             self.change_channel().await;
         }
-        self.tell_returned(messages.iter().map(Borrow::borrow), &mut outcomes);
+        self.mark_returned(messages.iter().map(Borrow::borrow), &mut outcomes);
         Ok(outcomes)
     }
 
@@ -144,40 +146,43 @@ impl Publisher {
 
     fn replace(&self, channel: Channel) {
         let mut current = self.current();
-        let before = std::mem::replace(&mut current.channel, channel);
-        (current.since, current.spent, current._before) = (Instant::now(), false, Some(before));
+        let previous = std::mem::replace(&mut current.channel, channel);
+        (current.since, current.has_abandoned_confirm, current._previous) = (Instant::now(), false, Some(previous));
     }
 
-    /// A refusal may be the channel's own, and for ever: the next one is made now and then. Whoever is
-    /// still waiting on the old one keeps it that long.
+    /// Replaces the channel after a refusal, at most once in [`REFUSING_CHANNEL_AGE_MAX`].
     async fn change_channel(&self) {
         let since = self.current().since;
-        if since.elapsed() < REFUSING_MAX {
+        if since.elapsed() < REFUSING_CHANNEL_AGE_MAX {
             return;
         }
-        // If there is none to be had, the next publish says why.
-        if let Ok(channel) = confirming(&self.connection).await {
+        // If no channel can be opened, the next publish reports the error.
+        if let Ok(channel) = confirm_channel(&self.connection).await {
             self.replace(channel);
         }
     }
 
-    /// A broker that is short of memory reads nothing from those who publish, and would read nothing
-    /// from another connection: this one is kept, and nothing more is put into it meanwhile.
+    /// Waits until the connection is not blocked. Returns false at the deadline.
+    ///
+    /// During an alarm RabbitMQ reads nothing from publishers and keeps each abandoned connection until
+    /// the alarm ends. A new connection would be blocked by its first message.
     async fn unblocked(&self, deadline: tokio::time::Instant) -> bool {
         let status = self.connection.status();
         while status.blocked() && status.connected() {
             if tokio::time::Instant::now() >= deadline {
                 return false;
             }
-            tokio::time::sleep(BLOCKED_PAUSE).await;
+            tokio::time::sleep(BLOCKED_INTERVAL).await;
         }
         true
     }
 
-    /// The properties, and on what Licet itself reads our user's name, which the broker checks:
-    /// that is how workers know who sent it, and whose copies to believe.
-    fn signed(&self, message: &Outgoing) -> BasicProperties {
-        let properties = written(&message.properties);
+    /// The properties of a message. Messages that Licet itself reads get this publisher's `user_id`.
+    ///
+    /// The broker rejects a `user_id` that is not the connection's user. Workers rely on this to know
+    /// the sender and to trust retry headers.
+    fn properties(&self, message: &Outgoing) -> BasicProperties {
+        let properties = to_lapin(&message.properties);
         let read_by_licet = topology::is_read_by_licet(&message.exchange, &message.routing_key);
         let own = self.user.as_deref().filter(|_| read_by_licet);
         match message.properties.user_id.as_deref().or(own) {
@@ -186,6 +191,7 @@ impl Publisher {
         }
     }
 
+    /// The outcome of one confirm. Remembers the returned message that is attached to it.
     fn outcome(&self, confirmation: Confirmation) -> Outcome {
         let outcome = if confirmation.is_ack() { Outcome::Confirmed } else { Outcome::Refused };
         if let Some(message) = confirmation.take_message() {
@@ -199,8 +205,8 @@ impl Publisher {
         outcome
     }
 
-    /// Which of them came back, though they were confirmed.
-    fn tell_returned<'a>(&self, messages: impl Iterator<Item = &'a Outgoing> + Clone, outcomes: &mut [Outcome]) {
+    /// Marks the messages that were returned. The broker confirms a returned message too.
+    fn mark_returned<'a>(&self, messages: impl Iterator<Item = &'a Outgoing> + Clone, outcomes: &mut [Outcome]) {
         let mut returned = self.returned.lock().unwrap_or_else(PoisonError::into_inner);
         if returned.is_empty() {
             return;
@@ -216,28 +222,29 @@ impl Publisher {
     }
 
     pub(in crate::transport) async fn close(self) {
-        goodbye(&self.connection).await;
+        close_connection(&self.connection).await;
     }
 }
 
-/// Begins them all, in their order. lapin hands a message over when it is first polled, and answers when
-/// the socket has taken it: one after the other, each would cost a system call and two threads' way to
-/// each other.
-async fn begun<F: Future>(futures: impl Iterator<Item = F>) -> Vec<Pin<Box<MaybeDone<F>>>> {
-    let mut begun: Vec<_> = futures.map(|future| Box::pin(maybe_done(future))).collect();
+/// Polls every future once, in their order, so that lapin takes all messages before the first wait.
+///
+/// One message at a time costs two thread switches each: measured, half of the speed
+/// (docs/performance.md).
+async fn start_all<F: Future>(futures: impl Iterator<Item = F>) -> Vec<Pin<Box<MaybeDone<F>>>> {
+    let mut started: Vec<_> = futures.map(|future| Box::pin(maybe_done(future))).collect();
     poll_fn(|context| {
-        for future in &mut begun {
+        for future in &mut started {
             let _ = future.as_mut().poll(context);
         }
         Poll::Ready(())
     })
     .await;
-    begun
+    started
 }
 
-/// A channel that confirms what is published.
-async fn confirming(connection: &Connection) -> Result<Channel, Lost> {
-    let channel = answered(connection.create_channel()).await?;
-    answered(channel.confirm_select(ConfirmSelectOptions::default())).await?;
+/// Opens a channel with publisher confirms.
+async fn confirm_channel(connection: &Connection) -> Result<Channel, Lost> {
+    let channel = call(connection.create_channel()).await?;
+    call(channel.confirm_select(ConfirmSelectOptions::default())).await?;
     Ok(channel)
 }

@@ -1,15 +1,18 @@
-//! The reference model: what Licet answers, written from the specification alone.
+//! The reference model: predicts the response to every message, from the specification alone.
 //!
-//! It shares nothing with the rules but the vocabulary, and keeps its knowledge otherwise: nothing is
-//! ever deleted, counts are counted anew each time, and what is said of a purchase stands once. Ids
-//! and tokens are Licet's to make: the model takes them from the reply at hand ([`Made`]), believes
-//! nothing else of it, and insists that an id is new.
+//! The model shares no code with the rules except the vocabulary, and it stores its state differently:
+//! it deletes nothing, derives every count when it needs it, and stores facts about a purchase once.
+//! It cannot predict ids and tokens, so it takes them from the actual reply ([`Issued`]). It takes
+//! nothing else from that reply, and it checks that each id is new.
 
-mod granting;
-mod made;
-mod returning;
-mod settling;
-mod telling;
+mod issued;
+mod license;
+mod purchase;
+mod query;
+mod reception;
+mod reissue;
+mod returns;
+mod settlement;
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -27,73 +30,76 @@ use licet_schema::{
 };
 use uuid::Uuid;
 
-use super::world::Heard;
-use made::Made;
-pub(super) use made::{Stands, Token};
+use crate::response::Response;
+use issued::Issued;
+pub(crate) use issued::{Token, TokenSubject};
 
-/// How long reception and deletion may take where nothing else is said.
+/// The default time for a reception or a deletion.
 const DAY_MS: i64 = 86_400_000;
-/// The provider's name that Licet keeps for itself.
+/// The provider name that is reserved for Licet.
 const LICET: &str = "licet";
 
-/// Everything that Licet was told so far.
+/// The state after all messages so far.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Model {
+pub(crate) struct Model {
     now: i64,
-    made: Made,
-    quiet: bool,
+    /// The id of the current message.
+    message: Uuid,
+    issued: Issued,
+    /// Whether the reply to the current message has no event of its own.
+    unannounced: bool,
     events: Vec<Output>,
-    /// What each token that anybody holds stands for.
-    pub(super) tokens: HashMap<String, Token>,
-    sold: BTreeMap<(Name, Version), Rc<ContentPut>>,
-    pub(super) purchases: BTreeMap<Uuid, Purchase>,
-    pub(super) certificates: BTreeMap<Uuid, Certificate>,
-    pub(super) licenses: BTreeMap<Uuid, License>,
-    pub(super) returns: BTreeMap<Uuid, Return>,
+    /// Every token that a sender can present.
+    pub(crate) tokens: HashMap<String, Token>,
+    contents: BTreeMap<(Name, Version), Rc<ContentPut>>,
+    pub(crate) purchases: BTreeMap<Uuid, Purchase>,
+    pub(crate) certificates: BTreeMap<Uuid, Certificate>,
+    pub(crate) licenses: BTreeMap<Uuid, License>,
+    pub(crate) returns: BTreeMap<Uuid, Return>,
     settlements: BTreeMap<(Name, ExternalId), Settlement>,
-    pub(super) unmatched: Vec<Unmatched>,
+    pub(crate) unmatched: Vec<Unmatched>,
     payouts: BTreeMap<(Name, ExternalId), (Uuid, Money)>,
     /// The balance of every account, Licet's own included.
-    pub(super) ledger: BTreeMap<String, i64>,
+    pub(crate) ledger: BTreeMap<String, i64>,
 }
 
-/// What was bought together: one certificate, or a container of several.
+/// A purchase: one certificate, or a container of several.
 #[derive(Clone, Debug)]
-pub(super) struct Purchase {
-    pub(super) user: Name,
-    pub(super) members: Vec<Uuid>,
-    pub(super) container: bool,
+pub(crate) struct Purchase {
+    pub(crate) user: Name,
+    pub(crate) members: Vec<Uuid>,
+    pub(crate) container: bool,
     reference: Option<ExternalId>,
     bought_at: i64,
-    pub(super) receipt_due_at: i64,
-    /// What paid for it, whole.
-    pub(super) settlement: Option<(Name, ExternalId)>,
+    pub(crate) receipt_due_at: i64,
+    /// The settlement that paid for the whole purchase.
+    pub(crate) settlement: Option<(Name, ExternalId)>,
 }
 
 #[derive(Clone, Debug)]
-pub(super) struct Certificate {
-    pub(super) purchase: Uuid,
-    pub(super) terms: Rc<ContentPut>,
-    pub(super) price: Money,
-    pub(super) points: i64,
+pub(crate) struct Certificate {
+    pub(crate) purchase: Uuid,
+    pub(crate) terms: Rc<ContentPut>,
+    pub(crate) price: Money,
+    pub(crate) points: i64,
     generation: i64,
-    pub(super) expires_at: i64,
-    pub(super) received: bool,
+    pub(crate) expires_at: i64,
+    pub(crate) received: bool,
     grants: i64,
-    pub(super) ended: Option<Ending>,
+    pub(crate) ended: Option<Ending>,
 }
 
 #[derive(Clone, Debug)]
-pub(super) struct License {
-    pub(super) certificate: Uuid,
+pub(crate) struct License {
+    pub(crate) certificate: Uuid,
     terminal: Option<Name>,
     token: String,
-    pub(super) state: LicenseState,
+    pub(crate) state: LicenseState,
     granted_at: Option<i64>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum LicenseState {
+pub(crate) enum LicenseState {
     Outstanding,
     Granted,
     Returning,
@@ -102,57 +108,60 @@ pub(super) enum LicenseState {
 }
 
 #[derive(Clone, Debug)]
-pub(super) struct Return {
+pub(crate) struct Return {
     license: Uuid,
     privilege: Privilege,
-    pub(super) state: ReturnState,
-    pub(super) delete_by: i64,
-    /// What it brought, once completed.
-    pub(super) brought: Option<PrivilegeGranted>,
+    pub(crate) state: ReturnState,
+    pub(crate) delete_by: i64,
+    /// The privilege that was given, if the return is completed.
+    pub(crate) granted: Option<PrivilegeGranted>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum ReturnState {
+pub(crate) enum ReturnState {
     Opened,
     Completed,
     Lapsed,
 }
 
-/// The purchase that a settlement names, by either kind of id.
-type Named = (Option<Uuid>, Option<Uuid>);
+/// The ids in a settlement message: certificate and container.
+type PurchaseIds = (Option<Uuid>, Option<Uuid>);
 
 #[derive(Clone, Debug)]
 struct Settlement {
-    named: Named,
+    ids: PurchaseIds,
     outcome: SettlementOutcome,
-    /// None while only a failure or a reversal was told.
+    /// `None` while only a failure or a reversal was reported.
     amount: Option<Money>,
     grants: Option<Grants>,
 }
 
-/// Money that is kept because it matches nothing.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Unmatched {
-    pub(super) key: (Name, ExternalId),
-    pub(super) amount: Money,
+/// Money that matches no purchase.
+#[derive(Clone, Debug)]
+pub(crate) struct Unmatched {
+    pub(crate) key: (Name, ExternalId),
+    pub(crate) amount: Money,
+    /// Time and id of the message that reported it.
+    reported: (i64, Uuid),
 }
 
 impl Model {
-    /// What is answered and told to this request at this time. `actual` is the answer that was
-    /// given: ids and tokens are taken from it.
-    pub(super) fn hear(&mut self, now: i64, id: Uuid, request: &Request, actual: Option<&Output>) -> Heard {
-        (self.now, self.quiet, self.made) = (now, false, Made::of(actual));
-        let points = self.points_of_all();
+    /// Predicts the response to this request at this time. `actual` is the actual reply, from which
+    /// ids and tokens are taken.
+    pub(crate) fn predict(&mut self, now: i64, id: Uuid, request: &Request, actual: Option<&Output>) -> Response {
+        (self.now, self.message) = (now, id);
+        (self.unannounced, self.issued) = (false, Issued::of(actual));
+        let points = self.points_by_user();
         let reply = match self.decide(request) {
             Ok(reply) => reply,
             Err(code) => Some(refused(code, request)),
         };
         let mut events = std::mem::take(&mut self.events);
-        events.extend(self.changes(&points, id));
-        if !self.quiet {
+        events.extend(self.points_changes(&points));
+        if !self.unannounced {
             events.extend(reply.as_ref().and_then(Output::public));
         }
-        Heard { reply, events }
+        Response { reply, events }
     }
 
     fn decide(&mut self, request: &Request) -> Result<Option<Output>, Code> {
@@ -160,18 +169,18 @@ impl Model {
             return Err(Code::Malformed);
         }
         match request {
-            Request::ContentPut(body) => Ok(self.put(body)),
+            Request::ContentPut(body) => Ok(self.put_content(body)),
             Request::PurchaseRequest(body) => self.buy(body),
-            Request::CertificateCheck(body) => self.check(body),
+            Request::CertificateCheck(body) => self.check_certificate(body),
             Request::CertificateReceipt(body) => self.receive(body),
-            Request::SettlementCompletion(body) => self.complete(body),
-            Request::SettlementFailure(body) => self.fail(body),
-            Request::SettlementReversal(body) => self.reverse(body),
-            Request::PayoutCompletion(body) => self.pay_out(body),
-            Request::LicenseRequest(body) => self.license(body),
-            Request::LicenseReceipt(body) => self.confirm(body),
-            Request::LicenseReturn(body) => self.give_back(body),
-            Request::LicenseDeletion(body) => self.delete(body),
+            Request::SettlementCompletion(body) => self.complete_settlement(body),
+            Request::SettlementFailure(body) => self.fail_settlement(body),
+            Request::SettlementReversal(body) => self.reverse_settlement(body),
+            Request::PayoutCompletion(body) => self.complete_payout(body),
+            Request::LicenseRequest(body) => self.issue_license(body),
+            Request::LicenseReceipt(body) => self.confirm_license(body),
+            Request::LicenseReturn(body) => self.return_license(body),
+            Request::LicenseDeletion(body) => self.confirm_deletion(body),
             Request::CertificateReissue(body) => self.reissue(body),
             Request::HoldingsQuery(body) => Ok(self.holdings(body)),
             Request::StatusQuery(body) => self.status(body),
@@ -183,10 +192,10 @@ impl Model {
         .map(Some)
     }
 
-    fn put(&mut self, body: &ContentPut) -> Output {
+    fn put_content(&mut self, body: &ContentPut) -> Output {
         let key = (body.content.clone(), body.version);
-        self.quiet = self.sold.get(&key).is_some_and(|terms| **terms == *body);
-        self.sold.insert(key, Rc::new(body.clone()));
+        self.unannounced = self.contents.get(&key).is_some_and(|terms| **terms == *body);
+        self.contents.insert(key, Rc::new(body.clone()));
         Output::ContentRegistered(ContentRegistered { content: body.content.clone(), version: body.version })
     }
 
@@ -196,7 +205,7 @@ impl Model {
         match body.kind {
             SweepKind::Reception => {
                 for id in self.purchases.keys().copied().collect::<Vec<_>>() {
-                    let unpaid = self.purchases[&id].settlement.is_none() && self.waits(id);
+                    let unpaid = self.purchases[&id].settlement.is_none() && self.awaits_reception(id);
                     if unpaid && self.purchases[&id].receipt_due_at < before {
                         self.end_overdue(self.purchases[&id].members[0]);
                     }
@@ -204,7 +213,7 @@ impl Model {
             }
             SweepKind::Certificate => {
                 for id in self.certificates.keys().copied().collect::<Vec<_>>() {
-                    if self.lives(id) && self.certificates[&id].expires_at < before {
+                    if self.is_live(id) && self.certificates[&id].expires_at < before {
                         self.purchase_of(id).members.clone().into_iter().for_each(|id| self.end_overdue(id));
                     }
                 }
@@ -212,16 +221,17 @@ impl Model {
             SweepKind::Return => {
                 for id in self.returns.keys().copied().collect::<Vec<_>>() {
                     if self.returns[&id].state == ReturnState::Opened && self.returns[&id].delete_by < before {
-                        self.lapse(id);
+                        self.lapse_return(id);
                     }
                 }
             }
         }
     }
 
-    /// Ends a live certificate whose time is over: alone if it is paid for, else with its purchase.
+    /// Ends a live certificate whose deadline has passed: alone if it is paid for, or else with its
+    /// purchase.
     fn end_overdue(&mut self, id: Uuid) {
-        let Some(ending) = self.overdue(id).filter(|_| self.lives(id)) else { return };
+        let Some(ending) = self.overdue_ending(id).filter(|_| self.is_live(id)) else { return };
         let purchase = self.certificates[&id].purchase;
         match self.purchases[&purchase].settlement {
             Some(_) => self.end(id, ending),
@@ -230,11 +240,11 @@ impl Model {
     }
 
     fn end(&mut self, id: Uuid, ending: Ending) {
-        self.certificate(id).ended = Some(ending);
+        self.certificate_mut(id).ended = Some(ending);
         self.events.push(Output::CertificateRetired(CertificateRetired { certificate: id, reason: ending }));
     }
 
-    /// Ends a purchase that nobody paid for. Points that were held for it go back.
+    /// Ends an unpaid purchase. Points that were held for it are credited to the user again.
     fn end_unpaid(&mut self, purchase: Uuid, ending: Ending) {
         let user = self.purchases[&purchase].user.clone();
         for id in self.purchases[&purchase].members.clone() {
@@ -243,35 +253,37 @@ impl Model {
         }
     }
 
-    fn lives(&self, id: Uuid) -> bool {
+    fn is_live(&self, id: Uuid) -> bool {
         self.certificates[&id].ended.is_none()
     }
 
-    /// Whether a live certificate of the purchase waits for its reception.
-    pub(super) fn waits(&self, purchase: Uuid) -> bool {
-        self.purchases[&purchase].members.iter().any(|id| self.lives(*id) && !self.certificates[id].received)
+    /// Whether a live certificate of the purchase was not received yet.
+    pub(crate) fn awaits_reception(&self, purchase: Uuid) -> bool {
+        self.purchases[&purchase].members.iter().any(|id| self.is_live(*id) && !self.certificates[id].received)
     }
 
-    /// How a certificate is over at this time.
-    pub(super) fn ending_at(&mut self, now: i64, id: Uuid) -> Option<Ending> {
+    /// The ending of a certificate at this time.
+    pub(crate) fn ending_at(&mut self, now: i64, id: Uuid) -> Option<Ending> {
         self.now = now;
-        self.over(id)
+        self.ending(id)
     }
 
-    /// How a certificate is over: by its ending, or by a deadline that nobody swept yet.
-    fn over(&self, id: Uuid) -> Option<Ending> {
-        self.certificates[&id].ended.or_else(|| self.overdue(id))
+    /// The ending of a certificate: the recorded one, or that of a deadline which no sweep has
+    /// processed yet.
+    fn ending(&self, id: Uuid) -> Option<Ending> {
+        self.certificates[&id].ended.or_else(|| self.overdue_ending(id))
     }
 
-    /// How the deadlines judge a live certificate. Unpaid, it goes with its purchase, at the earliest
-    /// deadline; paid, by itself.
-    fn overdue(&self, id: Uuid) -> Option<Ending> {
+    /// The ending of a live certificate by its deadlines. An unpaid certificate ends with its
+    /// purchase, at the earliest deadline; a paid one ends alone.
+    fn overdue_ending(&self, id: Uuid) -> Option<Ending> {
         let one = &self.certificates[&id];
         let purchase = &self.purchases[&one.purchase];
         if purchase.settlement.is_some() {
             return (self.now > one.expires_at).then_some(Ending::Expired);
         }
-        let expiry = purchase.members.iter().map(|id| self.certificates[id].expires_at).min().unwrap_or_default();
+        let expiry = purchase.members.iter().map(|id| self.certificates[id].expires_at).min();
+        let expiry = expiry.expect("a purchase has members");
         let due = purchase.receipt_due_at;
         match !one.received && due <= expiry && self.now > due {
             true => Some(Ending::Lapsed),
@@ -279,23 +291,23 @@ impl Model {
         }
     }
 
-    fn counted(&self, certificate: Uuid, states: &[LicenseState]) -> i64 {
+    fn count_licenses(&self, certificate: Uuid, states: &[LicenseState]) -> i64 {
         let of = self.licenses.values().filter(|one| one.certificate == certificate && states.contains(&one.state));
         of.count() as i64
     }
 
-    /// Confirmed deliveries: also those given back, not those revoked.
+    /// The number of confirmed deliveries, including returned licenses but not revoked ones.
     fn granted(&self, certificate: Uuid) -> i64 {
-        self.counted(certificate, &[LicenseState::Granted, LicenseState::Returning, LicenseState::Returned])
+        self.count_licenses(certificate, &[LicenseState::Granted, LicenseState::Returning, LicenseState::Returned])
     }
 
-    /// How many more licenses it permits.
+    /// The number of licenses that the certificate still grants.
     fn remaining(&self, certificate: Uuid) -> i64 {
-        let outstanding = self.counted(certificate, &[LicenseState::Outstanding]);
+        let outstanding = self.count_licenses(certificate, &[LicenseState::Outstanding]);
         self.certificates[&certificate].grants - self.granted(certificate) - outstanding
     }
 
-    fn certificate(&mut self, id: Uuid) -> &mut Certificate {
+    fn certificate_mut(&mut self, id: Uuid) -> &mut Certificate {
         self.certificates.get_mut(&id).expect("the certificate is known")
     }
 
@@ -305,8 +317,8 @@ impl Model {
 
     // Points.
 
-    /// What an account holds.
-    pub(super) fn balance(&self, account: &str) -> i64 {
+    /// The balance of an account.
+    pub(crate) fn balance(&self, account: &str) -> i64 {
         self.ledger.get(account).copied().unwrap_or_default()
     }
 
@@ -314,46 +326,46 @@ impl Model {
         self.balance(&format!("points:{user}"))
     }
 
-    fn book(&mut self, from: &str, to: &str, points: i64) {
+    fn transfer(&mut self, from: &str, to: &str, points: i64) {
         *self.ledger.entry(from.to_owned()).or_default() -= points;
         *self.ledger.entry(to.to_owned()).or_default() += points;
     }
 
-    /// Points come to a user; they repay what is owed first.
+    /// Credits points to a user. They repay the user's debt first.
     fn credit(&mut self, from: &str, user: &Name, points: i64) {
         let debt = format!("debt:{user}");
         let repaid = points.min(self.balance(&debt));
-        self.book(from, "licet:issued", repaid);
-        self.book(&debt, "licet:owed", repaid);
-        self.book(from, &format!("points:{user}"), points - repaid);
+        self.transfer(from, "licet:issued", repaid);
+        self.transfer(&debt, "licet:owed", repaid);
+        self.transfer(from, &format!("points:{user}"), points - repaid);
     }
 
-    /// Points are taken from a user; what is not there is owed.
+    /// Debits points from a user. What exceeds the user's points becomes debt.
     fn debit(&mut self, user: &Name, points: i64) {
-        let taken = points.min(self.points(user));
-        self.book(&format!("points:{user}"), "licet:issued", taken);
-        self.book("licet:owed", &format!("debt:{user}"), points - taken);
+        let debited = points.min(self.points(user));
+        self.transfer(&format!("points:{user}"), "licet:issued", debited);
+        self.transfer("licet:owed", &format!("debt:{user}"), points - debited);
     }
 
-    fn points_of_all(&self) -> BTreeMap<Name, i64> {
+    fn points_by_user(&self) -> BTreeMap<Name, i64> {
         self.purchases.values().map(|one| (one.user.clone(), self.points(&one.user))).collect()
     }
 
-    /// One net change for each user.
-    fn changes(&self, before: &BTreeMap<Name, i64>, cause: Uuid) -> Vec<Output> {
+    /// One event with the net change for each user.
+    fn points_changes(&self, before: &BTreeMap<Name, i64>) -> Vec<Output> {
         let change = |(user, now): (Name, i64)| {
             let delta = now - before.get(&user).copied().unwrap_or_default();
-            let changed = PointsChanged { user, delta, balance: count(now), cause };
+            let changed = PointsChanged { user, delta, balance: count(now), cause: self.message };
             (delta != 0).then_some(Output::PointsChanged(changed))
         };
-        self.points_of_all().into_iter().filter_map(change).collect()
+        self.points_by_user().into_iter().filter_map(change).collect()
     }
 }
 
-/// The code with which an ending answers.
+/// The refusal code for a certificate with this ending.
 fn refusal(ending: Ending) -> Code {
     match ending {
-        Ending::Granted => Code::Exhausted,
+        Ending::Exhausted => Code::Exhausted,
         Ending::Lapsed => Code::Lapsed,
         Ending::Expired => Code::Expired,
         Ending::Declined => Code::Declined,
@@ -367,7 +379,7 @@ fn refused(code: Code, request: &Request) -> Output {
 }
 
 fn count(number: i64) -> Count {
-    Count::try_from(number).expect("the model counts from zero")
+    Count::try_from(number).expect("counts of the model are not negative")
 }
 
 fn money(amount_minor: i64, currency: Currency) -> Money {

@@ -1,41 +1,40 @@
-//! Every order in which the messages of one purchase can be delivered, each of them twice under
-//! different ids and again under every id that it came under.
+//! Every order in which the messages of one purchase can be delivered. Each message is delivered twice
+//! under different ids, and again under each of its ids.
 //!
-//! A message is delivered once what it carries exists: a license request needs its certificate's
-//! token, a license receipt the license that a request was answered with. All orders are searched
-//! depth first. Where two of them have led to the same state (rows, clock, money told, tokens held
-//! and what was heard), the same delivery leads to the same again: it is played once, and counted
-//! for each order.
+//! A message is delivered only after the token or id that it needs exists: a license request needs the
+//! token of its certificate, a license receipt the token of its license. All orders are searched depth
+//! first. If two orders lead to the same state (rows, clock, reported payments, known tokens, observed
+//! events), the same delivery has the same result: it is played once and counted for each order.
 //!
-//! Wherever an order has led to, the right messages lead to a granted license from there, unless
-//! the purchase has ended in a way that nothing mends; it was charged once; and the judges of
-//! [the world](super::world) have agreed all the way that no money and no grant is lost.
+//! From every state that an order reaches, the right messages lead to a granted license, unless the
+//! purchase ended for good. The user is charged once. [`TestSystem`](crate::test_system::TestSystem)
+//! checks after every message that no money and no grant is lost.
 
-mod life;
+mod lifecycle;
 
 use std::{collections::HashMap, rc::Rc};
 
 use licet_schema::message::{Privilege, SweepKind};
 
-use life::{
-    Life,
+use lifecycle::{
+    Lifecycle,
     Message::{
-        self, Completion, Deletion, Failure, Hours, LicenseReceipt, MemberReceipt, Mistake, Receipt, Reissue,
-        Request as Ask, Return, Reversal, Sweep,
+        self, Completion, Deletion, Failure, Hours, LicenseReceipt, LicenseRequest, MemberReceipt, Receipt, Reissue,
+        Return, Reversal, Sweep, WrongAmount,
     },
-    Play,
+    State,
 };
 
-const LIFE: [Message; 4] = [Receipt, Completion, Ask(0, 0), LicenseReceipt(0, 0)];
+const BASIC: [Message; 4] = [Receipt, Completion, LicenseRequest(0, 0), LicenseReceipt(0, 0)];
 const LAPSE: [Message; 2] = [Hours(25), Sweep(SweepKind::Reception)];
 const EXPIRY: [Message; 2] = [Hours(31 * 24), Sweep(SweepKind::Certificate)];
 
-fn life(items: usize, grants: i64, messages: &[&[Message]]) -> Life {
-    Life { items, grants, points: false, messages: messages.concat() }
+fn lifecycle(items: usize, grants: i64, messages: &[&[Message]]) -> Lifecycle {
+    Lifecycle { items, grants, points: false, messages: messages.concat() }
 }
 
-fn with_points(life: Life) -> Life {
-    Life { points: true, ..life }
+fn with_points(lifecycle: Lifecycle) -> Lifecycle {
+    Lifecycle { points: true, ..lifecycle }
 }
 
 fn returned(privilege: Privilege) -> [Message; 2] {
@@ -43,115 +42,115 @@ fn returned(privilege: Privilege) -> [Message; 2] {
 }
 
 #[test]
-fn every_order_of_a_certificates_life_leads_to_a_grant() {
+fn every_order_for_a_certificate_leads_to_a_grant() {
     for privilege in [Privilege::Points, Privilege::Upgrade] {
-        play_all("a license that is returned", life(1, 1, &[&LIFE, &returned(privilege)]));
-        play_all("a license that is returned", life(1, 2, &[&LIFE, &returned(privilege)]));
+        play_all("a license that is returned", lifecycle(1, 1, &[&BASIC, &returned(privilege)]));
+        play_all("a license that is returned", lifecycle(1, 2, &[&BASIC, &returned(privilege)]));
     }
-    let terminals = [Ask(0, 1), LicenseReceipt(0, 1)];
-    play_all("two terminals and one grant", life(1, 1, &[&LIFE, &terminals]));
-    play_all("two terminals and two grants", life(1, 2, &[&LIFE, &terminals]));
-    play_all("two terminals and a return", life(1, 2, &[&LIFE, &terminals, &returned(Privilege::Upgrade)]));
+    let terminals = [LicenseRequest(0, 1), LicenseReceipt(0, 1)];
+    play_all("two terminals and one grant", lifecycle(1, 1, &[&BASIC, &terminals]));
+    play_all("two terminals and two grants", lifecycle(1, 2, &[&BASIC, &terminals]));
+    play_all("two terminals and a return", lifecycle(1, 2, &[&BASIC, &terminals, &returned(Privilege::Upgrade)]));
 }
 
 #[test]
-fn every_order_of_a_containers_life_leads_to_a_grant_of_each_member() {
-    let members = [MemberReceipt(1), Ask(1, 0), LicenseReceipt(1, 0)];
-    play_all("a container", life(2, 1, &[&LIFE, &members]));
-    play_all("a container", with_points(life(2, 1, &[&LIFE, &members])));
-    play_all("a container and a return", life(2, 1, &[&LIFE, &members, &returned(Privilege::Points)]));
+fn every_order_for_a_container_leads_to_a_grant_of_each_member() {
+    let members = [MemberReceipt(1), LicenseRequest(1, 0), LicenseReceipt(1, 0)];
+    play_all("a container", lifecycle(2, 1, &[&BASIC, &members]));
+    play_all("a container", with_points(lifecycle(2, 1, &[&BASIC, &members])));
+    play_all("a container and a return", lifecycle(2, 1, &[&BASIC, &members, &returned(Privilege::Points)]));
 }
 
 #[test]
 fn every_order_with_a_setback_loses_no_money() {
     for items in [1, 2] {
-        play_all("a failure", with_points(life(items, 2, &[&LIFE, &[Failure, Mistake]])));
-        play_all("a reversal", with_points(life(items, 2, &[&LIFE, &[Reversal, Mistake]])));
-        play_all("failure and reversal", with_points(life(items, 2, &[&LIFE, &[Failure, Reversal]])));
+        play_all("a failure", with_points(lifecycle(items, 2, &[&BASIC, &[Failure, WrongAmount]])));
+        play_all("a reversal", with_points(lifecycle(items, 2, &[&BASIC, &[Reversal, WrongAmount]])));
+        play_all("failure and reversal", with_points(lifecycle(items, 2, &[&BASIC, &[Failure, Reversal]])));
     }
     for privilege in [Privilege::Points, Privilege::Upgrade] {
-        let messages = [&LIFE[..], &[Reversal], &returned(privilege)];
-        play_all("a reversal and a return", with_points(life(1, 2, &messages)));
+        let messages = [&BASIC[..], &[Reversal], &returned(privilege)];
+        play_all("a reversal and a return", with_points(lifecycle(1, 2, &messages)));
     }
 }
 
 #[test]
 fn every_order_with_deadlines_and_sweeps_loses_no_money() {
     for items in [1, 2] {
-        play_all("a late reception", with_points(life(items, 2, &[&LIFE, &LAPSE])));
-        play_all("a certificate that expires", with_points(life(items, 1, &[&LIFE, &EXPIRY])));
-        play_all("both, and a reversal", with_points(life(items, 1, &[&LIFE, &LAPSE, &EXPIRY, &[Reversal]])));
+        play_all("a late reception", with_points(lifecycle(items, 2, &[&BASIC, &LAPSE])));
+        play_all("a certificate that expires", with_points(lifecycle(items, 1, &[&BASIC, &EXPIRY])));
+        play_all("both, and a reversal", with_points(lifecycle(items, 1, &[&BASIC, &LAPSE, &EXPIRY, &[Reversal]])));
     }
     let late = [Hours(25), Sweep(SweepKind::Return)];
-    play_all("a return that lapses", life(1, 1, &[&LIFE, &late, &returned(Privilege::Points)]));
+    play_all("a return that lapses", lifecycle(1, 1, &[&BASIC, &late, &returned(Privilege::Points)]));
 }
 
 #[test]
 fn every_order_with_a_reissue_leads_to_a_grant() {
     for items in [1, 2] {
-        play_all("a reissue", life(items, 2, &[&LIFE, &[Reissue(0)]]));
-        play_all("a reissue and a reversal", with_points(life(items, 1, &[&LIFE, &[Reissue(0), Reversal]])));
-        play_all("a reissue and an expiry", life(items, 1, &[&LIFE, &EXPIRY, &[Reissue(0)]]));
+        play_all("a reissue", lifecycle(items, 2, &[&BASIC, &[Reissue(0)]]));
+        play_all("a reissue and a reversal", with_points(lifecycle(items, 1, &[&BASIC, &[Reissue(0), Reversal]])));
+        play_all("a reissue and an expiry", lifecycle(items, 1, &[&BASIC, &EXPIRY, &[Reissue(0)]]));
     }
-    play_all("a reissue and a return", life(1, 1, &[&LIFE, &[Reissue(0)], &returned(Privilege::Upgrade)]));
+    play_all("a reissue and a return", lifecycle(1, 1, &[&BASIC, &[Reissue(0)], &returned(Privilege::Upgrade)]));
 }
 
-fn play_all(sentence: &str, life: Life) {
-    let begin = Rc::new(Play::new(&life));
-    let mut search = Search { messages: life.messages, played: HashMap::new(), orders: HashMap::new() };
-    // The clock is heard once: what it says later is another message.
+fn play_all(description: &str, lifecycle: Lifecycle) {
+    let start = Rc::new(State::new(&lifecycle));
+    let mut search = Search { messages: lifecycle.messages, played: HashMap::new(), orders: HashMap::new() };
+    // A message of the clock is delivered once: at a later time it would be another message.
     let copies = search.messages.iter().map(|message| if matches!(message, Hours(_) | Sweep(_)) { 1 } else { 2 });
     let copies = copies.collect();
-    let orders = search.orders(&begin, copies);
-    let (items, grants, played) = (life.items, life.grants, search.played.len());
-    println!("{sentence} ({items} bought, {grants} grants): {orders} orders, {played} different deliveries");
+    let orders = search.orders(&start, copies);
+    let (items, grants, played) = (lifecycle.items, lifecycle.grants, search.played.len());
+    println!("{description} ({items} bought, {grants} grants): {orders} orders, {played} different deliveries");
 }
 
 /// The search through all orders.
 struct Search {
     messages: Vec<Message>,
-    /// What each copy of a message led to from each state in which it was delivered.
-    played: HashMap<(u64, usize, u128), Rc<Play>>,
-    /// How many orders begin at each state, with so many copies of each message to come.
+    /// The state after each delivery: by the state before, the message and its copy.
+    played: HashMap<(u64, usize, u128), Rc<State>>,
+    /// The number of orders from each state, by the remaining copies of each message.
     orders: HashMap<(u64, Vec<u128>), u128>,
 }
 
 impl Search {
-    /// Plays whatever can come next.
-    fn orders(&mut self, play: &Rc<Play>, left: Vec<u128>) -> u128 {
-        let known = (play.state, left);
+    /// Plays all orders from this state, and counts them.
+    fn orders(&mut self, state: &Rc<State>, left: Vec<u128>) -> u128 {
+        let known = (state.digest, left);
         if let Some(orders) = self.orders.get(&known) {
             return *orders;
         }
         let mut orders = 0;
         for index in (0..known.1.len()).filter(|index| known.1[*index] > 0) {
-            let Some(next) = self.next(play, index, known.1[index]) else { continue };
+            let Some(next) = self.next(state, index, known.1[index]) else { continue };
             let mut left = known.1.clone();
             left[index] -= 1;
             orders += self.orders(&next, left);
         }
-        // Nothing can come any more: that was one.
+        // Without further deliveries, this order is complete.
         let orders = orders.max(1);
         self.orders.insert(known, orders);
         orders
     }
 
-    /// Delivers a copy of a message, if what it carries exists.
-    fn next(&mut self, play: &Rc<Play>, index: usize, copy: u128) -> Option<Rc<Play>> {
-        if let Some(next) = self.played.get(&(play.state, index, copy)) {
+    /// Delivers a copy of a message, if the token or id that it needs exists.
+    fn next(&mut self, state: &Rc<State>, index: usize, copy: u128) -> Option<Rc<State>> {
+        if let Some(next) = self.played.get(&(state.digest, index, copy)) {
             return Some(Rc::clone(next));
         }
         let message = self.messages[index];
-        let delivery = play.delivery(message)?;
-        let mut next = Play::clone(play);
+        let delivery = state.delivery(message)?;
+        let mut next = State::clone(state);
         let id = 100 * (index as u128 + 2) + copy;
-        // This order has not seen it, whatever happened in the one that led here first.
-        next.world.forget(id);
+        // Another order that led to this state may have delivered this copy.
+        next.system.forget(id);
         next.deliver(message, id, delivery);
-        next.world.repeat_all();
-        next.clone().finish();
+        next.system.redeliver_all();
+        next.clone().complete();
         let next = Rc::new(next);
-        self.played.insert((play.state, index, copy), Rc::clone(&next));
+        self.played.insert((state.digest, index, copy), Rc::clone(&next));
         Some(next)
     }
 }

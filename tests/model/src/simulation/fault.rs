@@ -1,99 +1,107 @@
-//! What can go wrong with each step of a worker, and how often it does.
+//! The faults that each step of a worker can have, and their probabilities.
 
-use licet_common::gate::Verdict;
+use licet_common::fault_injection::Outcome;
 
-use super::cast::Waits;
+use super::workers_under_test::PendingStep;
 
-/// What goes wrong with a step.
+/// A fault of a step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Fault {
-    Fails,
-    FailsAfter,
-    Refused,
-    Contended,
-    Unanswered,
-    Unheard,
-    /// The worker is killed before it.
-    Killed,
-    /// The worker is killed after it.
-    KilledAfter,
+    Fail,
+    FailAfterEffect,
+    Refuse,
+    Contend,
+    NoAnswer,
+    NoEffectNoAnswer,
+    /// The worker is killed before the step.
+    KillBefore,
+    /// The worker is killed after the step.
+    KillAfter,
 }
 
 impl Fault {
     pub(super) const ALL: [Self; 8] = [
-        Self::Fails,
-        Self::FailsAfter,
-        Self::Refused,
-        Self::Contended,
-        Self::Unanswered,
-        Self::Unheard,
-        Self::Killed,
-        Self::KilledAfter,
+        Self::Fail,
+        Self::FailAfterEffect,
+        Self::Refuse,
+        Self::Contend,
+        Self::NoAnswer,
+        Self::NoEffectNoAnswer,
+        Self::KillBefore,
+        Self::KillAfter,
     ];
 
-    pub(super) fn can_befall(self, step: &str) -> bool {
+    pub(super) fn applies_to(self, step: &str) -> bool {
         match self {
-            Self::Killed => true,
-            Self::Fails => step != "sleep",
-            // That a connection is made, or a transaction begun, leaves no trace if nobody hears of it.
-            Self::FailsAfter => matches!(step, "receive" | "publish" | "acknowledge" | "statement" | "commit"),
-            Self::KilledAfter => matches!(step, "publish" | "acknowledge" | "statement" | "commit" | "receive"),
-            Self::Refused => matches!(step, "publish" | "statement" | "commit"),
-            Self::Contended => step == "commit",
-            Self::Unanswered | Self::Unheard => step == "publish",
+            Self::KillBefore => true,
+            Self::Fail => step != "sleep",
+            // A connection or a transaction whose beginning was not confirmed leaves no trace.
+            Self::FailAfterEffect => matches!(step, "receive" | "publish" | "acknowledge" | "statement" | "commit"),
+            Self::KillAfter => matches!(step, "publish" | "acknowledge" | "statement" | "commit" | "receive"),
+            Self::Refuse => matches!(step, "publish" | "statement" | "commit"),
+            Self::Contend => step == "commit",
+            Self::NoAnswer | Self::NoEffectNoAnswer => step == "publish",
         }
     }
 
-    pub(super) fn verdict(self) -> Verdict {
+    pub(super) fn outcome(self) -> Outcome {
         match self {
-            Self::Fails | Self::Killed => Verdict::Fails,
-            Self::FailsAfter => Verdict::FailsAfter,
-            Self::Refused => Verdict::Refused,
-            Self::Contended => Verdict::Contended,
-            Self::Unanswered => Verdict::Unanswered,
-            Self::Unheard => Verdict::Unheard,
-            Self::KilledAfter => Verdict::Happens,
+            Self::Fail | Self::KillBefore => Outcome::Fail,
+            Self::FailAfterEffect => Outcome::FailAfterEffect,
+            Self::Refuse => Outcome::Refuse,
+            Self::Contend => Outcome::Contend,
+            Self::NoAnswer => Outcome::NoAnswer,
+            Self::NoEffectNoAnswer => Outcome::NoEffectNoAnswer,
+            Self::KillAfter => Outcome::Proceed,
         }
     }
 
-    pub(super) fn name(self) -> &'static str {
+    fn description(self) -> &'static str {
         match self {
-            Self::Fails => "fails",
-            Self::FailsAfter => "happens, and fails",
-            Self::Refused => "is refused",
-            Self::Contended => "is contended",
-            Self::Unanswered => "happens, unanswered",
-            Self::Unheard => "does not happen, unanswered",
-            Self::Killed => "its worker is killed before",
-            Self::KilledAfter => "its worker is killed after",
+            Self::Fail => "fails",
+            Self::FailAfterEffect => "takes effect, then fails",
+            Self::Refuse => "is refused",
+            Self::Contend => "meets another transaction",
+            Self::NoAnswer => "takes effect without an answer",
+            Self::NoEffectNoAnswer => "has no effect and no answer",
+            Self::KillBefore => "worker killed before",
+            Self::KillAfter => "worker killed after",
         }
     }
 }
+
+/// The broker drops all connections at once.
+pub(super) const CONNECTIONS_DROPPED: &str = "the broker drops all connections";
+/// A worker receives the signal to stop.
+pub(super) const WORKER_STOPPED: &str = "a worker is stopped";
+/// The first message of a queue is moved behind the others.
+pub(super) const MESSAGE_REORDERED: &str = "a message is moved behind others";
 
 const STEPS: [&str; 10] =
     ["connect", "consume", "receive", "publish", "acknowledge", "ping", "begin", "statement", "commit", "sleep"];
 
-/// How often something goes wrong with a step, in a thousand: more often with those that matter most.
-pub(super) fn often(waits: &Waits) -> usize {
-    match waits {
-        Waits::Commit => 120,
-        Waits::Ping => 100,
-        Waits::Ack => 80,
-        Waits::Receive | Waits::Publish(_) | Waits::Begin => 40,
-        Waits::Statement(..) => 12,
-        Waits::Connect | Waits::Consume => 8,
-        Waits::Sleep => 4,
+/// The probability of a fault of this step, in a thousand. It is higher for the most important steps.
+pub(super) fn permille(step: &PendingStep) -> usize {
+    match step {
+        PendingStep::Commit => 120,
+        PendingStep::Ping => 100,
+        PendingStep::Ack => 80,
+        PendingStep::Receive | PendingStep::Publish(_) | PendingStep::Begin => 40,
+        PendingStep::Statement(..) => 12,
+        PendingStep::Connect | PendingStep::Consume => 8,
+        PendingStep::Sleep => 4,
     }
 }
 
-/// Every fault that can be injected.
+/// The names of all faults that can be injected.
 pub(super) fn faults() -> Vec<String> {
     let all = STEPS.iter().flat_map(|step| Fault::ALL.iter().map(move |fault| (step, fault)));
-    let all = all.filter(|(step, fault)| fault.can_befall(step));
-    let others = ["the broker drops every connection", "a worker is told to stop", "a message is overtaken"];
-    all.map(|(step, fault)| named(step, *fault)).chain(others.map(str::to_owned)).collect()
+    let all = all.filter(|(step, fault)| fault.applies_to(step));
+    let others = [CONNECTIONS_DROPPED, WORKER_STOPPED, MESSAGE_REORDERED];
+    all.map(|(step, fault)| name(step, *fault)).chain(others.map(str::to_owned)).collect()
 }
 
-pub(super) fn named(step: &str, fault: Fault) -> String {
-    format!("{step}: {}", fault.name())
+/// The name of a fault of a step, such as `commit: takes effect, then fails`.
+pub(super) fn name(step: &str, fault: Fault) -> String {
+    format!("{step}: {}", fault.description())
 }

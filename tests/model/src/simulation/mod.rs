@@ -1,66 +1,68 @@
-//! The simulation: whole workers over the in-process broker and SQLite, where everything that can
-//! fail does.
+//! The simulation: whole workers over the in-process broker and SQLite, with fault injection.
 //!
-//! Several copies of every worker run the real loop, one step of one of them at a time: each call
-//! that leaves a worker waits at its [gate](licet_common::gate) until the play picks it, and
-//! says whether it happens, fails, or fails although it happened. Workers are killed and stopped at
-//! any step, connections are cut, messages come twice, late, and in any order; the clock is a value.
-//! All choices come from one seed, so that a seed is a run.
+//! Several copies of every worker run the real loop, one step of one copy at a time. Before each call
+//! that leaves a worker, its [fault injector](licet_common::fault_injection) waits until the simulation
+//! picks this step. The simulation decides whether the call succeeds, fails, or takes effect and then
+//! fails. Workers are killed and stopped at any step, connections are dropped, and messages are
+//! repeated, delayed and reordered. The clock is simulated. One seed determines all choices, so a seed
+//! repeats a run.
 //!
-//! Promised of every run, and judged (`judge`) as it goes:
-//! - each message meets the rules once, in the order of the commits, and is decided as the
-//!   reference model says;
-//! - nothing is told that was not committed, and what is told twice is the same, byte for byte;
-//! - in the end every message that the broker took is decided, every event was told, every request
-//!   is answered, and no good message is a dead letter;
-//! - the auditor finds nothing wrong, after every commit.
+//! Guarantees that are checked in every run (`oracle`):
+//! - each message is decided once, in the order of the commits, as the reference model predicts;
+//! - only outputs of committed decisions are published, and repeated outputs are identical, byte for
+//!   byte;
+//! - at the end, every message that the broker accepted is decided, every event is published, every
+//!   request is answered, and there are no dead letters;
+//! - the auditor finds no violation after any commit;
+//! - no rule finds a defect.
 //!
-//! What these promises rest on is shown by [lies](Lie): the same runs with one step of the loop only
-//! pretended must fail.
+//! [Mutants](Mutant) show that these checks work: the same runs with one step of the loop left out must
+//! fail.
 //!
-//! Absent: SQLite has one writer, so that no two transactions ever overlap here. What overlapping
-//! ones do is PostgreSQL's, and tried on PostgreSQL.
+//! Deliberately absent: overlapping transactions, because SQLite has one writer. They are tested on
+//! PostgreSQL with several copies of every worker.
 
-mod cast;
-mod dice;
 mod fault;
-mod judge;
-mod lies;
+mod mutants;
+mod oracle;
 mod play;
-mod shortest;
+mod random;
+mod recorded;
+mod rows;
+mod shrink;
 mod upstream;
-mod watched;
+mod workers_under_test;
 
 use std::{collections::BTreeMap, ops::Range};
 
-pub use lies::Lie;
-pub use shortest::Failure;
+pub use mutants::Mutant;
+pub use shrink::Failure;
 
 use play::Plan;
 
-/// What came up in all runs together.
+/// The number of events in all runs.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Tally {
+pub struct Metrics {
     /// Runs.
     pub runs: u64,
     /// Steps of workers.
     pub steps: u64,
     /// Messages that were sent, each counted once.
     pub messages: u64,
-    /// How often one was sent again.
+    /// Messages that were sent again.
     pub resent: u64,
-    /// Messages decided.
+    /// Messages that were decided.
     pub decided: u64,
-    /// Deliveries of replies and events that were held against what was decided.
+    /// Deliveries of replies and events that were compared with decisions.
     pub compared: u64,
     /// Audits.
     pub audits: u64,
-    /// How often each fault was injected: "commit: fails after it happened".
+    /// Injected faults by name, such as `commit: takes effect, then fails`.
     pub faults: BTreeMap<String, u64>,
 }
 
-impl Tally {
-    /// Adds what came up in other runs.
+impl Metrics {
+    /// Adds the metrics of other runs.
     pub fn add(&mut self, other: &Self) {
         self.runs += other.runs;
         self.steps += other.steps;
@@ -69,8 +71,8 @@ impl Tally {
         self.decided += other.decided;
         self.compared += other.compared;
         self.audits += other.audits;
-        for (fault, times) in &other.faults {
-            *self.faults.entry(fault.clone()).or_default() += times;
+        for (fault, count) in &other.faults {
+            *self.faults.entry(fault.clone()).or_default() += count;
         }
     }
 }
@@ -78,41 +80,41 @@ impl Tally {
 /// Plays these seeds.
 ///
 /// # Errors
-/// The first seed that breaks a promise.
-pub fn play(seeds: Range<u64>, lie: Option<Lie>) -> Result<Tally, Failure> {
-    play_plans(seeds.map(|seed| Plan::of(seed, lie, true)))
+/// The first seed that violates a guarantee.
+pub fn play(seeds: Range<u64>, mutant: Option<Mutant>) -> Result<Metrics, Failure> {
+    play_plans(seeds.map(|seed| Plan::of(seed, mutant, true)))
 }
 
-/// Plays these seeds with the faults that would show a lie, and does not tell it: what is seen of the
-/// lie is to be its own doing.
+/// Plays these seeds with the faults that expose a mutant, but without the mutant. If these runs pass,
+/// a failure with the mutant is its own effect.
 ///
 /// # Errors
-/// The first seed that breaks a promise.
-pub fn play_honestly(seeds: Range<u64>, lie: Lie) -> Result<Tally, Failure> {
-    play_plans(seeds.map(|seed| Plan::of(seed, Some(lie), false)))
+/// The first seed that violates a guarantee.
+pub fn play_without_mutant(seeds: Range<u64>, mutant: Mutant) -> Result<Metrics, Failure> {
+    play_plans(seeds.map(|seed| Plan::of(seed, Some(mutant), false)))
 }
 
-fn play_plans(plans: impl Iterator<Item = Plan>) -> Result<Tally, Failure> {
-    let mut all = Tally::default();
+fn play_plans(plans: impl Iterator<Item = Plan>) -> Result<Metrics, Failure> {
+    let mut all = Metrics::default();
     for plan in plans {
         match plan.play() {
-            Ok(played) => all.add(&played.tally),
-            Err(broken) => return Err(Failure::new(plan, broken)),
+            Ok(run) => all.add(&run.metrics),
+            Err(violation) => return Err(Failure::new(plan, violation)),
         }
     }
     Ok(all)
 }
 
-/// All that was chosen and decided in the run of a seed, line by line.
+/// The messages, faults and decisions in the run of a seed, line by line.
 ///
 /// # Errors
-/// The seed breaks a promise.
+/// The seed violates a guarantee.
 pub fn trace(seed: u64) -> Result<Vec<String>, Failure> {
     let plan = Plan::of(seed, None, true);
-    plan.play().map(|played| played.story).map_err(|broken| Failure::new(plan, broken))
+    plan.play().map(|run| run.trace).map_err(|violation| Failure::new(plan, violation))
 }
 
-/// Every fault that can be injected, as [`Tally::faults`] names them.
+/// The names of all faults that can be injected, as in [`Metrics::faults`].
 pub fn faults() -> Vec<String> {
     fault::faults()
 }

@@ -1,4 +1,4 @@
-//! One run: what happens next is drawn by lot, until nothing is left to happen.
+//! One run: random choices until nothing is left to do.
 
 use std::{cell::RefCell, path::Path, sync::Arc};
 
@@ -6,154 +6,153 @@ use ed25519_dalek::SigningKey;
 use licet_common::{
     clock::Clock,
     config::{Limits, Terms},
-    gate::Verdict,
-    runtime::Machine,
+    fault_injection::Outcome,
+    runtime::Resources,
     signing::Keyring,
     store::Store,
     transport::Transport,
 };
-use licet_schema::{
-    Request, Timestamp,
-    entity::{
-        account, certificate, collection, content, entry, license, license_return, payout, pending_reception,
-        privilege, purchase, settlement, unmatched_settlement,
-    },
-    topology,
-};
+use licet_operator::audit::audit;
+use licet_schema::{Request, Timestamp, topology};
+use licet_workers::registry;
 use proptest::{
     strategy::{Strategy, ValueTree},
     test_runner::{Config, RngAlgorithm, TestRng, TestRunner},
 };
-use sea_orm::EntityTrait;
 
 use super::{
-    super::{chance::history, invariants, script::Step, shop},
-    Lie, Tally,
-    cast::{Cast, Waits},
-    dice::Dice,
-    fault::{Fault, named, often},
-    judge::Judge,
+    Metrics, Mutant,
+    fault::{self, Fault},
+    oracle::Oracle,
+    random::Random,
+    rows,
     upstream::{Sent, Upstream},
+    workers_under_test::{PendingStep, WorkersUnderTest},
 };
-use crate::audit::audit;
+use crate::{
+    histories::{contents, generator::history, script::Step},
+    invariants,
+};
 
 /// Copies of each worker.
 const COPIES: usize = 2;
-/// The most messages of one history.
+/// The maximum number of steps of one history.
 const STEPS_MAX: usize = 40;
-/// The most faults of one run.
+/// The maximum number of faults of one run.
 const FAULTS_MAX: usize = 40;
-/// Refusals for no reason in one run: fewer than there are attempts, so that nothing may become a
-/// dead letter.
+/// The maximum number of refused statements and commits in one run: below the number of attempts, so
+/// that no message becomes a dead letter.
 const REFUSED_MAX: usize = topology::WAITS.len();
-/// A run that goes on for longer goes round in circles.
+/// A run with more choices does not terminate.
 const CHOICES_MAX: usize = 200_000;
 const START_MS: i64 = 1_700_000_000_000;
 
-/// What is to be played.
+/// The plan of a run.
 #[derive(Clone, Debug)]
 pub(super) struct Plan {
     pub(super) seed: u64,
-    pub(super) lie: Option<Lie>,
-    /// Whether the lie is told, or else the same odds are played honestly.
-    pub(super) told: bool,
+    pub(super) mutant: Option<Mutant>,
+    /// Whether the mutant is active. If not, only its faults are injected.
+    pub(super) mutated: bool,
     pub(super) script: Vec<Step>,
     pub(super) faults_max: usize,
 }
 
-/// A run that kept every promise.
-pub(super) struct Played {
-    pub(super) tally: Tally,
-    pub(super) story: Vec<String>,
+/// A run that violated no guarantee.
+pub(super) struct Run {
+    pub(super) metrics: Metrics,
+    pub(super) trace: Vec<String>,
 }
 
-/// A run that did not.
+/// The violation of a guarantee.
 #[derive(Clone, Debug)]
-pub(super) struct Broken {
-    pub(super) why: String,
-    pub(super) story: Vec<String>,
+pub(super) struct Violation {
+    pub(super) reason: String,
+    pub(super) trace: Vec<String>,
 }
 
 impl Plan {
     /// The plan of a seed.
-    pub(super) fn of(seed: u64, lie: Option<Lie>, told: bool) -> Self {
+    pub(super) fn of(seed: u64, mutant: Option<Mutant>, mutated: bool) -> Self {
         let mut bytes = [0; 32];
         bytes[..8].copy_from_slice(&seed.to_le_bytes());
         let rng = TestRng::from_seed(RngAlgorithm::ChaCha, &bytes);
         let mut runner = TestRunner::new_with_rng(Config::default(), rng);
-        let scenes = history().new_tree(&mut runner).map(|tree| tree.current()).unwrap_or_default();
-        let script = scenes.into_iter().flatten().take(STEPS_MAX).collect();
-        Self { seed, lie, told, script, faults_max: FAULTS_MAX }
+        let sequences = history().new_tree(&mut runner).expect("a history can be generated").current();
+        let script = sequences.into_iter().flatten().take(STEPS_MAX).collect();
+        Self { seed, mutant, mutated, script, faults_max: FAULTS_MAX }
     }
 
-    /// Plays it, on threads of its own.
-    pub(super) fn play(&self) -> Result<Played, Broken> {
+    /// Plays the plan, in a runtime of its own.
+    pub(super) fn play(&self) -> Result<Run, Violation> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-        let story = RefCell::new(Vec::new());
+        let trace = RefCell::new(Vec::new());
         let played = runtime.map_err(|error| error.to_string()).and_then(|runtime| {
             runtime.block_on(async {
-                let mut stage = Stage::new(self, &story).await?;
-                stage.play().await?;
-                Ok(stage.tally())
+                let mut simulation = Simulation::new(self, &trace).await?;
+                simulation.play().await?;
+                Ok(simulation.metrics())
             })
         });
-        let story = story.into_inner();
+        let trace = trace.into_inner();
         match played {
-            Ok(tally) => Ok(Played { tally, story }),
-            Err(why) => Err(Broken { why, story }),
+            Ok(metrics) => Ok(Run { metrics, trace }),
+            Err(reason) => Err(Violation { reason, trace }),
         }
     }
 }
 
-/// What happens next.
+/// The next event of a run.
 #[derive(Clone, Debug)]
 enum Choice {
-    /// An actor takes its step.
+    /// A worker copy takes its pending step.
     Step(usize),
-    /// An actor that is down comes up.
+    /// A worker copy starts.
     Start(usize),
-    /// One of the actors is told to stop.
+    /// One of the running copies receives the signal to stop.
     Stop,
-    /// The upstreams do what comes next in the history.
+    /// The upstream systems play the next step of the history.
     Send,
-    /// A message comes again.
+    /// A message is sent again.
     SendAgain,
-    /// The first message of a wait queue has waited long enough.
+    /// The first message of a wait queue expires.
     Expire(usize),
-    /// The first message of this queue comes after the others.
+    /// The first message of this queue is moved behind the others.
     Postpone(String),
-    /// The broker drops every connection.
-    Cut,
+    /// The broker drops all connections.
+    DropConnections,
 }
 
-struct Stage<'a> {
+struct Simulation<'a> {
     plan: &'a Plan,
-    dice: Dice,
-    cast: Cast,
-    judge: Judge,
+    random: Random,
+    workers: WorkersUnderTest,
+    oracle: Oracle,
     upstream: Upstream,
     transport: Transport,
     store: Store,
     clock: Clock,
-    /// Who is in a transaction: SQLite has one.
-    holder: Option<usize>,
+    /// The copy that is in a transaction: SQLite has one at a time.
+    in_transaction: Option<usize>,
+    /// The next step of the history.
     next: usize,
     faults: usize,
-    /// Of them those that befall no step: every connection cut, a worker told to stop.
-    uproars: usize,
+    /// The faults among them that concern no single step: dropped connections, stopped workers.
+    disturbances: usize,
     refused: usize,
-    calm: bool,
+    /// Whether no more faults are injected.
+    fault_free: bool,
     recomputing: Vec<bool>,
-    tally: Tally,
-    story: &'a RefCell<Vec<String>>,
+    metrics: Metrics,
+    trace: &'a RefCell<Vec<String>>,
     _folder: tempfile::TempDir,
 }
 
-impl<'a> Stage<'a> {
-    async fn new(plan: &'a Plan, story: &'a RefCell<Vec<String>>) -> Result<Self, String> {
+impl<'a> Simulation<'a> {
+    async fn new(plan: &'a Plan, trace: &'a RefCell<Vec<String>>) -> Result<Self, String> {
         let transport = Transport::simulated();
-        transport.apply(&topology::topology()).await.map_err(|error| error.to_string())?;
-        // In memory where there is such a folder: nothing here is to survive the machine.
+        transport.apply(&registry::topology()).await.map_err(|error| error.to_string())?;
+        // In memory where possible, because the database need not survive the run.
         let memory = Path::new("/dev/shm");
         let folder = if memory.is_dir() { tempfile::tempdir_in(memory) } else { tempfile::tempdir() };
         let folder = folder.map_err(|error| error.to_string())?;
@@ -161,108 +160,109 @@ impl<'a> Stage<'a> {
         let store = Store::open(&url.into(), 1).await.map_err(|error| error.to_string())?;
         store.migrate().await.map_err(|error| error.to_string())?;
         let clock = Clock::manual(Timestamp::from_millis(START_MS));
-        let machine = Machine {
+        let resources = Resources {
             transport: transport.clone(),
             store: store.clone(),
             keyring: Arc::new(Keyring::new(SigningKey::from_bytes(&[7; 32]), [])),
             clock: clock.clone(),
             terms: Arc::new(Terms::default()),
-            // The play alone ends anybody's patience.
+            // Only the simulation decides when a worker ends.
             limits: Limits { shutdown_timeout_s: 3600, ..Limits::default() },
             senders: Arc::default(),
         };
-        let cast = Cast::new(machine, COPIES);
-        let recomputing = vec![false; cast.actors.len()];
+        let workers = WorkersUnderTest::new(resources, COPIES);
+        let recomputing = vec![false; workers.copies.len()];
         let upstream = Upstream::new(transport.clone()).await?;
         Ok(Self {
             plan,
-            dice: Dice::new(plan.seed),
-            cast,
-            judge: Judge::default(),
+            random: Random::new(plan.seed),
+            workers,
+            oracle: Oracle::default(),
             upstream,
             transport,
             store,
             clock,
-            holder: None,
+            in_transaction: None,
             next: 0,
             faults: 0,
-            uproars: 0,
+            disturbances: 0,
             refused: 0,
-            calm: false,
+            fault_free: false,
             recomputing,
-            tally: Tally::default(),
-            story,
+            metrics: Metrics::default(),
+            trace,
             _folder: folder,
         })
     }
 
     async fn play(&mut self) -> Result<(), String> {
-        for number in 0..shop::CONTENTS.len() {
-            self.send(Request::ContentPut(shop::content(number, 0))).await?;
+        for number in 0..contents::CONTENTS.len() {
+            self.send(Request::ContentPut(contents::content(number, 0))).await?;
         }
-        self.until_rest().await?;
-        self.tell("-- calm: no more faults, everybody comes up again".into());
-        self.calm = true;
-        self.until_rest().await?;
-        self.judge.at_rest(&self.upstream.sent)?;
-        self.tell("-- everything is asked for once more".into());
-        self.judge.ask_again();
+        self.until_idle().await?;
+        self.log("-- no more faults, all workers start again".into());
+        self.fault_free = true;
+        self.until_idle().await?;
+        self.oracle.check_complete(&self.upstream.sent)?;
+        self.log("-- every message is sent again".into());
+        self.oracle.forget_published();
         for sent in self.upstream.sent.clone() {
             self.send_again(&sent).await?;
         }
-        self.until_rest().await?;
-        self.judge.at_rest(&self.upstream.sent)?;
-        self.judge.answered()?;
-        self.no_dead_letters().await?;
-        self.books().await
+        self.until_idle().await?;
+        self.oracle.check_complete(&self.upstream.sent)?;
+        self.oracle.check_answered()?;
+        self.check_dead_letters().await?;
+        self.check_rows().await
     }
 
-    fn tell(&self, line: String) {
-        self.story.borrow_mut().push(line);
+    fn log(&self, line: String) {
+        self.trace.borrow_mut().push(line);
     }
 
     async fn send(&mut self, request: Request) -> Result<(), String> {
         let sent = self.upstream.send(request).await?;
-        self.tell(format!("{} sends {sent}", self.clock.now().as_millis()));
+        self.log(format!("{} sent {sent}", self.clock.now().as_millis()));
         Ok(())
     }
 
     async fn send_again(&mut self, sent: &Sent) -> Result<(), String> {
-        let told = self.upstream.publish(sent).await?;
-        self.tally.resent += 1;
-        self.tell(format!("{} sends again {told}", self.clock.now().as_millis()));
+        let sent = self.upstream.publish(sent).await?;
+        self.metrics.resent += 1;
+        self.log(format!("{} sent again {sent}", self.clock.now().as_millis()));
         Ok(())
     }
 
-    /// Until nothing is left to happen.
-    async fn until_rest(&mut self) -> Result<(), String> {
+    /// Makes random choices until nothing is left to do.
+    async fn until_idle(&mut self) -> Result<(), String> {
         for _ in 0..CHOICES_MAX {
             let choices = self.choices().await?;
-            let Some(choice) = self.dice.weighted(&choices) else { return Ok(()) };
+            let Some(choice) = self.random.weighted(&choices) else { return Ok(()) };
             self.take(choice).await?;
-            for (reply, delivery) in self.upstream.hear().await? {
-                self.judge.compare(reply, &delivery)?;
+            for (reply, delivery) in self.upstream.receive().await? {
+                self.oracle.check_delivery(reply, &delivery)?;
             }
         }
-        Err("nobody ever comes to rest".into())
+        Err(format!("the run does not terminate within {CHOICES_MAX} choices"))
     }
 
+    /// The possible choices and their weights.
     async fn choices(&self) -> Result<Vec<(usize, Choice)>, String> {
         let mut choices = Vec::new();
-        for (index, actor) in self.cast.actors.iter().enumerate() {
-            let may = match &actor.waits {
+        for (index, copy) in self.workers.copies.iter().enumerate() {
+            let can_proceed = match &copy.pending {
                 None => {
-                    choices.push((if self.calm { 20 } else { 2 }, Choice::Start(index)));
+                    choices.push((if self.fault_free { 20 } else { 2 }, Choice::Start(index)));
                     continue;
                 }
-                Some(Waits::Receive) => {
-                    self.depth(&topology::work_queue(actor.worker)).await? > 0 || actor.cut_consuming
+                Some(PendingStep::Receive) => {
+                    self.depth(&topology::work_queue(copy.worker)).await? > 0 || copy.consumer_cut
                 }
-                // The one connection is with whoever is in a transaction.
-                Some(Waits::Begin | Waits::Ping) => self.holder.is_none(),
+                // The copy in a transaction has the only connection.
+                Some(PendingStep::Begin | PendingStep::Ping) => self.in_transaction.is_none(),
                 Some(_) => true,
             };
-            if may {
+            if can_proceed {
                 choices.push((20, Choice::Step(index)));
             }
         }
@@ -271,11 +271,11 @@ impl<'a> Stage<'a> {
                 choices.push((2, Choice::Expire(index)));
             }
         }
-        if self.calm {
+        if self.fault_free {
             return Ok(choices);
         }
-        for worker in topology::WORKERS {
-            let queue = topology::work_queue(worker.name);
+        for worker in registry::names() {
+            let queue = topology::work_queue(worker);
             if self.plan.faults_max > 0 && self.depth(&queue).await? > 1 {
                 choices.push((1, Choice::Postpone(queue)));
             }
@@ -286,8 +286,8 @@ impl<'a> Stage<'a> {
         } else if choices.is_empty() {
             return Ok(choices);
         }
-        if self.uproars < self.plan.faults_max / 4 && self.plan.lie.is_none() {
-            choices.push((1, Choice::Cut));
+        if self.disturbances < self.plan.faults_max / 4 && self.plan.mutant.is_none() {
+            choices.push((1, Choice::DropConnections));
             choices.push((1, Choice::Stop));
         }
         Ok(choices)
@@ -301,18 +301,19 @@ impl<'a> Stage<'a> {
         match choice {
             Choice::Step(index) => self.step(index).await,
             Choice::Start(index) => {
-                let batch_max = self.dice.pick(&[1, 2, 3, 8]).unwrap_or(1);
-                self.tell(format!("{} starts, batches of {batch_max}", self.name(index)));
-                self.cast.start(index, batch_max).await
+                let batch_max = self.random.pick(&[1, 2, 3, 8]).unwrap_or(1);
+                self.log(format!("{} starts with batches of {batch_max}", self.name(index)));
+                self.workers.start(index, batch_max).await
             }
             Choice::Stop => {
-                let actors = self.cast.actors.iter().enumerate();
-                let up: Vec<_> = actors.filter(|(_, actor)| actor.waits.is_some()).map(|(index, _)| index).collect();
-                let Some(index) = self.dice.pick(&up) else { return Ok(()) };
-                self.uproars += 1;
-                if self.cast.stop(index).await? {
-                    self.count("a worker is told to stop".into());
-                    self.tell(format!("{} is told to stop", self.name(index)));
+                let copies = self.workers.copies.iter().enumerate();
+                let running: Vec<_> =
+                    copies.filter(|(_, copy)| copy.pending.is_some()).map(|(index, _)| index).collect();
+                let Some(index) = self.random.pick(&running) else { return Ok(()) };
+                self.disturbances += 1;
+                if self.workers.stop(index).await? {
+                    self.count(fault::WORKER_STOPPED.into());
+                    self.log(format!("{} receives the signal to stop", self.name(index)));
                 }
                 Ok(())
             }
@@ -320,33 +321,34 @@ impl<'a> Stage<'a> {
                 let step = self.plan.script[self.next].clone();
                 self.next += 1;
                 let sent = self.upstream.step(&step).await?;
-                let now_ms = self.upstream.player.world.stage.now_ms;
+                let now_ms = self.upstream.player.system.fixture.now_ms;
                 self.clock.advance_ms(now_ms - self.clock.now().as_millis());
-                let told = sent.map_or("waits".into(), |sent| format!("sends {sent}"));
-                self.tell(format!("{now_ms} {told}"));
+                let event = sent.map_or("the clock moves".into(), |sent| format!("sent {sent}"));
+                self.log(format!("{now_ms} {event}"));
                 Ok(())
             }
-            Choice::SendAgain => match self.dice.pick(&self.upstream.sent) {
+            Choice::SendAgain => match self.random.pick(&self.upstream.sent) {
                 Some(sent) => self.send_again(&sent).await,
                 None => Ok(()),
             },
             Choice::Expire(index) => {
-                self.tell(format!("{} lets one go", topology::WAITS[index].queue()));
-                self.transport.expire(&topology::WAITS[index].queue());
+                let queue = topology::WAITS[index].queue();
+                self.log(format!("the first message of {queue} expires"));
+                self.transport.expire(&queue);
                 Ok(())
             }
             Choice::Postpone(queue) => {
-                *self.tally.faults.entry("a message is overtaken".into()).or_default() += 1;
-                self.tell(format!("the first message of {queue} is overtaken"));
+                *self.metrics.faults.entry(fault::MESSAGE_REORDERED.into()).or_default() += 1;
+                self.log(format!("the first message of {queue} is moved behind the others"));
                 self.transport.postpone(&queue);
                 Ok(())
             }
-            Choice::Cut => {
-                self.uproars += 1;
-                self.count("the broker drops every connection".into());
-                self.tell("the broker drops every connection".into());
-                for actor in self.cast.actors.iter_mut().filter(|actor| actor.waits.is_some()) {
-                    (actor.cut_publishing, actor.cut_consuming) = (true, true);
+            Choice::DropConnections => {
+                self.disturbances += 1;
+                self.count(fault::CONNECTIONS_DROPPED.into());
+                self.log(fault::CONNECTIONS_DROPPED.into());
+                for copy in self.workers.copies.iter_mut().filter(|copy| copy.pending.is_some()) {
+                    (copy.publisher_cut, copy.consumer_cut) = (true, true);
                 }
                 Ok(())
             }
@@ -354,153 +356,143 @@ impl<'a> Stage<'a> {
     }
 
     fn name(&self, index: usize) -> String {
-        format!("{} #{index}", self.cast.actors[index].worker)
+        format!("{} #{index}", self.workers.copies[index].worker)
     }
 
     fn count(&mut self, fault: String) {
         self.faults += 1;
-        *self.tally.faults.entry(fault).or_default() += 1;
+        *self.metrics.faults.entry(fault).or_default() += 1;
     }
 
-    /// An actor takes its step, or what becomes of it.
+    /// A copy takes its pending step, with or without a fault.
     async fn step(&mut self, index: usize) -> Result<(), String> {
-        let Some(waits) = self.cast.actors[index].waits.clone() else { return Ok(()) };
-        self.tally.steps += 1;
-        let (mut verdict, fault) = self.lot(index, &waits);
+        let Some(step) = self.workers.copies[index].pending.clone() else { return Ok(()) };
+        self.metrics.steps += 1;
+        let (mut outcome, fault) = self.draw_outcome(index, &step);
         if let Some(fault) = fault {
-            self.count(named(waits.name(), fault));
-            self.tell(format!("{} {}", self.name(index), named(waits.name(), fault)));
+            let fault = fault::name(step.name(), fault);
+            self.log(format!("{} {fault}", self.name(index)));
+            self.count(fault);
         }
-        if fault == Some(Fault::Killed) {
-            self.cast.kill(index).await;
-            self.left(index);
+        if fault == Some(Fault::KillBefore) {
+            self.workers.kill(index).await;
+            self.end_transaction(index);
             return Ok(());
         }
-        if verdict == Verdict::Happens
-            && let Some(lie) = self.plan.lie.filter(|_| self.plan.told)
+        if outcome == Outcome::Proceed
+            && let Some(mutant) = self.plan.mutant.filter(|_| self.plan.mutated)
         {
-            let known = |id: &uuid::Uuid| self.judge.knows(id);
-            verdict = lie.verdict(&waits, known, &mut self.recomputing[index]).unwrap_or(verdict);
+            let decided_before = |id: &uuid::Uuid| self.oracle.is_journaled(id);
+            outcome = mutant.outcome(&step, decided_before, &mut self.recomputing[index]).unwrap_or(outcome);
         }
-        let committed = waits == Waits::Commit && matches!(verdict, Verdict::Happens | Verdict::FailsAfter);
-        if waits == Waits::Begin && verdict == Verdict::Happens {
-            self.holder = Some(index);
-            self.cast.actors[index].pending.clear();
+        let committed = step == PendingStep::Commit && matches!(outcome, Outcome::Proceed | Outcome::FailAfterEffect);
+        if step == PendingStep::Begin && outcome == Outcome::Proceed {
+            self.in_transaction = Some(index);
+            self.workers.copies[index].uncommitted.clear();
         }
         if committed {
-            // What was decided stands from here on, whoever hears of it.
-            self.stands(index)?;
-        } else if !matches!(verdict, Verdict::Happens | Verdict::Instead(_)) {
-            self.cast.actors[index].pending.clear();
+            // The decisions are final from here on, even if the worker does not learn of the commit.
+            self.check_decisions(index)?;
+        } else if !matches!(outcome, Outcome::Proceed | Outcome::Replace(_)) {
+            self.workers.copies[index].uncommitted.clear();
         }
-        self.cast.go_on(index, verdict).await?;
-        let next = self.cast.actors[index].waits.clone();
-        if !matches!(next, Some(Waits::Statement(..) | Waits::Commit)) {
-            self.left(index);
-            if matches!(next, Some(Waits::Publish(_) | Waits::Ack)) {
-                // Looked at, or found nothing to do: no commit, and yet decided.
-                self.stands(index)?;
+        self.workers.proceed(index, outcome).await?;
+        let next = self.workers.copies[index].pending.clone();
+        if !matches!(next, Some(PendingStep::Statement(..) | PendingStep::Commit)) {
+            self.end_transaction(index);
+            if matches!(next, Some(PendingStep::Publish(_) | PendingStep::Ack)) {
+                // Decided without a commit: a query, or a sweep that found nothing.
+                self.check_decisions(index)?;
             }
-            self.cast.actors[index].pending.clear();
+            self.workers.copies[index].uncommitted.clear();
         }
         if committed {
             self.audit().await?;
         }
-        if fault == Some(Fault::KilledAfter) {
-            self.cast.kill(index).await;
-            self.left(index);
+        if fault == Some(Fault::KillAfter) {
+            self.workers.kill(index).await;
+            self.end_transaction(index);
         }
         Ok(())
     }
 
-    fn left(&mut self, index: usize) {
-        if self.holder == Some(index) {
-            self.holder = None;
+    fn end_transaction(&mut self, index: usize) {
+        if self.in_transaction == Some(index) {
+            self.in_transaction = None;
         }
     }
 
-    fn stands(&mut self, index: usize) -> Result<(), String> {
-        for decided in std::mem::take(&mut self.cast.actors[index].pending) {
+    fn check_decisions(&mut self, index: usize) -> Result<(), String> {
+        for decided in std::mem::take(&mut self.workers.copies[index].uncommitted) {
             let kind = decided.request.kind();
-            self.tell(format!("{} decides {} {kind}", self.name(index), decided.id.as_u128()));
-            self.judge.hear(&mut self.upstream.player.world.model, decided)?;
+            self.log(format!("{} decided {} {kind}", self.name(index), decided.id.as_u128()));
+            self.oracle.check_decision(&mut self.upstream.player.system.model, decided)?;
         }
         Ok(())
     }
 
-    /// What becomes of a step, drawn by lot.
-    fn lot(&mut self, index: usize, waits: &Waits) -> (Verdict, Option<Fault>) {
-        let actor = &mut self.cast.actors[index];
-        let cut = match waits {
-            Waits::Publish(_) => std::mem::take(&mut actor.cut_publishing),
-            Waits::Receive | Waits::Ack => std::mem::take(&mut actor.cut_consuming),
+    /// Draws the outcome of a step at random.
+    fn draw_outcome(&mut self, index: usize, step: &PendingStep) -> (Outcome, Option<Fault>) {
+        let copy = &mut self.workers.copies[index];
+        let cut = match step {
+            PendingStep::Publish(_) => std::mem::take(&mut copy.publisher_cut),
+            PendingStep::Receive | PendingStep::Ack => std::mem::take(&mut copy.consumer_cut),
             _ => false,
         };
         if cut {
-            return (Verdict::Fails, None);
+            return (Outcome::Fail, None);
         }
-        // Where a lie is told, what shows it may come often.
-        let often = if self.plan.lie.is_some() { 300 } else { often(waits) };
-        if self.calm || self.faults >= self.plan.faults_max || !self.dice.permille(often) {
-            return (Verdict::Happens, None);
+        // Faults that expose a mutant may occur often.
+        let permille = if self.plan.mutant.is_some() { 300 } else { fault::permille(step) };
+        if self.fault_free || self.faults >= self.plan.faults_max || !self.random.permille(permille) {
+            return (Outcome::Proceed, None);
         }
-        let fits = |fault: &Fault| {
-            fault.can_befall(waits.name())
-                && self.plan.lie.is_none_or(|lie| lie.goes_with(waits, *fault))
-                && (*fault != Fault::Refused || waits.name() == "publish" || self.refused < REFUSED_MAX)
+        let is_possible = |fault: &Fault| {
+            fault.applies_to(step.name())
+                && self.plan.mutant.is_none_or(|mutant| mutant.is_exposed_by(step, *fault))
+                && (*fault != Fault::Refuse || step.name() == "publish" || self.refused < REFUSED_MAX)
         };
-        let possible: Vec<_> = Fault::ALL.into_iter().filter(fits).collect();
-        let Some(fault) = self.dice.pick(&possible) else { return (Verdict::Happens, None) };
-        self.refused += usize::from(fault == Fault::Refused && waits.name() != "publish");
-        let lie = self.plan.lie.filter(|_| self.plan.told);
-        let verdict = lie.map_or(fault.verdict(), |lie| lie.told(fault.verdict()));
-        (verdict, Some(fault))
+        let possible: Vec<_> = Fault::ALL.into_iter().filter(is_possible).collect();
+        let Some(fault) = self.random.pick(&possible) else { return (Outcome::Proceed, None) };
+        self.refused += usize::from(fault == Fault::Refuse && step.name() != "publish");
+        let mutant = self.plan.mutant.filter(|_| self.plan.mutated);
+        let outcome = mutant.map_or(fault.outcome(), |mutant| mutant.mutated(fault.outcome()));
+        (outcome, Some(fault))
     }
 
     async fn audit(&mut self) -> Result<(), String> {
-        self.tally.audits += 1;
+        self.metrics.audits += 1;
         let report = audit(&self.store).await.map_err(|error| error.to_string())?;
         if report.violations.is_empty() { Ok(()) } else { Err(format!("the auditor finds {:#?}", report.violations)) }
     }
 
-    async fn no_dead_letters(&self) -> Result<(), String> {
-        for worker in topology::WORKERS {
-            let depth = self.depth(&topology::dead_queue(worker.name)).await?;
+    async fn check_dead_letters(&self) -> Result<(), String> {
+        for worker in registry::names() {
+            let depth = self.depth(&topology::dead_queue(worker)).await?;
             if depth > 0 {
-                return Err(format!("{} has {depth} dead letters", worker.name));
+                return Err(format!("{worker} has {depth} dead letters"));
             }
         }
         Ok(())
     }
 
-    /// The rows, as they are in the end, against the model.
-    async fn books(&mut self) -> Result<(), String> {
+    /// Compares the rows at the end with the model, and checks the invariants.
+    async fn check_rows(&mut self) -> Result<(), String> {
         self.audit().await?;
-        let reader = self.store.reader();
-        let tables = &mut self.upstream.player.world.stage.tables;
-        macro_rules! read {
-            ($($rows:ident: $entity:ident),* $(,)?) => {$(
-                tables.$rows.load_all($entity::Entity::find().all(&reader).await.map_err(|error| error.to_string())?);
-            )*};
-        }
-        read!(
-            contents: content, purchases: purchase, certificates: certificate, pending_receptions: pending_reception,
-            licenses: license, returns: license_return, collections: collection, privileges: privilege,
-            accounts: account, entries: entry, settlements: settlement,
-            unmatched_settlements: unmatched_settlement, payouts: payout,
-        );
-        let mut broken = invariants::broken(tables);
-        broken.extend(self.upstream.player.world.other_books());
-        if broken.is_empty() { Ok(()) } else { Err(broken.join("\n")) }
+        let system = &mut self.upstream.player.system;
+        system.fixture.store = rows::read_all(&self.store).await.map_err(|error| error.to_string())?;
+        let mut violations = invariants::violations(&system.fixture.store);
+        violations.extend(system.differences());
+        if violations.is_empty() { Ok(()) } else { Err(violations.join("\n")) }
     }
 
-    fn tally(&self) -> Tally {
-        Tally {
+    fn metrics(&self) -> Metrics {
+        Metrics {
             runs: 1,
             messages: self.upstream.sent.len() as u64,
-            decided: self.judge.decided,
-            compared: self.judge.compared,
-            ..self.tally.clone()
+            decided: self.oracle.decided,
+            compared: self.oracle.compared,
+            ..self.metrics.clone()
         }
     }
 }

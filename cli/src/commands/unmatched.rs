@@ -1,0 +1,183 @@
+//! `licet unmatched`: lists, assigns or refunds payments that match no purchase.
+
+use std::process::ExitCode;
+
+use clap::{Args, Subcommand};
+use licet_common::{
+    config::{
+        CommandSettings, Config,
+        groups::{BROKER, DATABASE, LOG},
+    },
+    program::{Failure, block_on, configure},
+    store::Store,
+};
+use licet_operator::unmatched::{self, Purchase, Unmatched};
+use licet_schema::{Output, Request, Text, message::SettlementOutcome};
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+use super::LOG_OF_TOOLS;
+use crate::{
+    ask::{ask, invalid, unexpected},
+    report,
+};
+
+#[derive(Subcommand)]
+pub(crate) enum Command {
+    /// List payments that match no purchase
+    List(List),
+    /// Pay for a purchase with such a payment; exactly its amount must be due
+    Assign(Assign),
+    /// Record that such a payment was refunded through its provider
+    Refund(Refund),
+}
+
+#[derive(Args)]
+pub(crate) struct List {
+    /// Print one JSON object
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    settings: CommandSettings<{ DATABASE | LOG }>,
+}
+
+#[derive(Args)]
+pub(crate) struct Assign {
+    /// The id of the payment in the list
+    id: Uuid,
+    /// The certificate that it pays for, if that was bought alone
+    #[arg(long, value_name = "ID", required_unless_present = "container", conflicts_with = "container")]
+    certificate: Option<Uuid>,
+    /// The container that it pays for
+    #[arg(long, value_name = "ID")]
+    container: Option<Uuid>,
+    #[command(flatten)]
+    settings: CommandSettings<{ BROKER | DATABASE | LOG }>,
+}
+
+#[derive(Args)]
+pub(crate) struct Refund {
+    /// The id of the payment in the list
+    id: Uuid,
+    /// The reason, for the history of the purchase
+    #[arg(long, value_name = "TEXT", default_value = "refunded by the operator")]
+    reason: String,
+    #[command(flatten)]
+    settings: CommandSettings<{ BROKER | DATABASE | LOG }>,
+}
+
+pub(crate) fn run(command: Command) -> Result<ExitCode, Failure> {
+    match command {
+        Command::List(arguments) => list(arguments),
+        Command::Assign(arguments) => assign(arguments),
+        Command::Refund(arguments) => refund(arguments),
+    }
+}
+
+fn list(arguments: List) -> Result<ExitCode, Failure> {
+    let config = configure(arguments.settings, LOG_OF_TOOLS)?;
+    let payments = block_on(async { unmatched::list(&open(&config).await?).await.map_err(Failure::work) })?;
+    if arguments.json {
+        report::print(json!({"unmatched": payments.iter().map(as_json).collect::<Vec<_>>()}));
+    } else if payments.is_empty() {
+        report::print("Every payment matches a purchase.");
+    } else {
+        payments.iter().for_each(|payment| report::print(line(payment)));
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn assign(arguments: Assign) -> Result<ExitCode, Failure> {
+    let purchase = match (arguments.certificate, arguments.container) {
+        (Some(id), _) => Purchase::Certificate(id),
+        (None, Some(id)) => Purchase::Container(id),
+        (None, None) => return Err(Failure::Usage("name the purchase with --certificate or --container".into())),
+    };
+    let config = configure(arguments.settings, LOG_OF_TOOLS)?;
+    block_on(async {
+        let payment = find(&config, arguments.id).await?;
+        register(&config, &unmatched::assign(&payment, purchase), SettlementOutcome::Completed).await?;
+        report::print("The payment is assigned: the purchase is paid for.");
+        Ok(ExitCode::SUCCESS)
+    })
+}
+
+fn refund(arguments: Refund) -> Result<ExitCode, Failure> {
+    let reason = Text::try_from(arguments.reason).map_err(invalid)?;
+    let config = configure(arguments.settings, LOG_OF_TOOLS)?;
+    block_on(async {
+        let payment = find(&config, arguments.id).await?;
+        register(&config, &unmatched::refund(&payment, reason), SettlementOutcome::Reversed).await?;
+        report::print("The payment is recorded as refunded.");
+        Ok(ExitCode::SUCCESS)
+    })
+}
+
+/// Sends a settlement message and checks that its outcome was registered.
+async fn register(config: &Config, request: &Request, outcome: SettlementOutcome) -> Result<(), Failure> {
+    let reply = ask(config, request).await?;
+    match &reply {
+        Output::SettlementRegistered(registered) if registered.outcome == outcome => Ok(()),
+        Output::SettlementRegistered(registered) => Err(Failure::Work(format!(
+            "the payment is registered as {} already: check it with `licet unmatched list` and `licet show`",
+            registered.outcome
+        ))),
+        _ => Err(unexpected(&reply)),
+    }
+}
+
+async fn find(config: &Config, id: Uuid) -> Result<Unmatched, Failure> {
+    unmatched::find(&open(config).await?, id).await.map_err(Failure::work)
+}
+
+async fn open(config: &Config) -> Result<Store, Failure> {
+    let store = Store::open(config.database_url()?, 1).await?;
+    store.check().await?;
+    Ok(store)
+}
+
+fn as_json(payment: &Unmatched) -> Value {
+    json!({"id": payment.id, "provider": payment.provider, "settlement": payment.settlement,
+           "certificate": payment.certificate, "container": payment.container,
+           "amount_minor": payment.amount_minor, "currency": payment.currency, "reason": payment.reason,
+           "told_at": payment.told_at})
+}
+
+fn line(payment: &Unmatched) -> String {
+    let named = match (payment.container, payment.certificate) {
+        (Some(id), _) => format!("container {id}"),
+        (None, Some(id)) => format!("certificate {id}"),
+        (None, None) => "no purchase".to_owned(),
+    };
+    let Unmatched { id, settlement, provider, reason, told_at, .. } = payment;
+    let amount = unmatched::amount(payment);
+    format!("{id}  {amount}  {settlement} from {provider} for {named}: {reason}, received {told_at}")
+}
+
+#[cfg(test)]
+mod tests {
+    use licet_schema::{Code, Count, ExternalId, Name, Timestamp, money::Currency};
+
+    use super::*;
+
+    #[test]
+    fn a_payment_is_listed_with_its_amount_in_major_units_and_what_it_named() {
+        let payment = Unmatched {
+            id: Uuid::from_u128(1),
+            provider: Name::try_from("bank").expect("a name"),
+            settlement: ExternalId::try_from("pay-1").expect("an id"),
+            certificate: None,
+            container: Some(Uuid::from_u128(2)),
+            amount_minor: Count::try_from(1287i64).expect("an amount"),
+            currency: Currency::try_from("USD").expect("a code"),
+            reason: Code::AlreadySettled,
+            told_at: Timestamp::from_millis(0),
+        };
+        let line = line(&payment);
+        assert!(line.contains("  12.87 USD  pay-1 from bank for container 00000000-"), "{line}");
+        assert!(line.ends_with(": already_settled, received 1970-01-01T00:00:00Z"), "{line}");
+        let json = as_json(&payment);
+        assert_eq!((&json["amount_minor"], &json["currency"]), (&json!(1287), &json!("USD")));
+        assert_eq!((&json["reason"], &json["certificate"]), (&json!("already_settled"), &Value::Null));
+    }
+}

@@ -1,0 +1,327 @@
+//! The definition of every setting: [`SETTINGS`].
+//!
+//! Flags, environment variables, the keys of `licet.toml`, defaults, validation, `--help` and
+//! `docs/configuration.md` are derived from this table. The conversion of a value into its Rust
+//! type is the only part elsewhere: `Settings::config`.
+
+use std::{ffi::OsStr, ops::RangeInclusive};
+
+use licet_schema::{Name, money::Currency, vocabulary::SECONDS_MAX};
+use tracing_subscriber::EnvFilter;
+
+/// A part of Licet that has settings of its own. The order is the order in `docs/configuration.md`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Group {
+    Broker,
+    Database,
+    Keys,
+    Terms,
+    Engine,
+    Sweep,
+    Log,
+}
+
+impl Group {
+    pub(super) const ALL: [Self; 7] =
+        [Self::Broker, Self::Database, Self::Keys, Self::Terms, Self::Engine, Self::Sweep, Self::Log];
+
+    const fn bit(self) -> Groups {
+        1 << self as Groups
+    }
+
+    pub(super) fn title(self) -> &'static str {
+        match self {
+            Self::Broker => "Broker",
+            Self::Database => "Database",
+            Self::Keys => "Signing keys",
+            Self::Terms => "Licenses and points",
+            Self::Engine => "Message processing",
+            Self::Sweep => "Sweep",
+            Self::Log => "Log",
+        }
+    }
+}
+
+/// A set of groups of settings: constants of [`groups`], joined with `|`. It is an integer so that
+/// it can be a parameter of [`CommandSettings`](super::CommandSettings).
+pub type Groups = u8;
+
+/// The groups of settings. A program declares those that it uses.
+pub mod groups {
+    use super::{Group, Groups};
+
+    /// `amqp_url`.
+    pub const BROKER: Groups = Group::Broker.bit();
+    /// `database_url` and `database_timeout_s`.
+    pub const DATABASE: Groups = Group::Database.bit();
+    /// `keys`.
+    pub const KEYS: Groups = Group::Keys.bit();
+    /// `issuer`, `points_currency`, `receipt_ttl_s` and `return_ttl_s`.
+    pub const TERMS: Groups = Group::Terms.bit();
+    /// `batch_max`, `batch_max_bytes`, `reply_timeout_ms` and `shutdown_timeout_s`.
+    pub const ENGINE: Groups = Group::Engine.bit();
+    /// `sweep_interval_s`.
+    pub const SWEEP: Groups = Group::Sweep.bit();
+    /// `log`.
+    pub const LOG: Groups = Group::Log.bit();
+    /// Every group.
+    pub const ALL: Groups = BROKER | DATABASE | KEYS | TERMS | ENGINE | SWEEP | LOG;
+}
+
+/// A setting.
+#[derive(Debug)]
+pub(super) struct Setting {
+    /// The key in `licet.toml`.
+    pub(super) key: &'static str,
+    /// The flag, without dashes in front.
+    pub(super) flag: &'static str,
+    pub(super) group: Group,
+    pub(super) kind: Kind,
+    pub(super) default: DefaultValue,
+    /// One sentence.
+    pub(super) description: &'static str,
+}
+
+/// Which values a setting has.
+#[derive(Debug)]
+pub(super) enum Kind {
+    /// A URL. It can contain a password, so it is never displayed. `Config` checks the prefix when
+    /// a program asks for the URL.
+    Url { prefixes: &'static [&'static str], example: &'static str },
+    /// The path of a folder.
+    Folder,
+    /// A filter of log lines.
+    LogFilter,
+    /// A [`Name`].
+    Name,
+    /// A [`Currency`].
+    Currency,
+    /// A whole number. The unit is a plural noun.
+    Number { unit: &'static str, range: RangeInclusive<u64> },
+}
+
+/// What applies if no layer sets a setting.
+#[derive(Debug)]
+pub(super) enum DefaultValue {
+    /// Nothing. A program that needs the setting refuses to start.
+    None,
+    /// This value, written as in an environment variable.
+    Value(&'static str),
+    /// The program decides, as described.
+    Varies(&'static str),
+}
+
+/// Every setting, by group.
+pub(super) static SETTINGS: &[Setting] = &[
+    Setting {
+        key: "amqp_url",
+        flag: "amqp",
+        group: Group::Broker,
+        kind: Kind::Url { prefixes: &["amqp://", "amqps://"], example: "amqp://guest:guest@localhost:5672/%2f" },
+        default: DefaultValue::None,
+        description: "URL of the RabbitMQ virtual host, with user and password.",
+    },
+    Setting {
+        key: "database_url",
+        flag: "database",
+        group: Group::Database,
+        kind: Kind::Url {
+            prefixes: &["postgres://", "postgresql://", "sqlite:"],
+            example: "postgres://licet@localhost/licet",
+        },
+        default: DefaultValue::None,
+        description: "URL of the PostgreSQL database, or of an SQLite file, which only one process at a time can use.",
+    },
+    Setting {
+        key: "database_timeout_s",
+        flag: "database-timeout-s",
+        group: Group::Database,
+        kind: Kind::Number { unit: "seconds", range: 1..=DAY },
+        default: DefaultValue::Value("30"),
+        description: "Maximum time for a batch in the database, after which the database counts as unavailable.",
+    },
+    Setting {
+        key: "keys",
+        flag: "keys",
+        group: Group::Keys,
+        kind: Kind::Folder,
+        default: DefaultValue::Value("keys"),
+        description: "Folder of the signing keys.",
+    },
+    Setting {
+        key: "issuer",
+        flag: "issuer",
+        group: Group::Terms,
+        kind: Kind::Name,
+        default: DefaultValue::Value("licet"),
+        description: "Issuer of the signed tokens, their claim `iss`.",
+    },
+    Setting {
+        key: "points_currency",
+        flag: "points-currency",
+        group: Group::Terms,
+        kind: Kind::Currency,
+        default: DefaultValue::Value("USD"),
+        description: "Currency of the prices that can be paid with points: one point pays one minor unit.",
+    },
+    Setting {
+        key: "receipt_ttl_s",
+        flag: "receipt-ttl-s",
+        group: Group::Terms,
+        kind: Kind::Number { unit: "seconds", range: 1..=SECONDS_MAX.unsigned_abs() },
+        default: DefaultValue::Value("86400"),
+        description: "Time to acknowledge the certificates of a purchase, unless its contents specify it.",
+    },
+    Setting {
+        key: "return_ttl_s",
+        flag: "return-ttl-s",
+        group: Group::Terms,
+        kind: Kind::Number { unit: "seconds", range: 1..=SECONDS_MAX.unsigned_abs() },
+        default: DefaultValue::Value("86400"),
+        description: "Time for a terminal to confirm that it deleted a license that is being returned.",
+    },
+    Setting {
+        key: "batch_max",
+        flag: "batch-max",
+        group: Group::Engine,
+        kind: Kind::Number { unit: "messages", range: 1..=1024 },
+        default: DefaultValue::Value("256"),
+        description: "Maximum number of messages in a batch.",
+    },
+    Setting {
+        key: "batch_max_bytes",
+        flag: "batch-max-bytes",
+        group: Group::Engine,
+        kind: Kind::Number { unit: "bytes", range: 1..=64 << 20 },
+        default: DefaultValue::Value("4194304"),
+        description: "Total size of message bodies at which a batch takes no further message.",
+    },
+    Setting {
+        key: "reply_timeout_ms",
+        flag: "reply-timeout-ms",
+        group: Group::Engine,
+        kind: Kind::Number { unit: "milliseconds", range: 1..=600_000 },
+        default: DefaultValue::Value("10000"),
+        description: "Maximum time for the broker to confirm a reply.",
+    },
+    Setting {
+        key: "shutdown_timeout_s",
+        flag: "shutdown-timeout-s",
+        group: Group::Engine,
+        kind: Kind::Number { unit: "seconds", range: 0..=DAY },
+        default: DefaultValue::Value("25"),
+        description: "Maximum time for a worker to finish its messages after SIGTERM or SIGINT.",
+    },
+    Setting {
+        key: "sweep_interval_s",
+        flag: "sweep-interval-s",
+        group: Group::Sweep,
+        kind: Kind::Number { unit: "seconds", range: 1..=DAY },
+        default: DefaultValue::Value("10"),
+        description: "Interval at which the sweep worker looks for missed deadlines.",
+    },
+    Setting {
+        key: "log",
+        flag: "log",
+        group: Group::Log,
+        kind: Kind::LogFilter,
+        default: DefaultValue::Varies("info for programs that run until they are stopped, warn for others"),
+        description: "Filter of the log lines on standard error.",
+    },
+];
+
+const DAY: u64 = 86_400;
+
+impl Setting {
+    /// The setting with this key, which must exist.
+    pub(super) fn named(key: &str) -> &'static Self {
+        let setting = SETTINGS.iter().find(|setting| setting.key == key);
+        setting.unwrap_or_else(|| panic!("the table of settings lacks {key}"))
+    }
+
+    /// The settings of these groups.
+    pub(super) fn of(groups: Groups) -> impl Iterator<Item = &'static Self> {
+        SETTINGS.iter().filter(move |setting| groups & setting.group.bit() != 0)
+    }
+
+    /// The environment variable.
+    pub(super) fn variable(&self) -> String {
+        format!("LICET_{}", self.key.to_uppercase())
+    }
+
+    /// The description with the default, the allowed values and the environment variable.
+    pub(super) fn help(&self) -> String {
+        let mut help = self.description.trim_end_matches('.').to_owned();
+        if let DefaultValue::Value(default) | DefaultValue::Varies(default) = self.default {
+            help += &format!(" [default: {default}]");
+        }
+        match &self.kind {
+            Kind::Folder => {}
+            Kind::Number { range, .. } => help += &format!(" [range: {} to {}]", range.start(), range.end()),
+            kind => help += &format!(" [format: {}]", kind.summary()),
+        }
+        help + &format!(" [env: {}]", self.variable())
+    }
+}
+
+impl Kind {
+    /// The placeholder for the value in `--help`.
+    pub(super) fn placeholder(&self) -> String {
+        match self {
+            Self::Url { .. } => "URL".into(),
+            Self::Folder => "FOLDER".into(),
+            Self::LogFilter => "FILTER".into(),
+            Self::Name => "NAME".into(),
+            Self::Currency => "CODE".into(),
+            Self::Number { unit, .. } => unit.to_uppercase(),
+        }
+    }
+
+    /// The allowed values in a few words.
+    pub(super) fn summary(&self) -> String {
+        match self {
+            Self::Url { prefixes, .. } => alternatives(prefixes, "…"),
+            Self::Folder => "path".into(),
+            Self::LogFilter => "error, warn, info, debug, trace, or a filter such as warn,licet_common=debug".into(),
+            Self::Name => "1 to 128 characters".into(),
+            Self::Currency => "three capital letters (ISO 4217)".into(),
+            Self::Number { unit, range } => format!("{} to {} {unit}", range.start(), range.end()),
+        }
+    }
+
+    /// The allowed values, to follow "it must be".
+    pub(super) fn expected(&self) -> String {
+        match self {
+            Self::Url { prefixes, example } => {
+                format!("a URL that begins with {}, such as {example}", alternatives(prefixes, ""))
+            }
+            Self::Folder => "the path of a folder".into(),
+            Self::Name => "1 to 128 characters without control characters and without blanks at either end".into(),
+            Self::LogFilter | Self::Currency => self.summary(),
+            Self::Number { unit, range } => {
+                format!("a whole number of {unit} from {} to {}", range.start(), range.end())
+            }
+        }
+    }
+
+    /// Whether the value is allowed.
+    pub(super) fn allows(&self, value: &OsStr) -> bool {
+        let Some(text) = value.to_str() else { return matches!(self, Self::Folder) };
+        match self {
+            Self::Url { .. } | Self::Folder => true,
+            Self::LogFilter => EnvFilter::try_new(text).is_ok(),
+            Self::Name => Name::try_from(text).is_ok(),
+            Self::Currency => Currency::try_from(text).is_ok(),
+            Self::Number { range, .. } => text.parse().is_ok_and(|number| range.contains(&number)),
+        }
+    }
+}
+
+/// `a`, `b` or `c`, each followed by `suffix`.
+fn alternatives(words: &[&str], suffix: &str) -> String {
+    let words: Vec<_> = words.iter().map(|word| format!("{word}{suffix}")).collect();
+    match words.split_last() {
+        Some((last, rest)) if !rest.is_empty() => format!("{} or {last}", rest.join(", ")),
+        _ => words.concat(),
+    }
+}

@@ -1,0 +1,121 @@
+//! What can be wrong with a configuration.
+
+use std::{fmt, io, path::PathBuf};
+
+use licet_schema::topology;
+
+/// A mistake in the configuration. Its sentence names the setting and says what is expected. It
+/// never contains a URL, which can contain a password.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The configuration file exists and cannot be read.
+    #[error("the configuration file {} cannot be read: {source}", path.display())]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// Why it cannot be read.
+        #[source]
+        source: io::Error,
+    },
+    /// The configuration file is not TOML.
+    #[error("{}, line {line}: {}", path.display(), source.message())]
+    Syntax {
+        /// The file.
+        path: PathBuf,
+        /// The line, counted from 1.
+        line: usize,
+        /// What is wrong. It does not contain the text of the file.
+        #[source]
+        source: Box<toml::de::Error>,
+    },
+    /// The configuration file contains a key that is not a setting.
+    #[error("{} contains the unknown key {key:?}; the keys are {known}", path.display())]
+    UnknownKey {
+        /// The file.
+        path: PathBuf,
+        /// The key.
+        key: String,
+        /// The keys of all settings.
+        known: String,
+    },
+    /// A setting has a value that is not allowed.
+    #[error("{key}, set by {origin}, is {found}; it must be {expected}")]
+    Invalid {
+        /// The key of the setting.
+        key: &'static str,
+        /// The layer that sets it.
+        origin: Origin,
+        /// The value, or what is wrong with it.
+        found: String,
+        /// The allowed values.
+        expected: String,
+    },
+    /// A setting without a default is needed and not set.
+    #[error("{key} is not set; set {variable} to {expected}")]
+    Missing {
+        /// The key of the setting.
+        key: &'static str,
+        /// Its environment variable.
+        variable: String,
+        /// The allowed values.
+        expected: String,
+    },
+    /// A URL is of a kind that the program cannot use.
+    #[error("{key} ({variable}) must be {expected}")]
+    WrongUrl {
+        /// The key of the setting.
+        key: &'static str,
+        /// Its environment variable.
+        variable: String,
+        /// The allowed values.
+        expected: String,
+    },
+    /// The broker's URL names the in-process transport.
+    #[error(
+        "amqp_url (LICET_AMQP_URL) is memory:, the in-process transport, which only `licet demo` uses; set the URL of \
+         a broker, amqp://…"
+    )]
+    InProcessTransport,
+    /// The database is SQLite, and the program shares its database with others.
+    #[error(
+        "database_url (LICET_DATABASE_URL) is an SQLite file, which only one process can use; run `licet serve`, or \
+         set the URL of a PostgreSQL database, postgres://…"
+    )]
+    UnsharedDatabase,
+    /// The table `[senders]` names message types that do not exist.
+    #[error(
+        "senders.{user} contains {pattern:?}, which matches no message type; use a message type, the beginning of one \
+         followed by .*, a single *, or {}",
+        topology::RETRY
+    )]
+    UnknownMessageType {
+        /// The broker user.
+        user: String,
+        /// The entry.
+        pattern: String,
+    },
+}
+
+/// The layer that sets a value.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// The default.
+    Default,
+    /// The configuration file.
+    File(PathBuf),
+    /// An environment variable.
+    Variable(String),
+    /// A flag, without dashes in front.
+    Flag(&'static str),
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Default => f.write_str("default"),
+            Self::File(path) => path.display().fmt(f),
+            Self::Variable(name) => f.write_str(name),
+            Self::Flag(flag) => write!(f, "--{flag}"),
+        }
+    }
+}

@@ -1,0 +1,147 @@
+//! Configuration: defaults < `licet.toml` < environment < flags. It is checked once, when a program
+//! starts, and an error names the setting.
+//!
+//! In: flags, environment variables and `licet.toml` in the working folder. Out: [`Config`]. Every
+//! setting is defined once, in the table of `definitions.rs`, from which parsing, checks, `--help`
+//! and `docs/configuration.md` are derived. A program declares the [`groups`] of settings that it
+//! uses with [`CommandSettings`].
+//!
+//! Deliberately absent: settings that change while a program runs, and a configuration framework, which
+//! would name mistakes less precisely.
+
+mod definitions;
+mod documentation;
+mod error;
+mod senders;
+mod settings;
+#[cfg(test)]
+mod tests;
+
+use std::{path::PathBuf, time::Duration};
+
+use licet_schema::{Seconds, money::Currency};
+use secrecy::{ExposeSecret, SecretString};
+
+use definitions::{Kind, Setting};
+
+pub use definitions::{Groups, groups};
+pub use documentation::documentation;
+pub use error::{ConfigError, Origin};
+pub use senders::Senders;
+pub use settings::{CommandSettings, Settings};
+
+/// The name of the configuration file, which is read from the working folder if it exists.
+pub const FILE: &str = "licet.toml";
+
+/// A complete and checked configuration.
+#[derive(Clone, Debug)]
+pub struct Config {
+    amqp_url: Option<SecretString>,
+    database_url: Option<SecretString>,
+    /// The folder of the signing keys.
+    pub keys: PathBuf,
+    /// The log filter, if one is set.
+    pub log: Option<String>,
+    /// The settings that rules use.
+    pub terms: Terms,
+    /// The settings of a worker's loop.
+    pub limits: Limits,
+    /// Which broker users may send which message types.
+    pub senders: Senders,
+}
+
+impl Config {
+    /// The URL of the broker.
+    ///
+    /// # Errors
+    /// It is not set, or is not an AMQP URL.
+    pub fn amqp_url(&self) -> Result<&SecretString, ConfigError> {
+        if self.amqp_url.as_ref().is_some_and(|url| begins_with(url, "memory:")) {
+            return Err(ConfigError::InProcessTransport);
+        }
+        url("amqp_url", self.amqp_url.as_ref())
+    }
+
+    /// The URL of the database.
+    ///
+    /// # Errors
+    /// It is not set, or is neither a PostgreSQL nor an SQLite URL.
+    pub fn database_url(&self) -> Result<&SecretString, ConfigError> {
+        url("database_url", self.database_url.as_ref())
+    }
+
+    /// The URL of a database that several processes use, which cannot be SQLite.
+    ///
+    /// # Errors
+    /// As [`Config::database_url`], or it is an SQLite URL.
+    pub fn shared_database_url(&self) -> Result<&SecretString, ConfigError> {
+        let url = self.database_url()?;
+        if begins_with(url, "sqlite:") { Err(ConfigError::UnsharedDatabase) } else { Ok(url) }
+    }
+}
+
+/// The URL, if it is set and has a prefix that its setting allows.
+fn url<'a>(key: &str, url: Option<&'a SecretString>) -> Result<&'a SecretString, ConfigError> {
+    let setting = Setting::named(key);
+    let Some(url) = url else { return Err(settings::missing(setting)) };
+    match &setting.kind {
+        Kind::Url { prefixes, .. } if prefixes.iter().any(|prefix| begins_with(url, prefix)) => Ok(url),
+        kind => {
+            Err(ConfigError::WrongUrl { key: setting.key, variable: setting.variable(), expected: kind.expected() })
+        }
+    }
+}
+
+fn begins_with(url: &SecretString, prefix: &str) -> bool {
+    url.expose_secret().starts_with(prefix)
+}
+
+/// The settings that rules use: what the operator decides about licenses and points.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Terms {
+    /// The claim `iss` of the tokens.
+    pub issuer: String,
+    /// The currency of the prices that can be paid with points. One point pays one minor unit.
+    pub points_currency: Currency,
+    /// The time to acknowledge a purchase, unless its contents specify it.
+    pub receipt_ttl: Seconds,
+    /// The time for a terminal to confirm that it deleted a license that is being returned.
+    pub return_ttl: Seconds,
+}
+
+impl Default for Terms {
+    fn default() -> Self {
+        Settings::default().terms().unwrap_or_else(|error| panic!("a default is not allowed: {error}"))
+    }
+}
+
+/// The settings of a worker's loop.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// The maximum number of messages in a batch.
+    pub batch_max: u16,
+    /// The total size of message bodies at which a batch takes no further message.
+    pub batch_max_bytes: usize,
+    /// The maximum time for the broker to confirm a reply, in milliseconds.
+    pub reply_timeout_ms: u64,
+    /// The maximum time for a batch in the database, in seconds. After it, the database counts as
+    /// unavailable.
+    pub database_timeout_s: u64,
+    /// The maximum time for a worker to finish its messages after it was asked to stop, in seconds.
+    pub shutdown_timeout_s: u64,
+    /// The interval of the sweep worker, in seconds.
+    pub sweep_interval_s: u64,
+}
+
+impl Limits {
+    /// The maximum time for a batch in the database.
+    pub fn database_timeout(&self) -> Duration {
+        Duration::from_secs(self.database_timeout_s)
+    }
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Settings::default().limits().unwrap_or_else(|error| panic!("a default is not allowed: {error}"))
+    }
+}

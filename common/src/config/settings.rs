@@ -1,0 +1,280 @@
+//! The layers of the configuration: flags, environment and file, and their merging into [`Config`].
+
+use std::{
+    collections::BTreeMap,
+    ffi::{OsStr, OsString},
+    fmt, fs,
+    io::ErrorKind,
+    path::{Path, PathBuf},
+    str::FromStr,
+};
+
+use clap::{Arg, ArgMatches, Args, Command, FromArgMatches, value_parser};
+use licet_schema::{Seconds, money::Currency};
+use secrecy::SecretString;
+use toml::{Table, Value};
+
+use super::{
+    Config, ConfigError, FILE, Limits, Origin, Terms,
+    definitions::{DefaultValue, Groups, Kind, SETTINGS, Setting},
+    senders::{self, SENDERS, Senders},
+};
+
+/// The heading of the settings in `--help`.
+const HEADING: &str = "Settings";
+
+/// Values of settings as they were given, before they are checked. Its `Debug` output omits the
+/// values, because a URL can contain a password.
+#[derive(Clone, Debug, Default)]
+pub struct Settings {
+    /// By key.
+    given: BTreeMap<&'static str, Given>,
+    senders: Option<BTreeMap<String, Vec<String>>>,
+}
+
+#[derive(Clone)]
+struct Given {
+    origin: Origin,
+    value: OsString,
+}
+
+impl fmt::Debug for Given {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "set by {}", self.origin)
+    }
+}
+
+impl Settings {
+    /// The flags of these groups, under the help heading `Settings`. They may also follow a
+    /// subcommand of the command that declares them.
+    pub fn args(groups: Groups) -> impl Iterator<Item = Arg> {
+        Setting::of(groups).map(|setting| {
+            Arg::new(setting.key)
+                .long(setting.flag)
+                .value_name(setting.kind.placeholder())
+                .value_parser(value_parser!(OsString))
+                .global(true)
+                .help_heading(HEADING)
+                .help(setting.help())
+        })
+    }
+
+    /// The values of these groups: flags of [`Settings::args`], then environment variables.
+    /// `environment` returns the value of a variable.
+    pub fn from_arguments(
+        groups: Groups,
+        matches: &ArgMatches,
+        environment: impl Fn(&str) -> Option<OsString>,
+    ) -> Self {
+        let given = Setting::of(groups).filter_map(|setting| {
+            let variable = setting.variable();
+            let flag = matches.get_one::<OsString>(setting.key).cloned();
+            let (origin, value) = match flag {
+                Some(value) => (Origin::Flag(setting.flag), value),
+                None => (Origin::Variable(variable.clone()), environment(&variable)?),
+            };
+            Some((setting.key, Given { origin, value }))
+        });
+        Self { given: given.collect(), senders: None }
+    }
+
+    /// The values in the text of a `licet.toml`. Errors name `path` as its file.
+    ///
+    /// # Errors
+    /// The text is not TOML, contains an unknown key, or a value of the wrong type.
+    pub fn from_toml(text: &str, path: &Path) -> Result<Self, ConfigError> {
+        let table: Table = toml::from_str(text).map_err(|error| syntax_error(text, path, error))?;
+        let mut settings = Self::default();
+        for (key, value) in table {
+            if key == SENDERS {
+                settings.senders = Some(senders::from_toml(value, path)?);
+            } else if let Some(setting) = SETTINGS.iter().find(|setting| setting.key == key) {
+                settings.given.insert(setting.key, Given::from_toml(setting, value, path)?);
+            } else {
+                let known: Vec<_> = SETTINGS.iter().map(|setting| setting.key).chain([SENDERS]).collect();
+                return Err(ConfigError::UnknownKey { path: path.to_owned(), key, known: known.join(", ") });
+            }
+        }
+        Ok(settings)
+    }
+
+    /// Merges these values (flags and environment) with [`FILE`] in this folder and the defaults,
+    /// and checks every value.
+    ///
+    /// # Errors
+    /// The file cannot be read, or a value in it, in the environment or in a flag is not allowed.
+    pub fn resolve(mut self, folder: &Path) -> Result<Config, ConfigError> {
+        let file = Self::read(&folder.join(FILE))?;
+        file.check()?;
+        self.check()?;
+        for (key, given) in file.given {
+            self.given.entry(key).or_insert(given);
+        }
+        self.senders = self.senders.or(file.senders);
+        self.config()
+    }
+
+    fn read(path: &Path) -> Result<Self, ConfigError> {
+        match fs::read_to_string(path) {
+            Ok(text) => Self::from_toml(&text, path),
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(Self::default()),
+            Err(source) => Err(ConfigError::Unreadable { path: path.to_owned(), source }),
+        }
+    }
+
+    fn check(&self) -> Result<(), ConfigError> {
+        for (key, given) in &self.given {
+            let setting = Setting::named(key);
+            if !setting.kind.allows(&given.value) {
+                return Err(invalid(setting, &given.origin, &given.value));
+            }
+        }
+        Ok(())
+    }
+
+    /// The typed configuration. This is the only place that relates keys to Rust types.
+    fn config(self) -> Result<Config, ConfigError> {
+        Ok(Config {
+            amqp_url: self.optional("amqp_url", text)?.map(SecretString::from),
+            database_url: self.optional("database_url", text)?.map(SecretString::from),
+            keys: self.required("keys", |folder| Some(PathBuf::from(folder)))?,
+            log: self.optional("log", text)?,
+            terms: self.terms()?,
+            limits: self.limits()?,
+            senders: Senders::new(self.senders)?,
+        })
+    }
+
+    pub(super) fn terms(&self) -> Result<Terms, ConfigError> {
+        Ok(Terms {
+            issuer: self.required("issuer", text)?,
+            points_currency: self.required("points_currency", |code| Currency::try_from(code.to_str()?).ok())?,
+            receipt_ttl: self.required("receipt_ttl_s", seconds)?,
+            return_ttl: self.required("return_ttl_s", seconds)?,
+        })
+    }
+
+    pub(super) fn limits(&self) -> Result<Limits, ConfigError> {
+        Ok(Limits {
+            batch_max: self.required("batch_max", number)?,
+            batch_max_bytes: self.required("batch_max_bytes", number)?,
+            reply_timeout_ms: self.required("reply_timeout_ms", number)?,
+            database_timeout_s: self.required("database_timeout_s", number)?,
+            shutdown_timeout_s: self.required("shutdown_timeout_s", number)?,
+            sweep_interval_s: self.required("sweep_interval_s", number)?,
+        })
+    }
+
+    fn optional<T>(&self, key: &str, parse: impl Fn(&OsStr) -> Option<T>) -> Result<Option<T>, ConfigError> {
+        let setting = Setting::named(key);
+        let (origin, value) = match (self.given.get(key), &setting.default) {
+            (Some(given), _) => (&given.origin, given.value.as_os_str()),
+            (None, DefaultValue::Value(default)) => (&Origin::Default, OsStr::new(default)),
+            (None, DefaultValue::None | DefaultValue::Varies(_)) => return Ok(None),
+        };
+        match parse(value) {
+            Some(parsed) if setting.kind.allows(value) => Ok(Some(parsed)),
+            _ => Err(invalid(setting, origin, value)),
+        }
+    }
+
+    fn required<T>(&self, key: &str, parse: impl Fn(&OsStr) -> Option<T>) -> Result<T, ConfigError> {
+        self.optional(key, parse)?.ok_or_else(|| missing(Setting::named(key)))
+    }
+}
+
+impl Given {
+    fn from_toml(setting: &'static Setting, value: Value, path: &Path) -> Result<Self, ConfigError> {
+        let origin = Origin::File(path.to_owned());
+        let value = match (&setting.kind, value) {
+            (Kind::Number { .. }, Value::Integer(number)) => number.to_string(),
+            (Kind::Number { .. }, value) => return Err(wrong_type(setting, origin, &value)),
+            (_, Value::String(text)) => text,
+            (_, value) => return Err(wrong_type(setting, origin, &value)),
+        };
+        Ok(Self { origin, value: value.into() })
+    }
+}
+
+fn text(value: &OsStr) -> Option<String> {
+    value.to_str().map(str::to_owned)
+}
+
+fn number<N: FromStr>(value: &OsStr) -> Option<N> {
+    value.to_str()?.parse().ok()
+}
+
+fn seconds(value: &OsStr) -> Option<Seconds> {
+    Seconds::try_from(number::<u64>(value)?).ok()
+}
+
+fn invalid(setting: &'static Setting, origin: &Origin, value: &OsStr) -> ConfigError {
+    let found = match (&setting.kind, value.to_str()) {
+        (_, None) => "not valid UTF-8".into(),
+        (Kind::Url { .. }, Some(_)) => "not such a URL".into(),
+        (_, Some(text)) => format!("{text:?}"),
+    };
+    ConfigError::Invalid { key: setting.key, origin: origin.clone(), found, expected: setting.kind.expected() }
+}
+
+fn wrong_type(setting: &'static Setting, origin: Origin, value: &Value) -> ConfigError {
+    let found = format!("of type {}", value.type_str());
+    ConfigError::Invalid { key: setting.key, origin, found, expected: setting.kind.expected() }
+}
+
+pub(super) fn missing(setting: &'static Setting) -> ConfigError {
+    ConfigError::Missing { key: setting.key, variable: setting.variable(), expected: setting.kind.expected() }
+}
+
+/// Without the line itself, which can contain a password.
+fn syntax_error(text: &str, path: &Path, mut error: toml::de::Error) -> ConfigError {
+    let before = error.span().and_then(|span| text.get(..span.start)).unwrap_or_default();
+    let line = before.matches('\n').count() + 1;
+    error.set_input(None);
+    ConfigError::Syntax { path: path.to_owned(), line, source: Box::new(error) }
+}
+
+/// The settings of a command that uses these groups: flags in its `--help`, and environment
+/// variables.
+///
+/// ```
+/// use licet_common::config::{CommandSettings, groups::{BROKER, KEYS, LOG}};
+///
+/// #[derive(clap::Args)]
+/// struct Arguments {
+///     /// Print one JSON object
+///     #[arg(long)]
+///     json: bool,
+///     #[command(flatten)]
+///     settings: CommandSettings<{ BROKER | KEYS | LOG }>,
+/// }
+/// ```
+#[derive(Clone, Debug, Default)]
+pub struct CommandSettings<const GROUPS: Groups>(Settings);
+
+impl<const GROUPS: Groups> From<CommandSettings<GROUPS>> for Settings {
+    fn from(settings: CommandSettings<GROUPS>) -> Self {
+        settings.0
+    }
+}
+
+impl<const GROUPS: Groups> Args for CommandSettings<GROUPS> {
+    fn augment_args(command: Command) -> Command {
+        command.args(Settings::args(GROUPS))
+    }
+
+    fn augment_args_for_update(command: Command) -> Command {
+        Self::augment_args(command)
+    }
+}
+
+impl<const GROUPS: Groups> FromArgMatches for CommandSettings<GROUPS> {
+    fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
+        Ok(Self(Settings::from_arguments(GROUPS, matches, |variable| std::env::var_os(variable))))
+    }
+
+    fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
+        *self = Self::from_arg_matches(matches)?;
+        Ok(())
+    }
+}

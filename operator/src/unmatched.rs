@@ -1,0 +1,141 @@
+//! Payments that match no purchase: they wait in the table `unmatched_settlement` until an operator
+//! assigns or refunds them.
+//!
+//! [`list`] and [`find`] read the table. [`assign`] and [`refund`] make the messages that settle the
+//! matter; the settlement worker decides them like any other message and removes the row.
+
+use licet_common::store::{Store, StoreError};
+use licet_schema::{
+    Money, Request, Text,
+    entity::unmatched_settlement,
+    message::{SettlementCompletion, SettlementSetback},
+};
+use sea_orm::{EntityTrait, QueryOrder};
+use uuid::Uuid;
+
+/// A payment that matches no purchase.
+pub type Unmatched = unmatched_settlement::Model;
+
+/// What a payment can be assigned to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Purchase {
+    /// A certificate that was bought alone.
+    Certificate(Uuid),
+    /// A container.
+    Container(Uuid),
+}
+
+/// Why an unmatched payment could not be read.
+#[derive(Debug, thiserror::Error)]
+pub enum UnmatchedError {
+    /// The database did not answer, or rejected the query.
+    #[error("the unmatched payments cannot be read: {source}")]
+    Store {
+        /// What the store reported.
+        #[from]
+        source: StoreError,
+    },
+    /// No unmatched payment has this id.
+    #[error("there is no unmatched payment {id}: `licet unmatched list` shows them with their ids")]
+    NotFound {
+        /// The id.
+        id: Uuid,
+    },
+}
+
+/// All unmatched payments, oldest first.
+///
+/// # Errors
+/// The database is unavailable.
+pub async fn list(store: &Store) -> Result<Vec<Unmatched>, UnmatchedError> {
+    let oldest_first = unmatched_settlement::Entity::find().order_by_asc(unmatched_settlement::Column::ToldAt);
+    Ok(oldest_first.all(&store.pool()).await.map_err(StoreError::from)?)
+}
+
+/// The unmatched payment with this id.
+///
+/// # Errors
+/// There is none, or the database is unavailable.
+pub async fn find(store: &Store, id: Uuid) -> Result<Unmatched, UnmatchedError> {
+    let found = unmatched_settlement::Entity::find_by_id(id).one(&store.pool()).await.map_err(StoreError::from)?;
+    found.ok_or(UnmatchedError::NotFound { id })
+}
+
+/// The amount of a payment.
+pub fn amount(payment: &Unmatched) -> Money {
+    Money { amount_minor: payment.amount_minor, currency: payment.currency }
+}
+
+/// The request that pays for a purchase with this payment. The purchase must be unpaid, and exactly this
+/// amount must be due.
+pub fn assign(payment: &Unmatched, to: Purchase) -> Request {
+    let (certificate, container) = match to {
+        Purchase::Certificate(id) => (Some(id), None),
+        Purchase::Container(id) => (None, Some(id)),
+    };
+    Request::SettlementCompletion(SettlementCompletion {
+        certificate,
+        container,
+        settlement: payment.settlement.clone(),
+        provider: payment.provider.clone(),
+        amount: amount(payment),
+        grants: None,
+    })
+}
+
+/// The request that records that this payment was refunded through its provider.
+pub fn refund(payment: &Unmatched, reason: Text) -> Request {
+    Request::SettlementReversal(SettlementSetback {
+        certificate: payment.certificate,
+        container: payment.container,
+        settlement: payment.settlement.clone(),
+        provider: payment.provider.clone(),
+        reason,
+        amount: Some(amount(payment)),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use licet_schema::{Code, Count, ExternalId, Name, Timestamp, money::Currency};
+
+    use super::*;
+
+    fn payment() -> Unmatched {
+        Unmatched {
+            id: Uuid::from_u128(1),
+            provider: Name::try_from("bank").expect("a name"),
+            settlement: ExternalId::try_from("pay-1").expect("an id"),
+            certificate: Some(Uuid::from_u128(2)),
+            container: None,
+            amount_minor: Count::try_from(1287i64).expect("an amount"),
+            currency: Currency::try_from("USD").expect("a code"),
+            reason: Code::AlreadySettled,
+            told_at: Timestamp::from_millis(0),
+        }
+    }
+
+    #[test]
+    fn an_assignment_pays_the_same_amount_under_the_same_id_for_the_purchase_that_was_named() {
+        let container = Uuid::from_u128(3);
+        let Request::SettlementCompletion(completion) = assign(&payment(), Purchase::Container(container)) else {
+            panic!("an assignment is a settlement.completion");
+        };
+        assert_eq!((completion.certificate, completion.container), (None, Some(container)));
+        assert_eq!((completion.settlement.as_str(), completion.provider.as_str()), ("pay-1", "bank"));
+        assert_eq!(completion.amount.to_string(), "12.87 USD");
+        assert!(Request::SettlementCompletion(completion).check().is_ok());
+        let alone = assign(&payment(), Purchase::Certificate(Uuid::from_u128(4)));
+        assert!(alone.check().is_ok(), "{alone:?}");
+    }
+
+    #[test]
+    fn a_refund_reverses_the_same_amount_for_the_purchase_that_the_payment_named() {
+        let reason = Text::try_from("paid twice").expect("a text");
+        let request = refund(&payment(), reason);
+        assert!(request.check().is_ok(), "{request:?}");
+        let Request::SettlementReversal(reversal) = request else { panic!("a refund is a settlement.reversal") };
+        assert_eq!((reversal.certificate, reversal.container), (Some(Uuid::from_u128(2)), None));
+        assert_eq!(reversal.amount, Some(amount(&payment())), "one of several amounts under this id");
+    }
+}

@@ -1,0 +1,119 @@
+//! The encoding of message bodies: JSON.
+//!
+//! A body is one JSON object and nothing after it. Unknown and repeated fields are refused; a field
+//! with the value `null` counts as absent. White space, the order of fields and escapes in strings
+//! have no meaning.
+
+use serde::{Serialize, de::DeserializeOwned};
+
+use crate::{refusal::Code, vocabulary::InvalidValue};
+
+/// The content type of every message body.
+pub const CONTENT_TYPE: &str = "application/json";
+
+/// Checks the `content_type` property of a message: absent or [`CONTENT_TYPE`].
+///
+/// # Errors
+/// [`DecodeError::ContentType`] if it is anything else.
+pub fn check_content_type(content_type: Option<&str>) -> Result<(), DecodeError> {
+    match content_type {
+        None | Some(CONTENT_TYPE) => Ok(()),
+        Some(other) => Err(DecodeError::ContentType { found: other.to_owned() }),
+    }
+}
+
+/// Why a message could not be read.
+#[derive(Debug, thiserror::Error)]
+pub enum DecodeError {
+    /// The message type does not exist in this direction.
+    #[error("unknown message type {kind:?}: use the name of a message type as the routing key")]
+    UnknownType {
+        /// The message type.
+        kind: String,
+    },
+    /// The content type is not supported.
+    #[error("unsupported content type {found:?}: send {CONTENT_TYPE}, or omit content_type")]
+    ContentType {
+        /// The content type of the message.
+        found: String,
+    },
+    /// The body is not JSON, or not the JSON of this message type.
+    #[error("the body is not valid JSON for this message type: {source}")]
+    Json {
+        /// What serde_json found, with its line and column.
+        source: serde_json::Error,
+    },
+    /// Fields contradict each other, or a list is too short or too long.
+    #[error("the body is inconsistent: {source}")]
+    Inconsistent {
+        /// What is wrong.
+        source: InvalidValue,
+    },
+}
+
+impl DecodeError {
+    /// The code of the refusal that answers this error.
+    pub const fn code(&self) -> Code {
+        match self {
+            Self::UnknownType { .. } | Self::ContentType { .. } | Self::Json { .. } | Self::Inconsistent { .. } => {
+                Code::Malformed
+            }
+        }
+    }
+}
+
+/// A body cannot be encoded. The only cause is a time outside the years 0 to 9999, which RFC 3339
+/// cannot express.
+#[derive(Debug, thiserror::Error)]
+#[error("the body cannot be encoded as JSON: {0}")]
+pub struct EncodeError(#[source] serde_json::Error);
+
+/// Encodes `body` as JSON.
+///
+/// # Errors
+/// The body contains a time outside the years 0 to 9999.
+pub fn encode<T: Serialize>(body: &T) -> Result<Vec<u8>, EncodeError> {
+    serde_json::to_vec(body).map_err(EncodeError)
+}
+
+/// Decodes a body of the type `T`.
+///
+/// # Errors
+/// [`DecodeError::Json`] if the bytes are not exactly one JSON body of this type.
+pub fn decode<T: DeserializeOwned>(body: &[u8]) -> Result<T, DecodeError> {
+    serde_json::from_slice(body).map_err(|source| DecodeError::Json { source })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::error::Error;
+
+    use super::*;
+    use crate::{Timestamp, message::SweepDue, message::SweepKind};
+
+    #[test]
+    fn only_json_or_no_content_type_is_supported() {
+        assert!(check_content_type(None).is_ok());
+        assert!(check_content_type(Some("application/json")).is_ok());
+        for bad in ["", "application/vnd.licet.postcard", "text/json", "Application/JSON"] {
+            let error = check_content_type(Some(bad)).expect_err(bad);
+            assert_eq!(error.code(), Code::Malformed);
+        }
+    }
+
+    #[test]
+    fn a_time_that_rfc_3339_cannot_express_is_an_encode_error_with_its_source() {
+        let body = SweepDue { kind: SweepKind::Return, before: Timestamp::from_millis(i64::MAX) };
+        let error = encode(&body).expect_err("the year is after 9999");
+        assert!(error.source().is_some());
+    }
+
+    #[test]
+    fn nothing_may_follow_a_body() {
+        let body = br#"{"kind":"return","before":"2026-11-22T10:00:00Z"}"#;
+        assert!(decode::<SweepDue>(body).is_ok());
+        assert!(decode::<SweepDue>(&[body, b" \n".as_slice()].concat()).is_ok());
+        assert!(decode::<SweepDue>(&[body, b"{}".as_slice()].concat()).is_err());
+        assert!(decode::<SweepDue>(b"").is_err());
+    }
+}

@@ -1,0 +1,150 @@
+//! The tables, and the look-ups by something other than the key that rules make.
+
+use licet_common::rows::{Defect, RowSet, Rows, TableVisitor};
+use licet_schema::{
+    ExternalId, Name,
+    entity::{
+        account, certificate, certificate_record, collection, content, entry, license, license_return, payout,
+        pending_reception, privilege, settlement, unmatched_settlement,
+    },
+};
+use uuid::Uuid;
+
+/// All live certificates of a container.
+pub(crate) const LIVE_IN_CONTAINER: &str = "the live certificates of container";
+/// All ended certificates of a container.
+pub(crate) const ENDED_IN_CONTAINER: &str = "the ended certificates of container";
+/// A certificate, if it has ended.
+pub(crate) const ENDED: &str = "the ended certificate";
+/// A user's licenses, as far as one page needs them.
+pub(crate) const PAGE_OF_USER: &str = "the page of licenses of user";
+/// The newest certificates that were bought under an upstream's order number.
+pub(crate) const NEWEST_OF_REFERENCE: &str = "the newest certificates of reference";
+
+/// The rows of a batch, by table.
+#[derive(Clone, Debug, Default)]
+pub struct Tables {
+    /// What is and was sold.
+    pub contents: Rows<content::Entity>,
+    /// One permanent record for each certificate ever issued.
+    pub records: Rows<certificate_record::Entity>,
+    /// Live certificates, locked.
+    pub certificates: Rows<certificate::Entity>,
+    /// Certificates and containers that were sent and not acknowledged.
+    pub pending_receptions: Rows<pending_reception::Entity>,
+    /// Licenses.
+    pub licenses: Rows<license::Entity>,
+    /// Returns of licenses.
+    pub returns: Rows<license_return::Entity>,
+    /// Completed returns.
+    pub collections: Rows<collection::Entity>,
+    /// What completed returns gave.
+    pub privileges: Rows<privilege::Entity>,
+    /// Accounts of points, locked.
+    pub accounts: Rows<account::Entity>,
+    /// New entries of the ledger.
+    pub entries: Rows<entry::Entity>,
+    /// Registered settlements.
+    pub settlements: Rows<settlement::Entity>,
+    /// Money that matches no purchase.
+    pub unmatched_settlements: Rows<unmatched_settlement::Entity>,
+    /// Buy-backs that were paid out.
+    pub payouts: Rows<payout::Entity>,
+    /// Whether a sweep found more rows than it takes at once.
+    pub more: bool,
+}
+
+impl RowSet for Tables {
+    fn visit(&self, visitor: &mut impl TableVisitor) {
+        // In full, so that a new table cannot be forgotten here.
+        let Self {
+            contents,
+            records,
+            certificates,
+            pending_receptions,
+            licenses,
+            returns,
+            collections,
+            privileges,
+            accounts,
+            entries,
+            settlements,
+            unmatched_settlements,
+            payouts,
+            more: _,
+        } = self;
+        visitor.table(contents);
+        visitor.table(settlements);
+        visitor.table(records);
+        visitor.table(certificates);
+        visitor.table(pending_receptions);
+        visitor.table(licenses);
+        visitor.table(returns);
+        visitor.table(collections);
+        visitor.table(privileges);
+        visitor.table(payouts);
+        visitor.table(accounts);
+        visitor.table(entries);
+        visitor.table(unmatched_settlements);
+    }
+}
+
+impl Tables {
+    /// What is sold now of a content, in every version.
+    pub(crate) fn sold(&self, content: &Name) -> Result<Vec<&content::Model>, Defect> {
+        let columns = [content::Column::Content, content::Column::Current];
+        let is_sold = |row: &content::Model| row.current && row.content == *content;
+        Ok(self.contents.all(&columns, vec![content.clone().into(), true.into()], is_sold)?.collect())
+    }
+
+    /// The record of a certificate that has ended.
+    pub(crate) fn ended(&self, certificate: Uuid) -> Result<Option<&certificate_record::Model>, Defect> {
+        let is_it = move |row: &certificate_record::Model| row.id == certificate && row.ended.is_some();
+        Ok(self.records.set(ENDED, certificate.into(), is_it)?.next())
+    }
+
+    /// The records of a container's certificates that have ended.
+    pub(crate) fn ended_in(&self, container: Uuid) -> Result<Vec<&certificate_record::Model>, Defect> {
+        let is_in = move |row: &certificate_record::Model| row.container == Some(container) && row.ended.is_some();
+        Ok(self.records.set(ENDED_IN_CONTAINER, container.into(), is_in)?.collect())
+    }
+
+    /// A container's live certificates.
+    pub(crate) fn live_in(&self, container: Uuid) -> Result<Vec<&certificate::Model>, Defect> {
+        let is_in = move |row: &certificate::Model| row.container == Some(container);
+        Ok(self.certificates.set(LIVE_IN_CONTAINER, container.into(), is_in)?.collect())
+    }
+
+    /// The licenses of a certificate.
+    pub(crate) fn licenses_of(&self, certificate: Uuid) -> Result<Vec<&license::Model>, Defect> {
+        let columns = [license::Column::Certificate];
+        let of_it = move |row: &license::Model| row.certificate == certificate;
+        Ok(self.licenses.all(&columns, vec![certificate.into()], of_it)?.collect())
+    }
+
+    /// The returns of a license.
+    pub(crate) fn returns_of_license(&self, license: Uuid) -> Result<Vec<&license_return::Model>, Defect> {
+        let columns = [license_return::Column::License];
+        let of_it = move |row: &license_return::Model| row.license == license;
+        Ok(self.returns.all(&columns, vec![license.into()], of_it)?.collect())
+    }
+
+    /// The returns of a certificate's licenses.
+    pub(crate) fn returns_of_certificate(&self, certificate: Uuid) -> Result<Vec<&license_return::Model>, Defect> {
+        let columns = [license_return::Column::Certificate];
+        let of_it = move |row: &license_return::Model| row.certificate == certificate;
+        Ok(self.returns.all(&columns, vec![certificate.into()], of_it)?.collect())
+    }
+
+    /// The money that was received under a provider's settlement id and matches no purchase.
+    pub(crate) fn unmatched(
+        &self,
+        provider: &Name,
+        settlement: &ExternalId,
+    ) -> Result<Vec<unmatched_settlement::Model>, Defect> {
+        let columns = [unmatched_settlement::Column::Provider, unmatched_settlement::Column::Settlement];
+        let key = vec![provider.clone().into(), settlement.clone().into()];
+        let same = |row: &unmatched_settlement::Model| row.provider == *provider && row.settlement == *settlement;
+        Ok(self.unmatched_settlements.all(&columns, key, same)?.cloned().collect())
+    }
+}
