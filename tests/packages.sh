@@ -1,9 +1,9 @@
 # What run.sh needs from Debian's packages: what is missing in the system, and the newer servers,
 # each in a root of its own.
 #
-# A root is a minimal Debian of a later release with one server in it. It is made once, kept, and
-# made anew where it is not whole; nothing of the system's own changes. Whatever runs in one has
-# a mount namespace of its own, which ends with it: no /proc is left mounted, even by a KILL.
+# A root is a minimal Debian of a later release with one server in it. It is created once and
+# kept, and created again if it is incomplete. The host system is not changed. A program in a root has
+# its own mount namespace, which ends with it: no /proc stays mounted, even after SIGKILL.
 
 roots=${LICET_TEST_ROOTS:-${XDG_CACHE_HOME:-${HOME:-/root}/.cache}/licet-test}
 

@@ -1,12 +1,12 @@
 # The two servers of a test run: how each is started, waited for, asked, and the broker stopped.
 #
-# run.sh sources this. What starts and stops the broker is also written into a program of its own,
-# broker-restart, for the tests to call.
+# run.sh sources this. The functions that start and stop the broker are also written into a separate
+# program, broker-restart, which the tests call.
 
 # --- What both the script and the generated broker-restart need ------------------------------
 
 # alive PID: whether it, or any process of the group that it leads, is left.
-# A zombie does not count: in a container nobody may ever collect it.
+# A zombie does not count: in a container it may never be reaped.
 alive() {
     local file line state group
     for file in /proc/[0-9]*/stat; do

@@ -36,7 +36,7 @@ impl ScratchDatabase {
         Ok(Self { is_new: existing.is_none(), name, url, server })
     }
 
-    /// Stores a comment on the database, which says how it was filled.
+    /// Stores a comment on the database that describes how it was filled.
     ///
     /// # Errors
     /// The server is unavailable.

@@ -180,7 +180,7 @@ fn until_stopped(measurement: impl Future<Output = Result<Report, Failure>>) -> 
     })
 }
 
-/// Prints to standard output. It is not an error if nobody reads it (`licet-bench … | head`).
+/// Prints to standard output. A closed pipe is not an error (`licet-bench … | head`).
 fn print(text: impl Display) -> Result<(), Failure> {
     match writeln!(std::io::stdout(), "{text}") {
         Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(error.into()),

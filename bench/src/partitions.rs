@@ -21,7 +21,8 @@ use licet_common::program::Failure;
 use licet_workers::registry;
 use secrecy::{ExposeSecret, SecretString};
 
-use super::workers::LIFECYCLE_WORKERS;
+/// The workers that a lifecycle uses. The ceiling replaces these.
+pub(super) const LIFECYCLE_WORKERS: [&str; 5] = ["purchase", "reception", "settlement", "license", "return"];
 
 /// The exchange that the load publishes to.
 pub(super) const IN: &str = "licet.bench.in";

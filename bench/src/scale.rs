@@ -14,8 +14,8 @@ use super::{
     full::machine,
     load::{Plan, drive},
     note,
-    partitions::{PARTITIONS_MAX, Partitions},
-    workers::{Kind, LIFECYCLE_WORKERS, Layout},
+    partitions::{LIFECYCLE_WORKERS, PARTITIONS_MAX, Partitions},
+    workers::{Kind, Layout},
 };
 
 /// The options.

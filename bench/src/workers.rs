@@ -11,13 +11,13 @@ use licet_client::schema::topology;
 use licet_common::program::Failure;
 use licet_workers::registry;
 
-use super::{cpu::resident_mb, partitions::Partitions};
+use super::{
+    cpu::resident_mb,
+    partitions::{LIFECYCLE_WORKERS, Partitions},
+};
 
 /// The timeout for workers to start, and to stop.
 pub(super) const TIMEOUT: Duration = Duration::from_secs(60);
-
-/// The workers that a lifecycle uses. The ceiling replaces these.
-pub(super) const LIFECYCLE_WORKERS: [&str; 5] = ["purchase", "reception", "settlement", "license", "return"];
 
 /// Which workers run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -35,7 +35,7 @@ impl Clock {
         Self::Ahead(Arc::default())
     }
 
-    /// A clock that stands at `start` until it is moved.
+    /// A clock that stays at `start` until it is moved.
     #[cfg(feature = "simulation")]
     pub fn manual(start: Timestamp) -> Self {
         Self::Manual(Arc::new(AtomicI64::new(start.as_millis())))

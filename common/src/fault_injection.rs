@@ -63,9 +63,9 @@ pub enum Outcome {
     NoAnswer,
     /// The step has no effect, and there is no response. Only for publishing.
     NoEffectNoAnswer,
-    /// The step has no effect but reports success. This is how a mutant leaves out a step of the loop.
-    /// Without the begin of a transaction, each statement takes effect by itself. A received delivery
-    /// counts as acknowledged.
+    /// The step has no effect but reports success. A mutant uses this to leave out a step of the loop. If
+    /// the step begins a transaction, each statement then takes effect by itself. If it receives
+    /// deliveries, they count as acknowledged.
     Pretend,
     /// This statement is executed instead. Only for mutants.
     Replace(String),

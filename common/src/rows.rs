@@ -5,8 +5,8 @@
 //! [`RowSet`].
 //!
 //! A rule may read only what its worker's `load` asked for. A row that was asked for and does not
-//! exist is `None`; a row that nobody asked for is a [`Defect`], and so is every change that cannot
-//! be meant: adding a row that exists, changing or removing one that does not.
+//! exist is `None`. A row that was not asked for is a [`Defect`], and so is every impossible change:
+//! adding a row that exists, and changing or removing one that does not.
 
 use std::{
     collections::{BTreeMap, HashSet},
@@ -17,8 +17,8 @@ use licet_schema::entity::Keyed;
 use sea_orm::{IdenStatic, Iterable, ModelTrait, PrimaryKeyToColumn, Value};
 use uuid::Uuid;
 
-/// A violated invariant of the program itself. Messages are not to blame; the runtime handles it as
-/// it handles a panic.
+/// A violated invariant of the program itself, not a fault of a message. The runtime handles it as it
+/// handles a panic.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Defect {
     /// A rule read rows that `load` did not ask for.
@@ -145,7 +145,7 @@ impl<E: Keyed> Rows<E> {
     /// The row with this key, if it exists.
     ///
     /// # Errors
-    /// [`Defect::NotLoaded`] if nobody asked for it.
+    /// [`Defect::NotLoaded`] if `load` did not ask for it.
     pub fn get(&self, key: &E::Key) -> Result<Option<&E::Model>, Defect> {
         match self.rows.get(key) {
             Some(row) => Ok(row.current()),
@@ -156,15 +156,16 @@ impl<E: Keyed> Rows<E> {
     /// The row with this key, which must exist.
     ///
     /// # Errors
-    /// [`Defect::RowMissing`], or [`Defect::NotLoaded`] if nobody asked for it.
+    /// [`Defect::RowMissing`], or [`Defect::NotLoaded`] if `load` did not ask for it.
     pub fn require(&self, key: &E::Key) -> Result<&E::Model, Defect> {
         self.get(key)?.ok_or_else(|| missing::<E>(key))
     }
 
-    /// All rows whose `columns` have these `values`, in key order. `matches` tells the same of a row.
+    /// All rows whose `columns` have these `values`, in key order. `matches` is the same
+    /// condition on a row.
     ///
     /// # Errors
-    /// [`Defect::NotLoaded`] if nobody asked for them.
+    /// [`Defect::NotLoaded`] if `load` did not ask for them.
     pub fn all<'a, F: Fn(&E::Model) -> bool>(
         &'a self,
         columns: &[E::Column],
@@ -178,7 +179,7 @@ impl<E: Keyed> Rows<E> {
     /// All rows of a set that [`Rows::cover_set`] recorded, in key order.
     ///
     /// # Errors
-    /// [`Defect::NotLoaded`] if nobody asked for them.
+    /// [`Defect::NotLoaded`] if `load` did not ask for them.
     pub fn set<'a, F: Fn(&E::Model) -> bool>(
         &'a self,
         set: &str,
@@ -189,7 +190,7 @@ impl<E: Keyed> Rows<E> {
         Ok(self.iter().filter(move |row| matches(row)))
     }
 
-    /// The rows that are here, in key order, whatever was asked for.
+    /// All rows that exist now, in key order. It does not check what `load` asked for.
     pub fn iter(&self) -> impl Iterator<Item = &E::Model> {
         self.rows.values().filter_map(Row::current)
     }
@@ -212,7 +213,7 @@ impl<E: Keyed> Rows<E> {
     /// The row with this key, to be changed.
     ///
     /// # Errors
-    /// [`Defect::RowMissing`], or [`Defect::NotLoaded`] if nobody asked for it.
+    /// [`Defect::RowMissing`], or [`Defect::NotLoaded`] if `load` did not ask for it.
     pub fn change(&mut self, key: &E::Key) -> Result<&mut E::Model, Defect> {
         self.require(key)?;
         let slot = self.rows.get_mut(key).ok_or_else(|| missing::<E>(key))?;
@@ -239,7 +240,7 @@ impl<E: Keyed> Rows<E> {
     /// Removes the row with this key and returns it.
     ///
     /// # Errors
-    /// [`Defect::RowMissing`], or [`Defect::NotLoaded`] if nobody asked for it.
+    /// [`Defect::RowMissing`], or [`Defect::NotLoaded`] if `load` did not ask for it.
     pub fn remove(&mut self, key: &E::Key) -> Result<E::Model, Defect> {
         self.require(key)?;
         match self.rows.remove(key) {

@@ -100,7 +100,7 @@ impl fmt::Display for Money {
     /// `1.234 KWD`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let width = self.currency.minor_digits() + 1;
-        // At least one digit stands before the decimal point.
+        // At least one digit precedes the decimal point.
         let digits = format!("{:0width$}", self.amount_minor.get());
         match digits.split_at(digits.len() + 1 - width) {
             (major, "") => write!(f, "{major} {}", self.currency),

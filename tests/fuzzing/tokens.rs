@@ -1,5 +1,4 @@
-//! Tokens: without a trusted key, nobody can produce an accepted token, whatever tokens they have
-//! seen.
+//! Tokens: an accepted token cannot be produced without a trusted key, even from other valid tokens.
 
 use std::sync::LazyLock;
 

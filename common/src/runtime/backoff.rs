@@ -52,8 +52,8 @@ impl Backoff {
     }
 }
 
-/// Logs one line when an outage begins and one when it ends; while outages come and go by the
-/// second, a pair of lines now and then.
+/// Logs one line when an outage begins and one when it ends. If outages follow each other closely,
+/// further ones are not logged for [`QUIET`].
 pub(super) struct OutageLog {
     worker: &'static str,
     is_up: bool,

@@ -1,7 +1,8 @@
 //! One transaction for a batch: journal, locks, rules, rows, commit.
 //!
-//! A crash before the commit changes nothing; after it, everything is done. A commit whose answer was
-//! lost is unknown: the session ends, the broker delivers again, and the journal tells which it was.
+//! A crash before the commit changes nothing; after it, everything is done. If the answer to a commit is
+//! lost, its outcome is unknown: the session ends, the broker delivers again, and the journal shows
+//! whether the commit took effect.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -140,7 +141,7 @@ pub(super) fn settle<'a>(
     })
 }
 
-/// The fold has returned, so nobody else holds the batch.
+/// Takes the batch out of its `Arc`. The fold has returned, so there is no other reference.
 fn unshared(work: Arc<Vec<Work>>) -> Vec<Work> {
     Arc::into_inner(work).unwrap_or_else(|| unreachable!("the fold over the batch has ended"))
 }

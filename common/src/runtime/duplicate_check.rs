@@ -21,7 +21,7 @@ impl DuplicateCheck {
         in_window.is_ok() || suspected
     }
 
-    /// A duplicate was found that nobody suspected.
+    /// A duplicate was found that was not suspected.
     pub(super) fn found_unsuspected(&self) {
         self.0.store(WINDOW, Ordering::Relaxed);
     }

@@ -9,9 +9,8 @@ use uuid::Uuid;
 
 use super::{
     Resources,
-    offload::{offload, panic_text, weight},
+    offload::{OffloadError, offload, panic_text, weight},
     retry_headers::{Origin, Trust},
-    session::Ended,
     worker::{AnyInput, AnyWorker},
 };
 use crate::{signing::Keyring, transport::Delivery};
@@ -22,11 +21,11 @@ pub(super) struct Work {
     pub(super) id: Uuid,
     /// Its type, its sender, and how often it failed before.
     pub(super) origin: Origin,
-    /// SHA-256 over type, content_type, sender and body. The sender is part of it, so that whoever
-    /// copies a message does not receive its answer.
+    /// SHA-256 over type, content_type, sender and body. The sender is part of it, so that a
+    /// user who copies another user's message does not receive its answer.
     pub(super) digest: [u8; 32],
     /// Whether its sender may send it. If not, it is refused and not recorded, unless it was decided
-    /// before: then that answer counts, whatever was configured since.
+    /// before: then that answer counts, even if the configuration has changed.
     pub(super) permitted: bool,
     /// What the rules are given, or the refusal that reading it led to.
     pub(super) input: Result<AnyInput, Refusal>,
@@ -68,18 +67,18 @@ pub(super) enum Reading {
 /// Reads deliveries.
 ///
 /// # Errors
-/// [`Ended::Stopped`] if the program is stopping: none of them may be acknowledged.
+/// The program is stopping: none of them may be acknowledged.
 pub(super) async fn read_all(
     worker: &Arc<dyn AnyWorker>,
     resources: &Resources,
     deliveries: Vec<Delivery>,
-) -> Result<Vec<Reading>, Ended> {
+) -> Result<Vec<Reading>, OffloadError> {
     let (worker, keyring) = (worker.clone(), resources.keyring.clone());
     let trust = Trust::new(resources.transport.user(), resources.senders.clone());
     let weight = deliveries.iter().map(|delivery| weight(&delivery.body)).sum();
     let reading =
         move || deliveries.into_iter().map(|delivery| read_safely(&*worker, &keyring, &trust, delivery)).collect();
-    offload(weight, reading).await.map_err(|_| Ended::Stopped)
+    offload(weight, reading).await
 }
 
 /// A message whose decoder panics is unreadable; the other messages are not affected.

@@ -5,7 +5,7 @@
 //! often it was tried, and how it first failed. Anyone who can publish can write headers. They are
 //! trusted only on a copy whose own `user_id`, which the broker has checked, belongs to a trusted
 //! publisher ([`Trust`]). A copy from an untrusted publisher is not lost: it becomes a dead letter that
-//! records what was claimed and by whom, and that is judged again when it is read.
+//! records what was claimed and by whom, and that is checked again when it is read.
 //!
 //! Architecture invariant: the meaning of these headers is defined here and nowhere else.
 

@@ -185,7 +185,7 @@ impl Runner {
         let mut backoff = Backoff::new();
         loop {
             let again = (mode == SessionMode::Quarantine).then(|| batch.clone());
-            let readings = intake::read_all(&self.worker, &self.resources, batch).await?;
+            let readings = intake::read_all(&self.worker, &self.resources, batch).await.map_err(|_| Ended::Stopped)?;
             let (name, now) = (self.worker.name(), self.resources.clock.now());
             let (work, mut publications) = outbox::separate(name, readings, now, &self.metrics);
             let settled = batch::settle(&self.worker, &self.resources, &self.duplicate_check, work).await;

@@ -24,15 +24,15 @@ pub trait Worker: Send + Sync + 'static {
     /// The message types that are routed to it.
     const HANDLES: &'static [&'static str];
 
-    /// Whether it changes anything. One that only reads is not journaled, takes no locks, and
-    /// decides again when it is asked again.
+    /// Whether it changes anything. A worker that only reads is not journaled, takes no locks, and
+    /// decides a repeated message again.
     const CHANGES: bool = true;
 
-    /// Whether it rests after each batch for as long as the batch took. For background work, so
-    /// that it leaves processor and disk to work that somebody waits for.
+    /// Whether it rests after each batch for as long as the batch took. For background work, which
+    /// must leave processor and disk to requests whose senders are waiting.
     const RESTS: bool = false;
 
-    /// The most messages that it decides in one transaction; none for the configured number.
+    /// The maximum number of messages in one transaction. None means the configured number.
     const BATCH_MAX: Option<u16> = None;
 
     /// The groups of settings that it uses besides those that every worker uses.

@@ -106,14 +106,14 @@ impl Address {
             .acquire_timeout(CONNECT_TIMEOUT)
             .sqlx_logging(false)
             .map_sqlx_postgres_opts(move |options| {
-                // Room for one statement for each combination of tables that batches change.
+                // The cache holds one statement for each combination of tables that batches change.
                 options.application_name("licet").statement_cache_capacity(512).options([
                     // The server must end a transaction whose worker is cut off, or its locks block every
                     // other copy.
                     ("statement_timeout", statement.as_str()),
                     ("idle_in_transaction_session_timeout", transaction.as_str()),
                     // Every statement finds rows by key, in sets whose size the planner cannot know. A plan
-                    // made while a table was empty must not survive.
+                    // made while a table was empty must not be reused.
                     ("plan_cache_mode", "force_generic_plan"),
                     ("enable_seqscan", "off"),
                     ("jit", "off"),
@@ -236,8 +236,9 @@ impl Store {
         }
     }
 
-    /// Begins a transaction, on PostgreSQL with isolation level READ COMMITTED. There a statement that
-    /// waited for a lock reads what was committed meanwhile, which workers rely on.
+    /// Begins a transaction, on PostgreSQL with isolation level READ COMMITTED. At this
+    /// level, a statement that waited for a lock reads what was committed in the meantime. Workers rely
+    /// on this.
     ///
     /// # Errors
     /// The database is unavailable.

@@ -5,7 +5,7 @@ use std::future::Future;
 use licet_schema::entity::Keyed;
 use sea_orm::{EntityTrait, Value};
 
-use super::{StoreError, Transaction, statements};
+use super::StoreError;
 use crate::rows::Rows;
 
 /// What happens to rows after they were found.
@@ -59,7 +59,7 @@ pub struct Page<E: EntityTrait> {
     pub limit: u64,
 }
 
-/// What a worker's `load` reads from: a [`Transaction`], or in tests a store in memory.
+/// What a worker's `load` reads from: a [`Transaction`](super::Transaction), or in tests a store in memory.
 pub trait Source: Send + Sync {
     /// The rows of `E` whose `columns` are among `keys`. Each key has a value for each column.
     ///
@@ -77,21 +77,6 @@ pub trait Source: Send + Sync {
     /// # Errors
     /// The database's.
     fn page<E: Keyed>(&self, page: Page<E>) -> impl Future<Output = Result<Vec<E::Model>, StoreError>> + Send;
-}
-
-impl Source for Transaction {
-    async fn select<E: Keyed>(
-        &self,
-        columns: &[E::Column],
-        keys: Vec<Vec<Value>>,
-        lock: Lock,
-    ) -> Result<Vec<E::Model>, StoreError> {
-        statements::select::<E>(self, columns, keys, lock).await
-    }
-
-    async fn page<E: Keyed>(&self, page: Page<E>) -> Result<Vec<E::Model>, StoreError> {
-        statements::page::<E>(self, page).await
-    }
 }
 
 /// Reads the rows of `E` whose `columns` are among `keys` into `rows`, which record that they were

@@ -200,7 +200,7 @@ pub(super) fn array(kind: &ArrayType, values: Vec<Value>) -> Value {
     Value::Array(kind.clone(), Some(Box::new(values.into_iter().map(without_null).collect())))
 }
 
-/// The value that stands for NULL inside an array (see [`Column::picked`]).
+/// The value that represents NULL inside an array (see [`Column::picked`]).
 fn without_null(value: Value) -> Value {
     match value {
         Value::Uuid(None) => uuid::Uuid::nil().into(),

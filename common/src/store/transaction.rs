@@ -1,12 +1,13 @@
 //! A database transaction. With the feature `simulation`, a fault injector decides the outcome of its
 //! statements and of its commit.
 
+use licet_schema::entity::Keyed;
 use sea_orm::{
     ConnAcquireErr, ConnectionTrait, DatabaseBackend, DatabaseConnection, DatabaseTransaction, DbErr, ExecResult,
-    QueryResult, Statement,
+    QueryResult, Statement, Value,
 };
 
-use super::StoreError;
+use super::{Lock, Page, Source, StoreError, statements};
 use crate::fault_injection::{Faults, Outcome, Step};
 
 /// A transaction. It is rolled back when it is dropped without a commit.
@@ -130,5 +131,20 @@ impl ConnectionTrait for Transaction {
             Inner::Begun(transaction) => transaction.query_all(statement).await,
             Inner::Pretended(database) => database.query_all(statement).await,
         })
+    }
+}
+
+impl Source for Transaction {
+    async fn select<E: Keyed>(
+        &self,
+        columns: &[E::Column],
+        keys: Vec<Vec<Value>>,
+        lock: Lock,
+    ) -> Result<Vec<E::Model>, StoreError> {
+        statements::select::<E>(self, columns, keys, lock).await
+    }
+
+    async fn page<E: Keyed>(&self, page: Page<E>) -> Result<Vec<E::Model>, StoreError> {
+        statements::page::<E>(self, page).await
     }
 }

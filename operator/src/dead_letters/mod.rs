@@ -56,7 +56,7 @@ impl Filter {
     }
 }
 
-/// What to do with a letter after it was visited.
+/// What to do with a letter after examining it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Action {
     /// It stays in its queue.

@@ -37,7 +37,7 @@ pub struct Model {
     pub token_digest: Digest,
     /// When the valid token was issued, in Unix milliseconds.
     pub issued_at: Timestamp,
-    /// The deadline of the acknowledgement of the reception, in Unix milliseconds.
+    /// The deadline for acknowledging the reception, in Unix milliseconds.
     pub receipt_due_at: Timestamp,
     /// When the certificate expires, in Unix milliseconds.
     pub expires_at: Timestamp,

@@ -24,7 +24,7 @@ pub struct Model {
     pub state: ReturnState,
     /// When the return was opened, in Unix milliseconds.
     pub opened_at: Timestamp,
-    /// The deadline of the deletion, in Unix milliseconds.
+    /// The deadline for the deletion, in Unix milliseconds.
     pub delete_by: Timestamp,
     /// When the return was completed or lapsed, in Unix milliseconds.
     pub closed_at: Option<Timestamp>,

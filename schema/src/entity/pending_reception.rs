@@ -19,7 +19,7 @@ pub struct Model {
     pub user: Name,
     /// The SHA-256 of the token that was sent. None if it is no longer known.
     pub token_digest: Option<Digest>,
-    /// The deadline of the acknowledgement, in Unix milliseconds. None once the purchase is paid for: then
+    /// The deadline for the acknowledgement, in Unix milliseconds. None once the purchase is paid for: then
     /// the certificates may be received until they expire.
     pub due_at: Option<Timestamp>,
 }

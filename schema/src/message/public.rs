@@ -40,7 +40,7 @@ impl Output {
         Some(subject)
     }
 
-    /// The form of the output that is published as an event: without tokens, because whoever holds
+    /// The form of the output that is published as an event: without tokens, because anyone who has
     /// a token can use it. `None` if the output is not an event: replies to queries and checks,
     /// refusals, repeated effects and sweep messages.
     pub fn public(&self) -> Option<Self> {

@@ -174,7 +174,7 @@ impl SettlementSetback {
 
 fn check_one_purchase(certificate: Option<Uuid>, container: Option<Uuid>) -> Result<(), InvalidValue> {
     match (certificate, container) {
-        // Licet never issues the nil UUID; in sets of rows it stands for "no container".
+        // Licet never issues the nil UUID; in sets of rows it means "no container".
         (Some(id), _) | (None, Some(id)) if id.is_nil() => {
             Err(InvalidValue("the nil UUID is not the id of a certificate or container".into()))
         }

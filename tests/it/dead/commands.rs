@@ -1,6 +1,6 @@
 //! The commands `licet dead …` for operators, and the worker program that dead-letters messages.
 
-use licet_schema::{Request, topology};
+use licet_schema::{Request, Text, message::CertificateReissue, topology};
 use sea_orm::ConnectionTrait;
 use serde_json::{Value, json};
 use uuid::Uuid;
@@ -9,8 +9,13 @@ use super::{on_its_last_attempt, raw_channel, wait_for_depth};
 use crate::{
     processes::{Process, log_of},
     programs::{fails, run},
-    system::{TIMEOUT, TestSystem, amqp_url, license_request, message, outcome, raw, song},
+    system::{TIMEOUT, TestSystem, amqp_url, message, outcome, raw, song},
 };
+
+fn reissue(certificate: Uuid) -> Request {
+    let reason = Text::try_from("the terminal was lost").expect("a text");
+    Request::CertificateReissue(CertificateReissue { certificate, reason, granted: None })
+}
 
 /// Runs `licet dead …` against the broker of the tests.
 struct DeadCommand {
@@ -106,21 +111,26 @@ async fn a_worker_program_counts_its_dead_letters_and_a_replay_succeeds_once_the
     system.put_song_with_workers().await;
     let bought = system.ready("alice", 1).await;
     system.stop_workers().await;
-    let set_granted = async |granted: i64| {
-        let sql = format!("UPDATE certificate SET granted = {granted}");
-        system.resources.store.pool().execute_unprepared(&sql).await.expect("the row is changed");
+    let change = async |sql: &str| {
+        system.resources.store.pool().execute_unprepared(sql).await.expect("the rows are changed");
     };
-    set_granted(2).await;
+    // A certificate that neither is live nor has ended.
+    change(
+        "UPDATE certificate_record SET settlement = c.settlement, provider = c.provider, grants = c.grants, \
+         settled_at = c.settled_at, received_at = c.received_at FROM certificate c WHERE c.id = certificate_record.id",
+    )
+    .await;
+    change("DELETE FROM certificate").await;
     let (queue, mut replies) = system.listen(&[]).await;
-    let (id, request) = (Uuid::new_v4(), license_request(&bought.tokens[0], "player"));
+    let (id, request) = (Uuid::new_v4(), reissue(bought.certificates[0]));
     let mut copy = on_its_last_attempt(message(id, &request, Some(&queue)));
-    copy.routing_key = "licet.license".into();
+    copy.routing_key = "licet.reissue".into();
     copy.properties.headers.insert(topology::HEADER_SENDER.into(), "guest".into());
     system.publish(copy).await;
-    let worker = Process::start(&system, "licet-license");
-    wait_for_depth(&system, "licet.dead.license", 1).await;
+    let worker = Process::start(&system, "licet-reissue");
+    wait_for_depth(&system, "licet.dead.reissue", 1).await;
     assert_eq!(worker.terminate(), Some(0));
-    let log = std::fs::read_to_string(log_of(&system, "licet-license")).expect("its log");
+    let log = std::fs::read_to_string(log_of(&system, "licet-reissue")).expect("its log");
     let last = log.lines().last().expect("a line when it stops");
     for count in ["dropped_replies=0", "delayed=0", "dead_letters=1", "panics=1"] {
         assert!(last.contains(count), "{last}");
@@ -128,14 +138,14 @@ async fn a_worker_program_counts_its_dead_letters_and_a_replay_succeeds_once_the
     let dead = DeadCommand::of(&system);
     let letter = &dead.json(&["list"])["letters"][0];
     let reason = letter["reason"].as_str().expect("a reason");
-    assert!(reason.starts_with("a rule found a defect: granted and outstanding licenses"), "{reason}");
+    assert!(reason.starts_with("a rule found a defect: a certificate without a live row has ended"), "{reason}");
 
-    set_granted(0).await;
+    change("UPDATE certificate_record SET ended = 'expired', ended_at = settled_at").await;
     assert_eq!(dead.ids(&["replay", &id.to_string()]), [id.to_string()]);
-    let _worker = Process::start(&system, "licet-license");
-    assert_eq!(replies.next().await.properties.kind.as_deref(), Some("license.issued"));
+    let _worker = Process::start(&system, "licet-reissue");
+    assert_eq!(replies.next().await.properties.kind.as_deref(), Some("certificate.reissued"));
     let again = system.client.ask_as(id, &request).await.expect("a reply");
-    assert_eq!(outcome(&again), "license.issued", "it is still the same message, not a conflict");
+    assert_eq!(outcome(&again), "certificate.reissued", "it is still the same message, not a conflict");
     system.finish().await;
 }
 

@@ -1,6 +1,5 @@
-//! A terminal that is interrupted between two steps, and how it continues. A worker that does not
-//! run interrupts it, so that the reply is sent later and nobody receives it; or a file that cannot
-//! be deleted.
+//! A terminal that is interrupted between two steps, and how it continues. The cause is a worker that
+//! is not running, so that the reply is sent later and not received, or a file that cannot be deleted.
 
 use std::{path::Path, time::Duration};
 

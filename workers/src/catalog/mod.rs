@@ -19,7 +19,7 @@ use licet_common::{
 };
 use licet_schema::{Refusal, Request, message::ContentPut};
 
-use crate::domain::{Tables, load, not_handled};
+use crate::domain::{Tables, load, refusals::not_handled};
 
 /// The catalog worker.
 #[derive(Clone, Copy, Debug, Default)]

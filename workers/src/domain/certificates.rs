@@ -6,14 +6,18 @@ use licet_common::{
     rows::Defect,
 };
 use licet_schema::{
-    Code, Count, ExternalId, Money, Name, Output, Refusal, Timestamp,
+    Count, ExternalId, Money, Name, Output, Timestamp,
     entity::{certificate, certificate_record},
     message::{CertificateRetired, Ending},
     token::CertificateClaims,
 };
 use uuid::Uuid;
 
-use super::{count, points, tables::Tables};
+use super::{
+    count, points,
+    refusals::{superseded, unknown_certificate},
+    tables::Tables,
+};
 
 /// The reserved name of the provider that settles what needs no payment provider: purchases paid with
 /// points, free ones, and upgrades.
@@ -110,27 +114,6 @@ pub(crate) fn first<T>(of: &[T], subject: impl ToString) -> Result<&T, Defect> {
     of.first().ok_or_else(|| Defect::violated("a purchase has at least one certificate", subject))
 }
 
-/// The refusal of a request about a certificate that does not exist.
-pub(crate) fn unknown_certificate() -> Refusal {
-    Refusal::new(Code::UnknownCertificate, "there is no such certificate, and never was")
-}
-
-/// The refusal of a token that a reissue has replaced.
-pub(crate) fn superseded() -> Refusal {
-    Refusal::new(Code::Superseded, "the certificate was reissued: use the latest one")
-}
-
-/// The refusal that an ending leads to.
-pub(crate) fn refusal_of(ending: Ending) -> Refusal {
-    match ending {
-        Ending::Exhausted => Refusal::new(Code::Exhausted, "every grant of this certificate is used up"),
-        Ending::Lapsed => Refusal::new(Code::Lapsed, "the certificate's reception was not acknowledged in time"),
-        Ending::Expired => Refusal::new(Code::Expired, "the certificate has expired"),
-        Ending::Declined => Refusal::new(Code::Declined, "the payment for this certificate was declined"),
-        Ending::Reversed => Refusal::new(Code::Reversed, "the payment for this certificate was reversed"),
-    }
-}
-
 /// How a record says that its certificate ended.
 pub(crate) fn ending_of(record: &certificate_record::Model) -> Result<Ending, Defect> {
     record.ended.ok_or_else(|| Defect::violated("a certificate without a live row has ended", record.id))
@@ -152,8 +135,8 @@ pub(crate) fn overdue(certificates: &[certificate::Model], now: Timestamp) -> Op
     }
 }
 
-/// How a purchase has ended that cannot go on: by its records if nothing of it is live, else by its
-/// deadlines.
+/// How a purchase has ended, if it has: by its records if none of its certificates is live, otherwise by
+/// its deadlines.
 pub(crate) fn over(
     live: &[certificate::Model],
     ended: &[&certificate_record::Model],

@@ -56,8 +56,8 @@ impl Effects {
     }
 
     /// Ends live certificates of one purchase, of which all live members must be loaded. Points that
-    /// were held for them are returned; the pending reception goes with the last certificate that waits
-    /// for it.
+    /// were held for them are returned; the pending reception is deleted with the last certificate that
+    /// waits for it.
     pub(crate) fn end(
         &mut self,
         context: &Context<'_>,

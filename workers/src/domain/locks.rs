@@ -59,13 +59,15 @@ pub(crate) async fn certificates<S: Source>(
         tables.records.cover_set(ENDED_IN_CONTAINER, *id);
     }
 
-    // Whoever ended a certificate while this transaction waited for it has committed by now: a new
-    // statement sees the record. Its lock keeps a reissue from reviving the certificate meanwhile.
+    // A transaction that ended a certificate while this one waited for it has committed by now, so a new
+    // statement sees the record. The record's lock keeps a reissue from reviving the certificate.
     let live: BTreeSet<Uuid> = tables.certificates.iter().map(|row| row.id).collect();
     let ended = keys(ids.difference(&live).copied());
     let columns = [certificate_record::Column::Id];
     load(source, &mut tables.records, &columns, ended, Lock::ForUpdate).await?;
-    if let Some(alive) = tables.records.iter().find(|row| row.ended.is_none() && !live.contains(&row.id)) {
+    if let Some(alive) =
+        tables.records.iter().find(|row| row.ended.is_none() && ids.contains(&row.id) && !live.contains(&row.id))
+    {
         return Err(StoreError::contended(format!("certificate {} was reissued meanwhile", alive.id)));
     }
     Ok(())

@@ -8,6 +8,7 @@
 //! | [`certificates`] | purchases and their certificates: members, deadlines, amounts, endings |
 //! | [`effects`] | what ending certificates and revoking licenses causes |
 //! | [`points`] | the ledger of points |
+//! | [`refusals`] | the texts of refusals that several rules use |
 //! | [`token_check`] | a certificate or container token of a request |
 //!
 //! No worker module imports another worker's module: what two of them need is here.
@@ -17,25 +18,15 @@ pub(crate) mod effects;
 pub(crate) mod load;
 pub(crate) mod locks;
 pub(crate) mod points;
+pub(crate) mod refusals;
 pub(crate) mod returns;
 pub mod tables;
 pub mod token_check;
 
-use licet_common::{
-    decision::{Context, RuleError},
-    rows::Defect,
-};
-use licet_schema::{Code, Count, Refusal, Request};
+use licet_common::{decision::Context, rows::Defect};
+use licet_schema::Count;
 
 pub use tables::Tables;
-
-/// The refusal of a type that reached the wrong worker's queue, through a binding made by hand.
-pub(crate) fn not_handled(worker: &str, request: &Request) -> Refusal {
-    Refusal::new(
-        Code::Malformed,
-        format!("the {worker} worker does not handle {}: check the queue's bindings", request.kind()),
-    )
-}
 
 /// A count that rules computed.
 ///
@@ -43,9 +34,4 @@ pub(crate) fn not_handled(worker: &str, request: &Request) -> Refusal {
 /// The number left the range of a count, which violates `invariant`.
 pub(crate) fn count(number: i64, invariant: &'static str, context: &Context<'_>) -> Result<Count, Defect> {
     Count::try_from(number).map_err(|_| Defect::violated(invariant, context.message_id))
-}
-
-/// A refusal, as a rule returns it.
-pub(crate) fn refuse<T>(code: Code, detail: impl Into<String>) -> Result<T, RuleError> {
-    Err(Refusal::new(code, detail).into())
 }

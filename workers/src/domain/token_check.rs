@@ -39,7 +39,7 @@ impl PurchaseToken {
         }
     }
 
-    /// The certificates that it claims to stand for, and their container.
+    /// The certificates that it claims to represent, and their container.
     pub(crate) fn unverified_certificates(&self) -> (Vec<Uuid>, Option<Uuid>) {
         match self {
             Self::Certificate(presented) => (vec![presented.unverified_id()], presented.unverified().container),

@@ -14,10 +14,8 @@ use licet_schema::{
 use super::Input;
 use crate::domain::{
     Tables,
-    certificates::{
-        Subject, check_generation, ending_of, members, overdue, refusal_of, remaining, subject_of, unknown_certificate,
-    },
-    refuse,
+    certificates::{Subject, check_generation, ending_of, members, overdue, remaining, subject_of},
+    refusals::{refusal_of, refuse, unknown_certificate},
 };
 
 /// A terminal requests a license.

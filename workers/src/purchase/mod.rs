@@ -23,7 +23,7 @@ use licet_common::{
 };
 use licet_schema::{Code, Refusal, Request, message::PurchaseRequest};
 
-use crate::domain::{Tables, load, locks, not_handled, points, token_check::PurchaseToken};
+use crate::domain::{Tables, load, locks, points, refusals::not_handled, token_check::PurchaseToken};
 
 /// The purchase worker.
 #[derive(Clone, Copy, Debug, Default)]

@@ -20,11 +20,12 @@ use crate::domain::{
     certificates::{first, record},
     count,
     effects::Effects,
-    points, refuse,
+    points,
+    refusals::refuse,
     token_check::PurchaseToken,
 };
 
-/// Tells whether a certificate or container is what was signed.
+/// Checks whether a certificate or container is what was signed.
 pub(super) fn check(context: &Context<'_>, token: Option<&PurchaseToken>) -> Decision {
     let verified = token.filter(|token| token.verify(context.keyring, None).is_ok());
     let (certificates, container) = match token {

@@ -84,7 +84,7 @@ pub(super) async fn status<S: Source>(source: &S, query: &StatusQuery, tables: &
         };
         records(source, column, keys([subject.id()]), tables).await?;
     }
-    // Unpaid certificates end with their container: all of it tells whether they are overdue.
+    // Unpaid certificates end with their container, so whether they are overdue depends on all of its members.
     let containers: BTreeSet<Uuid> = tables.records.iter().filter_map(|row| row.container).collect();
     records(source, certificate_record::Column::Container, keys(containers.iter().copied()), tables).await?;
     for container in containers {

@@ -1,9 +1,9 @@
-//! The query worker answers questions about what a user holds and where purchases stand.
+//! The query worker answers questions about what a user has and what state purchases are in.
 //!
 //! In: `holdings.query`. Out: `holdings.listed`: a page of the user's licenses, each with what its
 //! return would bring, and the user's points and debt.
 //!
-//! In: `status.query`. Out: `status.listed`: where certificates stand, by any id that leads to them.
+//! In: `status.query`. Out: `status.listed`: the state of certificates, found by any id that leads to them.
 //!
 //! Guarantees: nothing changes. No journal row, no lock, no event; a question that is asked again is
 //! answered from the current rows, and a replica of the database is sufficient.
@@ -24,18 +24,18 @@ use licet_schema::{
     message::{HoldingsQuery, PAGE_DEFAULT, StatusQuery},
 };
 
-use crate::domain::{Tables, not_handled};
+use crate::domain::{Tables, refusals::not_handled};
 
 /// The query worker.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Query;
 
-/// What it is asked.
+/// A question.
 #[derive(Debug)]
 pub enum Input {
-    /// What does a user hold?
+    /// What does a user have?
     Holdings(HoldingsQuery),
-    /// Where do certificates stand?
+    /// What state are certificates in?
     Status(StatusQuery),
 }
 

@@ -18,7 +18,8 @@ use super::page;
 use crate::domain::{
     Tables,
     certificates::{Subject, members, overdue, remaining},
-    points, refuse,
+    points,
+    refusals::refuse,
     returns::{attributes, offers},
     tables::{NEWEST_OF_REFERENCE, PAGE_OF_USER},
 };
@@ -59,14 +60,14 @@ fn holding(context: &Context<'_>, tables: &Tables, row: &license::Model) -> Resu
     })
 }
 
-/// Whether a license's open return has missed its deadline, so that the license can be returned anew.
+/// Whether a license's open return has missed its deadline, so that the license can be returned again.
 fn return_is_late(context: &Context<'_>, tables: &Tables, license: Uuid) -> Result<bool, Defect> {
     let returns = tables.returns_of_license(license)?;
     let open = returns.iter().find(|one| one.state == ReturnState::Opened);
     Ok(open.is_some_and(|open| context.now > open.delete_by))
 }
 
-/// Where certificates stand.
+/// The state of certificates.
 pub(super) fn status(context: &Context<'_>, tables: &Tables, query: &StatusQuery) -> Result<Decision, RuleError> {
     let found = match &query.reference {
         Some(reference) => {

@@ -25,7 +25,7 @@ use licet_common::{
 use licet_schema::{Refusal, Request};
 use uuid::Uuid;
 
-use crate::domain::{Tables, load, locks, not_handled, token_check::PurchaseToken};
+use crate::domain::{Tables, load, locks, refusals::not_handled, token_check::PurchaseToken};
 
 /// The reception worker.
 #[derive(Clone, Copy, Debug, Default)]

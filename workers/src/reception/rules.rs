@@ -7,7 +7,7 @@ use licet_common::{
 };
 use licet_schema::{
     Code, Count, ExternalId, Money, Output,
-    entity::{LicenseState, ReturnState, certificate, certificate_record, settlement},
+    entity::{Digest, LicenseState, ReturnState, certificate, certificate_record, settlement},
     message::{
         CertificateAccepted, Ending, Instruction, LicenseGranted, SettlementInstructed, SettlementOutcome,
         SettlementRegistered,
@@ -19,10 +19,10 @@ use uuid::Uuid;
 use crate::domain::{
     Tables,
     certificates::{
-        check_generation, due, ended_members, first, members, over, overdue, own_provider, own_settlement, refusal_of,
-        remaining, retire, settle, subject_of, sum_due, unknown_certificate,
+        check_generation, due, ended_members, first, members, over, overdue, own_provider, own_settlement, remaining,
+        retire, settle, subject_of, sum_due,
     },
-    refuse,
+    refusals::{refusal_of, refuse, unknown_certificate},
     token_check::PurchaseToken,
 };
 
@@ -33,8 +33,8 @@ pub(super) fn certificate(
     token: &PurchaseToken,
 ) -> Result<Decision, RuleError> {
     let subject = token.unverified_subject();
-    token.verify(context.keyring, sent_digest(tables, token)?.as_ref().map(AsRef::as_ref))?;
     let live = members(tables, subject)?;
+    token.verify(context.keyring, sent_digest(tables, token, &live)?.as_ref().map(AsRef::as_ref))?;
     let ended = ended_members(tables, subject)?;
     if live.is_empty() && ended.is_empty() {
         return Err(unknown_certificate().into());
@@ -62,9 +62,12 @@ pub(super) fn certificate(
 }
 
 /// The digest of the token that was sent: what is presented is nearly always that.
-fn sent_digest(tables: &Tables, token: &PurchaseToken) -> Result<Option<licet_schema::entity::Digest>, Defect> {
+fn sent_digest(tables: &Tables, token: &PurchaseToken, live: &[certificate::Model]) -> Result<Option<Digest>, Defect> {
     Ok(match token {
-        PurchaseToken::Certificate(one) => tables.certificates.get(&one.unverified_id())?.map(|row| row.token_digest),
+        // An altered token may name a container that does not contain the certificate.
+        PurchaseToken::Certificate(one) => {
+            live.iter().find(|row| row.id == one.unverified_id()).map(|row| row.token_digest)
+        }
         PurchaseToken::Container(one) => {
             tables.pending_receptions.get(&one.unverified_id())?.and_then(|row| row.token_digest)
         }
@@ -164,7 +167,7 @@ struct Common {
     reference: Option<ExternalId>,
 }
 
-/// The receipt was registered before: whatever happened since, its effect stands.
+/// The reply to a receipt that was registered before. Its effect remains, even if the state has changed.
 fn repeated(
     context: &Context<'_>,
     subject: Uuid,

@@ -262,3 +262,15 @@ fn the_last_grant_ends_the_certificate_and_its_record_says_how() {
     assert_eq!(record.ended, Some(licet_schema::message::Ending::Exhausted));
     assert_eq!(outcome(&fixture.ask(receipt(&bought))), "certificate.accepted*");
 }
+
+#[test]
+fn a_token_that_names_a_foreign_container_is_refused_and_no_defect() {
+    use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
+    let mut fixture = Fixture::with_song();
+    let (alone, several) = (fixture.buy(1), fixture.buy(2));
+    let mut parts: Vec<_> = alone.tokens[0].split('.').map(str::to_owned).collect();
+    let payload = String::from_utf8(URL_SAFE_NO_PAD.decode(&parts[1]).expect("base64url")).expect("JSON");
+    let container = several.container.expect("a container");
+    parts[1] = URL_SAFE_NO_PAD.encode(payload.replace('}', &format!(",\"container\":\"{container}\"}}")));
+    assert_eq!(outcome(&fixture.ask(member_receipt(&parts.join(".")))), "altered");
+}

@@ -3,8 +3,9 @@
 //!
 //! In: `certificate.reissue`. Out: `certificate.reissued`, with the token of the next generation.
 //! Guarantees: tokens of earlier generations are refused as `superseded` from then on; outstanding
-//! licenses are revoked; the count never falls below the licenses that were returned, so that nobody
-//! earns a privilege twice. What lapsed, was declined or reversed, or was never paid for stays ended.
+//! licenses are revoked; the count never falls below the licenses that were returned, so that no
+//! privilege is granted twice. An ended certificate stays ended if it lapsed, was declined or reversed,
+//! or was never paid for.
 //!
 //! Locks all certificates of the purchase; then reads licenses, returns and terms.
 
@@ -28,7 +29,7 @@ use licet_schema::{
 };
 use uuid::Uuid;
 
-use crate::domain::{Tables, certificates::subject_of, load, locks, not_handled};
+use crate::domain::{Tables, certificates::subject_of, load, locks, refusals::not_handled};
 
 /// The reissue worker.
 #[derive(Clone, Copy, Debug, Default)]

@@ -12,10 +12,10 @@ use licet_schema::{
 
 use crate::domain::{
     Tables,
-    certificates::{Subject, claims, ending_of, members, overdue, refusal_of, remaining, unknown_certificate},
+    certificates::{Subject, claims, ending_of, members, overdue, remaining},
     count,
     effects::Effects,
-    refuse,
+    refusals::{refusal_of, refuse, unknown_certificate},
 };
 
 /// Regenerates a certificate.

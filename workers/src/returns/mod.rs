@@ -32,7 +32,7 @@ use licet_schema::{
 };
 use uuid::Uuid;
 
-use crate::domain::{Tables, load, locks, not_handled, points};
+use crate::domain::{Tables, load, locks, points, refusals::not_handled};
 
 /// The return worker.
 #[derive(Clone, Copy, Debug, Default)]

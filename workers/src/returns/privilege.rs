@@ -15,7 +15,8 @@ use crate::domain::{
     Tables,
     certificates::{overdue, own_provider, own_settlement, record, remaining, retire, subject_of},
     effects::Effects,
-    points, refuse,
+    points,
+    refusals::refuse,
     returns::{ReturnCase, offers, successor},
 };
 

@@ -16,7 +16,7 @@ use super::{
     completion::{complete, open, returned},
     privilege::check_offer,
 };
-use crate::domain::{Tables, certificates::subject_of, refuse, returns::ReturnCase};
+use crate::domain::{Tables, certificates::subject_of, refusals::refuse, returns::ReturnCase};
 
 /// A user gives a license back.
 pub(super) fn give_back(

@@ -14,8 +14,9 @@ use uuid::Uuid;
 use super::rules::{Purchase, already_settled, is_for, registered, registered_before};
 use crate::domain::{
     Tables,
-    certificates::{Subject, due, over, refusal_of, settle},
+    certificates::{Subject, due, over, settle},
     effects::Effects,
+    refusals::refusal_of,
 };
 
 /// A provider was paid.
@@ -51,7 +52,7 @@ fn reported_again(
         SettlementOutcome::Reversed if known.amount_minor.is_none() => {
             overtaken(context, tables, subject, report, known)
         }
-        // It came and went, whatever it was for.
+        // It was completed and reversed before, whichever purchase it was for.
         SettlementOutcome::Reversed if same_amount(&known, report) => registered(tables, subject, &known, true),
         SettlementOutcome::Completed if same_amount(&known, report) && is_for(&known, subject) => {
             if report.grants.is_none() || known.grants == report.grants {

@@ -3,7 +3,10 @@
 use std::collections::BTreeSet;
 
 use licet_common::store::{Lock, Source, StoreError, keys, load as select_into};
-use licet_schema::entity::{license, license_return, payout, settlement, unmatched_settlement};
+use licet_schema::{
+    entity::{license, license_return, payout, settlement, unmatched_settlement},
+    message::PayoutCompletion,
+};
 use sea_orm::Value;
 use uuid::Uuid;
 
@@ -21,13 +24,18 @@ pub(super) async fn load<S: Source>(source: &S, inputs: &[&Input]) -> Result<Tab
     for subject in inputs.iter().filter_map(|input| input.subject()) {
         wanted.add(subject);
     }
-    wanted.certificates.extend(payouts(source, inputs, &mut tables).await?);
+    let paid_out = paid_out(source, inputs).await?;
+    wanted.certificates.extend(&paid_out);
     let reversed = reversed(source, inputs).await?;
     let upgraded = upgraded_from(source, &reversed).await?;
     wanted.certificates.extend(&upgraded);
     locks::certificates(source, &wanted, &mut tables).await?;
     if upgraded_from(source, &reversed).await? != upgraded {
         return Err(StoreError::contended("a license of what is reversed was upgraded meanwhile"));
+    }
+    payouts(source, inputs, &mut tables).await?;
+    if tables.returns.iter().any(|row| !paid_out.contains(&row.certificate)) {
+        return Err(StoreError::contended("a return that was paid out was opened meanwhile"));
     }
     settlements(source, inputs, &mut tables).await?;
     if ends_something(inputs, &tables) {
@@ -40,29 +48,38 @@ pub(super) async fn load<S: Source>(source: &S, inputs: &[&Input]) -> Result<Tab
     Ok(tables)
 }
 
-/// Reads these payouts and their returns. Returns the certificates that the returns go back to.
-async fn payouts<S: Source>(source: &S, inputs: &[&Input], tables: &mut Tables) -> Result<Vec<Uuid>, StoreError> {
-    let bodies: Vec<_> = inputs
-        .iter()
-        .filter_map(|input| match input {
-            Input::Payout(body) => Some(body),
-            Input::Completion(..) | Input::Failure(..) | Input::Reversal(..) => None,
-        })
-        .collect();
-    if bodies.is_empty() {
-        return Ok(Vec::new());
+/// The payouts of a batch.
+fn payout_reports<'a>(inputs: &[&'a Input]) -> Vec<&'a PayoutCompletion> {
+    let report = |input: &&'a Input| match *input {
+        Input::Payout(body) => Some(body),
+        Input::Completion(..) | Input::Failure(..) | Input::Reversal(..) => None,
+    };
+    inputs.iter().filter_map(report).collect()
+}
+
+/// The certificates of the returns that were paid out. Read without locks: the certificate of a return
+/// never changes.
+async fn paid_out<S: Source>(source: &S, inputs: &[&Input]) -> Result<Vec<Uuid>, StoreError> {
+    let ids = keys(payout_reports(inputs).iter().map(|body| body.license_return));
+    let returns = source.select::<license_return::Entity>(&[license_return::Column::Id], ids, Lock::None).await?;
+    Ok(returns.iter().map(|row| row.certificate).collect())
+}
+
+/// Reads these payouts, their returns and what the returns gave. That a return is paid out once, and by
+/// one payout, is ensured by two unique keys; the second transaction begins again.
+async fn payouts<S: Source>(source: &S, inputs: &[&Input], tables: &mut Tables) -> Result<(), StoreError> {
+    let reports = payout_reports(inputs);
+    if reports.is_empty() {
+        return Ok(());
     }
-    let ids = || keys(bodies.iter().map(|body| body.license_return));
-    // Resolved without locks: a completed return never changes. That it is paid out once, and by one
-    // payout, is ensured by two unique keys; the second transaction begins again.
+    let ids = || keys(reports.iter().map(|body| body.license_return));
     select_into(source, &mut tables.returns, &[license_return::Column::Id], ids(), Lock::None).await?;
     load::privileges(source, ids(), tables).await?;
     select_into(source, &mut tables.payouts, &[payout::Column::LicenseReturn], ids(), Lock::None).await?;
     let reported: Vec<Vec<Value>> =
-        bodies.iter().map(|body| vec![body.provider.clone().into(), body.payout.clone().into()]).collect();
+        reports.iter().map(|body| vec![body.provider.clone().into(), body.payout.clone().into()]).collect();
     let columns = [payout::Column::Provider, payout::Column::Payout];
-    select_into(source, &mut tables.payouts, &columns, reported, Lock::None).await?;
-    Ok(tables.returns.iter().map(|row| row.certificate).collect())
+    select_into(source, &mut tables.payouts, &columns, reported, Lock::None).await
 }
 
 /// The certificates that reversals name, members of containers among them.

@@ -2,17 +2,17 @@
 //!
 //! In: `settlement.completion`. Out: `settlement.registered`. Guarantees: a settlement pays for exactly
 //! one certificate or container, in full, once. It may arrive before the receipt; then nothing more is
-//! charged. Money that matches no purchase, or not in amount, is refused to the provider, and
-//! nevertheless kept and announced as `settlement.unmatched`: it is never dropped.
+//! charged. Money that matches no purchase, or whose amount differs, is refused. It is nevertheless
+//! recorded and announced as `settlement.unmatched`: it is never dropped.
 //!
-//! In: `settlement.failure`, `settlement.reversal`. Out: `settlement.registered`. A failure ends what
-//! it was for. A reversal revokes what was paid for, and takes back the points that came of it; it may
-//! overtake its completion, which is then registered as reversed.
+//! In: `settlement.failure`, `settlement.reversal`. Out: `settlement.registered`. A failure ends the
+//! purchase. A reversal revokes what was paid for, and takes back the points that returns brought. It may
+//! arrive before its completion, which is then registered as reversed.
 //!
 //! In: `payout.completion`. Out: `payout.registered`. The money of a buy-back was paid out.
 //!
-//! Locks the certificates (all members of a container; for a reversal those, too, that upgrades made
-//! of its licenses), then the settlements registered before, then the points accounts.
+//! Locks the certificates (all members of a container; for a reversal also those that upgrades of
+//! its licenses created), then the settlements registered before, then the points accounts.
 
 mod completion;
 mod load;
@@ -39,14 +39,14 @@ use uuid::Uuid;
 use crate::domain::{
     Tables,
     certificates::{OWN_PROVIDER, Subject},
-    not_handled,
+    refusals::not_handled,
 };
 
 /// The settlement worker.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Settlement;
 
-/// What it decides about. Reports about a purchase come with the purchase that they name.
+/// A report of a provider. A report about a purchase includes the purchase that it names.
 #[derive(Debug)]
 pub enum Input {
     /// A provider was paid.

@@ -10,7 +10,7 @@ use licet_schema::{
     message::{PayoutCompletion, PayoutRegistered, Privilege},
 };
 
-use crate::domain::{Tables, certificates::subject_of, refuse};
+use crate::domain::{Tables, certificates::subject_of, refusals::refuse};
 
 /// A provider paid out.
 pub(super) fn decide(

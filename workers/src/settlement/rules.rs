@@ -13,7 +13,7 @@ use licet_schema::{
 use crate::domain::{
     Tables,
     certificates::{Subject, ended_members, members},
-    refuse,
+    refusals::refuse,
 };
 
 /// The registered settlement of this id.

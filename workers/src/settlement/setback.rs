@@ -16,10 +16,11 @@ use uuid::Uuid;
 use super::rules::{Purchase, already_settled, is_for, registered, registered_before};
 use crate::domain::{
     Tables,
-    certificates::{Subject, ended_members, members, over, refusal_of},
+    certificates::{Subject, ended_members, members, over},
     count,
     effects::Effects,
-    points, refuse,
+    points,
+    refusals::{refusal_of, refuse},
 };
 
 /// The payment failed: what it was for is declined.
@@ -84,7 +85,7 @@ pub(super) fn reversal(
             }
             None => registered(tables, subject, &known, true)?,
         },
-        // Money of it may have been kept meanwhile: that is gone, too.
+        // Unmatched money of this settlement may have been recorded since. It is removed, too.
         SettlementOutcome::Reversed => {
             let kept = give_up_kept(tables, report)?;
             registered(tables, subject, &known, kept.is_none())?
@@ -139,7 +140,7 @@ fn of_unknown(
     Ok(registered(tables, subject, &row, false)?)
 }
 
-/// Money that was kept for the operator is gone again. Returns the newest that was reported.
+/// Removes the unmatched money that this reversal takes back. Returns the row that was reported last.
 fn give_up_kept(
     tables: &mut Tables,
     report: &SettlementSetback,
@@ -247,7 +248,7 @@ impl Undoing {
         Ok(())
     }
 
-    /// Takes back what returned licenses brought. A buy-back that was instructed stays.
+    /// Takes back what returned licenses brought. A buy-back that was instructed is not undone.
     fn returns(&mut self, context: &Context<'_>, tables: &mut Tables, certificate: Uuid) -> Result<(), Defect> {
         let returns: Vec<_> = tables.returns_of_certificate(certificate)?.iter().map(|row| row.id).collect();
         for id in returns {

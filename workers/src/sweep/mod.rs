@@ -8,8 +8,8 @@
 //! ids, and a certificate that another transaction has locked is left to it); a sweep locks few rows
 //! for a short time, however much is overdue; one that finds nothing leaves no trace.
 //!
-//! Deadlines are judged again under the locks, and by every worker that meets an overdue row: whether
-//! and when a sweep comes changes no reply.
+//! Deadlines are checked again under the locks. Every other worker checks the deadlines of the rows that
+//! it reads, so no reply depends on when a sweep runs.
 
 mod clock;
 mod load;
@@ -28,7 +28,7 @@ use licet_schema::{Refusal, Request, message::SweepDue};
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
-use crate::domain::{Tables, not_handled};
+use crate::domain::{Tables, refusals::not_handled};
 
 /// The maximum number of rows that one sweep takes. Chunks of 256 without a rest were three times as fast,
 /// but slowed concurrent license requests too much.

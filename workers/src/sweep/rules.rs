@@ -27,7 +27,7 @@ pub(super) fn sweep(context: &Context<'_>, tables: &mut Tables, due: &SweepDue) 
         SweepKind::Reception | SweepKind::Certificate => certificates(context, tables, &mut effects, due.kind, before)?,
         SweepKind::Return => returns(context, tables, &mut effects, before)?,
     };
-    // Only while there is progress: what other transactions have locked is left to the next tick.
+    // Continue only while rows end: rows that other transactions have locked are left to the next tick.
     if ended > 0 && tables.more {
         effects.add_event(Output::SweepDue(SweepDue { before, ..due.clone() }));
     }

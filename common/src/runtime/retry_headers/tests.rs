@@ -21,7 +21,7 @@ fn published(copy: Outgoing, exchange: &str, user: Option<&str>) -> Delivery {
     Delivery { tag: 1, exchange: exchange.into(), routing_key, redeliveries: 0, properties, death: None, body }
 }
 
-/// Of workers who publish as `licet` and let `desk` speak for others.
+/// The trust of workers that publish as `licet` and let `desk` name other users as senders.
 fn trust() -> Trust {
     let table = [("desk".to_owned(), vec![topology::RETRY.to_owned()])];
     let senders = Senders::new(Some(table.into())).expect("a table");

@@ -1,7 +1,8 @@
 //! Reads a queue message by message, without removing what is not acknowledged.
 //!
-//! `basic.get` keeps one body in memory. A quorum queue returns what a closed channel held, or more than
-//! 32 returns at once, in any order (3.10.8), so messages are put back in order, sixteen at a time.
+//! `basic.get` keeps one body in memory. A quorum queue may reorder messages if a channel is closed before
+//! it acknowledges them, or if more than 32 are returned at once (3.10.8). So messages are put back in
+//! order, sixteen at a time.
 
 use std::{collections::BTreeSet, time::Duration};
 

@@ -204,8 +204,8 @@ impl State {
         }
     }
 
-    /// Whether the certificate is live, or becomes live by a reissue. It does if it was paid for and not
-    /// reversed.
+    /// Whether the certificate is live, or becomes live by a reissue. A reissue revives it only if it
+    /// expired and was paid for.
     fn revive(&mut self, id: u128, member: usize, certificate: Uuid) -> bool {
         let Some(ending) = self.system.model.ending_at(self.system.fixture.now_ms, certificate) else { return true };
         let paid = self.settlement(certificate).is_some();

@@ -8,7 +8,13 @@
 //!
 //! Deliberately absent: I/O. The transport reads this data.
 
+mod policies;
+mod retry_delays;
+
 use crate::message::Request;
+
+pub use policies::{Policy, policies};
+pub use retry_delays::{WAITS, Wait};
 
 /// The exchange that clients publish requests to. The routing key is the message type.
 pub const IN: &str = "licet.in";
@@ -74,31 +80,6 @@ pub struct WorkerQueue {
     pub name: &'static str,
     /// The message types that are routed to the worker.
     pub handles: &'static [&'static str],
-}
-
-/// The delays before the attempts after a failure: the first entry follows the first failure. There is one
-/// queue for each delay: in a queue with mixed delays, the first message holds up the rest.
-pub const WAITS: &[Wait] = &[
-    Wait { name: "1s", delay_ms: 1_000 },
-    Wait { name: "10s", delay_ms: 10_000 },
-    Wait { name: "1m", delay_ms: 60_000 },
-    Wait { name: "10m", delay_ms: 600_000 },
-];
-
-/// A delay before another attempt.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Wait {
-    /// The last part of the name of its queue and exchange.
-    pub name: &'static str,
-    /// The delay, in milliseconds.
-    pub delay_ms: i64,
-}
-
-impl Wait {
-    /// The name of the wait queue, and of the fanout exchange that routes to it.
-    pub fn queue(&self) -> String {
-        format!("licet.wait.{}", self.name)
-    }
 }
 
 /// The exchange that a message of this type is published to: requests go to [`IN`], even if a worker
@@ -252,38 +233,6 @@ fn dead_lettered(exchange: &str, key: Option<&str>) -> Vec<(&'static str, Argume
     ];
     arguments.extend(key.map(|key| ("x-dead-letter-routing-key", Argument::Text(key.into()))));
     arguments
-}
-
-/// A queue policy: limits that operators tune. An argument cannot be changed later, a policy can.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Policy {
-    /// The policy's name.
-    pub name: &'static str,
-    /// A regular expression that matches the names of the queues.
-    pub pattern: String,
-    /// Maximum number of messages in the queue.
-    pub max_length: i64,
-    /// Maximum size of all bodies in the queue, in bytes.
-    pub max_length_bytes: i64,
-}
-
-/// The default limits. A full queue refuses a publish: the publisher receives a negative
-/// confirmation and can try again later.
-pub fn policies(workers: &[WorkerQueue]) -> Vec<Policy> {
-    let policy = |name, pattern: &str, max_length, max_length_bytes| Policy {
-        name,
-        pattern: pattern.to_owned(),
-        max_length,
-        max_length_bytes,
-    };
-    let names: Vec<_> = workers.iter().map(|worker| worker.name).collect();
-    let work = format!("^licet\\.({})$", names.join("|"));
-    vec![
-        policy("licet-work", &work, 2_000_000, 4 << 30),
-        policy("licet-dead", "^licet\\.dead\\.", 1_000_000, 1 << 30),
-        policy("licet-wait", "^licet\\.wait\\.", 1_000_000, 1 << 30),
-        policy("licet-instructed", "^licet\\.instructed$", 2_000_000, 1 << 30),
-    ]
 }
 
 #[cfg(test)]

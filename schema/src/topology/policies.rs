@@ -1,0 +1,35 @@
+//! The default queue policies: limits of length and size.
+
+use super::WorkerQueue;
+
+/// A queue policy: limits that operators tune. An argument cannot be changed later, a policy can.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Policy {
+    /// The policy's name.
+    pub name: &'static str,
+    /// A regular expression that matches the names of the queues.
+    pub pattern: String,
+    /// Maximum number of messages in the queue.
+    pub max_length: i64,
+    /// Maximum size of all bodies in the queue, in bytes.
+    pub max_length_bytes: i64,
+}
+
+/// The default limits. A full queue refuses a publish: the publisher receives a negative
+/// confirmation and can try again later.
+pub fn policies(workers: &[WorkerQueue]) -> Vec<Policy> {
+    let policy = |name, pattern: &str, max_length, max_length_bytes| Policy {
+        name,
+        pattern: pattern.to_owned(),
+        max_length,
+        max_length_bytes,
+    };
+    let names: Vec<_> = workers.iter().map(|worker| worker.name).collect();
+    let work = format!("^licet\\.({})$", names.join("|"));
+    vec![
+        policy("licet-work", &work, 2_000_000, 4 << 30),
+        policy("licet-dead", "^licet\\.dead\\.", 1_000_000, 1 << 30),
+        policy("licet-wait", "^licet\\.wait\\.", 1_000_000, 1 << 30),
+        policy("licet-instructed", "^licet\\.instructed$", 2_000_000, 1 << 30),
+    ]
+}
