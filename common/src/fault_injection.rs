@@ -1,8 +1,8 @@
 //! Fault injection: a simulation decides the outcome of each step that a worker takes outside its own
 //! memory.
 //!
-//! The in-process broker, the store and the clock query their [`Faults`] before each step. Without the
-//! feature `simulation`, [`Faults`] is empty and every step proceeds, so release programs contain no
+//! The in-process broker, the store and the clock query their `Faults` before each step. Without the
+//! feature `simulation`, `Faults` is empty and every step proceeds, so release programs contain no
 //! injector. An injector may delay its outcome, which lets a simulation run one step of one worker at a
 //! time.
 

@@ -52,13 +52,13 @@ pub mod groups {
 
     /// `amqp_url`.
     pub const BROKER: Groups = Group::Broker.bit();
-    /// `database_url` and `database_timeout_s`.
+    /// `database_url`.
     pub const DATABASE: Groups = Group::Database.bit();
     /// `keys`.
     pub const KEYS: Groups = Group::Keys.bit();
     /// `issuer`, `points_currency`, `receipt_ttl_s` and `return_ttl_s`.
     pub const TERMS: Groups = Group::Terms.bit();
-    /// `batch_max`, `batch_max_bytes`, `reply_timeout_ms` and `shutdown_timeout_s`.
+    /// `batch_max`, `batch_max_bytes`, `reply_timeout_ms`, `database_timeout_s` and `shutdown_timeout_s`.
     pub const ENGINE: Groups = Group::Engine.bit();
     /// `sweep_interval_s`.
     pub const SWEEP: Groups = Group::Sweep.bit();
@@ -133,14 +133,6 @@ pub(super) static SETTINGS: &[Setting] = &[
         description: "URL of the PostgreSQL database, or of an SQLite file, which only one process at a time can use.",
     },
     Setting {
-        key: "database_timeout_s",
-        flag: "database-timeout-s",
-        group: Group::Database,
-        kind: Kind::Number { unit: "seconds", range: 1..=DAY },
-        default: DefaultValue::Value("30"),
-        description: "Maximum time for a batch in the database, after which the database counts as unavailable.",
-    },
-    Setting {
         key: "keys",
         flag: "keys",
         group: Group::Keys,
@@ -203,6 +195,14 @@ pub(super) static SETTINGS: &[Setting] = &[
         kind: Kind::Number { unit: "milliseconds", range: 1..=600_000 },
         default: DefaultValue::Value("10000"),
         description: "Maximum time for the broker to confirm a reply.",
+    },
+    Setting {
+        key: "database_timeout_s",
+        flag: "database-timeout-s",
+        group: Group::Engine,
+        kind: Kind::Number { unit: "seconds", range: 1..=DAY },
+        default: DefaultValue::Value("30"),
+        description: "Maximum time for a batch in the database, after which the database counts as unavailable.",
     },
     Setting {
         key: "shutdown_timeout_s",

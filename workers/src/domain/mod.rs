@@ -2,14 +2,14 @@
 //!
 //! | module | what is in it |
 //! |---|---|
-//! | [`tables`] | the set of tables, and the look-ups that rules make |
-//! | [`locks`] | the order in which every worker locks rows |
-//! | [`load`] | reads that several workers make |
-//! | [`certificates`] | purchases and their certificates: members, deadlines, amounts, endings |
-//! | [`effects`] | what ending certificates and revoking licenses causes |
-//! | [`points`] | the ledger of points |
-//! | [`refusals`] | the texts of refusals that several rules use |
-//! | [`token_check`] | a certificate or container token of a request |
+//! | `tables` | the set of tables, and the look-ups that rules make |
+//! | `locks` | the order in which every worker locks rows |
+//! | `load` | reads that several workers make |
+//! | `certificates` | purchases and their certificates: members, deadlines, amounts, endings |
+//! | `effects` | what ending certificates and revoking licenses causes |
+//! | `points` | the ledger of points |
+//! | `refusals` | the texts of refusals that several rules use |
+//! | `token_check` | a certificate or container token of a request |
 //!
 //! No worker module imports another worker's module: what two of them need is here.
 
