@@ -180,7 +180,10 @@ pub fn worker_main<W: Worker>(worker: W) -> ExitCode {
     let groups = groups::BROKER | groups::DATABASE | groups::KEYS | groups::ENGINE | groups::LOG | W::SETTINGS;
     let command = Command::new(format!("licet-{}", W::NAME))
         .version(env!("CARGO_PKG_VERSION"))
-        .about(format!("Licet's {} worker: takes messages from its queue until it receives SIGTERM or SIGINT.", W::NAME))
+        .about(format!(
+            "Licet's {} worker: takes messages from its queue until it receives SIGTERM or SIGINT.",
+            W::NAME
+        ))
         .args(Settings::args(groups));
     let settings = Settings::from_arguments(groups, &command.get_matches(), |name| std::env::var_os(name));
     let queue = [WorkerQueue { name: W::NAME, handles: W::HANDLES }];

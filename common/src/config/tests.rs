@@ -393,9 +393,12 @@ mod help {
 
     #[test]
     fn the_help_of_a_command_lists_only_the_settings_of_its_groups() {
-        for (path, groups) in
-            [(&["topology"][..], BROKER), (&["topology", "apply"], BROKER), (&["audit"], DATABASE | ENGINE | LOG), (&[], 0)]
-        {
+        for (path, groups) in [
+            (&["topology"][..], BROKER),
+            (&["topology", "apply"], BROKER),
+            (&["audit"], DATABASE | ENGINE | LOG),
+            (&[], 0),
+        ] {
             let help = help_of(path);
             let expected: BTreeSet<_> = Setting::of(groups).map(|setting| setting.flag).collect();
             for Setting { flag, .. } in SETTINGS {
@@ -411,11 +414,12 @@ mod help {
     #[test]
     fn the_help_shows_default_range_and_variable_and_no_values_of_variables() {
         let help = help_of(&["audit"]);
-        let line = |flag: &str| help.lines().find(|line| line.contains(flag)).unwrap_or_default().to_owned();
-        let timeout = line("--database-timeout-s <SECONDS>");
+        let of =
+            |flag: &str| help.split_once(flag).and_then(|(_, rest)| rest.split("\n      --").next()).expect("the flag");
+        let timeout = of("--database-timeout-s <SECONDS>").trim_end();
         assert!(timeout.ends_with(" [default: 30] [range: 1 to 86400] [env: LICET_DATABASE_TIMEOUT_S]"), "{timeout}");
-        assert!(line("--database <URL>").contains("[format: postgres://…"), "{help}");
-        assert!(line("--log <FILTER>").contains("[default: info for programs that run until"), "{help}");
+        assert!(of("--database <URL>").contains("[format: postgres://…"), "{help}");
+        assert!(of("--log <FILTER>").contains("[default: info for programs that run until"), "{help}");
     }
 
     #[test]
