@@ -18,7 +18,7 @@ use std::{fmt::Debug, sync::Arc};
 #[cfg(feature = "simulation")]
 use futures_util::future::BoxFuture;
 
-/// A step that a worker takes next.
+/// The step that a worker takes next.
 #[derive(Clone, Copy, Debug)]
 #[cfg_attr(not(feature = "simulation"), allow(dead_code, reason = "only an injector reads a step"))]
 pub enum Step<'a> {

@@ -40,7 +40,7 @@ const LAYERED_MODULES: [(&str, &str); 3] =
     [("common/src/lib.rs", "runtime"), ("common/src/lib.rs", "store"), ("common/src/lib.rs", "transport")];
 
 /// Names that occur only in test code: parts of the features `simulation` and `fixture`, and crates
-/// that are no part of a release program.
+/// that are not part of any release program.
 const TEST_HOOKS: [&str; 5] = ["FaultInjector", "with_faults", "MemoryStore", "licet_model", "licet_bench"];
 
 #[test]

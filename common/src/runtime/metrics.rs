@@ -1,4 +1,4 @@
-//! What a worker counts over its lifetime, and logs when it stops.
+//! What a worker counts over its lifetime. It logs most of it when it stops.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 

@@ -3,8 +3,8 @@
 //! 1. **Receive** what is there ([`crate::transport`]); do not wait for more while anything is in
 //!    hand. After a batch of several messages, rest for half as long as it took, at most 10 ms, so
 //!    that the next batch is larger.
-//! 2. **Read** (`intake`): decode, and read tokens; a large batch outside the async threads
-//!    (`offload`). What cannot be read becomes a dead letter with its reason.
+//! 2. **Read** (`intake`): decode, and read tokens. A large batch is read outside the async
+//!    threads (`offload`). What cannot be read becomes a dead letter with its reason.
 //! 3. **Decide** (`batch`): one transaction: locks and reads, the worker's rules as a fold over the
 //!    batch, journal and rows written, commit. A message that was decided before is found in the
 //!    journal, by look-up or by its key (`duplicate_check`).

@@ -238,7 +238,7 @@ pub(super) fn rows_of_slots(rows: usize, columns: usize) -> String {
     list(0..rows, |_| &row)
 }
 
-/// The placeholders for `count` values after the first `taken`.
+/// `count` placeholders, numbered from `taken + 1`.
 pub(super) fn slots(taken: usize, count: usize) -> String {
     list(taken + 1..=taken + count, |index| format!("${index}"))
 }

@@ -197,7 +197,7 @@ fn row(
     }
 }
 
-/// Undoes what was paid for, and what came of it.
+/// Reverses a payment and everything that followed from it.
 #[derive(Default)]
 struct Undoing {
     effects: Effects,
