@@ -9,7 +9,7 @@
 //! adding a row that exists, and changing or removing one that does not.
 
 use std::{
-    collections::{BTreeMap, HashSet},
+    collections::{BTreeMap, HashMap, HashSet},
     fmt::Debug,
 };
 
@@ -83,8 +83,8 @@ impl Defect {
 #[derive(Clone, Debug)]
 pub struct Rows<E: Keyed> {
     rows: BTreeMap<E::Key, Row<E::Model>>,
-    /// The lookups that were made: columns, and the values looked for.
-    lookups: HashSet<(String, Vec<Part>)>,
+    /// The lookups that were made: by columns or name of a set, the values looked for.
+    lookups: HashMap<String, HashSet<Vec<Part>>>,
 }
 
 #[derive(Clone, Debug)]
@@ -119,7 +119,7 @@ pub struct Change<'a, M> {
 
 impl<E: Keyed> Default for Rows<E> {
     fn default() -> Self {
-        Self { rows: BTreeMap::new(), lookups: HashSet::new() }
+        Self { rows: BTreeMap::new(), lookups: HashMap::new() }
     }
 }
 
@@ -133,13 +133,13 @@ impl<E: Keyed> Rows<E> {
 
     /// Records that all rows whose `columns` have one of these `keys` are here now.
     pub fn cover(&mut self, columns: &[E::Column], keys: &[Vec<Value>]) {
-        let columns = names(columns);
-        self.lookups.extend(keys.iter().map(|key| (columns.clone(), parts(key))));
+        let covered = self.lookups.entry(names(columns)).or_default();
+        covered.extend(keys.iter().map(|key| parts(key)));
     }
 
     /// Records that a set of rows that is not described by the values of columns is here now.
     pub fn cover_set(&mut self, set: &str, key: impl Into<Value>) {
-        self.lookups.insert((set.to_owned(), parts(&[key.into()])));
+        self.lookups.entry(set.to_owned()).or_default().insert(parts(&[key.into()]));
     }
 
     /// The row with this key, if it exists.
@@ -246,7 +246,7 @@ impl<E: Keyed> Rows<E> {
         match self.rows.remove(key) {
             // It was never stored, so there is nothing to delete.
             Some(Row::Added(row)) => {
-                self.lookups.insert((primary_key::<E>(), parts(&E::key_values(key))));
+                self.lookups.entry(primary_key::<E>()).or_default().insert(parts(&E::key_values(key)));
                 Ok(row)
             }
             Some(Row::Loaded(row) | Row::Changed { now: row, .. }) => {
@@ -278,7 +278,7 @@ impl<E: Keyed> Rows<E> {
 
     fn check_covered(&self, what: &str, values: &[Value]) -> Result<(), Defect> {
         let parts = parts(values);
-        if self.lookups.contains(&(what.to_owned(), parts.clone())) {
+        if self.lookups.get(what).is_some_and(|covered| covered.contains(&parts)) {
             return Ok(());
         }
         Err(Defect::NotLoaded { table: table::<E>(), lookup: format!("{what} = {parts:?}") })

@@ -206,11 +206,7 @@ pub(super) fn license(
     let stored = row.as_ref().map(|row| digest(&row.token));
     let claims = token.verify(context.keyring, stored.as_ref().map(<[u8; 32]>::as_slice))?;
     let Some(row) = row else {
-        let completed = |one: &&_| -> bool {
-            let one: &licet_schema::entity::license_return::Model = one;
-            one.state == ReturnState::Completed
-        };
-        if tables.returns_of_license(id)?.iter().any(completed) {
+        if tables.returns_of_license(id)?.iter().any(|one| one.state == ReturnState::Completed) {
             return Ok(granted(context, tables, id, claims.certificate, true)?);
         }
         return refuse(Code::UnknownLicense, "there is no such license, and never was");

@@ -113,21 +113,21 @@ fn a_claim_that_nobody_trusted_is_kept_and_judged_again() {
     let origin = Origin::of_work(&delivery, &trust());
     let letter = dead_letter("catalog", &delivery, &origin, &failure("not trusted", 0));
     let letter = published(letter, topology::DEFAULT, Some("licet"));
-    let read = Origin::of_letter(&letter, &trust()).expect("our own letter");
+    let read = Origin::of_letter(&letter, &trust()).expect("a trusted letter");
     assert_eq!((read.sender.as_deref(), read.attempts), (Some("clerk"), 1));
     assert_eq!(read.claim, Some(Claim { by: Some("clerk".into()), sender: Some("bank".into()) }));
-    // Once the operator has said so, the same letter is the bank's.
+    // Once `[senders]` trusts the publisher, the bank is the sender of the same letter.
     let table = [("clerk".to_owned(), vec![topology::RETRY.to_owned()])];
-    let told = Trust { senders: Arc::new(Senders::new(Some(table.into())).expect("a table")), ..trust() };
-    let read = Origin::of_letter(&letter, &told).expect("our own letter");
+    let extended = Trust { senders: Arc::new(Senders::new(Some(table.into())).expect("a table")), ..trust() };
+    let read = Origin::of_letter(&letter, &extended).expect("a trusted letter");
     assert_eq!((read.sender.as_deref(), read.claim), (Some("bank"), None));
-    let strange =
+    let untrusted =
         Delivery { properties: Properties { user_id: Some("mallory".into()), ..letter.properties }, ..letter };
-    assert_eq!(Origin::of_letter(&strange, &told), Err(Untrusted(Some("mallory".into()))));
+    assert_eq!(Origin::of_letter(&untrusted, &extended), Err(Untrusted(Some("mallory".into()))));
 }
 
 #[test]
-fn of_what_the_broker_set_aside_we_read_what_its_worker_would_have_read() {
+fn a_message_that_the_broker_dead_lettered_is_read_as_its_worker_would_have_read_it() {
     let forged = [(topology::HEADER_SENDER, "bank"), (topology::HEADER_REASON, "none")];
     let died = |exchange: &str, key: &str, user| Delivery {
         death: Some(Death {
@@ -138,7 +138,7 @@ fn of_what_the_broker_set_aside_we_read_what_its_worker_would_have_read() {
         }),
         ..arrived(topology::DEFAULT, "licet.dead.catalog", Some(user), &forged)
     };
-    let sender = |letter| Origin::of_letter(&letter, &trust()).expect("nobody wrote it but the broker").sender;
+    let sender = |letter| Origin::of_letter(&letter, &trust()).expect("the broker dead-lettered it").sender;
     assert_eq!(sender(died(topology::IN, "content.put", "mallory")).as_deref(), Some("mallory"));
     assert_eq!(sender(died(topology::IN, "content.put", "licet")).as_deref(), Some("licet"));
     assert_eq!(sender(died(topology::RETRY, "licet.catalog", "licet")).as_deref(), Some("bank"));
@@ -153,7 +153,7 @@ fn a_replay_is_the_message_as_it_was_for_another_series_of_attempts() {
     let origin = Origin::of_work(&delivery, &trust);
     let letter = dead_letter("catalog", &delivery, &origin, &failure("why", 0));
     let letter = published(letter, topology::DEFAULT, Some("licet"));
-    let origin = Origin::of_letter(&letter, &trust).expect("our own letter");
+    let origin = Origin::of_letter(&letter, &trust).expect("a trusted letter");
     let replay = replayed("catalog", &letter, &origin);
     assert_eq!((replay.exchange.as_str(), replay.routing_key.as_str()), (topology::RETRY, "licet.catalog"));
     assert!(replay.mandatory && replay.properties.message_id.as_deref() == Some("an id"));
