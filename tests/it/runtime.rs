@@ -17,7 +17,7 @@ use licet_common::{
 };
 use licet_schema::{
     Output, Refusal, Request, Timestamp,
-    message::{ContentPut, ContentRegistered, SweepDue, SweepKind},
+    message::{ContentPut, ContentRegistered, StatusListed, SweepDue, SweepKind},
     topology,
 };
 use licet_workers::registry;
@@ -93,6 +93,10 @@ impl Worker for FaultyCatalog {
             let due = SweepDue { kind: SweepKind::Return, before: Timestamp::from_millis(i64::MAX) };
             return Ok(decision.with_event(Output::SweepDue(due)));
         }
+        if put.content.as_str() == "subjectless" {
+            // The id of an event is derived from its subject, and an empty list has none.
+            return Ok(decision.with_event(Output::StatusListed(StatusListed { certificates: Vec::new() })));
+        }
         Ok(decision)
     }
 }
@@ -114,6 +118,7 @@ async fn a_message_that_cannot_be_decided_does_not_affect_the_others_of_its_batc
     names.insert(5, "defect".into());
     names.insert(13, "panic".into());
     names.insert(17, "unwritable".into());
+    names.insert(19, "subjectless".into());
     let batch: Vec<_> = names.iter().map(|name| message(Uuid::new_v4(), &put(name), Some(&queue))).collect();
     system.publish_all(&batch).await;
     let (_, stop, running) = start(&system);
@@ -124,7 +129,7 @@ async fn a_message_that_cannot_be_decided_does_not_affect_the_others_of_its_batc
     stop.cancel();
     running.await.expect("the worker does not end with the panic of a rule");
     let depth = system.resources.transport.depth(&topology::WAITS[0].queue()).await.expect("the wait queue");
-    assert_eq!(depth, 3, "the faulty messages wait for another attempt");
+    assert_eq!(depth, 4, "the faulty messages wait for another attempt");
 }
 
 async fn a_message_whose_decoder_panics_is_dead_lettered_and_affects_no_other(system: TestSystem) {
