@@ -115,6 +115,7 @@ impl Fixture {
             }
         }
         let load = Load::start(urls, seed).await;
+        tokio::task::block_in_place(|| rabbits.iter().for_each(Rabbit::write_registrations));
         load.wait_for_replies(50).await;
         Self {
             name,
@@ -189,24 +190,23 @@ impl Fixture {
     /// Stops the load and the workers, and checks the result: every reply is compared, there is no
     /// dead letter, every worker stops in time, and the audit passes. Records the figures. Returns
     /// the logs of the workers.
-    pub(crate) async fn finish(self) -> (Comparison, Vec<String>) {
-        let Self { load, workers, rabbits, postgres, folder, .. } = self;
-        let ledger = load.finish().await;
+    pub(crate) async fn finish(mut self) -> (Comparison, Vec<String>) {
+        let ledger = self.load.finish().await;
         let comparison = load::compare(&ledger);
-        let urls: Vec<_> = rabbits.iter().map(|node| Rabbit::url(node.port, HEARTBEAT_S)).collect();
+        let urls: Vec<_> = self.rabbits.iter().map(|node| Rabbit::url(node.port, HEARTBEAT_S)).collect();
         let mut dead_letters = BTreeMap::new();
         for name in registry::names() {
             dead_letters.insert(name, wire::depth(&urls, &dead_queue(name)).await);
         }
         assert!(dead_letters.values().all(|count| *count == 0), "dead letters: {dead_letters:?}");
         let mut logs = Vec::new();
-        for worker in workers {
+        for worker in std::mem::take(&mut self.workers) {
             let code = tokio::task::block_in_place(|| worker.process.terminate());
-            let log = log_path(&folder, worker.name, worker.number);
+            let log = log_path(&self.folder, worker.name, worker.number);
             logs.push(std::fs::read_to_string(&log).expect("its log"));
             assert_eq!(code, Some(0), "{} exits with 0: {}", worker.name, logs.last().expect("its log"));
         }
-        let report = audit(&open_store(&postgres).await).await.expect("the auditor can read the database");
+        let report = audit(&open_store(&self.postgres).await).await.expect("the auditor can read the database");
         assert!(report.violations.is_empty(), "{:#?}", report.violations);
         let faults: BTreeMap<_, _> = self.faults.iter().map(|(kind, fault)| (*kind, fault.figures())).collect();
         let records = ledger.lock();
@@ -223,13 +223,32 @@ impl Fixture {
             "dead_letters": 0,
             "seconds": self.began.elapsed().as_secs(),
             "seed": self.seed.to_string(),
-            "rabbitmq": rabbits[0].version(),
-            "nodes": rabbits.len(),
-            "postgresql": postgres.version,
+            "rabbitmq": self.rabbits[0].version(),
+            "nodes": self.rabbits.len(),
+            "postgresql": self.postgres.version,
         });
         println!("{figures:#}");
         licet_tests::figures::record(&format!("faults-{}", self.name), &figures).expect("the figures are recorded");
         (comparison, logs)
+    }
+}
+
+/// A failed test prints what its servers and workers were doing.
+impl Drop for Fixture {
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            return;
+        }
+        let columns = ["list_queues", "name", "state", "messages_ready", "messages_unacknowledged", "consumers"];
+        for node in &self.rabbits {
+            let queues = node.try_ctl(&columns).unwrap_or_else(|error| error);
+            println!("The queues of a node:\n{queues}");
+            println!("The last lines of its log:\n{}", last_lines(&node.log()));
+        }
+        for worker in &self.workers {
+            let log = std::fs::read_to_string(self.log_path(worker)).unwrap_or_default();
+            println!("The last lines of {} (process {}):\n{}", worker.name, worker.process.id(), last_lines(&log));
+        }
     }
 }
 
@@ -240,6 +259,12 @@ impl Fault {
         let recovery = sorted.last().map(|max| json!({ "p50": sorted[sorted.len() / 2], "max": max }));
         json!({ "injected": self.injected, "recovery_ms": recovery, "shown_by": self.evidence })
     }
+}
+
+fn last_lines(log: &str) -> String {
+    const COUNT: usize = 30;
+    let lines: Vec<_> = log.lines().collect();
+    lines[lines.len().saturating_sub(COUNT)..].join("\n")
 }
 
 fn start(name: &'static str, number: usize, folder: &tempfile::TempDir, amqp: &Proxy, sql: &Proxy) -> Worker {

@@ -81,7 +81,7 @@ impl Load {
     }
 
     /// Stops the lifecycles after their current requests, repeats every message once, and stops.
-    pub(crate) async fn finish(mut self) -> Arc<Ledger> {
+    pub(crate) async fn finish(&mut self) -> Arc<Ledger> {
         self.stop.cancel();
         while let Some(ended) = self.running.join_next().await {
             ended.expect("no task of the load panicked");

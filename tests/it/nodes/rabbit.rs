@@ -109,6 +109,12 @@ impl Rabbit {
         self.server.take().expect("the node runs").wait_for_exit(&self.name);
     }
 
+    /// Makes the node write to disk which quorum queues it has. RabbitMQ does this with a delay of
+    /// seconds: a node killed before has declared queues without a leader, which do not recover.
+    pub(crate) fn write_registrations(&self) {
+        self.ctl(&["eval", "[ok = dets:sync(Table) || Table <- dets:all()]."]);
+    }
+
     /// The id of its process.
     pub(crate) fn id(&self) -> u32 {
         self.server.as_ref().expect("the node runs").id()
@@ -126,11 +132,22 @@ impl Rabbit {
 
     /// Runs `rabbitmqctl` against this node and returns its output.
     pub(crate) fn ctl(&self, arguments: &[&str]) -> String {
+        self.try_ctl(arguments).unwrap_or_else(|error| panic!("rabbitmqctl {arguments:?}: {error}"))
+    }
+
+    /// Like [`Self::ctl`], for a node that may not answer.
+    pub(crate) fn try_ctl(&self, arguments: &[&str]) -> Result<String, String> {
         let mut command = self.command("rabbitmqctl");
-        let output = command.args(["--quiet", "-n", &self.name]).args(arguments).output().expect("rabbitmqctl runs");
-        let error = String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.success(), "rabbitmqctl {arguments:?}: {error}");
-        String::from_utf8_lossy(&output.stdout).into_owned()
+        let output = command.args(["--quiet", "-n", &self.name]).args(arguments).output();
+        let output = output.map_err(|error| error.to_string())?;
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        if output.status.success() { Ok(text(&output.stdout)) } else { Err(text(&output.stderr)) }
+    }
+
+    /// The log of the node, as far as it can be read.
+    pub(crate) fn log(&self) -> String {
+        std::fs::read(self.folder().join("node.log"))
+            .map_or_else(|error| error.to_string(), |bytes| String::from_utf8_lossy(&bytes).into_owned())
     }
 
     /// Runs a `rabbitmqctl` command that prints a table.
