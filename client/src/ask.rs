@@ -6,6 +6,7 @@ use std::{
     time::Duration,
 };
 
+use futures_util::future::BoxFuture;
 use licet_common::transport::{Consumer, Delivery, Lost, Outcome, Outgoing, Properties, Publisher, Transport};
 use licet_schema::{
     DecodeError, EncodeError, Output, Request,
@@ -16,12 +17,12 @@ use tokio::sync::{Notify, oneshot, watch};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use uuid::Uuid;
 
-/// How long a client waits for a reply, and how often it sends a request.
+/// The timeout and the number of attempts of a request.
 #[derive(Clone, Copy, Debug)]
 pub struct Patience {
     /// The timeout of one attempt.
     pub each: Duration,
-    /// The number of attempts. Each sends the same message under the same id.
+    /// The number of attempts. Each attempt sends the same message with the same id.
     pub attempts: u32,
 }
 
@@ -32,11 +33,11 @@ impl Default for Patience {
     }
 }
 
-/// Why a request has no reply.
+/// An error that left a request without a reply.
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
     /// No queue is bound to the message type.
-    #[error("no queue takes {kind}: run `licet topology apply`")]
+    #[error("no queue is bound to {kind}: run `licet topology apply`")]
     NoRoute {
         /// The message type.
         kind: String,
@@ -54,30 +55,30 @@ pub enum ClientError {
         /// The number of attempts.
         attempts: u32,
     },
-    /// The reply cannot be decoded, because it is of a newer release.
+    /// The reply cannot be decoded, because it comes from a newer release.
     #[error("the reply to {kind} cannot be read: {source}")]
     Unreadable {
         /// The message type of the request.
         kind: String,
-        /// What the decoder reported.
+        /// The error of the decoder.
         #[source]
         source: DecodeError,
     },
     /// The request cannot be encoded.
-    #[error("the request {kind} cannot be written: {source}")]
+    #[error("the request {kind} cannot be encoded: {source}")]
     Unwritable {
         /// The message type.
         kind: String,
-        /// What the encoder reported.
+        /// The error of the encoder.
         #[source]
         source: EncodeError,
     },
 }
 
-/// A connected client. Clones share its connection. It reconnects by itself.
+/// A connected client. Clones share its connection. The client reconnects automatically.
 ///
-/// Replies are decoded strictly: a field that this release does not know is
-/// [`ClientError::Unreadable`]. Use the version of this crate that belongs to the release of the
+/// Replies are decoded strictly: a reply with a field that this release does not know causes
+/// [`ClientError::Unreadable`]. Use the version of this crate that matches the release of the
 /// workers.
 #[derive(Clone, Debug)]
 pub struct Client {
@@ -103,21 +104,27 @@ struct Session {
 }
 
 impl Client {
-    /// Connects, and stays connected until the last clone is dropped.
+    /// Connects to the broker. The connection is kept until the last clone is dropped.
     ///
     /// # Errors
     /// The broker is unavailable.
-    pub async fn connect(transport: &Transport, patience: Patience) -> Result<Self, Lost> {
-        let shared =
-            Arc::new(Shared { transport: transport.clone(), patience, waiting: Mutex::default(), lost: Notify::new() });
-        let (first, consumer) = open(transport).await?;
-        let (sender, session) = watch::channel(Some(first));
-        let stop = CancellationToken::new();
-        tokio::spawn(keep_connected(shared.clone(), consumer, sender, stop.clone()));
-        Ok(Self { shared, session, _stop: Arc::new(stop.drop_guard()) })
+    pub fn connect(transport: &Transport, patience: Patience) -> BoxFuture<'_, Result<Self, Lost>> {
+        Box::pin(async move {
+            let shared = Arc::new(Shared {
+                transport: transport.clone(),
+                patience,
+                waiting: Mutex::default(),
+                lost: Notify::new(),
+            });
+            let (first, consumer) = open(transport).await?;
+            let (sender, session) = watch::channel(Some(first));
+            let stop = CancellationToken::new();
+            tokio::spawn(keep_connected(shared.clone(), consumer, sender, stop.clone()));
+            Ok(Self { shared, session, _stop: Arc::new(stop.drop_guard()) })
+        })
     }
 
-    /// Sends a request under a new id and waits for its reply, which can be a refusal.
+    /// Sends a request with a new id and waits for its reply, which can be a refusal.
     ///
     /// # Errors
     /// There is no reply, or it cannot be decoded.
@@ -125,7 +132,8 @@ impl Client {
         self.ask_as(Uuid::now_v7(), request).await
     }
 
-    /// Sends a request under this id. Repeating it with the same id returns the stored reply.
+    /// Sends a request with this id. Repeating the request with the same id returns the stored
+    /// reply.
     ///
     /// # Errors
     /// There is no reply, or it cannot be decoded.
@@ -135,44 +143,54 @@ impl Client {
         self.ask_encoded(id, kind, body.into()).await
     }
 
-    /// Sends an encoded request and decodes its reply. A repetition must have the same bytes.
+    /// Sends an encoded request and decodes its reply. If the id was used before, the bytes must be
+    /// the same.
     pub(crate) async fn ask_encoded(&self, id: Uuid, kind: &str, body: bytes::Bytes) -> Result<Output, ClientError> {
         let reply = self.ask_raw(id, kind, body).await?;
         decode(&reply).map_err(|source| ClientError::Unreadable { kind: kind.to_owned(), source })
     }
 
-    /// Sends any body as `kind` under this id and waits for the delivery that replies to it.
+    /// Sends any body as a message of type `kind` with this id, and waits for the delivery that
+    /// contains the reply.
     ///
     /// # Errors
     /// There is no reply.
-    pub async fn ask_raw(&self, id: Uuid, kind: &str, body: bytes::Bytes) -> Result<Delivery, ClientError> {
-        let message = message(id, kind, body);
-        let (sender, mut reply) = oneshot::channel();
-        self.shared.waiting().insert(id, sender);
-        let _remove = RemoveOnDrop { shared: &self.shared, id };
-        let mut session = self.session.clone();
-        for _ in 0..self.shared.patience.attempts {
-            let attempt = async {
-                let Ok(Some(current)) = session.wait_for(Option::is_some).await.map(|current| current.clone()) else {
-                    return std::future::pending().await;
+    pub fn ask_raw<'a>(
+        &'a self,
+        id: Uuid,
+        kind: &'a str,
+        body: bytes::Bytes,
+    ) -> BoxFuture<'a, Result<Delivery, ClientError>> {
+        Box::pin(async move {
+            let message = message(id, kind, body);
+            let (sender, mut reply) = oneshot::channel();
+            self.shared.waiting().insert(id, sender);
+            let _remove = RemoveOnDrop { shared: &self.shared, id };
+            let mut session = self.session.clone();
+            for _ in 0..self.shared.patience.attempts {
+                let attempt = async {
+                    let Ok(Some(current)) = session.wait_for(Option::is_some).await.map(|current| current.clone())
+                    else {
+                        return std::future::pending().await;
+                    };
+                    if !self.send(&current, message.clone()).await? {
+                        // Not confirmed: wait briefly before the next attempt.
+                        tokio::time::sleep(self.shared.patience.each / 10).await;
+                        return Ok(None);
+                    }
+                    match (&mut reply).await {
+                        Ok(delivery) => Ok(Some(delivery)),
+                        Err(_) => std::future::pending().await,
+                    }
                 };
-                if !self.send(&current, message.clone()).await? {
-                    // Not confirmed: wait briefly before the next attempt.
-                    tokio::time::sleep(self.shared.patience.each / 10).await;
-                    return Ok(None);
+                match tokio::time::timeout(self.shared.patience.each, attempt).await {
+                    Ok(Ok(Some(delivery))) => return Ok(delivery),
+                    Ok(Err(error)) => return Err(error),
+                    Ok(Ok(None)) | Err(_) => {}
                 }
-                match (&mut reply).await {
-                    Ok(delivery) => Ok(Some(delivery)),
-                    Err(_) => std::future::pending().await,
-                }
-            };
-            match tokio::time::timeout(self.shared.patience.each, attempt).await {
-                Ok(Ok(Some(delivery))) => return Ok(delivery),
-                Ok(Err(error)) => return Err(error),
-                Ok(Ok(None)) | Err(_) => {}
             }
-        }
-        Err(ClientError::NoAnswer { kind: kind.to_owned(), id, attempts: self.shared.patience.attempts })
+            Err(ClientError::NoAnswer { kind: kind.to_owned(), id, attempts: self.shared.patience.attempts })
+        })
     }
 
     /// Publishes a message. Returns whether the broker confirmed it.
@@ -196,8 +214,8 @@ impl Shared {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Passes a reply to the request that waits for it. A request that was sent twice has two
-    /// replies; the second one is dropped.
+    /// Passes a reply to the request that waits for it. A request that was sent twice can get two
+    /// replies. The second reply is dropped.
     fn dispatch(&self, delivery: Delivery) {
         let id = delivery.properties.correlation_id.as_deref().and_then(|id| Uuid::parse_str(id).ok());
         if let Some(waiting) = id.and_then(|id| self.waiting().remove(&id)) {
@@ -206,7 +224,7 @@ impl Shared {
     }
 }
 
-/// Removes the entry of a request whose future ends or is dropped.
+/// Removes the entry of a request when its future completes or is dropped.
 struct RemoveOnDrop<'a> {
     shared: &'a Shared,
     id: Uuid,
@@ -234,7 +252,7 @@ fn message(id: Uuid, kind: &str, body: bytes::Bytes) -> Outgoing {
     }
 }
 
-/// Decodes what Licet sent. A message without the property `type` has no known type.
+/// Decodes a message from Licet. A message without the property `type` cannot be decoded.
 pub(crate) fn decode(delivery: &Delivery) -> Result<Output, DecodeError> {
     encoding::check_content_type(delivery.properties.content_type.as_deref())?;
     Output::decode(delivery.properties.kind.as_deref().unwrap_or(""), &delivery.body)

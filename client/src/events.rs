@@ -7,8 +7,9 @@ use licet_schema::{Output, topology};
 
 use crate::ask::decode;
 
-/// The events from the moment of subscribing. Events that are published while nobody is subscribed
-/// are lost. A system that needs every event binds a durable queue of its own to `licet.events`.
+/// A subscription, which receives events from the moment of subscribing. Events that are published
+/// while it does not exist are lost. A system that needs every event binds its own durable queue to
+/// `licet.events`.
 #[derive(Debug)]
 pub struct Events {
     consumer: Consumer,
@@ -26,8 +27,8 @@ impl Events {
         Ok(Self { consumer, received: VecDeque::new() })
     }
 
-    /// The next event. Events that this release cannot decode are skipped: those of a type, or with
-    /// a field, that a later release added.
+    /// Returns the next event. Events that this release cannot decode are skipped. Their type or
+    /// one of their fields was added in a later release.
     ///
     /// # Errors
     /// The connection is lost. Subscribe again.

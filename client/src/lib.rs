@@ -1,12 +1,12 @@
 //! The library for upstream systems and terminals.
 //!
 //! - [`Client`] publishes requests with confirms and waits for their replies.
-//! - [`Events`] receives what Licet publishes.
-//! - [`verify`] verifies tokens offline, against published keys.
+//! - [`Events`] receives the events that Licet publishes.
+//! - [`verify`] verifies tokens offline with published keys.
 //! - [`terminal`] stores certificates, licenses and contents on a user's device.
 //! - [`provide`] is a payment provider for trials.
 //!
-//! A request that is repeated under the same message_id is processed once. Licet answers the
+//! A request that is repeated with the same message_id is processed only once. Licet answers the
 //! repetition with the stored reply.
 
 mod ask;

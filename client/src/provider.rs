@@ -1,8 +1,10 @@
-//! A payment provider for demonstrations, tests and trials. It serves the queue `licet.instructed`:
-//! it charges at once, or declines every charge, and pays out what it is instructed to.
+//! A payment provider for demonstrations, tests and trials. It takes instructions from the queue
+//! `licet.instructed`. It completes or declines every charge immediately, and completes every
+//! payout.
 
 use std::time::Duration;
 
+use futures_util::future::BoxFuture;
 use licet_common::transport::{Consumer, Delivery, Lost, Transport};
 use licet_schema::{
     Code, ExternalId, InvalidValue, Name, Output, Request, Text,
@@ -16,10 +18,10 @@ use uuid::Uuid;
 
 use crate::{Client, ClientError, ask::decode};
 
-/// The `provider` of its settlements and payouts.
+/// The name of the provider in settlements and payouts.
 const NAME: &str = "trial";
 
-/// The outcome of its charges.
+/// The outcome of the charges.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Charges {
     /// Every charge succeeds.
@@ -28,35 +30,43 @@ pub enum Charges {
     Fail,
 }
 
-/// Why an instruction is not carried out. It is delivered again.
+/// An error that prevents an instruction from being carried out. The instruction is delivered
+/// again.
 #[derive(Debug, thiserror::Error)]
 enum ProviderError {
     #[error(transparent)]
     Client(#[from] ClientError),
-    #[error("the report cannot be composed: {0}")]
+    #[error("the report cannot be created: {0}")]
     Invalid(#[from] InvalidValue),
-    /// Nothing was decided about the report: the broker user lacks a permission in `[senders]`.
+    /// The report was not decided, because the broker user lacks a permission in `[senders]`.
     #[error("{detail}")]
     Forbidden { detail: String },
 }
 
 /// Carries out instructions and reports each outcome to Licet, until `stop`. An instruction is
-/// acknowledged after Licet replied to its report.
-pub async fn provide(transport: &Transport, client: &Client, charges: Charges, stop: &CancellationToken) {
-    let mut backoff = Duration::from_millis(50);
-    while !stop.is_cancelled() {
-        let served = match transport.consume(topology::INSTRUCTED, 512).await {
-            Ok(consumer) => {
-                backoff = Duration::from_millis(50);
-                serve(consumer, client, charges, stop).await
-            }
-            Err(lost) => Err(lost),
-        };
-        let Err(lost) = served else { return };
-        warn!("the payment provider lost its queue: {lost}; connecting again");
-        let _ = tokio::time::timeout(backoff, stop.cancelled()).await;
-        backoff = (backoff * 2).min(Duration::from_secs(5));
-    }
+/// acknowledged after Licet has replied to its report.
+pub fn provide<'a>(
+    transport: &'a Transport,
+    client: &'a Client,
+    charges: Charges,
+    stop: &'a CancellationToken,
+) -> BoxFuture<'a, ()> {
+    Box::pin(async move {
+        let mut backoff = Duration::from_millis(50);
+        while !stop.is_cancelled() {
+            let served = match transport.consume(topology::INSTRUCTED, 512).await {
+                Ok(consumer) => {
+                    backoff = Duration::from_millis(50);
+                    serve(consumer, client, charges, stop).await
+                }
+                Err(lost) => Err(lost),
+            };
+            let Err(lost) = served else { return };
+            warn!("the payment provider lost its connection: {lost}; reconnecting");
+            let _ = tokio::time::timeout(backoff, stop.cancelled()).await;
+            backoff = (backoff * 2).min(Duration::from_secs(5));
+        }
+    })
 }
 
 async fn serve(
@@ -81,19 +91,21 @@ async fn serve(
         }
         let outcomes = tokio::select! {
             outcomes = reports.join_all() => outcomes,
-            // Instructions without an acknowledgement are delivered again.
+            // The broker delivers unacknowledged instructions again.
             () = stop.cancelled() => return Ok(()),
         };
         for outcome in outcomes {
-            // None of the batch is acknowledged: all are delivered again on the next connection.
+            // No instruction of the batch is acknowledged. The broker delivers all of them again on
+            // the next connection.
             outcome.map_err(|error| Lost(error.to_string()))?;
         }
         consumer.ack_through(last).await?;
     }
 }
 
-/// Carries out an instruction and reports its outcome. Settlement and message ids derive from the
-/// purchase or return, so an instruction that is delivered twice is settled once.
+/// Carries out an instruction and reports its outcome. The settlement id and the message id are
+/// derived from the purchase or return, so an instruction that is delivered twice is settled only
+/// once.
 async fn carry_out(client: &Client, charges: Charges, delivery: &Delivery) -> Result<(), ProviderError> {
     let (subject, report) = match decode(delivery) {
         Ok(Output::SettlementInstructed(instructed)) => {
@@ -105,7 +117,7 @@ async fn carry_out(client: &Client, charges: Charges, delivery: &Delivery) -> Re
         }
         Ok(Output::PayoutInstructed(instructed)) => (instructed.license_return, pay_out(instructed)?),
         Ok(other) => {
-            warn!("ignored a {}, which is not an instruction", other.kind());
+            warn!("ignored a message of type {}, which is not an instruction", other.kind());
             return Ok(());
         }
         Err(error) => {

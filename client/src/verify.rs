@@ -7,16 +7,16 @@ use licet_common::signing::{
 /// The claims of a token whose signature is valid.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Verified {
-    /// A certificate: its user may request licenses.
+    /// A certificate, which permits its user to request licenses.
     Certificate(CertificateClaims),
-    /// A container: several certificates that were bought together.
+    /// A container of certificates that were bought together.
     Container(ContainerClaims),
-    /// A license: its user may use a content.
+    /// A license, which permits its user to use a content.
     License(LicenseClaims),
 }
 
-/// Verifies a token of any of the three kinds against trusted keys. It does not check whether the
-/// token has expired: compare its claims with the time.
+/// Verifies a token of any of the three kinds with trusted keys. It does not check whether the
+/// token has expired. To check that, compare its claims with the current time.
 ///
 /// # Errors
 /// The text is not a token, its key is not trusted, or it was altered.

@@ -34,7 +34,8 @@ impl Database {
     }
 }
 
-/// A journal row with these outputs. The first of each pair says whether it is the reply.
+/// A journal row with these outputs. The first value of each pair states whether the output is the
+/// reply.
 pub(crate) fn journal_row(message: Uuid, subject: Option<Uuid>, at: i64, outputs: &[(bool, Output)]) -> journal::Model {
     let refused = outputs.iter().find_map(|(_, output)| match output {
         Output::RequestRefused(body) => Some(body.code.to_string()),

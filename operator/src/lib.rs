@@ -1,14 +1,15 @@
-//! What programs for operators share: reading the state of a Licet system and acting on what needs a
-//! person.
+//! The library for operator programs. It reads the state of a Licet system, and handles dead
+//! letters and unmatched payments, which need a decision by a person.
 //!
-//! | module | what is in it |
+//! | module | content |
 //! |---|---|
 //! | [`audit`] | checks the invariants of a database |
-//! | [`history`] | what happened to a purchase, certificate, license, return or user |
+//! | [`history`] | shows the history of a purchase, certificate, license, return or user |
 //! | [`dead_letters`] | lists, replays and removes dead letters |
-//! | [`unmatched`] | payments that match no purchase |
+//! | [`unmatched`] | lists, assigns and refunds payments that match no purchase |
 //!
-//! Nothing here prints, reads arguments, or changes a table: every change is a message to a worker.
+//! The library does not print, read arguments or change tables. Every change is a message to a
+//! worker.
 
 pub mod audit;
 pub mod dead_letters;

@@ -1,9 +1,10 @@
-//! Payments that match no purchase: they wait in the table `unmatched_settlement` until an operator
+//! Payments that match no purchase. They stay in the table `unmatched_settlement` until an operator
 //! assigns or refunds them.
 //!
-//! [`list`] and [`find`] read the table. [`assign`] and [`refund`] make the messages that settle the
-//! matter; the settlement worker decides them like any other message and removes the row.
+//! [`list`] and [`find`] read the table. [`assign`] and [`refund`] create the messages that resolve
+//! a payment. The settlement worker decides them like any other message and removes the row.
 
+use futures_util::future::BoxFuture;
 use licet_common::store::{Store, StoreError};
 use licet_schema::{
     Money, Request, Text,
@@ -16,7 +17,7 @@ use uuid::Uuid;
 /// A payment that matches no purchase.
 pub type Unmatched = unmatched_settlement::Model;
 
-/// What a payment can be assigned to.
+/// A purchase to which a payment can be assigned.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Purchase {
     /// A certificate that was bought alone.
@@ -25,13 +26,13 @@ pub enum Purchase {
     Container(Uuid),
 }
 
-/// Why an unmatched payment could not be read.
+/// An error while unmatched payments are read.
 #[derive(Debug, thiserror::Error)]
 pub enum UnmatchedError {
-    /// The database did not answer, or rejected the query.
+    /// The database did not respond, or it rejected the query.
     #[error("the unmatched payments cannot be read: {source}")]
     Store {
-        /// What the store reported.
+        /// The error of the store.
         #[from]
         source: StoreError,
     },
@@ -47,18 +48,22 @@ pub enum UnmatchedError {
 ///
 /// # Errors
 /// The database is unavailable.
-pub async fn list(store: &Store) -> Result<Vec<Unmatched>, UnmatchedError> {
-    let oldest_first = unmatched_settlement::Entity::find().order_by_asc(unmatched_settlement::Column::ToldAt);
-    Ok(oldest_first.all(&store.pool()).await.map_err(StoreError::from)?)
+pub fn list(store: &Store) -> BoxFuture<'_, Result<Vec<Unmatched>, UnmatchedError>> {
+    Box::pin(async move {
+        let oldest_first = unmatched_settlement::Entity::find().order_by_asc(unmatched_settlement::Column::ToldAt);
+        Ok(oldest_first.all(&store.pool()).await.map_err(StoreError::from)?)
+    })
 }
 
 /// The unmatched payment with this id.
 ///
 /// # Errors
 /// There is none, or the database is unavailable.
-pub async fn find(store: &Store, id: Uuid) -> Result<Unmatched, UnmatchedError> {
-    let found = unmatched_settlement::Entity::find_by_id(id).one(&store.pool()).await.map_err(StoreError::from)?;
-    found.ok_or(UnmatchedError::NotFound { id })
+pub fn find(store: &Store, id: Uuid) -> BoxFuture<'_, Result<Unmatched, UnmatchedError>> {
+    Box::pin(async move {
+        let found = unmatched_settlement::Entity::find_by_id(id).one(&store.pool()).await.map_err(StoreError::from)?;
+        found.ok_or(UnmatchedError::NotFound { id })
+    })
 }
 
 /// The amount of a payment.
@@ -66,8 +71,8 @@ pub fn amount(payment: &Unmatched) -> Money {
     Money { amount_minor: payment.amount_minor, currency: payment.currency }
 }
 
-/// The request that pays for a purchase with this payment. The purchase must be unpaid, and exactly this
-/// amount must be due.
+/// The request that assigns this payment to a purchase. The purchase must be unpaid, and exactly
+/// this amount must be due.
 pub fn assign(payment: &Unmatched, to: Purchase) -> Request {
     let (certificate, container) = match to {
         Purchase::Certificate(id) => (Some(id), None),
@@ -116,7 +121,7 @@ mod tests {
     }
 
     #[test]
-    fn an_assignment_pays_the_same_amount_under_the_same_id_for_the_purchase_that_was_named() {
+    fn an_assignment_reports_the_same_payment_for_the_chosen_purchase() {
         let container = Uuid::from_u128(3);
         let Request::SettlementCompletion(completion) = assign(&payment(), Purchase::Container(container)) else {
             panic!("an assignment is a settlement.completion");
@@ -130,7 +135,7 @@ mod tests {
     }
 
     #[test]
-    fn a_refund_reverses_the_same_amount_for_the_purchase_that_the_payment_named() {
+    fn a_refund_reverses_the_same_payment_for_the_purchase_that_it_named() {
         let reason = Text::try_from("paid twice").expect("a text");
         let request = refund(&payment(), reason);
         assert!(request.check().is_ok(), "{request:?}");

@@ -1,4 +1,4 @@
-//! Every worker, one line each. The topology, the queue policies, the fixtures of tests and the
+//! All workers, one line each. The topology, the queue policies, the fixtures of tests and the
 //! arguments of `licet serve` derive from this list.
 
 use futures_util::future::BoxFuture;
@@ -11,8 +11,9 @@ use crate::{
     returns::Returns, settlement::Settlement, sweep::Sweep,
 };
 
-/// Every worker.
-pub const WORKERS: &[Entry] = &[
+/// All workers. This is a static rather than a constant, because each program that names a constant
+/// compiles all workers again.
+pub static WORKERS: &[Entry] = &[
     Entry::of::<Catalog>(),
     Entry::of::<Purchase>(),
     Entry::of::<Reception>(),
@@ -56,13 +57,13 @@ impl Entry {
 }
 
 fn start<W: Worker + Default>(resources: Resources, stop: CancellationToken) -> BoxFuture<'static, ()> {
-    Box::pin(run(W::default(), resources, stop))
+    run(W::default(), resources, stop)
 }
 
 /// The worker of this name.
 ///
 /// # Errors
-/// There is none.
+/// No worker has this name.
 pub fn find(name: &str) -> Result<&'static Entry, UnknownWorker> {
     let unknown = || UnknownWorker { name: name.to_owned(), known: names().collect::<Vec<_>>().join(", ") };
     WORKERS.iter().find(|worker| worker.name == name).ok_or_else(unknown)
@@ -73,7 +74,7 @@ pub fn names() -> impl Iterator<Item = &'static str> {
     WORKERS.iter().map(|worker| worker.name)
 }
 
-/// What the topology needs to know of all workers.
+/// The queue of each worker, for building the topology.
 pub fn queues() -> Vec<WorkerQueue> {
     WORKERS.iter().map(|worker| WorkerQueue { name: worker.name, handles: worker.handles }).collect()
 }

@@ -1,5 +1,6 @@
-//! Purchases: from the request to certificates that are stored and acknowledged.
+//! Purchases, from the request to stored and acknowledged certificates.
 
+use futures_util::future::BoxFuture;
 use licet_schema::{
     Money, Output, Request,
     message::{CertificatePresented, Instruction, PurchaseRequest},
@@ -18,37 +19,39 @@ use super::{
 pub struct Bought {
     /// The certificates, one for each item.
     pub certificates: Vec<Uuid>,
-    /// Their container, if there are several.
+    /// The container, if there are several certificates.
     pub container: Option<Uuid>,
     /// The amount to pay.
     pub amount: Money,
-    /// Whether the payment provider was instructed to charge it.
+    /// Whether the payment provider was instructed to charge the amount.
     pub settlement: Instruction,
 }
 
 impl Terminal {
-    /// Buys: sends the request, verifies the certificates, stores them, and acknowledges them. If
-    /// an earlier run sent an equal request and did not complete the purchase, this completes it
-    /// and makes no other purchase.
+    /// Buys certificates: sends the request, verifies the certificates, stores them, and
+    /// acknowledges them. If an earlier run sent an equal request but did not complete the
+    /// purchase, this call completes that purchase instead of starting another.
     ///
     /// # Errors
-    /// The purchase is refused, there is no reply, or a token in the reply is not valid.
-    pub async fn buy(&mut self, purchase: PurchaseRequest) -> Result<Bought, TerminalError> {
-        let new = PendingRequest::new(None, &Request::PurchaseRequest(purchase.clone()))?;
-        let equal = |pending: &PendingRequest| (&pending.kind, &pending.body) == (&new.kind, &new.body);
-        let pending = match self.store.all()?.into_iter().find(equal) {
-            Some(earlier) => earlier,
-            None => {
-                self.store.put(&new)?;
-                new
-            }
-        };
-        self.complete_purchase(&pending, &purchase).await
+    /// The purchase is refused, no reply arrives, or a token in the reply is not valid.
+    pub fn buy(&mut self, purchase: PurchaseRequest) -> BoxFuture<'_, Result<Bought, TerminalError>> {
+        Box::pin(async move {
+            let new = PendingRequest::new(None, &Request::PurchaseRequest(purchase.clone()))?;
+            let equal = |pending: &PendingRequest| (&pending.kind, &pending.body) == (&new.kind, &new.body);
+            let pending = match self.store.all()?.into_iter().find(equal) {
+                Some(earlier) => earlier,
+                None => {
+                    self.store.put(&new)?;
+                    new
+                }
+            };
+            self.complete_purchase(&pending, &purchase).await
+        })
     }
 
-    /// Sends a stored purchase, stores its certificates, and acknowledges them. The request is
-    /// removed last, so after a crash this runs again; certificates that are stored already are
-    /// kept as they are.
+    /// Sends a stored purchase request, stores its certificates, and acknowledges them. The request
+    /// is removed last, so this function runs again after a crash. Certificates that are already
+    /// stored are not overwritten.
     pub(super) async fn complete_purchase(
         &mut self,
         pending: &PendingRequest,
@@ -78,8 +81,9 @@ impl Terminal {
         bought
     }
 
-    /// Acknowledges the reception of a certificate and all others of its purchase. After a crash
-    /// this runs again for those that are not marked yet, which repeats the receipt.
+    /// Acknowledges receipt of a certificate and all other certificates of its purchase. After a
+    /// crash, this function runs again if a certificate is not marked as received yet, which
+    /// repeats the acknowledgement.
     pub(super) async fn acknowledge(&mut self, certificate: Certificate) -> Result<Bought, TerminalError> {
         let members = self.same_purchase(&certificate)?;
         let container = match certificate.claims.container {
@@ -107,7 +111,7 @@ impl Terminal {
         }
     }
 
-    /// One certificate of each purchase whose reception is not acknowledged yet.
+    /// One certificate of each purchase whose receipt is not acknowledged yet.
     pub(super) fn unacknowledged(&self) -> Result<Vec<Certificate>, StoreError> {
         let mut certificates = self.store.certificates()?;
         certificates.retain(|certificate| certificate.standing == Standing::Arrived);

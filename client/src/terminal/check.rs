@@ -1,5 +1,5 @@
-//! Checks of replies: tokens are verified offline, and their claims are compared with the request.
-//! The terminal stores only what passed these checks.
+//! Checks of replies. Tokens are verified offline, and their claims are compared with the request.
+//! The terminal stores only tokens that pass these checks.
 
 use licet_common::signing::{CertificateClaims, Claims, ContainerClaims, Keyring, LicenseClaims};
 use licet_schema::message::{CertificateIssued, LicenseIssued, LicenseReturned, PurchaseRequest};
@@ -10,8 +10,8 @@ use super::{
 };
 use crate::verify::verify_as;
 
-/// The certificates of a purchase, one for each item in order, and their container if there are
-/// several.
+/// Checks the reply to a purchase. Returns the certificates in the order of the items, and their
+/// container if there are several.
 pub(super) fn purchase(
     request: &PurchaseRequest,
     issued: &CertificateIssued,
@@ -49,7 +49,7 @@ fn container(
     Ok(Some(Container { container_token, claims }))
 }
 
-/// The license that was requested with a certificate.
+/// Checks the reply to a license request. Returns the license.
 pub(super) fn license(
     certificate: &CertificateClaims,
     issued: &LicenseIssued,
@@ -64,7 +64,8 @@ pub(super) fn license(
     Ok(License { license_token, claims, received: false, media: None })
 }
 
-/// The certificate of an upgrade. It is issued as received and paid for.
+/// Checks the certificate of an upgrade, if there is one. Such a certificate counts as received and
+/// paid for from the start.
 pub(super) fn upgrade(returned: &LicenseReturned, keyring: &Keyring) -> Result<Option<Certificate>, TerminalError> {
     let privilege = &returned.privilege;
     let Some(token) = privilege.certificate_token.as_deref() else { return Ok(None) };

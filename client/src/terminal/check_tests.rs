@@ -43,7 +43,8 @@ fn signed(claims: &CertificateClaims, keyring: &Keyring) -> String {
     Draft::new(claims).and_then(|draft| draft.sign(keyring)).expect("a token").token
 }
 
-/// The reply to a purchase of certificates 1, 2, …, in container 9 if there are several.
+/// The reply to a purchase of certificates with the ids 1, 2, …, in container 9 if there are
+/// several.
 fn issued(count: u128, keyring: &Keyring) -> CertificateIssued {
     let container = (count > 1).then_some(9);
     let certificates: Vec<_> = (1..=count).map(Uuid::from_u128).collect();

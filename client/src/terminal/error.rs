@@ -7,11 +7,11 @@ use uuid::Uuid;
 use super::{media::MediaError, store::StoreError};
 use crate::ClientError;
 
-/// Why an operation of a terminal did not complete. What it began is stored:
-/// [`super::Terminal::resume`] continues it, and so does the same operation again.
+/// An error that prevented an operation of a terminal from completing. The state of the operation
+/// is stored. To continue it, call [`super::Terminal::resume`] or repeat the operation.
 #[derive(Debug, thiserror::Error)]
 pub enum TerminalError {
-    /// There is no reply.
+    /// No reply arrived.
     #[error(transparent)]
     Client(#[from] ClientError),
     /// The request was refused.
@@ -28,44 +28,44 @@ pub enum TerminalError {
     /// A token in a reply is not valid. It is neither stored nor acknowledged.
     #[error(
         "the received {what} was not stored: {source}; if Licet has new keys, fetch its published keys again, then \
-         repeat this"
+         run the command again"
     )]
     Token {
         /// Certificate, container or license.
         what: &'static str,
-        /// What is wrong with the token.
+        /// The error of the token.
         #[source]
         source: TokenError,
     },
-    /// A reply lacks a token. Nothing of it is stored or acknowledged.
+    /// A reply contains no token. Nothing from the reply is stored or acknowledged.
     #[error("the received {what} was not stored: the reply contains no token")]
     NoToken {
         /// Certificate, container or license.
         what: &'static str,
     },
-    /// The tokens in a reply are valid, but are not those of the request. They are neither stored
-    /// nor acknowledged.
-    #[error("the received {what} was not stored: it is not the requested one")]
+    /// The tokens in a reply are valid, but do not match the request. They are neither stored nor
+    /// acknowledged.
+    #[error("the received {what} was not stored: it does not match the request")]
     Mismatch {
         /// Purchase, certificate, container, license or return.
         what: &'static str,
     },
-    /// The terminal's folder does not contain it.
-    #[error("there is no {what} {id} in this terminal's folder: `licet terminal list` shows its contents")]
+    /// The terminal's folder does not contain the certificate, license or return.
+    #[error("there is no {what} {id} in this terminal's folder: `licet terminal list` lists the folder")]
     Absent {
         /// Certificate, license or return.
         what: &'static str,
         /// Its id.
         id: Uuid,
     },
-    /// A return of the license for another privilege is open.
-    #[error("the license is already being returned for {privilege}: repeat this with {privilege}")]
+    /// The license already has an open return for another privilege.
+    #[error("the license is already being returned for {privilege}: run the command again with {privilege}")]
     Returning {
         /// The privilege of the open return.
         privilege: Privilege,
     },
-    /// The reply is of a type that does not answer the request.
-    #[error("the reply to {asked} is {answer}: is this client older than Licet's workers?")]
+    /// The reply has a type that does not fit the request.
+    #[error("the reply to {asked} is {answer}: use a client of the same release as the workers")]
     Unexpected {
         /// The message type of the request.
         asked: String,

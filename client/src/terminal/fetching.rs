@@ -1,7 +1,8 @@
-//! Licenses: from a certificate to a license that is stored and acknowledged, and its content.
+//! Licenses, from the request to a stored and acknowledged license with its content.
 
 use std::path::PathBuf;
 
+use futures_util::future::BoxFuture;
 use licet_schema::{
     Code, Output, Request,
     message::{LicenseReceipt, LicenseRequest, Media},
@@ -23,19 +24,19 @@ pub enum Fetched {
     Here {
         /// The license.
         license: Uuid,
-        /// The file of its content, if that is stored too.
+        /// The file of the license's content, if the content is stored too.
         content: Option<PathBuf>,
     },
     /// The certificate is not paid for yet. Request the license again later.
     NotPaid,
-    /// The certificate grants no more licenses, for this reason.
+    /// The certificate permits no more licenses, for this reason.
     Ended(Code),
 }
 
 impl Terminal {
-    /// The certificates that may grant a license and have none in this terminal. Certificates whose
-    /// license was returned from this terminal are left out: a return is no request for another
-    /// license.
+    /// The certificates that may still permit a license and have no license in this terminal.
+    /// Certificates whose license was returned from this terminal are left out, because a return is
+    /// not a request for another license.
     ///
     /// # Errors
     /// The folder cannot be read.
@@ -49,34 +50,36 @@ impl Terminal {
     }
 
     /// Requests the license of a certificate, verifies it, stores it, downloads its content from
-    /// `media` if given, and acknowledges the license. What is stored already is not requested
-    /// again.
+    /// `media` if given, and acknowledges the license. A license that is already stored is not
+    /// requested again.
     ///
     /// # Errors
-    /// The request is refused, there is no reply, or a token in the reply is not valid.
-    pub async fn fetch(&mut self, certificate: Uuid, media: Option<Media>) -> Result<Fetched, TerminalError> {
-        let stored = self.store.get::<Certificate>(certificate)?;
-        let stored = stored.ok_or(TerminalError::Absent { what: "certificate", id: certificate })?;
-        let license = self.store.licenses()?.into_iter().find(|license| license.claims.certificate == certificate);
-        let obtained = match (license, stored.standing) {
-            (Some(license), _) => Ok(license),
-            (None, Standing::Ended(code)) => return Ok(Fetched::Ended(code)),
-            (None, Standing::Arrived | Standing::Received) => self.obtain(&stored, media.as_ref()).await,
-        };
-        match obtained {
-            Ok(license) => {
-                let license = self.with_media(license, media).await?;
-                self.deliver(license).await
-            }
-            Err(error) => match error.refusal() {
-                Some(Code::NotSettled | Code::NotReceived) => Ok(Fetched::NotPaid),
-                Some(code) if is_ending(code) => {
-                    self.end(certificate, code)?;
-                    Ok(Fetched::Ended(code))
+    /// The request is refused, no reply arrives, or a token in the reply is not valid.
+    pub fn fetch(&mut self, certificate: Uuid, media: Option<Media>) -> BoxFuture<'_, Result<Fetched, TerminalError>> {
+        Box::pin(async move {
+            let stored = self.store.get::<Certificate>(certificate)?;
+            let stored = stored.ok_or(TerminalError::Absent { what: "certificate", id: certificate })?;
+            let license = self.store.licenses()?.into_iter().find(|license| license.claims.certificate == certificate);
+            let obtained = match (license, stored.standing) {
+                (Some(license), _) => Ok(license),
+                (None, Standing::Ended(code)) => return Ok(Fetched::Ended(code)),
+                (None, Standing::Arrived | Standing::Received) => self.obtain(&stored, media.as_ref()).await,
+            };
+            match obtained {
+                Ok(license) => {
+                    let license = self.with_media(license, media).await?;
+                    self.deliver(license).await
                 }
-                _ => Err(error),
-            },
-        }
+                Err(error) => match error.refusal() {
+                    Some(Code::NotSettled | Code::NotReceived) => Ok(Fetched::NotPaid),
+                    Some(code) if is_ending(code) => {
+                        self.end(certificate, code)?;
+                        Ok(Fetched::Ended(code))
+                    }
+                    _ => Err(error),
+                },
+            }
+        })
     }
 
     /// Requests a license with this certificate, and stores it.
@@ -99,8 +102,8 @@ impl Terminal {
         Ok(license)
     }
 
-    /// The license with a new source of its content, if one is given. A stored copy stays until the
-    /// new one replaces it.
+    /// Stores a new source for the content of a license, if one is given. A stored copy stays until
+    /// the new copy replaces it.
     async fn with_media(&self, mut license: License, media: Option<Media>) -> Result<License, TerminalError> {
         if let Some(media) = media.filter(|media| license.media.as_ref() != Some(media)) {
             let id = license.claims.jti;
@@ -123,8 +126,9 @@ impl Terminal {
         Ok(Fetched::Here { license: id, content: self.store.content(id) })
     }
 
-    /// Acknowledges the delivery of a license, unless that is done. After a crash before the
-    /// license is marked, this runs again, which repeats the receipt.
+    /// Acknowledges receipt of a license, unless it is already acknowledged. After a crash before
+    /// the license is marked as received, this function runs again, which repeats the
+    /// acknowledgement.
     pub(super) async fn receive(&mut self, license: License) -> Result<(), TerminalError> {
         if license.received {
             return Ok(());
@@ -143,7 +147,7 @@ impl Terminal {
         }
     }
 
-    /// Passes on a reply about a license, and removes the license if the reply says that it is
+    /// Passes on a reply about a license, and deletes the license if the reply states that it was
     /// revoked.
     pub(super) fn unless_revoked<T>(
         &self,

@@ -1,8 +1,8 @@
-//! Download of a content from a file or a web server.
+//! Downloads contents from files and web servers.
 //!
-//! The download is written to an unfinished file and hashed. The file gets its final name only if
-//! it has the announced length and SHA-256. A source that is longer is not read further. Dropping
-//! the future stops the download.
+//! The download is written to a temporary file and hashed. The file gets its final name only if it
+//! has the announced length and SHA-256 digest. If the source is longer than announced, reading
+//! stops. Dropping the future also stops the download.
 
 use std::{
     ffi::OsString,
@@ -25,10 +25,10 @@ const CHUNK_BYTES: usize = 64 * 1024;
 /// The timeout for a connection, for a response and for each part of its body.
 const HTTP_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Why a content cannot be downloaded. No part of it is stored.
+/// An error that prevented the download of a content. No part of the content is stored.
 #[derive(Debug, thiserror::Error)]
 pub enum MediaError {
-    /// The address is of a kind that a terminal does not read.
+    /// The terminal does not support this kind of address.
     #[error("{uri} is not supported: use a path, a file:// or an http(s):// address")]
     Unsupported {
         /// The address.
@@ -43,8 +43,8 @@ pub enum MediaError {
         #[source]
         source: io::Error,
     },
-    /// The source is another content than the announced one.
-    #[error("{uri} is not the announced content: {detail}; no part of it was stored")]
+    /// The source differs from the announced content.
+    #[error("{uri} differs from the announced content: {detail}; no part of it was stored")]
     Different {
         /// The address.
         uri: String,
@@ -56,13 +56,13 @@ pub enum MediaError {
     Store(#[from] StoreError),
 }
 
-/// Downloads `media`, checks it, and then puts it at `path` in place of any file there.
+/// Downloads `media`, checks it, and then moves it to `path`, replacing any file there.
 pub(super) async fn fetch(media: &Media, path: &Path) -> Result<(), MediaError> {
     let source = Source::of(media)?;
     let unfinished = store::unfinished(path);
     let copied = copy(source, media, &unfinished).await;
     if let Err(error) = copied {
-        // If this fails, opening the folder deletes the file.
+        // If this deletion fails, the next opening of the folder deletes the file.
         let _ = std::fs::remove_file(&unfinished);
         return Err(error);
     }
@@ -92,7 +92,7 @@ async fn copy(source: Source, media: &Media, path: &Path) -> Result<(), MediaErr
     if !sha256.eq_ignore_ascii_case(media.sha256.as_str()) {
         return Err(different(format!("its SHA-256 is {sha256} instead of {}", media.sha256)));
     }
-    // Only a flush reports the failure of a write in progress.
+    // Only a flush reports that a pending write failed.
     file.flush().await.map_err(unwritable)?;
     file.sync_all().await.map_err(unwritable)?;
     Ok(())
@@ -129,8 +129,8 @@ impl Source {
         }
     }
 
-    /// The content in chunks. A blocking thread reads them, at most a few ahead, and ends when the
-    /// receiver is dropped.
+    /// Reads the content in chunks. A blocking thread reads at most a few chunks ahead, and ends
+    /// when the receiver is dropped.
     fn chunks(self) -> mpsc::Receiver<io::Result<Vec<u8>>> {
         let (sender, receiver) = mpsc::channel(4);
         tokio::task::spawn_blocking(move || {

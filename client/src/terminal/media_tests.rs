@@ -4,7 +4,7 @@ use licet_schema::{Count, Text};
 
 use super::*;
 
-/// SHA-256 of `la la la`.
+/// The SHA-256 digest of `la la la`.
 const SHA256: &str = "d488288a90852227c137cc78556c8f55fe20c052d61df3b4987643b42def93c3";
 
 fn media(uri: &str, sha256: &str, bytes: i64) -> Media {
@@ -15,7 +15,7 @@ fn media(uri: &str, sha256: &str, bytes: i64) -> Media {
     }
 }
 
-/// A folder with a content in it, and the path of a copy of it.
+/// A folder with a content, the path of the content, and the path for its copy.
 fn folder() -> (tempfile::TempDir, PathBuf, PathBuf) {
     let folder = tempfile::tempdir().expect("a folder");
     let (song, copy) = (folder.path().join("a song.ogg"), folder.path().join("copy"));
@@ -57,7 +57,7 @@ async fn a_content_is_read_from_a_path_a_file_address_and_a_web_address() {
 }
 
 #[tokio::test]
-async fn a_download_that_is_not_the_announced_content_is_not_stored_and_the_older_copy_stays() {
+async fn a_download_that_differs_from_the_announced_content_is_not_stored_and_the_older_copy_stays() {
     let (folder, song, copy) = folder();
     std::fs::write(&copy, "an older copy").expect("a file");
     for (sha256, bytes, detail) in [

@@ -1,21 +1,21 @@
-//! A client terminal: it buys, stores certificates, requests licenses with them, downloads
+//! A client terminal. It buys certificates, stores them, requests licenses with them, downloads
 //! contents, and returns licenses.
 //!
-//! It guarantees: nothing is acknowledged before it is verified and stored on disk, and no deletion
-//! is reported before it happened. The program may end between any two steps. The next one with the
-//! same folder continues:
+//! Guarantees: a terminal acknowledges a certificate or license only after it has verified it and
+//! stored it on disk. It reports a deletion only after it has deleted the copy. The program may
+//! stop between any two steps. The next run with the same folder continues:
 //!
-//! | the program ended after | what the next one does |
+//! | the program stopped after | the next run |
 //! |---|---|
-//! | a request was stored | sends it, perhaps again, under the same id; Licet processes it once |
-//! | a reply arrived | the same; Licet sends the stored reply |
-//! | certificates were stored | acknowledges their reception; a repetition changes nothing |
-//! | a license was stored | downloads its content, then acknowledges its delivery |
+//! | a request was stored | sends it with the same id, possibly again; Licet processes it once |
+//! | a reply arrived | sends the request again; Licet returns the stored reply |
+//! | certificates were stored | acknowledges their receipt; repeating this changes nothing |
+//! | a license was stored | downloads its content, then acknowledges its receipt |
 //! | a return was opened | asks Licet whether it is still open, then deletes the copy |
-//! | the copy was deleted | reports the deletion; a repetition changes nothing |
+//! | the copy was deleted | reports the deletion; repeating this changes nothing |
 //!
-//! Architecture invariant: a terminal decides nothing that Licet decides. It has no clock, and
-//! learns from replies what has expired.
+//! Architecture invariant: a terminal makes no decision that Licet makes. It has no clock, and
+//! learns from replies that a certificate or a return has expired.
 
 mod buying;
 mod check;
@@ -33,6 +33,7 @@ pub use media::MediaError;
 pub use records::{Certificate, License, Outcome, Return, Standing};
 pub use store::{Store, StoreError};
 
+use futures_util::future::BoxFuture;
 use licet_common::signing::Keyring;
 use licet_schema::{Code, Name, Output, Refusal, Request, message::RequestRefused};
 use serde::Serialize;
@@ -50,7 +51,7 @@ pub struct Terminal {
     name: Option<Name>,
 }
 
-/// An operation that an earlier run began.
+/// An operation that an earlier run started.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Resumed {
@@ -58,7 +59,7 @@ pub enum Resumed {
     Bought(Bought),
     /// The request for a license.
     Fetched {
-        /// The certificate that it was requested with.
+        /// The certificate used in the request.
         certificate: Uuid,
         /// The result.
         fetched: Fetched,
@@ -68,8 +69,9 @@ pub enum Resumed {
 }
 
 impl Terminal {
-    /// A terminal that trusts these keys. `name` identifies the device in license requests: while
-    /// the device has an outstanding license of a certificate, Licet issues no other one to it.
+    /// Creates a terminal that trusts these keys. `name` identifies the device in license requests.
+    /// While the device has an outstanding license of a certificate, Licet sends it the same
+    /// license again.
     pub fn new(client: Client, keyring: Keyring, store: Store, name: Option<Name>) -> Self {
         Self { client, keyring, store, name }
     }
@@ -79,27 +81,29 @@ impl Terminal {
         &self.store
     }
 
-    /// Continues every operation that an earlier run began and did not complete. The failure of one
-    /// operation does not stop the others.
+    /// Continues every operation that an earlier run started and did not complete. The failure of
+    /// one operation does not stop the others.
     ///
     /// # Errors
     /// The folder cannot be read.
-    pub async fn resume(&mut self) -> Result<Vec<Result<Resumed, TerminalError>>, StoreError> {
-        let mut resumed = Vec::new();
-        for pending in self.store.all::<PendingRequest>()? {
-            resumed.push(self.resume_request(pending).await);
-        }
-        for certificate in self.unacknowledged()? {
-            resumed.push(self.acknowledge(certificate).await.map(Resumed::Bought));
-        }
-        for license in self.store.licenses()?.into_iter().filter(|license| !license.received) {
-            let certificate = license.claims.certificate;
-            resumed.push(self.deliver(license).await.map(|fetched| Resumed::Fetched { certificate, fetched }));
-        }
-        for open in self.store.returns()?.into_iter().filter(|one| one.outcome.is_none()) {
-            resumed.push(self.give_back(open.license, open.privilege).await.map(Resumed::returned));
-        }
-        Ok(resumed)
+    pub fn resume(&mut self) -> BoxFuture<'_, Result<Vec<Result<Resumed, TerminalError>>, StoreError>> {
+        Box::pin(async move {
+            let mut resumed = Vec::new();
+            for pending in self.store.all::<PendingRequest>()? {
+                resumed.push(self.resume_request(pending).await);
+            }
+            for certificate in self.unacknowledged()? {
+                resumed.push(self.acknowledge(certificate).await.map(Resumed::Bought));
+            }
+            for license in self.store.licenses()?.into_iter().filter(|license| !license.received) {
+                let certificate = license.claims.certificate;
+                resumed.push(self.deliver(license).await.map(|fetched| Resumed::Fetched { certificate, fetched }));
+            }
+            for open in self.store.returns()?.into_iter().filter(|one| one.outcome.is_none()) {
+                resumed.push(self.give_back(open.license, open.privilege).await.map(Resumed::returned));
+            }
+            Ok(resumed)
+        })
     }
 
     async fn resume_request(&mut self, pending: PendingRequest) -> Result<Resumed, TerminalError> {
@@ -121,8 +125,8 @@ impl Terminal {
         }
     }
 
-    /// Sends a stored request. A refusal is final, because a repetition under this id has the same
-    /// reply: the request is removed. It stays if the refusal decided nothing.
+    /// Sends a stored request. If it is refused, it is removed, because the same id always gets the
+    /// same reply. It stays stored if the refusal leaves its outcome open.
     async fn ask(&self, pending: &PendingRequest) -> Result<Output, TerminalError> {
         let body = pending.body.clone().into();
         let reply = self.client.ask_encoded(pending.message_id, &pending.kind, body).await?;
@@ -133,16 +137,16 @@ impl Terminal {
         Err(refusal(refused))
     }
 
-    /// Stores a request about `subject` under a new id, and sends it.
+    /// Stores a request about `subject` with a new id, and sends it.
     async fn ask_anew(&self, subject: Uuid, request: &Request) -> Result<Output, TerminalError> {
         let pending = PendingRequest::new(Some(subject), request)?;
         self.store.put(&pending)?;
         self.ask(&pending).await
     }
 
-    /// Sends a request about `subject`. If an earlier run stored one, that is sent first, because
-    /// its reply may have been lost. If its reply is a refusal, which may be out of date, a new
-    /// request follows.
+    /// Sends a request about `subject`. If an earlier run stored a request, that request is sent
+    /// first, because its reply may have been lost. If it is refused, the refusal may be out of
+    /// date, so a new request follows.
     async fn ask_about(&self, subject: Uuid, request: &Request) -> Result<Output, TerminalError> {
         if let Some(earlier) = self.store.get::<PendingRequest>(subject)? {
             match self.ask(&earlier).await {
@@ -153,7 +157,7 @@ impl Terminal {
         self.ask_anew(subject, request).await
     }
 
-    /// Sends a receipt. It is not stored, because it may be repeated under any id.
+    /// Sends a receipt. Receipts are not stored, because they may be repeated with any id.
     async fn send_receipt(&self, receipt: &Request) -> Result<Output, TerminalError> {
         match self.client.ask(receipt).await? {
             Output::RequestRefused(refused) => Err(refusal(refused)),

@@ -1,5 +1,5 @@
-//! The records of a terminal, each in a file of its own. The claims of a token are stored beside
-//! it, as they were verified when the token arrived.
+//! The records of a terminal, each in its own file. The claims of a token, verified when the token
+//! arrived, are stored with it.
 
 use licet_common::signing::{CertificateClaims, ContainerClaims, LicenseClaims};
 use licet_schema::{
@@ -11,11 +11,12 @@ use uuid::Uuid;
 
 use super::store::Record;
 
-/// A request whose reply is not stored yet. It is stored before it is sent, so after a crash the
-/// same bytes are sent under the same id, and Licet processes them once.
+/// A request whose reply is not stored yet. The request is stored before it is sent, so that after
+/// a crash the same bytes are sent with the same id, and Licet processes them only once.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct PendingRequest {
-    /// The certificate, license or return that it is about; for a purchase, its own message_id.
+    /// The certificate, license or return that the request is about. For a purchase, the message_id
+    /// of the request.
     pub(super) subject: Uuid,
     pub(super) message_id: Uuid,
     #[serde(rename = "type")]
@@ -25,7 +26,7 @@ pub(super) struct PendingRequest {
 }
 
 impl PendingRequest {
-    /// A request under a new id.
+    /// Creates a request with a new id.
     pub(super) fn new(subject: Option<Uuid>, request: &Request) -> Result<Self, EncodeError> {
         let message_id = Uuid::now_v7();
         // Lossless: JSON is UTF-8.
@@ -42,11 +43,11 @@ impl PendingRequest {
 /// A stored purchase certificate.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Certificate {
-    /// The token, which license requests contain.
+    /// The token to send with license requests.
     pub certificate_token: String,
     /// The claims of the token.
     pub claims: CertificateClaims,
-    /// Its state, as far as this terminal knows.
+    /// The state of the certificate, as far as this terminal knows.
     pub standing: Standing,
 }
 
@@ -54,11 +55,11 @@ pub struct Certificate {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Standing {
-    /// Its reception is not acknowledged yet.
+    /// Receipt is not acknowledged yet.
     Arrived,
-    /// Its reception was acknowledged.
+    /// Receipt was acknowledged.
     Received,
-    /// It grants no more licenses, for this reason.
+    /// The certificate permits no more licenses, for this reason.
     Ended(Code),
 }
 
@@ -72,13 +73,13 @@ pub(super) struct Container {
 /// A stored license.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct License {
-    /// The token, which permits to use the content.
+    /// The token, which permits the use of the content.
     pub license_token: String,
     /// The claims of the token.
     pub claims: LicenseClaims,
-    /// Whether its delivery was acknowledged.
+    /// Whether receipt was acknowledged.
     pub received: bool,
-    /// The source of its content, if one was given.
+    /// The source of the content, if one was given.
     pub media: Option<Media>,
 }
 
@@ -99,7 +100,7 @@ pub struct Return {
     pub version: Version,
     /// The privilege that the user chose.
     pub privilege: Privilege,
-    /// The time until which the deletion must be reported.
+    /// The deadline for reporting the deletion.
     pub delete_by: Timestamp,
     /// How the return ended. Absent while it is open.
     pub outcome: Option<Outcome>,
@@ -109,14 +110,15 @@ pub struct Return {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Outcome {
-    /// The license ended and this privilege was given. The certificate of an upgrade is stored.
+    /// The license ended, and this privilege was granted. If it is an upgrade, its certificate is
+    /// stored.
     Returned(PrivilegeGranted),
-    /// No privilege was given, for this reason.
+    /// No privilege was granted, for this reason.
     Refused(Code),
 }
 
-/// Declares in which folder each kind of record is stored, and by which id. Expands to one impl of
-/// [`Record`] for each line.
+/// Declares the folder and the id of each kind of record. Expands to one impl of [`Record`] for
+/// each line.
 macro_rules! records {
     ($($record:ident in $folder:literal by |$it:ident| $id:expr;)*) => {$(
         impl Record for $record {

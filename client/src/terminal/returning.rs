@@ -1,9 +1,10 @@
-//! Returns: from a license to the privilege that its user receives for it.
+//! Returns of licenses, from the request to the privilege that the user receives.
 //!
 //! The terminal opens the return and stores it, deletes the content and the license, and only then
-//! reports the deletion. From the deletion on, the stored return is all that the terminal has of
-//! the license.
+//! reports the deletion. After the deletion, the stored return is the terminal's only record of the
+//! license.
 
+use futures_util::future::BoxFuture;
 use licet_schema::{
     Code, Output, Request,
     message::{LicenseDeletion, LicenseReturn, Privilege, PrivilegeGranted, ReturnOpened},
@@ -19,20 +20,24 @@ use super::{
 impl Terminal {
     /// Returns a license: opens the return, deletes the content and the license, reports the
     /// deletion, and stores the privilege. The certificate of an upgrade is stored too. If the
-    /// license was returned before, this completes that return or reads its record.
+    /// license was deleted by an earlier call, this call completes that return, or reads its record
+    /// if it has ended.
     ///
     /// # Errors
-    /// The return is refused, or there is no reply. [`Terminal::resume`] continues it.
-    pub async fn give_back(&mut self, license: Uuid, privilege: Privilege) -> Result<Return, TerminalError> {
-        let Some(stored) = self.store.get::<License>(license)? else {
-            return self.earlier_return(license).await;
-        };
-        self.receive(stored.clone()).await?;
-        let opened = self.open_return(&stored, privilege).await;
-        let open = self.unless_revoked(&stored, opened)?;
-        // After a crash from here on, the return is open and the license may be deleted.
-        self.delete(license)?;
-        self.report_deletion(open.license_return).await
+    /// The return is refused, or no reply arrives. [`Terminal::resume`] continues an interrupted
+    /// return.
+    pub fn give_back(&mut self, license: Uuid, privilege: Privilege) -> BoxFuture<'_, Result<Return, TerminalError>> {
+        Box::pin(async move {
+            let Some(stored) = self.store.get::<License>(license)? else {
+                return self.earlier_return(license).await;
+            };
+            self.receive(stored.clone()).await?;
+            let opened = self.open_return(&stored, privilege).await;
+            let open = self.unless_revoked(&stored, opened)?;
+            // After a crash from here on, the return is open and the license may be deleted.
+            self.delete(license)?;
+            self.report_deletion(open.license_return).await
+        })
     }
 
     async fn earlier_return(&mut self, license: Uuid) -> Result<Return, TerminalError> {
@@ -43,8 +48,8 @@ impl Terminal {
         }
     }
 
-    /// Opens the return of a license. A return that an earlier run opened may have lapsed, and its
-    /// license is live again. Licet is asked again, and then opens another return.
+    /// Opens the return of a license. A return that an earlier run opened may have lapsed, so the
+    /// terminal asks again. If the return has lapsed, Licet opens another.
     async fn open_return(&mut self, license: &License, privilege: Privilege) -> Result<Return, TerminalError> {
         let id = license.claims.jti;
         if let Some(earlier) = self.store.get::<PendingRequest>(id)? {
@@ -84,7 +89,8 @@ impl Terminal {
         Ok(open)
     }
 
-    /// Marks earlier returns of the license as lapsed: Licet opens another only then.
+    /// Marks earlier returns of the license as lapsed, because Licet opens another return only
+    /// after that.
     fn close_earlier(&self, open: &Return) -> Result<(), StoreError> {
         let mut earlier = self.store.returns()?.into_iter().filter(|one| {
             one.license == open.license && one.license_return != open.license_return && one.outcome.is_none()

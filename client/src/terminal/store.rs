@@ -1,17 +1,18 @@
-//! The terminal's folder: small JSON files, and contents beside their licenses.
+//! The terminal's folder. It contains records as small JSON files, and contents next to their
+//! licenses.
 //!
 //! ```text
 //! requests/      requests whose reply is not stored yet, by the id of their subject
 //! certificates/  purchase certificates
 //! containers/    the containers of certificates that were bought together
-//! licenses/      licenses, and ID.content beside each license whose content is stored
-//! returns/       returns of licenses, and the privileges that they brought
+//! licenses/      licenses, and ID.content for each license whose content is stored
+//! returns/       returns of licenses, and the privileges that were granted for them
 //! ```
 //!
-//! A file is written under another name, synced and renamed, and then its folder is synced. After a
-//! crash at any point, the old file or the new file is there. When a method returns, its changes
-//! are on disk. Files are named by ids of Licet or of this terminal, never by a name that a person
-//! chose. Only one process at a time can open the folder.
+//! A file is written with a temporary name, synced and renamed, and then its folder is synced.
+//! After a crash at any point, either the old file or the new file exists. When a method returns,
+//! its changes are on disk. File names are ids that Licet or this terminal created, never names
+//! that a person chose. Only one process at a time can open the folder.
 
 use std::{
     ffi::OsStr,
@@ -29,7 +30,7 @@ use super::records::{Certificate, Container, License, PendingRequest, Return};
 /// The extension of a file that is not complete yet.
 const UNFINISHED: &str = "new";
 
-/// A kind of record, which is stored as JSON in a folder of its own.
+/// A kind of record, which is stored as JSON in its own folder.
 pub(super) trait Record: Serialize + DeserializeOwned {
     /// The name of the folder.
     const FOLDER: &'static str;
@@ -44,7 +45,7 @@ pub struct Store {
     _lock: File,
 }
 
-/// Why the terminal's folder cannot be read or written.
+/// An error while the terminal's folder is read or written.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
     /// Another process uses the folder.
@@ -53,12 +54,12 @@ pub enum StoreError {
         /// The folder.
         folder: PathBuf,
     },
-    /// A file is not a record of its kind.
-    #[error("{} is damaged ({cause}): restore it from a backup, or move it away", file.display())]
+    /// A file does not contain a valid record.
+    #[error("{} is damaged ({cause}): restore it from a backup, or move it to another folder", file.display())]
     Damaged {
         /// The file.
         file: PathBuf,
-        /// What is wrong with the file.
+        /// The error in the file.
         cause: String,
     },
     /// The file system reported an error.
@@ -74,7 +75,7 @@ pub enum StoreError {
 
 impl Store {
     /// Opens the folder, and creates it (mode 0700) if it does not exist. Deletes incomplete files
-    /// that a crash left.
+    /// that a crash left behind.
     ///
     /// # Errors
     /// Another process uses the folder, or the file system reports an error.
@@ -97,7 +98,7 @@ impl Store {
         Ok(Self { folder, _lock: file })
     }
 
-    /// Every certificate that this terminal received, in the order of issue.
+    /// All certificates that this terminal received, in the order in which they were issued.
     ///
     /// # Errors
     /// A file cannot be read.
@@ -113,7 +114,7 @@ impl Store {
         self.all()
     }
 
-    /// The returns of licenses from this terminal.
+    /// All returns that this terminal opened.
     ///
     /// # Errors
     /// A file cannot be read.
@@ -121,7 +122,8 @@ impl Store {
         self.all()
     }
 
-    /// The file of a license's content, if it is stored. It was checked when it was downloaded.
+    /// The file of a license's content, if the content is stored. The content was checked when it
+    /// was downloaded.
     pub fn content(&self, license: Uuid) -> Option<PathBuf> {
         Some(self.content_path(license)).filter(|path| path.exists())
     }
@@ -166,7 +168,7 @@ impl Store {
         let mut ids = Vec::new();
         for path in files(&self.folder.join(R::FOLDER))? {
             let name = path.file_name().and_then(OsStr::to_str);
-            // Other files are not records: contents, and what a person put here.
+            // Other files are not records. They are contents, or files that a person put here.
             ids.extend(name.and_then(|name| Uuid::parse_str(name.strip_suffix(".json")?).ok()));
         }
         ids.sort_unstable();
@@ -188,7 +190,7 @@ impl Store {
     }
 }
 
-/// The path under which a file is written until it is complete.
+/// The path of a file until it is complete.
 pub(super) fn unfinished(path: &Path) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(".");
@@ -196,14 +198,14 @@ pub(super) fn unfinished(path: &Path) -> PathBuf {
     name.into()
 }
 
-/// Renames a complete and synced file to its path, in place of any file there.
+/// Renames a complete and synced file to its final path, replacing any file there.
 pub(super) fn put_in_place(unfinished: &Path, path: &Path) -> Result<(), StoreError> {
     fs::rename(unfinished, path).map_err(at(path))?;
     path.parent().map_or(Ok(()), sync)
 }
 
-/// Creates an empty file that only its owner can read. A file of this name is deleted first, so a
-/// task that still writes to it does not write to the new one.
+/// Creates an empty file that only its owner can read. An existing file of this name is deleted
+/// first, so that a task that is still writing to it does not write to the new file.
 pub(super) fn create(path: &Path) -> io::Result<File> {
     match fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
@@ -215,7 +217,10 @@ fn create_folder(folder: &Path) -> Result<(), StoreError> {
     DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(at(folder))?;
     let mode = fs::metadata(folder).map_err(at(folder))?.permissions().mode();
     if mode & 0o077 != 0 {
-        tracing::warn!(folder = %folder.display(), "other users can open the terminal's folder: run chmod 0700");
+        tracing::warn!(
+            folder = %folder.display(),
+            "other users can open the terminal's folder: restrict it with chmod 0700"
+        );
     }
     Ok(())
 }
@@ -226,7 +231,8 @@ fn delete(path: &Path) -> Result<(), StoreError> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
         Err(error) => return Err(at(path)(error)),
     }
-    // Also if it did not exist: it may have been deleted just before a crash, and not synced.
+    // Sync even if the file did not exist: it may have been deleted just before a crash, without a
+    // sync.
     path.parent().map_or(Ok(()), sync)
 }
 

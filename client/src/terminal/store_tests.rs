@@ -33,7 +33,7 @@ fn tree(folder: &Path) -> Vec<PathBuf> {
 }
 
 #[test]
-fn stored_records_are_there_when_the_folder_is_opened_again() {
+fn stored_records_still_exist_when_the_folder_is_opened_again() {
     let folder = tempfile::tempdir().expect("a folder");
     let store = opened(folder.path());
     store.put(&certificate(2, "bob")).expect("stored");
@@ -46,7 +46,7 @@ fn stored_records_are_there_when_the_folder_is_opened_again() {
 }
 
 #[test]
-fn opening_the_folder_deletes_unfinished_files_and_keeps_the_old_ones() {
+fn opening_the_folder_deletes_unfinished_files_and_keeps_complete_ones() {
     let folder = tempfile::tempdir().expect("a folder");
     let store = opened(folder.path());
     store.put(&certificate(1, "alice")).expect("stored");
@@ -61,7 +61,7 @@ fn opening_the_folder_deletes_unfinished_files_and_keeps_the_old_ones() {
 }
 
 #[test]
-fn a_write_that_fails_leaves_the_old_file() {
+fn a_failed_write_leaves_the_old_file_unchanged() {
     let folder = tempfile::tempdir().expect("a folder");
     let store = opened(folder.path());
     store.put(&certificate(1, "alice")).expect("stored");
@@ -113,7 +113,7 @@ fn the_error_for_a_damaged_file_names_it_and_says_what_to_do() {
     let store = opened(folder.path());
     fs::write(store.path::<Certificate>(Uuid::from_u128(1)), "{").expect("a file");
     let error = store.certificates().expect_err("damaged").to_string();
-    assert!(error.contains(&Uuid::from_u128(1).to_string()) && error.contains("move it away"), "{error}");
+    assert!(error.contains(&Uuid::from_u128(1).to_string()) && error.contains("move it to another folder"), "{error}");
 }
 
 #[test]

@@ -1,26 +1,29 @@
-//! The loop that every worker runs: it acknowledges last.
+//! The loop that every worker runs. It acknowledges messages last.
 //!
-//! 1. **Receive** what is there ([`crate::transport`]); do not wait for more while anything is in
-//!    hand. After a batch of several messages, rest for half as long as it took, at most 10 ms, so
-//!    that the next batch is larger.
-//! 2. **Read** (`intake`): decode, and read tokens. A large batch is read outside the async
-//!    threads (`offload`). What cannot be read becomes a dead letter with its reason.
-//! 3. **Decide** (`batch`): one transaction: locks and reads, the worker's rules as a fold over the
-//!    batch, journal and rows written, commit. A message that was decided before is found in the
-//!    journal, by look-up or by its key (`duplicate_check`).
-//! 4. **Publish** (`outbox`) all outputs and wait until each is confirmed.
+//! 1. **Receive** the messages that have arrived ([`crate::transport`]), and wait only if there are
+//!    none. After a batch of several messages, rest for half as long as the batch took, at most 10
+//!    ms, so that the next batch is larger.
+//! 2. **Read** the bodies and tokens (`intake`). A large batch is read outside the async threads
+//!    (`offload`). A message that cannot be read becomes a dead letter with a reason.
+//! 3. **Decide** the messages in one transaction (`batch`): lock and read the rows, apply the
+//!    worker's rules to the messages in order, write the journal and the changed rows, and commit.
+//!    If a message was decided earlier, a lookup in the journal finds it, or the key of the journal
+//!    rejects it (`duplicate_check`).
+//! 4. **Publish** all outputs and wait until each is confirmed (`outbox`).
 //! 5. **Acknowledge** the batch.
 //!
-//! A crash before the commit changes nothing: the broker delivers again. After a crash behind the
-//! commit, the next delivery finds the journal row, whose stored outputs are sent again, byte for
-//! byte. So the unacknowledged input is the outbox: there is no outbox table, and nothing is
-//! recomputed from newer rows.
+//! A crash before the commit has no effect: the broker redelivers the messages. After a crash that
+//! follows the commit, the redelivered message is found in the journal, and its stored outputs are
+//! sent again, byte for byte. The unacknowledged input therefore serves as the outbox: there is no
+//! outbox table, and outputs are never recomputed from newer rows.
 //!
-//! When the broker or the database is unavailable, a session drops everything it holds, and a new
-//! session begins (`session`, `session_mode`). That is not counted as a failed attempt of any message.
+//! If the broker or the database becomes unavailable, the session ends without acknowledging its
+//! messages, and a new session begins (`session`, `session_mode`). This is not counted as a failed
+//! attempt of any message.
 
 use std::sync::Arc;
 
+use futures_util::future::BoxFuture;
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 
@@ -54,7 +57,7 @@ use session::{Ended, Runner};
 use session_mode::{SessionEnd, SessionMode};
 pub use worker::Worker;
 
-/// What a worker runs on.
+/// The resources that a worker uses.
 #[derive(Clone, Debug)]
 pub struct Resources {
     /// The broker.
@@ -65,7 +68,7 @@ pub struct Resources {
     pub keyring: Arc<Keyring>,
     /// The clock.
     pub clock: Clock,
-    /// What the operator configured for the rules.
+    /// The terms that the operator configured for the rules.
     pub terms: Arc<Terms>,
     /// The limits of the loop.
     pub limits: Limits,
@@ -73,72 +76,81 @@ pub struct Resources {
     pub senders: Arc<Senders>,
 }
 
-/// Runs a worker, and what belongs beside it, until `stop`. Then it takes no more messages, finishes
-/// those in hand, and returns.
-pub async fn run<W: Worker>(worker: W, resources: Resources, stop: CancellationToken) {
-    let beside = W::run_beside(&resources, &stop);
-    tokio::join!(run_loop(Arc::new(worker), resources.clone(), stop.clone()), beside);
+/// Runs a worker and its background task until `stop` is cancelled. The worker then receives no
+/// more messages, finishes those that it has received, and returns.
+pub fn run<W: Worker>(worker: W, resources: Resources, stop: CancellationToken) -> BoxFuture<'static, ()> {
+    let consuming = run_loop(Arc::new(worker), resources.clone(), stop.clone());
+    Box::pin(async move {
+        tokio::join!(consuming, W::run_beside(&resources, &stop));
+    })
 }
 
-async fn run_loop(worker: Arc<dyn worker::AnyWorker>, mut resources: Resources, stop: CancellationToken) {
-    resources.limits.batch_max = worker.batch_max().unwrap_or(resources.limits.batch_max);
-    let runner = Runner { worker, resources, metrics: Metrics::default(), duplicate_check: DuplicateCheck::default() };
-    let name = runner.worker.name();
-    let (mut backoff, mut outages) = (Backoff::new(), OutageLog::new(name));
-    let mut mode = SessionMode::FIRST;
-    while !stop.is_cancelled() {
-        let settled = runner.metrics.batches.get();
-        let connected = tokio::select! {
-            biased;
-            () = stop.cancelled() => break,
-            connected = runner.connect(mode) => connected,
-        };
-        let (ended, was_connected) = match connected {
-            Ok(session) => {
-                if mode != SessionMode::Quarantine {
-                    outages.ended();
-                    backoff = Backoff::new();
+fn run_loop(
+    worker: Arc<dyn worker::AnyWorker>,
+    mut resources: Resources,
+    stop: CancellationToken,
+) -> BoxFuture<'static, ()> {
+    Box::pin(async move {
+        resources.limits.batch_max = worker.batch_max().unwrap_or(resources.limits.batch_max);
+        let runner =
+            Runner { worker, resources, metrics: Metrics::default(), duplicate_check: DuplicateCheck::default() };
+        let name = runner.worker.name();
+        let (mut backoff, mut outages) = (Backoff::new(), OutageLog::new(name));
+        let mut mode = SessionMode::FIRST;
+        while !stop.is_cancelled() {
+            let settled = runner.metrics.batches.get();
+            let connected = tokio::select! {
+                biased;
+                () = stop.cancelled() => break,
+                connected = runner.connect(mode) => connected,
+            };
+            let (ended, was_connected) = match connected {
+                Ok(session) => {
+                    if mode != SessionMode::Quarantine {
+                        outages.ended();
+                        backoff = Backoff::new();
+                    }
+                    (runner.serve(session, &stop, mode).await, true)
                 }
-                (runner.serve(session, &stop, mode).await, true)
+                Err(lost) => (Ended::Broker(lost), false),
+            };
+            let productive = runner.metrics.batches.get() > settled;
+            if productive {
+                backoff = Backoff::new();
             }
-            Err(lost) => (Ended::Broker(lost), false),
-        };
-        let productive = runner.metrics.batches.get() > settled;
-        if productive {
-            backoff = Backoff::new();
-        }
-        if mode == SessionMode::Quarantine {
-            backoff = Backoff::in_quarantine();
-        }
-        mode = mode.next(match ended {
-            _ if !was_connected => SessionEnd::NotConnected,
-            Ended::TooLarge(largest) => SessionEnd::TooLarge { largest, productive },
-            _ => SessionEnd::Ended { productive },
-        });
-        match ended {
-            Ended::Stopped => break,
-            Ended::LimitReached => continue,
-            Ended::TooLarge(largest) => {
-                let prefetch = mode.prefetch(runner.prefetch(), PREFETCHED_BYTES_MAX);
-                info!(worker = name, largest, "large messages: taking {prefetch} at a time for a while");
-                continue;
+            if mode == SessionMode::Quarantine {
+                backoff = Backoff::in_quarantine();
             }
-            Ended::Broker(lost) => outages.began(&lost),
-            Ended::Database(error) => {
-                outages.began(&error);
-                runner.until_the_database_answers(&stop).await;
+            mode = mode.next(match ended {
+                _ if !was_connected => SessionEnd::NotConnected,
+                Ended::TooLarge(largest) => SessionEnd::TooLarge { largest, productive },
+                _ => SessionEnd::Ended { productive },
+            });
+            match ended {
+                Ended::Stopped => break,
+                Ended::LimitReached => continue,
+                Ended::TooLarge(largest) => {
+                    let prefetch = mode.prefetch(runner.prefetch(), PREFETCHED_BYTES_MAX);
+                    info!(worker = name, largest, "large messages: taking {prefetch} at a time for a while");
+                    continue;
+                }
+                Ended::Broker(lost) => outages.began(&lost),
+                Ended::Database(error) => {
+                    outages.began(&error);
+                    runner.until_the_database_answers(&stop).await;
+                }
             }
+            backoff.wait(&runner.resources.clock, &stop).await;
         }
-        backoff.wait(&runner.resources.clock, &stop).await;
-    }
-    let metrics = &runner.metrics;
-    info!(
-        worker = name,
-        redelivered = metrics.redelivered.get(),
-        dropped_replies = metrics.dropped_replies.get(),
-        delayed = metrics.delayed.get(),
-        dead_letters = metrics.dead_letters.get(),
-        panics = metrics.panics.get(),
-        "stopped"
-    );
+        let metrics = &runner.metrics;
+        info!(
+            worker = name,
+            redelivered = metrics.redelivered.get(),
+            dropped_replies = metrics.dropped_replies.get(),
+            delayed = metrics.delayed.get(),
+            dead_letters = metrics.dead_letters.get(),
+            panics = metrics.panics.get(),
+            "stopped"
+        );
+    })
 }

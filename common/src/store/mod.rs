@@ -1,12 +1,13 @@
-//! The database: one handle over PostgreSQL and SQLite.
+//! The database: one interface to PostgreSQL and SQLite.
 //!
-//! Inputs: sets of keys to read ([`Source`]) and sets of changed rows ([`Writes`]). Outputs: sets of
-//! rows, and [`StoreError`]s that are classified by how to handle them.
+//! Inputs: sets of keys to read ([`Source`]) and sets of changed rows ([`Writes`]). Outputs: sets
+//! of rows, and [`StoreError`]s that are classified by how to handle them.
 //!
 //! Guarantees: the text of a statement does not depend on the number of rows, so each statement is
-//! prepared once. Rows are locked in key order. A write whose row count is wrong is an error.
+//! prepared once. Rows are locked in key order. A write that affects an unexpected number of rows
+//! is an error.
 //!
-//! Deliberately absent: this module does not know what a row means or which rows a worker locks.
+//! Deliberately absent: the meaning of rows, and the choice of the rows that a worker locks.
 
 use std::{
     fs::{File, TryLockError},
@@ -15,6 +16,7 @@ use std::{
     time::Duration,
 };
 
+use futures_util::future::BoxFuture;
 use licet_schema::migration::Migrations;
 use sea_orm::{
     AccessMode, ConnectOptions, ConnectionTrait, Database, DatabaseBackend, DatabaseConnection, DbErr, IsolationLevel,
@@ -53,7 +55,7 @@ pub struct Store {
     database: Arc<RwLock<DatabaseConnection>>,
     /// How to create another pool. `None` for SQLite, whose connection cannot be lost.
     address: Option<Address>,
-    /// The lock on an SQLite file while it is open: only one process may use it.
+    /// The lock on an SQLite file while it is open. Only one process may use the file.
     _lock: Option<Arc<File>>,
     faults: Faults,
 }
@@ -65,7 +67,7 @@ struct Address {
     timeout: Duration,
 }
 
-/// Why a database cannot be used.
+/// The reason a database cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
     /// The database cannot be reached.
@@ -94,12 +96,13 @@ impl Address {
     async fn connect(&self) -> Result<DatabaseConnection, DbErr> {
         let mut options = ConnectOptions::new(self.url.expose_secret());
         let transaction = format!("{}ms", self.timeout.as_millis());
-        // Shorter, so that a transaction that waited for a lock can be retried within the timeout.
+        // This timeout is shorter, so that a transaction that waited for a lock can be retried
+        // within the transaction timeout.
         let statement = format!("{}ms", self.timeout.as_millis() * 2 / 3);
         options
             .max_connections(self.connections)
-            // The test costs a round trip for each batch. A lost connection fails with its first statement,
-            // and the session starts again.
+            // The test would cost a round trip for each batch. Without it, the first statement on a
+            // lost connection fails, and the session starts again.
             .test_before_acquire(false)
             .min_connections(0)
             .connect_timeout(CONNECT_TIMEOUT)
@@ -108,12 +111,12 @@ impl Address {
             .map_sqlx_postgres_opts(move |options| {
                 // The cache holds one statement for each combination of tables that batches change.
                 options.application_name("licet").statement_cache_capacity(512).options([
-                    // The server must end a transaction whose worker is cut off, or its locks block every
-                    // other copy.
+                    // The server must end the transaction of a worker that is disconnected.
+                    // Otherwise, its locks would block all other copies of the worker.
                     ("statement_timeout", statement.as_str()),
                     ("idle_in_transaction_session_timeout", transaction.as_str()),
-                    // Every statement finds rows by key, in sets whose size the planner cannot know. A plan
-                    // made while a table was empty must not be reused.
+                    // Every statement finds rows by key, in sets whose size the planner cannot
+                    // know. A plan that was made while a table was empty must not be reused.
                     ("plan_cache_mode", "force_generic_plan"),
                     ("enable_seqscan", "off"),
                     ("jit", "off"),
@@ -133,24 +136,31 @@ impl Store {
     }
 
     /// Opens the database. A PostgreSQL server ends a transaction that is idle for `timeout`, and a
-    /// statement that takes two thirds of it. The caller limits the time of its transactions itself.
+    /// statement that takes two thirds of it. The caller limits the time of its transactions
+    /// itself.
     ///
     /// # Errors
     /// The database cannot be reached, or its SQLite file is in use.
-    pub async fn open_within(url: &SecretString, connections: u32, timeout: Duration) -> Result<Self, OpenError> {
-        match url.expose_secret().strip_prefix("sqlite:") {
-            Some(file) => Self::open_sqlite(Path::new(file.strip_prefix("//").unwrap_or(file))).await,
-            None => {
-                let address = Address { url: url.clone(), connections, timeout };
-                let database = address.connect().await.map_err(|error| unreachable(url, error))?;
-                Ok(Self {
-                    database: Arc::new(RwLock::new(database)),
-                    address: Some(address),
-                    _lock: None,
-                    faults: Faults::default(),
-                })
+    pub fn open_within(
+        url: &SecretString,
+        connections: u32,
+        timeout: Duration,
+    ) -> BoxFuture<'_, Result<Self, OpenError>> {
+        Box::pin(async move {
+            match url.expose_secret().strip_prefix("sqlite:") {
+                Some(file) => Self::open_sqlite(Path::new(file.strip_prefix("//").unwrap_or(file))).await,
+                None => {
+                    let address = Address { url: url.clone(), connections, timeout };
+                    let database = address.connect().await.map_err(|error| unreachable(url, error))?;
+                    Ok(Self {
+                        database: Arc::new(RwLock::new(database)),
+                        address: Some(address),
+                        _lock: None,
+                        faults: Faults::default(),
+                    })
+                }
             }
-        }
+        })
     }
 
     async fn open_sqlite(file: &Path) -> Result<Self, OpenError> {
@@ -164,10 +174,11 @@ impl Store {
                 .synchronous(SqliteSynchronous::Full)
                 .busy_timeout(Duration::from_secs(10))
                 .statement_cache_capacity(512)
-                // With sqlx's default of 50 buffered rows, two threads wake each other for each row of a
-                // larger set: a sixth of the processor time.
+                // With sqlx's default of 50 buffered rows, two threads wake each other for each row
+                // of a larger set. This takes a sixth of the processor time.
                 .row_buffer_size(statements::CHUNK_MAX)
-                // A log of 32 MiB before a checkpoint writes a page that changes often only once.
+                // With 32 MiB of log before a checkpoint, a page that changes often is written only
+                // once.
                 .pragma("wal_autocheckpoint", "8000")
         });
         let database = Database::connect(options)
@@ -181,7 +192,7 @@ impl Store {
         })
     }
 
-    /// The same database, for a worker whose faults `injector` decides.
+    /// The same database, for a worker whose faults are decided by `injector`.
     #[cfg(feature = "simulation")]
     #[must_use]
     pub fn with_faults(&self, injector: Arc<dyn FaultInjector>) -> Self {
@@ -192,33 +203,35 @@ impl Store {
     ///
     /// # Errors
     /// The database is unavailable or rejects a statement.
-    pub async fn migrate(&self) -> Result<(), StoreError> {
-        Ok(Migrations::up(&self.pool(), None).await?)
+    pub fn migrate(&self) -> BoxFuture<'_, Result<(), StoreError>> {
+        Box::pin(async move { Ok(Migrations::up(&self.pool(), None).await?) })
     }
 
     /// Checks that the tables are those of this release. Does not write.
     ///
     /// # Errors
     /// The tables belong to another release or do not exist, or the database is unavailable.
-    pub async fn check(&self) -> Result<(), OpenError> {
-        let statement = Statement::from_string(self.backend(), "SELECT version FROM seaql_migrations");
-        let applied = match self.pool().query_all(statement).await.map_err(StoreError::from) {
-            Ok(rows) => rows,
-            // The table of migrations does not exist.
-            Err(StoreError::Rejected { .. }) => return Err(OpenError::NotMigrated),
-            Err(error @ (StoreError::Unavailable { .. } | StoreError::Contended { .. })) => {
-                return Err(OpenError::Unreachable { address: "LICET_DATABASE_URL".into(), source: error.into() });
-            }
-        };
-        let applied: Vec<String> = applied.iter().filter_map(|row| row.try_get_by_index(0).ok()).collect();
-        let expected = Migrations::migrations();
-        let same =
-            expected.len() == applied.len() && expected.iter().all(|one| applied.iter().any(|name| name == one.name()));
-        if same { Ok(()) } else { Err(OpenError::NotMigrated) }
+    pub fn check(&self) -> BoxFuture<'_, Result<(), OpenError>> {
+        Box::pin(async move {
+            let statement = Statement::from_string(self.backend(), "SELECT version FROM seaql_migrations");
+            let applied = match self.pool().query_all(statement).await.map_err(StoreError::from) {
+                Ok(rows) => rows,
+                // The table of migrations does not exist.
+                Err(StoreError::Rejected { .. }) => return Err(OpenError::NotMigrated),
+                Err(error @ (StoreError::Unavailable { .. } | StoreError::Contended { .. })) => {
+                    return Err(OpenError::Unreachable { address: "LICET_DATABASE_URL".into(), source: error.into() });
+                }
+            };
+            let applied: Vec<String> = applied.iter().filter_map(|row| row.try_get_by_index(0).ok()).collect();
+            let expected = Migrations::migrations();
+            let same = expected.len() == applied.len()
+                && expected.iter().all(|one| applied.iter().any(|name| name == one.name()));
+            if same { Ok(()) } else { Err(OpenError::NotMigrated) }
+        })
     }
 
-    /// Begins a transaction that reads one snapshot. On PostgreSQL it is read-only with isolation level
-    /// REPEATABLE READ. On SQLite it occupies the only connection until it ends.
+    /// Begins a transaction that reads one snapshot. On PostgreSQL it is read-only with isolation
+    /// level REPEATABLE READ. On SQLite, it occupies the only connection until it ends.
     ///
     /// # Errors
     /// The database is unavailable.
@@ -236,9 +249,9 @@ impl Store {
         }
     }
 
-    /// Begins a transaction, on PostgreSQL with isolation level READ COMMITTED. At this
-    /// level, a statement that waited for a lock reads what was committed in the meantime. Workers rely
-    /// on this.
+    /// Begins a transaction. On PostgreSQL, its isolation level is READ COMMITTED. At this level, a
+    /// statement that waited for a lock reads the changes that were committed in the meantime.
+    /// Workers rely on this.
     ///
     /// # Errors
     /// The database is unavailable.
@@ -250,7 +263,7 @@ impl Store {
         }
     }
 
-    /// Checks that the database responds and, if `writes`, that it accepts writes.
+    /// Checks that the database responds and, if `writes` is true, that it accepts writes.
     ///
     /// # Errors
     /// The database does not respond in time or rejects the statement.
@@ -263,8 +276,9 @@ impl Store {
 
     /// Replaces the pool with a new one that passes the check of [`Store::ping`].
     ///
-    /// sqlx tests a connection without a time limit before it returns to the pool. A connection that went
-    /// silent occupies its place until the operating system gives it up, so the whole pool is replaced.
+    /// sqlx tests a connection, without a time limit, before it returns the connection to the pool.
+    /// A connection that no longer responds occupies its place until the operating system closes
+    /// it. The whole pool is therefore replaced.
     ///
     /// # Errors
     /// The database is still unavailable. The pool is not replaced.

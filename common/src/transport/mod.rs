@@ -1,21 +1,23 @@
-//! Sends and receives messages: one handle over RabbitMQ and over an in-process broker with the same
-//! delivery contract (at least once, redelivery, confirms, returns, dead letters).
+//! Sends and receives messages through one interface to RabbitMQ and to an in-process broker. Both
+//! provide the same delivery guarantees (at-least-once delivery, redelivery, confirms, returns,
+//! dead letters).
 //!
 //! Inputs: a topology to declare, a queue to consume, messages to publish ([`Outgoing`]). Outputs:
 //! deliveries ([`Delivery`]) and the broker's response to each published message ([`Outcome`]).
 //!
-//! A [`Transport`] has no connection. Each [`Consumer`] and each [`Publisher`] has its own: a broker
-//! that is short of memory stops reading from connections that publish, and acknowledgements must
-//! still reach it. After [`Lost`], the caller drops the consumer or publisher and creates a new one.
-//! Nothing is resumed.
+//! A [`Transport`] has no connection. Each [`Consumer`] and each [`Publisher`] has its own
+//! connection, because a broker that is short of memory stops reading from connections that
+//! publish, and acknowledgements must still reach it. After [`Lost`], the caller drops the consumer
+//! or publisher and creates a new one. Nothing is resumed.
 //!
-//! Deliberately absent: this module knows no message type and no worker.
+//! Deliberately absent: any knowledge of message types and workers.
 
 #[cfg(feature = "simulation")]
 use std::sync::Arc;
 use std::{borrow::Borrow, collections::BTreeMap, time::Duration};
 
 use bytes::Bytes;
+use futures_util::future::BoxFuture;
 use licet_schema::topology::Topology;
 use secrecy::SecretString;
 
@@ -25,7 +27,8 @@ use crate::fault_injection::FaultInjector;
 mod memory;
 mod rabbit;
 
-/// The maximum total size of the bodies that a consumer buffers, in bytes. A single body may exceed it.
+/// The maximum total size of the bodies that a consumer buffers, in bytes. A single body may exceed
+/// it.
 pub const PREFETCHED_BYTES_MAX: usize = 4 << 20;
 
 /// A broker: RabbitMQ at an address, or one in this process.
@@ -38,12 +41,12 @@ enum Backend {
     Rabbit(rabbit::Address),
 }
 
-/// The connection is lost, or cannot be made. Create a new one.
+/// The connection was lost or cannot be established. Create a new consumer or publisher.
 #[derive(Clone, Debug, thiserror::Error)]
 #[error("the broker is unavailable: {0}")]
 pub struct Lost(pub String);
 
-/// Why a broker cannot be used.
+/// The reason a broker cannot be used.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum TransportError {
     /// The broker cannot be reached.
@@ -55,12 +58,14 @@ pub enum TransportError {
         address: String,
         /// What failed.
         reason: String,
-        /// The client library's error. None if the broker did not respond in time.
+        /// The client library's error. `None` if the broker did not respond in time.
         source: Option<Box<lapin::Error>>,
     },
-    /// An exchange or queue exists with other properties than this release declares.
+    /// An exchange or queue exists, but its properties differ from those that this release
+    /// declares.
     #[error(
-        "the broker's {name} has other properties than this release needs: {source}. Move its messages to another queue, delete it and run `licet topology apply`"
+        "{name} exists on the broker with different properties than this release requires: {source}. \
+         Move its messages to another queue, delete it and run `licet topology apply`"
     )]
     Mismatch {
         /// The name of the exchange or queue.
@@ -124,7 +129,8 @@ pub struct Delivery {
     pub body: Bytes,
 }
 
-/// The newest entry of the header `x-death`, which the broker adds to a message that it dead-letters.
+/// The newest entry of the header `x-death`, which the broker adds to a message that it
+/// dead-letters.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Death {
     /// The reason: `delivery_limit`, `rejected`, `expired` or `maxlen`.
@@ -140,7 +146,7 @@ pub struct Death {
 /// A message to be published.
 #[derive(Clone, Debug)]
 pub struct Outgoing {
-    /// The exchange; empty for the default one.
+    /// The exchange. Empty for the default exchange.
     pub exchange: String,
     /// The routing key.
     pub routing_key: String,
@@ -171,14 +177,15 @@ impl Transport {
         Self(Backend::Memory(memory::Broker::default()))
     }
 
-    /// An in-process broker whose wait queues release messages only by [`Transport::expire`].
+    /// An in-process broker whose wait queues release a message only when [`Transport::expire`] is
+    /// called.
     #[cfg(feature = "simulation")]
     pub fn simulated() -> Self {
         Self(Backend::Memory(memory::Broker::with_manual_expiry()))
     }
 
-    /// The same in-process broker, for a worker whose faults `injector` decides. It has no effect on
-    /// RabbitMQ.
+    /// The same in-process broker, for a worker whose faults are decided by `injector`. This has no
+    /// effect on RabbitMQ.
     #[cfg(feature = "simulation")]
     #[must_use]
     pub fn with_faults(&self, injector: Arc<dyn FaultInjector>) -> Self {
@@ -220,83 +227,101 @@ impl Transport {
         }
     }
 
-    /// Declares exchanges, queues and bindings. Those that exist already are not changed.
+    /// Declares exchanges, queues and bindings. Existing exchanges, queues and bindings are not
+    /// changed.
     ///
     /// # Errors
-    /// The broker cannot be reached, or one of them exists with other properties.
-    pub async fn apply(&self, topology: &Topology) -> Result<(), TransportError> {
-        match &self.0 {
-            Backend::Memory(broker) => {
-                broker.apply(topology);
-                Ok(())
+    /// The broker cannot be reached, or an exchange or queue exists with different properties.
+    pub fn apply<'a>(&'a self, topology: &'a Topology) -> BoxFuture<'a, Result<(), TransportError>> {
+        Box::pin(async move {
+            match &self.0 {
+                Backend::Memory(broker) => {
+                    broker.apply(topology);
+                    Ok(())
+                }
+                Backend::Rabbit(address) => address.apply(topology).await,
             }
-            Backend::Rabbit(address) => address.apply(topology).await,
-        }
+        })
     }
 
     /// The exchanges and queues of `topology` that do not exist.
     ///
     /// # Errors
     /// The broker cannot be reached.
-    pub async fn missing(&self, topology: &Topology) -> Result<Vec<String>, TransportError> {
-        match &self.0 {
-            Backend::Memory(broker) => Ok(broker.missing(topology)),
-            Backend::Rabbit(address) => address.missing(topology).await,
-        }
+    pub fn missing<'a>(&'a self, topology: &'a Topology) -> BoxFuture<'a, Result<Vec<String>, TransportError>> {
+        Box::pin(async move {
+            match &self.0 {
+                Backend::Memory(broker) => Ok(broker.missing(topology)),
+                Backend::Rabbit(address) => address.missing(topology).await,
+            }
+        })
     }
 
     /// Starts to consume `queue`, with at most `prefetch` unacknowledged deliveries.
     ///
     /// # Errors
     /// The broker is unavailable, or the queue does not exist.
-    pub async fn consume(&self, queue: &str, prefetch: u16) -> Result<Consumer, Lost> {
-        Ok(Consumer(match &self.0 {
-            Backend::Memory(broker) => ConsumerBackend::Memory(broker.consume(queue).await?),
-            Backend::Rabbit(address) => ConsumerBackend::Rabbit(Box::new(address.consume(queue, prefetch).await?)),
-        }))
+    pub fn consume<'a>(&'a self, queue: &'a str, prefetch: u16) -> BoxFuture<'a, Result<Consumer, Lost>> {
+        Box::pin(async move {
+            Ok(Consumer(match &self.0 {
+                Backend::Memory(broker) => ConsumerBackend::Memory(broker.consume(queue).await?),
+                Backend::Rabbit(address) => ConsumerBackend::Rabbit(Box::new(address.consume(queue, prefetch).await?)),
+            }))
+        })
     }
 
     /// Starts to browse `queue` from its head.
     ///
     /// # Errors
     /// The broker is unavailable.
-    pub async fn browse(&self, queue: &str) -> Result<Browser, Lost> {
-        Ok(Browser(match &self.0 {
-            Backend::Memory(broker) => BrowserBackend::Memory(broker.consume(queue).await?),
-            Backend::Rabbit(address) => BrowserBackend::Rabbit(Box::new(address.browse(queue).await?)),
-        }))
+    pub fn browse<'a>(&'a self, queue: &'a str) -> BoxFuture<'a, Result<Browser, Lost>> {
+        Box::pin(async move {
+            Ok(Browser(match &self.0 {
+                Backend::Memory(broker) => BrowserBackend::Memory(broker.consume(queue).await?),
+                Backend::Rabbit(address) => BrowserBackend::Rabbit(Box::new(address.browse(queue).await?)),
+            }))
+        })
     }
 
-    /// Creates a temporary queue with `bindings` (exchange, key), and consumes it. Returns its name and
-    /// its consumer. Deliveries need no acknowledgement, and the queue is deleted with its consumer.
+    /// Creates a temporary queue with `bindings` (exchange, key), and consumes it. Returns its name
+    /// and its consumer. Deliveries need no acknowledgement, and the queue is deleted with its
+    /// consumer.
     ///
     /// # Errors
     /// The broker is unavailable, or an exchange does not exist.
-    pub async fn subscribe(&self, bindings: &[(&str, &str)]) -> Result<(String, Consumer), Lost> {
-        match &self.0 {
-            Backend::Memory(broker) => {
-                let (name, consumer) = broker.subscribe(bindings)?;
-                Ok((name, Consumer(ConsumerBackend::Memory(consumer))))
+    pub fn subscribe<'a>(
+        &'a self,
+        bindings: &'a [(&'a str, &'a str)],
+    ) -> BoxFuture<'a, Result<(String, Consumer), Lost>> {
+        Box::pin(async move {
+            match &self.0 {
+                Backend::Memory(broker) => {
+                    let (name, consumer) = broker.subscribe(bindings)?;
+                    Ok((name, Consumer(ConsumerBackend::Memory(consumer))))
+                }
+                Backend::Rabbit(address) => {
+                    let (name, consumer) = address.subscribe(bindings).await?;
+                    Ok((name, Consumer(ConsumerBackend::Rabbit(Box::new(consumer)))))
+                }
             }
-            Backend::Rabbit(address) => {
-                let (name, consumer) = address.subscribe(bindings).await?;
-                Ok((name, Consumer(ConsumerBackend::Rabbit(Box::new(consumer)))))
-            }
-        }
+        })
     }
 
     /// Opens a connection for publishing.
     ///
     /// # Errors
     /// The broker is unavailable.
-    pub async fn publisher(&self) -> Result<Publisher, Lost> {
-        Ok(Publisher(match &self.0 {
-            Backend::Memory(broker) => PublisherBackend::Memory(broker.connect().await?),
-            Backend::Rabbit(address) => PublisherBackend::Rabbit(address.publisher().await?),
-        }))
+    pub fn publisher(&self) -> BoxFuture<'_, Result<Publisher, Lost>> {
+        Box::pin(async move {
+            Ok(Publisher(match &self.0 {
+                Backend::Memory(broker) => PublisherBackend::Memory(broker.connect().await?),
+                Backend::Rabbit(address) => PublisherBackend::Rabbit(address.publisher().await?),
+            }))
+        })
     }
 
-    /// Removes an exchange of the in-process broker, as an injected fault. It has no effect on RabbitMQ.
+    /// Removes an exchange of the in-process broker, as an injected fault. This has no effect on
+    /// RabbitMQ.
     #[cfg(feature = "simulation")]
     pub fn remove_exchange(&self, name: &str) {
         if let Backend::Memory(broker) = &self.0 {
@@ -308,27 +333,31 @@ impl Transport {
     ///
     /// # Errors
     /// The broker is unavailable, or the queue does not exist.
-    pub async fn depth(&self, queue: &str) -> Result<u32, Lost> {
-        match &self.0 {
-            Backend::Memory(broker) => broker.depth(queue),
-            Backend::Rabbit(address) => address.depth(queue).await,
-        }
+    pub fn depth<'a>(&'a self, queue: &'a str) -> BoxFuture<'a, Result<u32, Lost>> {
+        Box::pin(async move {
+            match &self.0 {
+                Backend::Memory(broker) => broker.depth(queue),
+                Backend::Rabbit(address) => address.depth(queue).await,
+            }
+        })
     }
 
     /// The number of consumers of `queue`.
     ///
     /// # Errors
     /// The broker is unavailable, or the queue does not exist.
-    pub async fn consumers(&self, queue: &str) -> Result<u32, Lost> {
-        match &self.0 {
-            Backend::Memory(broker) => broker.consumers(queue),
-            Backend::Rabbit(address) => address.consumers(queue).await,
-        }
+    pub fn consumers<'a>(&'a self, queue: &'a str) -> BoxFuture<'a, Result<u32, Lost>> {
+        Box::pin(async move {
+            match &self.0 {
+                Backend::Memory(broker) => broker.consumers(queue),
+                Backend::Rabbit(address) => address.consumers(queue).await,
+            }
+        })
     }
 }
 
-/// Receives the deliveries of one queue over its own connection. Deliveries that are not acknowledged
-/// when the consumer is dropped are delivered again.
+/// Receives the deliveries of one queue over its own connection. Deliveries that are not
+/// acknowledged when the consumer is dropped are delivered again.
 #[derive(Debug)]
 pub struct Consumer(ConsumerBackend);
 
@@ -339,9 +368,10 @@ enum ConsumerBackend {
 }
 
 impl Consumer {
-    /// Returns the deliveries that have arrived. Waits only if there are none. Takes no further delivery
-    /// after `max` of them, or once their bodies have `max_bytes` bytes or more. Cancelling this future
-    /// loses no delivery. After [`Consumer::stop`], an empty result is the end.
+    /// Returns the deliveries that have arrived, and waits only if there are none. Returns at most
+    /// `max` deliveries, and adds no more once their bodies have `max_bytes` bytes or more. If this
+    /// future is cancelled, no delivery is lost. After [`Consumer::stop`], an empty result means
+    /// that there are no more deliveries.
     ///
     /// # Errors
     /// The connection is lost.
@@ -377,8 +407,9 @@ impl Consumer {
         }
     }
 
-    /// The size of the largest body in bytes, if the deliveries ended because the buffered bodies exceeded
-    /// [`PREFETCHED_BYTES_MAX`]. Close this consumer and start another with a smaller prefetch.
+    /// The size of the largest body in bytes, if the deliveries ended because the buffered bodies
+    /// exceeded [`PREFETCHED_BYTES_MAX`]. Close this consumer and start another with a smaller
+    /// prefetch.
     pub fn overfilled(&self) -> Option<usize> {
         match &self.0 {
             ConsumerBackend::Memory(_) => None,
@@ -386,7 +417,7 @@ impl Consumer {
         }
     }
 
-    /// Stops the consumption. [`Consumer::receive`] still returns the deliveries that have arrived, and
+    /// Stops consuming. [`Consumer::receive`] still returns the deliveries that have arrived, and
     /// then an empty result.
     ///
     /// # Errors
@@ -412,10 +443,10 @@ impl Consumer {
 
 /// Reads a queue from its head, one message at a time, over its own connection.
 ///
-/// Other consumers do not see the messages that were read until the browser is closed. Then the
-/// messages that were not acknowledged are back at the head of the queue, in their old order, with a
-/// delivery count that is one higher. If the browser is dropped or loses its connection instead, the
-/// order is undefined. Only one message at a time is in the memory of this process.
+/// Until the browser is closed, other consumers do not see the messages that it has read. Closing
+/// it returns the unacknowledged messages to the head of the queue, in their original order and
+/// with a delivery count that is higher by one. If the browser is dropped or loses its connection
+/// instead, the order is undefined. This process has only one message at a time in memory.
 #[derive(Debug)]
 pub struct Browser(BrowserBackend);
 
@@ -426,7 +457,7 @@ enum BrowserBackend {
 }
 
 impl Browser {
-    /// The next message, or none at the end of the queue.
+    /// The next message. `None` at the end of the queue.
     ///
     /// # Errors
     /// The connection is lost, or the queue does not exist.
@@ -471,8 +502,8 @@ enum PublisherBackend {
 }
 
 impl Publisher {
-    /// Publishes messages and waits until the broker has responded to each, at most for `time_limit`.
-    /// Returns the outcome of each message, in the same order.
+    /// Publishes messages and waits until the broker has responded to each, at most for
+    /// `time_limit`. Returns the outcome of each message, in the same order.
     ///
     /// # Errors
     /// The connection is lost. Any of the messages may have arrived.

@@ -1,19 +1,19 @@
-//! The checks that need only the tables: one SQL query for each, which finds the rows that violate an
-//! invariant.
+//! The checks that need only the tables. Each check is one SQL query that finds the rows that
+//! violate an invariant.
 
 /// A check of the tables.
 pub(super) struct Check {
     /// The invariant's number.
     pub(super) invariant: u8,
-    /// What is wrong with the rows that it finds.
+    /// A description of the rows that the query finds.
     pub(super) what: &'static str,
     /// The query. Its first column identifies the rows that violate the invariant.
     pub(super) find: &'static str,
 }
 
-/// The checks, in SQL that both PostgreSQL and SQLite accept. Rows of a certificate and rows of a
-/// container are joined in two parts of a `UNION`: with `OR` in the join condition, a planner may compare
-/// every row with every other.
+/// The checks, in SQL that both PostgreSQL and SQLite accept. Joins by certificate and joins by
+/// container are separate parts of a `UNION`. With `OR` in the join condition, a planner might
+/// compare each row with all others.
 pub(super) const CHECKS: &[Check] = &[
     Check {
         invariant: 1,
@@ -24,25 +24,25 @@ pub(super) const CHECKS: &[Check] = &[
     },
     Check {
         invariant: 2,
-        what: "a live certificate that has granted or issued more than it grants",
+        what: "a live certificate whose granted and outstanding licenses exceed its grants",
         find: "SELECT id FROM certificate \
                WHERE granted + outstanding > grants OR granted < 0 OR outstanding < 0",
     },
     Check {
         invariant: 2,
-        what: "an ended certificate that has granted more than it grants",
+        what: "an ended certificate whose granted licenses exceed its grants",
         find: "SELECT id FROM certificate_record WHERE ended IS NOT NULL AND granted > grants",
     },
     Check {
         invariant: 2,
-        what: "a certificate whose outstanding count is not the number of its outstanding licenses",
+        what: "a certificate whose outstanding count differs from the number of its outstanding licenses",
         find: "SELECT c.id FROM certificate c WHERE c.outstanding <> \
                (SELECT COUNT(*) FROM license l WHERE l.certificate = c.id \
                AND l.state = 'outstanding')",
     },
     Check {
         invariant: 2,
-        what: "a certificate whose count of grants is not the number of its licenses granted and returned",
+        what: "a certificate whose granted count differs from the number of its granted and returned licenses",
         find: "SELECT cr.id FROM certificate_record cr LEFT JOIN certificate c ON c.id = cr.id \
                WHERE COALESCE(c.granted, cr.granted) <> \
                (SELECT COUNT(*) FROM license l WHERE l.certificate = cr.id \
@@ -52,7 +52,7 @@ pub(super) const CHECKS: &[Check] = &[
     },
     Check {
         invariant: 3,
-        what: "a settlement that pays for no purchase, or for two",
+        what: "a settlement that names no purchase or two purchases",
         find: "SELECT provider_reference FROM settlement \
                WHERE (certificate IS NULL) = (container IS NULL)",
     },
@@ -64,7 +64,7 @@ pub(super) const CHECKS: &[Check] = &[
     },
     Check {
         invariant: 3,
-        what: "a settlement whose amount is not what was due",
+        what: "a settlement whose amount differs from the amount due",
         find: "SELECT s.provider_reference FROM settlement s WHERE s.outcome = 'completed' \
                AND s.amount_minor <> \
                (SELECT COALESCE(SUM(due.amount_minor - due.points), -1) FROM \
@@ -75,7 +75,7 @@ pub(super) const CHECKS: &[Check] = &[
     },
     Check {
         invariant: 3,
-        what: "a settlement in another currency than what it pays for",
+        what: "a settlement whose currency differs from that of its purchase",
         find: "SELECT s.provider_reference FROM settlement s \
                JOIN certificate_record cr ON cr.id = s.certificate \
                WHERE s.outcome = 'completed' AND s.currency <> cr.currency UNION ALL \
@@ -94,7 +94,7 @@ pub(super) const CHECKS: &[Check] = &[
     },
     Check {
         invariant: 3,
-        what: "a license whose settlement was reversed, and that is not revoked",
+        what: "a license that is not revoked although its settlement was reversed",
         find: "SELECT l.id FROM license l JOIN certificate_record cr ON cr.id = l.certificate \
                LEFT JOIN certificate c ON c.id = cr.id \
                JOIN settlement s ON s.provider = COALESCE(c.provider, cr.provider) \
@@ -110,14 +110,14 @@ pub(super) const CHECKS: &[Check] = &[
     },
     Check {
         invariant: 5,
-        what: "reserved points that are not those of the certificates that are not settled",
+        what: "held points that differ from the points of the unsettled certificates",
         find: "SELECT 'licet:held' AS account WHERE (SELECT COALESCE(SUM(delta), 0) FROM entry \
                WHERE account = 'licet:held') <> \
                (SELECT COALESCE(SUM(points), 0) FROM certificate WHERE settlement IS NULL)",
     },
     Check {
         invariant: 3,
-        what: "a certificate that names a settlement which does not pay for it",
+        what: "a certificate that names a settlement that does not pay for it",
         find: "SELECT cr.id FROM certificate_record cr LEFT JOIN certificate c ON c.id = cr.id \
                LEFT JOIN settlement s ON s.provider = COALESCE(c.provider, cr.provider) \
                AND s.provider_reference = COALESCE(c.settlement, cr.settlement) \
@@ -138,14 +138,14 @@ pub(super) const CHECKS: &[Check] = &[
     },
     Check {
         invariant: 4,
-        what: "a completed return without its collection or its privilege",
+        what: "a completed return without a collection row or a privilege",
         find: "SELECT r.id FROM license_return r LEFT JOIN collection c ON c.id = r.id \
                LEFT JOIN privilege v ON v.id = r.id \
                WHERE r.state = 'completed' AND (c.id IS NULL OR v.id IS NULL)",
     },
     Check {
         invariant: 4,
-        what: "a collection or a privilege without its completed return",
+        what: "a collection row or a privilege without a completed return",
         find: "SELECT x.id FROM (SELECT id FROM collection UNION SELECT id FROM privilege) x \
                LEFT JOIN license_return r ON r.id = x.id AND r.state = 'completed' \
                WHERE r.id IS NULL",
@@ -159,7 +159,7 @@ pub(super) const CHECKS: &[Check] = &[
     },
     Check {
         invariant: 4,
-        what: "a payout whose amount is not that of its buy-back",
+        what: "a payout whose amount differs from that of its buy-back",
         find: "SELECT o.payout FROM payout o LEFT JOIN privilege r ON r.id = o.license_return \
                AND r.kind = 'buyback' \
                AND r.amount_minor = o.amount_minor AND r.currency = o.currency WHERE r.id IS NULL",
@@ -181,33 +181,33 @@ pub(super) const CHECKS: &[Check] = &[
     },
     Check {
         invariant: 5,
-        what: "an account whose balance is not the sum of its entries, or is below zero",
+        what: "an account whose balance is negative or differs from the sum of its entries",
         find: "SELECT a.name FROM account a WHERE a.balance < 0 OR a.balance <> \
                (SELECT COALESCE(SUM(e.delta), 0) FROM entry e WHERE e.account = a.name)",
     },
     Check {
         invariant: 5,
-        what: "points of a user who has no account",
+        what: "an entry of a user account that does not exist",
         find: "SELECT e.id FROM entry e LEFT JOIN account a ON a.name = e.account \
                WHERE e.account NOT LIKE 'licet:%' AND a.name IS NULL",
     },
     Check {
         invariant: 5,
-        what: "debts of users that are not the counterpart of what is owed to Licet",
+        what: "debts of users that do not add up to the points owed to Licet",
         find: "SELECT 'licet:owed' AS account WHERE (SELECT COALESCE(SUM(delta), 0) FROM entry \
                WHERE account = 'licet:owed') + \
                (SELECT COALESCE(SUM(balance), 0) FROM account WHERE name LIKE 'debt:%') <> 0",
     },
     Check {
         invariant: 6,
-        what: "a settlement, a payout or a booking whose message is not in the journal",
+        what: "a settlement, a payout or an entry whose message is not in the journal",
         find: "SELECT x.cause FROM (SELECT cause FROM settlement UNION SELECT cause \
                FROM payout UNION SELECT cause FROM entry) x \
                LEFT JOIN journal j ON j.id = x.cause WHERE j.id IS NULL",
     },
     Check {
         invariant: 7,
-        what: "a pending reception without a live certificate that was not received",
+        what: "a pending reception without a live certificate that waits for it",
         find: "SELECT r.id FROM pending_reception r WHERE \
                NOT EXISTS (SELECT 1 FROM certificate c WHERE c.id = r.id \
                AND c.received_at IS NULL) AND \
@@ -222,7 +222,7 @@ pub(super) const CHECKS: &[Check] = &[
     },
     Check {
         invariant: 7,
-        what: "a pending reception that can lapse although it is paid for, or cannot lapse although it is not",
+        what: "a pending reception with a deadline for a paid purchase, or without one for an unpaid purchase",
         find: "SELECT r.id FROM pending_reception r JOIN certificate c ON c.id = r.id \
                WHERE (c.settlement IS NULL) <> (r.due_at IS NOT NULL) UNION ALL \
                SELECT r.id FROM pending_reception r JOIN certificate c ON c.container = r.id \
@@ -230,19 +230,19 @@ pub(super) const CHECKS: &[Check] = &[
     },
     Check {
         invariant: 7,
-        what: "a live certificate that was not received and has no pending reception",
+        what: "a live certificate that is not received and has no pending reception",
         find: "SELECT c.id FROM certificate c WHERE c.received_at IS NULL AND NOT EXISTS \
                (SELECT 1 FROM pending_reception r WHERE r.id = COALESCE(c.container, c.id))",
     },
     Check {
         invariant: 8,
-        what: "a certificate record that is live without a certificate, or ended with one",
+        what: "a certificate record that is live without a certificate row, or ended with one",
         find: "SELECT cr.id FROM certificate_record cr LEFT JOIN certificate c ON c.id = cr.id \
                WHERE (cr.ended IS NULL) <> (c.id IS NOT NULL)",
     },
     Check {
         invariant: 8,
-        what: "a certificate without its record",
+        what: "a certificate without a record",
         find: "SELECT c.id FROM certificate c LEFT JOIN certificate_record cr ON cr.id = c.id \
                WHERE cr.id IS NULL",
     },

@@ -1,12 +1,13 @@
-//! The audit: checks the invariants of ARCHITECTURE.md against a database.
+//! The audit: checks that a database satisfies the invariants in ARCHITECTURE.md.
 //!
-//! It compares the tables with each other (`checks`) and with the events in the journal (`replay`). It
-//! reads from one snapshot and writes nothing, so that it can run while workers write. It trusts no
-//! worker: no rule of the domain is used here.
+//! The audit compares the tables with each other (`checks`) and with the events in the journal
+//! (`replay`). It reads one snapshot and writes nothing, so it can run while workers write. It uses
+//! no rule of the workers, so that it also finds errors in these rules.
 
 mod checks;
 mod replay;
 
+use futures_util::future::BoxFuture;
 use licet_common::{
     runtime::JournalError,
     store::{Store, StoreError},
@@ -17,21 +18,21 @@ use uuid::Uuid;
 
 use checks::CHECKS;
 
-/// The maximum number of places that a violation names.
+/// The maximum number of rows that a violation names.
 const PLACES: usize = 5;
 
 /// An invariant that does not hold.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
 pub struct Violation {
-    /// Its number in ARCHITECTURE.md.
+    /// The number of the invariant in ARCHITECTURE.md.
     pub invariant: u8,
-    /// What is wrong.
+    /// A description of the violation.
     pub what: String,
-    /// The ids of some of the rows that violate it.
+    /// The ids of some of the rows that violate the invariant.
     pub places: Vec<String>,
 }
 
-/// What was checked, and what was found.
+/// The result of an audit.
 #[derive(Debug, serde::Serialize)]
 pub struct Report {
     /// The number of checks of the tables.
@@ -42,34 +43,34 @@ pub struct Report {
     pub violations: Vec<Violation>,
 }
 
-/// Why a database could not be audited.
+/// An error that stopped an audit.
 #[derive(Debug, thiserror::Error)]
 pub enum AuditError {
-    /// The database did not answer, or rejected a query.
+    /// The database did not respond, or it rejected a query.
     #[error("the audit stopped: {source}")]
     Store {
-        /// What the store reported.
+        /// The error of the store.
         #[from]
         source: StoreError,
     },
     /// The outputs in a journal row cannot be read.
     #[error("the audit stopped: {source}")]
     Journal {
-        /// Which row, and what is wrong with it.
+        /// The error, which names the row.
         #[from]
         source: JournalError,
     },
     /// An event in a journal row cannot be decoded.
     #[error(
-        "the audit stopped: the event {kind} in the journal row {journal} cannot be read: {source}; use the `licet` of \
-         the release that wrote it"
+        "the audit stopped: the event {kind} in the journal row {journal} cannot be read: {source}; use the `licet` \
+         program of the release that wrote it"
     )]
     Event {
         /// The journal row.
         journal: Uuid,
         /// The event's type.
         kind: String,
-        /// What the decoder reported.
+        /// The error of the decoder.
         source: DecodeError,
     },
 }
@@ -84,20 +85,22 @@ impl From<DbErr> for AuditError {
 ///
 /// # Errors
 /// The database is unavailable, or its journal cannot be read.
-pub async fn audit(store: &Store) -> Result<Report, AuditError> {
-    let view = store.snapshot().await?;
-    let mut violations = Vec::new();
-    for check in CHECKS {
-        let statement = Statement::from_string(store.backend(), format!("{} LIMIT {PLACES}", check.find));
-        let rows = view.query_all(statement).await?;
-        if !rows.is_empty() {
-            let places = rows.iter().map(place).collect::<Result<_, _>>()?;
-            violations.push(Violation { invariant: check.invariant, what: check.what.to_owned(), places });
+pub fn audit(store: &Store) -> BoxFuture<'_, Result<Report, AuditError>> {
+    Box::pin(async move {
+        let view = store.snapshot().await?;
+        let mut violations = Vec::new();
+        for check in CHECKS {
+            let statement = Statement::from_string(store.backend(), format!("{} LIMIT {PLACES}", check.find));
+            let rows = view.query_all(statement).await?;
+            if !rows.is_empty() {
+                let places = rows.iter().map(place).collect::<Result<_, _>>()?;
+                violations.push(Violation { invariant: check.invariant, what: check.what.to_owned(), places });
+            }
         }
-    }
-    let (journal_rows, found) = replay::compare_with_journal(&view).await?;
-    violations.extend(found);
-    Ok(Report { checks: CHECKS.len(), journal_rows, violations })
+        let (journal_rows, found) = replay::compare_with_journal(&view).await?;
+        violations.extend(found);
+        Ok(Report { checks: CHECKS.len(), journal_rows, violations })
+    })
 }
 
 /// The first column of a row: an id or a name.

@@ -1,7 +1,7 @@
 //! Invariant 6: the tables follow from the events in the journal.
 //!
-//! Reads the journal by purchase, a bounded number of rows at a time, counts the events of each purchase
-//! and compares them with its rows.
+//! Reads the journal in the order of purchases, a limited number of rows at a time. Counts the
+//! events of each purchase and compares the counts with the rows of the purchase.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -19,18 +19,19 @@ use uuid::Uuid;
 
 use super::{AuditError, PLACES, Violation};
 
-/// How many purchases are compared with the tables at a time.
+/// The number of purchases that are compared with the tables at a time.
 const PURCHASES_PER_PAGE: usize = 256;
-/// How many journal rows are read at a time.
+/// The number of journal rows that are read at a time.
 const JOURNAL_ROWS_PER_PAGE: u64 = 2048;
 
 /// The events of one purchase.
 #[derive(Default)]
 struct Purchase {
     certificates: BTreeSet<Uuid>,
-    /// The certificates that were given as upgrades for its licenses.
+    /// The certificates that were granted as upgrades for its licenses.
     upgrades: BTreeSet<Uuid>,
-    /// Its own id, if it was given as an upgrade: it is received and settled from the start.
+    /// The purchase's own id, if it was granted as an upgrade. Such a purchase is received and
+    /// settled from the start.
     upgraded: Option<Uuid>,
     accepted: BTreeMap<Uuid, u32>,
     settled: u32,
@@ -45,7 +46,7 @@ struct Purchase {
 }
 
 impl Purchase {
-    /// Counts an event that a message about this purchase caused.
+    /// Counts an event of a message about this purchase.
     fn count(&mut self, event: &Output, at: Timestamp) {
         let more = |counts: &mut BTreeMap<Uuid, u32>, id: Uuid| *counts.entry(id).or_default() += 1;
         match event {
@@ -67,7 +68,8 @@ impl Purchase {
         }
     }
 
-    /// Counts an event that messages about other purchases, or about none, can also cause.
+    /// Counts an event that can also come from a message about another purchase or about no
+    /// purchase.
     fn count_ending(&mut self, event: &Output, at: Timestamp) {
         match event {
             Output::CertificateRetired(body) => self.retired.entry(body.certificate).or_default().push(at),
@@ -87,7 +89,7 @@ impl Purchase {
     }
 }
 
-/// The totals, and what does not hold.
+/// The totals and the violations.
 #[derive(Default)]
 struct Findings {
     certificates: u64,
@@ -97,7 +99,7 @@ struct Findings {
 }
 
 impl Findings {
-    /// Records `what` with its place unless the condition `holds`.
+    /// Records the violation `what` at `place`, unless the condition `holds`.
     fn ensure(&mut self, holds: bool, what: &'static str, place: Uuid) {
         if holds {
             return;
@@ -120,8 +122,8 @@ impl Findings {
     }
 }
 
-/// Compares the tables with the whole journal. Returns the number of journal rows about purchases, and
-/// what does not hold.
+/// Compares the tables with the whole journal. Returns the number of journal rows about purchases,
+/// and the violations.
 pub(super) async fn compare_with_journal(connection: &Transaction) -> Result<(u64, Vec<Violation>), AuditError> {
     let mut findings = Findings::default();
     let mut rows = 0;
@@ -174,7 +176,7 @@ async fn journal_after(
     Ok(rows.into_iter().filter_map(|row| Some((row.subject?, row))).collect())
 }
 
-/// Counts the events of messages that only mention the purchases of this page.
+/// Counts the events of messages that only mention purchases of this page.
 async fn count_mentions(connection: &Transaction, page: &mut BTreeMap<Uuid, Purchase>) -> Result<(), AuditError> {
     let subjects = keys(page.keys().copied());
     let mentions = select::<mention::Entity>(connection, &[mention::Column::Subject], subjects, Lock::None).await?;
@@ -262,7 +264,7 @@ fn compare_license(id: Uuid, purchase: &Purchase, rows: &Rows, findings: &mut Fi
 }
 
 fn compare_certificate(id: Uuid, purchase: &Purchase, rows: &Rows, findings: &mut Findings) {
-    findings.ensure(rows.records.contains_key(&id), "a certificate was issued and has no record", id);
+    findings.ensure(rows.records.contains_key(&id), "a certificate was issued but has no record", id);
     let Some(record) = rows.records.get(&id) else { return };
     let live = rows.live.get(&id);
     let upgraded = purchase.upgraded == Some(id);
@@ -275,8 +277,8 @@ fn compare_certificate(id: Uuid, purchase: &Purchase, rows: &Rows, findings: &mu
     compare_ending(id, purchase, record, findings);
 }
 
-/// A certificate ends at most once, and at most once more after each reissue. Its record has the state of
-/// its last event.
+/// Checks that a certificate ended at most once, and at most once more after each reissue, and that
+/// its record has the state of its last event.
 fn compare_ending(id: Uuid, purchase: &Purchase, record: &certificate_record::Model, findings: &mut Findings) {
     let count_and_last = |times: &BTreeMap<Uuid, Vec<Timestamp>>| {
         let times = times.get(&id).map_or(&[][..], Vec::as_slice);

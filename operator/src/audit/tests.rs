@@ -1,4 +1,4 @@
-//! Audits of databases with few rows. The system tests audit databases that workers wrote.
+//! Audits of databases with few rows. The system tests audit databases that workers have written.
 
 use licet_schema::{
     Count, Money, Output, Timestamp,
@@ -41,11 +41,11 @@ async fn a_certificate_in_the_journal_without_a_record_is_a_violation_that_names
     let report = audit(&database.store).await.expect("a report");
     let found: Vec<_> = report.violations.iter().map(|one| (one.what.as_str(), one.places.concat())).collect();
     assert_eq!(report.journal_rows, 1);
-    assert!(found.contains(&("a certificate was issued and has no record", certificate.to_string())), "{found:?}");
+    assert!(found.contains(&("a certificate was issued but has no record", certificate.to_string())), "{found:?}");
 }
 
 #[tokio::test]
-async fn an_event_that_cannot_be_decoded_stops_the_audit_and_is_never_passed_over() {
+async fn an_event_that_cannot_be_decoded_stops_the_audit() {
     let database = Database::new().await;
     let mut row = journal_row(Uuid::from_u128(1), Some(Uuid::from_u128(7)), 0, &[(false, retired(Uuid::from_u128(7)))]);
     let mut outputs = licet_common::runtime::outputs_of(&row).expect("outputs");

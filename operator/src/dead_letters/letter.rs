@@ -1,4 +1,4 @@
-//! One dead letter: what is known about it, and its body as a person can read it.
+//! One dead letter: its details, and its body in a form that a person can read.
 
 use std::collections::BTreeMap;
 
@@ -9,9 +9,9 @@ use licet_common::{
 use licet_schema::{Request, Timestamp, encoding, topology};
 use serde::Serialize;
 
-/// The maximum number of bytes shown of a body that is text and not a request.
+/// The maximum number of bytes shown of a body that is text but not a request.
 const TEXT_BYTES_MAX: usize = 4096;
-/// The maximum number of bytes shown of a body in hexadecimal digits.
+/// The maximum number of bytes shown of a body that is not text.
 const HEX_BYTES_MAX: usize = 512;
 /// The last second that RFC 3339 can express.
 const YEAR_9999_END_S: i64 = 253_402_300_799;
@@ -19,18 +19,18 @@ const YEAR_9999_END_S: i64 = 253_402_300_799;
 /// A dead letter.
 #[derive(Debug)]
 pub struct Letter {
-    /// The worker whose message it is.
+    /// The worker that handles the message.
     pub worker: &'static str,
-    /// What is known about it.
+    /// The details of the letter.
     pub details: Details,
     pub(super) origin: Result<Origin, Untrusted>,
     pub(super) delivery: Delivery,
 }
 
-/// What is known about a dead letter, without its body.
+/// The details of a dead letter, without its body.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Details {
-    /// Its queue.
+    /// The queue of dead letters that contains it.
     pub queue: String,
     /// The message's id, if it has one.
     pub message_id: Option<String>,
@@ -39,38 +39,38 @@ pub struct Details {
     pub kind: String,
     /// The broker user who sent the message, if known.
     pub sender: Option<String>,
-    /// Why it is a dead letter.
+    /// The reason why it is a dead letter.
     pub reason: String,
-    /// The number of attempts to decide it.
+    /// The number of attempts to decide the message.
     pub attempts: usize,
-    /// How the first attempt failed.
+    /// The error of the first attempt.
     pub first_failure: Option<String>,
     /// When the first attempt failed.
     pub first_failed_at: Option<Timestamp>,
     /// When the last attempt failed.
     pub failed_at: Option<Timestamp>,
-    /// What an untrusted publisher claims about its sender.
+    /// The claim of an untrusted publisher about the sender.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub claim: Option<String>,
-    /// The queue for the reply.
+    /// The queue to which the reply is sent.
     pub reply_to: Option<String>,
-    /// The property of this name.
+    /// The AMQP property of this name.
     pub correlation_id: Option<String>,
-    /// The property of this name.
+    /// The AMQP property of this name.
     pub content_type: Option<String>,
-    /// The length of its body, in bytes.
+    /// The length of the body, in bytes.
     pub body_bytes: usize,
 }
 
-/// A body as a person can read it.
+/// A body in a form that a person can read.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Body {
     /// A request that can be decoded.
     Request(serde_json::Value),
-    /// Text that is not such a request, shortened if it is long.
+    /// Text that is not a valid request. Long texts are shortened.
     Text(String),
-    /// Bytes that are not text, in hexadecimal digits, shortened if there are many.
+    /// Bytes that are not text, as hexadecimal digits. Long bodies are shortened.
     Hex(String),
 }
 
@@ -84,7 +84,7 @@ impl Letter {
                 (header(topology::HEADER_REASON), header(topology::HEADER_FAILED_AT).and_then(|at| at.parse().ok()))
             }
             Some(death) => {
-                let reason = format!("the broker itself dead-lettered it: {}", death.reason);
+                let reason = format!("dead-lettered by the broker itself: {}", death.reason);
                 (Some(reason), death.at_s.and_then(expressible))
             }
         };
@@ -95,7 +95,7 @@ impl Letter {
             message_id: properties.message_id.clone(),
             kind: known.map(|origin| origin.kind.clone()).or_else(|| properties.kind.clone()).unwrap_or_default(),
             sender: known.and_then(|origin| origin.sender.clone()),
-            reason: reason.unwrap_or_else(|| "unknown: no worker of Licet put it here".into()),
+            reason: reason.unwrap_or_else(|| "unknown: the letter was not written by a worker of Licet".into()),
             attempts: known.map_or(0, |origin| origin.attempts),
             first_failure: first.map(|Failure { reason, .. }| reason.clone()),
             first_failed_at: first.map(|Failure { at, .. }| *at),
@@ -109,12 +109,12 @@ impl Letter {
         Self { worker, details, origin, delivery }
     }
 
-    /// Its headers with text values, including those of the sender.
+    /// The headers with text values, including those of the sender.
     pub fn headers(&self) -> &BTreeMap<String, String> {
         &self.delivery.properties.headers
     }
 
-    /// Its body.
+    /// The body in a form that a person can read.
     pub fn body(&self) -> Body {
         let bytes = &self.delivery.body;
         if let Some(request) = self.request() {
@@ -137,20 +137,20 @@ impl Letter {
     fn request(&self) -> Option<serde_json::Value> {
         encoding::check_content_type(self.details.content_type.as_deref()).ok()?;
         let request = Request::decode(&self.details.kind, &self.delivery.body).ok()?;
-        // Written again, so that only the fields of the request are shown.
+        // Encode the decoded request, so that only the fields of the request are shown.
         serde_json::from_slice(&request.encode().ok()?).ok()
     }
 }
 
-/// A time that RFC 3339 can express. The broker's header can contain any number.
+/// The time, if RFC 3339 can express it. The broker's header can contain any number.
 fn expressible(at_s: u64) -> Option<Timestamp> {
     let at_s = i64::try_from(at_s).ok().filter(|at_s| *at_s <= YEAR_9999_END_S)?;
     Some(Timestamp::from_millis(at_s * 1000))
 }
 
-/// The beginning of a body, with the number of bytes that were left out.
+/// The beginning of a body, followed by the number of bytes that were left out.
 fn shortened(end: usize, whole: usize, shown: String) -> String {
-    if end < whole { format!("{shown}… and {} bytes more", whole - end) } else { shown }
+    if end < whole { format!("{shown}… and {} more bytes", whole - end) } else { shown }
 }
 
 fn sentence(Claim { by, sender }: &Claim) -> String {

@@ -1,12 +1,13 @@
-//! Dead letters: messages that a worker could not read, or could not decide in all its attempts. They
-//! wait in `licet.dead.<worker>` until an operator replays or removes them (`licet dead`).
+//! Dead letters: messages that a worker could not read, or could not decide in any of its attempts.
+//! They wait in `licet.dead.<worker>` until an operator replays or removes them (`licet dead`).
 //!
-//! A [`Scan`] reads the queues from their heads, one letter at a time, and not beyond the length that a
-//! queue had when the scan reached it: a letter that is replayed and fails again is not read twice. A
-//! letter leaves its queue only after its replay was confirmed, or because it is to be removed. All
-//! others return to their places.
+//! A [`Scan`] reads each queue from its head, one letter at a time. It reads at most as many
+//! letters as the queue contained when the scan reached it, so a letter that is replayed and fails
+//! again is not read twice. A letter leaves its queue only if its replay was confirmed or if it is
+//! to be removed. All other letters return to their positions.
 //!
-//! Deliberately absent: storage of its own. Everything known about a letter is in the letter.
+//! Deliberately absent: a store for dead letters. The properties and headers of a letter contain
+//! all information about it.
 
 use licet_common::{
     runtime::Trust,
@@ -22,14 +23,14 @@ mod replay;
 pub use letter::{Body, Details, Letter};
 pub use replay::Replayer;
 
-/// Which letters are meant: those that meet every condition.
+/// Selects the letters that meet every condition.
 #[derive(Clone, Debug, Default)]
 pub struct Filter {
     /// Letters with one of these message_ids. If empty, any message_id.
     pub ids: Vec<String>,
     /// Letters of this worker.
     pub worker: Option<String>,
-    /// Letters whose reason contains this text, in upper or lower case.
+    /// Letters whose reason contains this text, ignoring case.
     pub reason: Option<String>,
     /// Letters whose last failure was before this time.
     pub before: Option<Timestamp>,
@@ -38,13 +39,13 @@ pub struct Filter {
 }
 
 impl Filter {
-    /// Whether it has no condition.
+    /// Whether the filter has no condition.
     pub fn is_open(&self) -> bool {
         let Self { ids, worker, reason, before, after } = self;
         ids.is_empty() && worker.is_none() && reason.is_none() && before.is_none() && after.is_none()
     }
 
-    /// Whether the letter, of a worker that was selected, meets the other conditions.
+    /// Whether a letter of a selected worker meets the other conditions.
     fn allows(&self, letter: &Letter) -> bool {
         let details = &letter.details;
         let id = details.message_id.as_ref();
@@ -56,16 +57,16 @@ impl Filter {
     }
 }
 
-/// What to do with a letter after examining it.
+/// The action to take after a letter was examined.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Action {
-    /// It stays in its queue.
+    /// The letter stays in its queue.
     Keep,
-    /// It leaves its queue for good.
+    /// The letter is removed from its queue.
     Remove,
 }
 
-/// The numbers of a scan.
+/// The counts of a scan.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Scanned {
     /// The letters that were examined.
@@ -76,23 +77,23 @@ pub struct Scanned {
     pub removed: u32,
 }
 
-/// Why dead letters could not be read, replayed or removed.
+/// An error while dead letters are read, replayed or removed.
 #[derive(Debug, thiserror::Error)]
 pub enum DeadLetterError {
-    /// The connection to the broker was lost, or could not be made.
+    /// The connection to the broker was lost, or could not be opened.
     #[error(transparent)]
     Broker(#[from] Lost),
     /// The connection was lost while a letter was read.
     #[error(
         "{source}; if this error repeats, letter {number} of {queue} has a header that no client library can read: \
-         remove it with the broker's own tools"
+         remove it with the tools of the broker"
     )]
     Unreadable {
         /// The queue.
         queue: String,
-        /// The place in the queue, counted from 1.
+        /// The position in the queue, counted from 1.
         number: u32,
-        /// What the transport reported.
+        /// The error of the transport.
         source: Lost,
     },
     /// The broker has no work queue for a replay.
@@ -110,8 +111,8 @@ pub enum DeadLetterError {
     /// The broker did not confirm a replay in time.
     #[error("the broker did not confirm a replay in time: run the command again; the message takes effect only once")]
     NotConfirmed,
-    /// Only an untrusted publisher states who sent the original message. A replay under another sender's
-    /// name would be a different message.
+    /// Only an untrusted publisher names the sender of the original message. A replay in another
+    /// sender's name would be a different message.
     #[error(
         "the sender of a letter in {queue} is known only from the broker user {publisher:?}, which is not trusted: run \
          this as the broker user of the workers, or add {:?} for {publisher:?} and for your own user to the table \
@@ -126,23 +127,23 @@ pub enum DeadLetterError {
     },
 }
 
-/// A scan of the queues of dead letters.
+/// A scan of the dead-letter queues.
 #[derive(Debug)]
 pub struct Scan<'a> {
     /// The broker.
     pub transport: &'a Transport,
-    /// Which publishers may state the sender of a letter.
+    /// The publishers that may name the sender of a letter.
     pub trust: &'a Trust,
-    /// Which letters are visited.
+    /// Selects the letters to visit.
     pub filter: &'a Filter,
     /// The maximum number of letters to examine, over all queues.
     pub limit: u32,
-    /// Ends the scan early. Letters that were not removed return to their queues.
+    /// Stops the scan early. Letters that were not removed return to their queues.
     pub stop: &'a CancellationToken,
 }
 
 impl Scan<'_> {
-    /// Passes each letter to `visit`, which returns what to do with it.
+    /// Passes each letter to `visit`, which returns the action to take.
     ///
     /// # Errors
     /// The broker is unavailable, or `visit` fails. Letters that were not removed stay in their queues.

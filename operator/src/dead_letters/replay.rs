@@ -1,8 +1,8 @@
-//! Replays: a dead letter returns to the work queue of its worker, at a limited rate. It leaves the
-//! queue of dead letters only after the broker has confirmed the replay.
+//! Replays: dead letters return to the work queues of their workers at a limited rate. A letter
+//! leaves the dead-letter queue only after the broker has confirmed its replay.
 //!
-//! A crash between the confirmation and the removal leaves the letter in its queue. The next replay sends
-//! the same message under the same id, for which the journal has the reply.
+//! A crash between the confirmation and the removal leaves the letter in its queue. The next replay
+//! sends the same message with the same id, and the worker answers it from the journal.
 
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ use tokio::time::{Interval, MissedTickBehavior, interval};
 
 use super::{Action, DeadLetterError, Letter};
 
-/// The maximum time to wait for the confirmation of a replay.
+/// The timeout for the confirmation of a replay.
 const CONFIRM_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Sends dead letters back to their workers, at a limited rate.
@@ -26,13 +26,13 @@ pub struct Replayer {
 }
 
 impl Replayer {
-    /// Connects. `rate` is in letters per second, at least 1.
+    /// Connects to the broker. `rate` is in letters per second, at least 1.
     ///
     /// # Errors
     /// The broker is unavailable.
     pub async fn connect(transport: &Transport, rate: u32) -> Result<Self, DeadLetterError> {
         let mut pace = interval(Duration::from_secs(1) / rate.max(1));
-        // Never faster to make up for a delay: the workers have other messages to handle.
+        // Do not catch up after a delay, because the workers have other messages to handle.
         pace.set_missed_tick_behavior(MissedTickBehavior::Delay);
         Ok(Self { publisher: transport.publisher().await?, pace })
     }
@@ -61,7 +61,7 @@ impl Replayer {
     }
 }
 
-/// The origin of a letter, if a trusted publisher states its sender.
+/// The origin of a letter, if a trusted publisher names its sender.
 pub(super) fn trusted_origin(letter: &Letter) -> Result<&Origin, DeadLetterError> {
     let untrusted = match &letter.origin {
         Ok(origin) => match &origin.claim {

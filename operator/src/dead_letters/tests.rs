@@ -1,4 +1,4 @@
-//! What is read from a letter, and which letters a filter allows.
+//! Tests of reading letters and of filters.
 
 use std::sync::Arc;
 
@@ -31,7 +31,7 @@ fn text(body: &[u8]) -> Body {
 }
 
 #[test]
-fn a_filter_allows_what_each_of_its_conditions_allows() {
+fn a_filter_allows_a_letter_that_meets_all_of_its_conditions() {
     let letter = letter(Some("7"), "malformed: Unknown field", 5_000, "license.receipt", "application/json", b"");
     let at = |ms| Some(Timestamp::from_millis(ms));
     let open = Filter::default;
@@ -58,15 +58,15 @@ fn a_body_is_shown_as_request_text_or_bytes_and_shortened_if_it_is_long() {
     let expected = Body::Request(serde_json::json!({"license_token": "a.b.c"}));
     let body = receipt.encode().expect("a body");
     assert_eq!(text(&body), expected);
-    // A body that is not a request is shown unchanged, with its repeated fields.
+    // A body with repeated fields is not a valid request, so it is shown unchanged.
     assert_eq!(text(br#"{"a":1,"a":2}"#), Body::Text(r#"{"a":1,"a":2}"#.into()));
     let unsupported = letter(None, "why", 0, "license.receipt", "text/plain", &body).body();
     assert_eq!(unsupported, Body::Text(r#"{"license_token":"a.b.c"}"#.into()), "no worker would read it");
     assert_eq!(text(&[0xff, 0x00]), Body::Hex("ff00".into()));
     let Body::Text(long) = text("ä".repeat(100_000).as_bytes()) else { panic!("it is text") };
-    assert!(long.len() < 5_000 && long.ends_with("… and 195904 bytes more"), "{}", &long[4_000..]);
+    assert!(long.len() < 5_000 && long.ends_with("… and 195904 more bytes"), "{}", &long[4_000..]);
     let Body::Hex(long) = text(&[0xff; 100_000]) else { panic!("it is not text") };
-    assert!(long.len() < 2_000 && long.ends_with("bytes more"));
+    assert!(long.len() < 2_000 && long.ends_with("more bytes"));
 }
 
 #[test]
@@ -101,7 +101,7 @@ fn a_letter_whose_sender_is_known_only_from_an_untrusted_publisher_is_not_replay
         Letter::read("settlement", delivery, &Trust::new(Some("licet-new"), Arc::default()))
     };
     let claimed = of(Some("licet-new"));
-    let refused = replay::trusted_origin(&claimed).expect_err("only licet-old claims that it is the bank's");
+    let refused = replay::trusted_origin(&claimed).expect_err("only licet-old claims that the bank sent it");
     assert!(matches!(&refused, DeadLetterError::UntrustedSender { publisher, .. } if publisher == "licet-old"));
     assert!(refused.to_string().contains("\"licet.retry\" for \"licet-old\""), "{refused}");
     let by_nobody_known = replay::trusted_origin(&of(None)).map(|_| ()).expect_err("its publisher is unknown");

@@ -1,7 +1,7 @@
-//! Finds the purchases that an id, the end of an id, or a user's name belongs to.
+//! Finds purchases by an id, by the end of an id, or by the name of a user.
 //!
-//! Ids are UUIDv7: ids that were made in the same minute begin with the same eight characters. So a short
-//! id is the end of an id, which is random.
+//! Ids are UUIDv7, so ids that were created in the same minute begin with the same eight
+//! characters. A short id is therefore the end of an id, which is random.
 
 use licet_common::store::{Lock, StoreError, keys, select};
 use licet_schema::{
@@ -16,8 +16,8 @@ use super::HistoryError;
 /// The length of a short id: the last characters of an id.
 pub const SHORT_ID_LENGTH: usize = 8;
 
-/// The columns that contain ids of certificates, containers, licenses and returns, with the column that
-/// names the certificate (or container) of the row.
+/// The columns that contain ids of certificates, containers, licenses and returns, each with the
+/// column that names the certificate of the row.
 const ID_COLUMNS: [(&str, &str, &str); 6] = [
     ("certificate_record", "id", "id"),
     ("certificate_record", "container", "id"),
@@ -33,7 +33,7 @@ pub fn short_id(id: Uuid) -> String {
     id[id.len() - SHORT_ID_LENGTH..].to_owned()
 }
 
-/// The ids of the purchases, in ascending order.
+/// The ids of the purchases that `id` identifies, in ascending order.
 pub(super) async fn purchases(connection: &impl ConnectionTrait, id: &str) -> Result<Vec<Uuid>, HistoryError> {
     let mut certificates = match Uuid::parse_str(id) {
         Ok(id) => certificates_of(connection, id).await?,
@@ -58,7 +58,8 @@ pub(super) async fn purchases(connection: &impl ConnectionTrait, id: &str) -> Re
     Ok(purchases)
 }
 
-/// The certificates that an object with this id belongs to.
+/// The certificates to which the container, license or return with this id belongs. An unknown id
+/// is included too, because it may be the id of a certificate.
 async fn certificates_of(connection: &impl ConnectionTrait, id: Uuid) -> Result<Vec<Uuid>, StoreError> {
     use {certificate_record::Entity as Records, collection::Entity as Collections};
     use {license::Entity as Licenses, license_return::Entity as Returns};
@@ -86,15 +87,15 @@ async fn purchases_of(
     Ok(records.iter().map(|row| row.container.unwrap_or(row.id)).collect())
 }
 
-/// The hexadecimal digits of a text that can be the end of an id.
+/// The hexadecimal digits of a text, if it can be the end of an id.
 fn end_of_id(text: &str) -> Option<String> {
     let digits = text.replace('-', "").to_ascii_lowercase();
     let fits = (SHORT_ID_LENGTH..=32).contains(&digits.len());
     (fits && digits.bytes().all(|byte| byte.is_ascii_hexdigit())).then_some(digits)
 }
 
-/// The certificates that objects whose ids end with these digits belong to. No index serves this query:
-/// it reads whole tables.
+/// The certificates to which objects belong whose ids end with these digits. No index supports this
+/// query, so it reads whole tables.
 async fn certificates_ending_with(connection: &impl ConnectionTrait, end: &str) -> Result<Vec<Uuid>, StoreError> {
     let backend = connection.get_database_backend();
     let mut certificates = Vec::new();
@@ -126,7 +127,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_or_a_few_digits_are_not_the_end_of_an_id() {
+    fn a_name_or_too_few_digits_are_not_the_end_of_an_id() {
         for text in ["ada", "099a805", "customer", "", "%99a8057", &"a".repeat(33)] {
             assert_eq!(end_of_id(text), None, "{text:?}");
         }

@@ -1,11 +1,12 @@
-//! The history of a purchase: every decided message about it, with the events that it caused, from the
-//! journal.
+//! The history of a purchase, read from the journal: every decided message about the purchase, with
+//! the events that it caused.
 //!
 //! A purchase is found by its own id, by the id of a certificate, container, license or return, by the
 //! last characters of such an id, or by the name of its user.
 
 use std::{collections::BTreeSet, fmt};
 
+use futures_util::future::BoxFuture;
 use licet_common::{
     runtime::{JournalError, StoredOutput, outputs_of},
     store::{Lock, Store, StoreError, keys, select},
@@ -27,34 +28,34 @@ mod tests;
 pub use lookup::{SHORT_ID_LENGTH, short_id};
 pub use sentence::sentence;
 
-/// Why a history could not be read.
+/// An error while a history is read.
 #[derive(Debug, thiserror::Error)]
 pub enum HistoryError {
-    /// The database did not answer, or rejected a query.
+    /// The database did not respond, or it rejected a query.
     #[error("the history cannot be read: {source}")]
     Store {
-        /// What the store reported.
+        /// The error of the store.
         #[from]
         source: StoreError,
     },
     /// The outputs in a journal row cannot be read.
     #[error("the history cannot be read: {source}")]
     Journal {
-        /// Which row, and what is wrong with it.
+        /// The error, which names the row.
         #[from]
         source: JournalError,
     },
     /// An output in a journal row cannot be decoded.
     #[error(
         "the history cannot be read: {kind} in the journal row {journal} cannot be decoded: {source}; use the `licet` \
-         of the release that wrote it"
+         program of the release that wrote it"
     )]
     Output {
         /// The journal row.
         journal: Uuid,
         /// The output's type.
         kind: String,
-        /// What the decoder reported.
+        /// The error of the decoder.
         source: DecodeError,
     },
     /// Several purchases have ids that end with these characters.
@@ -67,14 +68,14 @@ pub enum HistoryError {
     },
 }
 
-/// What happened to a purchase.
+/// The history of a purchase.
 #[derive(Debug, Serialize)]
 pub struct History {
-    /// The container's id, or the certificate's if it was bought alone.
+    /// The id of the container, or of the certificate if it was bought alone.
     pub purchase: Uuid,
     /// The buyer.
     pub user: Name,
-    /// What was bought. In JSON, each is a sentence.
+    /// The certificates that were bought. In JSON, each is a sentence.
     pub certificates: Vec<Certificate>,
     /// The decided messages, oldest first.
     pub entries: Vec<Entry>,
@@ -91,7 +92,7 @@ pub struct Certificate {
     pub content: Name,
     /// The version of the content.
     pub version: Version,
-    /// The price, points included.
+    /// The price, including points.
     pub price: Money,
     /// How it ended. `None` while it is live.
     pub ended: Option<Ending>,
@@ -107,13 +108,13 @@ pub struct Entry {
     /// Its type.
     #[serde(rename = "type")]
     pub kind: String,
-    /// The code of the refusal, if it was refused.
+    /// The code of the refusal, if the message was refused.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub code: Option<String>,
-    /// The sentence of the refusal, if it was refused.
+    /// The explanation of the refusal, if the message was refused.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub detail: Option<String>,
-    /// The events about this purchase that it caused. In JSON, each is a [`sentence`].
+    /// The events about this purchase that the message caused. In JSON, each is a [`sentence`].
     #[serde(serialize_with = "as_sentences")]
     pub events: Vec<Output>,
 }
@@ -142,18 +143,22 @@ impl Serialize for Certificate {
     }
 }
 
-/// The histories of the purchases that `id` belongs to: of one purchase for an id or the last characters
-/// of one, of all their purchases for a user. Empty if there is none.
+/// The histories of the purchases that `id` identifies. An id, or its last characters, identifies
+/// one purchase. The name of a user identifies all purchases of the user. The result is empty if
+/// there are none.
 ///
 /// # Errors
-/// The database is unavailable, its journal cannot be read, or `id` is an ambiguous end of an id.
-pub async fn histories(store: &Store, id: &str) -> Result<Vec<History>, HistoryError> {
-    let connection = &store.pool();
-    let mut histories = Vec::new();
-    for purchase in lookup::purchases(connection, id).await? {
-        histories.extend(history(connection, purchase).await?);
-    }
-    Ok(histories)
+/// The database is unavailable, its journal cannot be read, or several purchases have ids that end
+/// with `id`.
+pub fn histories<'a>(store: &'a Store, id: &'a str) -> BoxFuture<'a, Result<Vec<History>, HistoryError>> {
+    Box::pin(async move {
+        let connection = &store.pool();
+        let mut histories = Vec::new();
+        for purchase in lookup::purchases(connection, id).await? {
+            histories.extend(history(connection, purchase).await?);
+        }
+        Ok(histories)
+    })
 }
 
 /// The history of the purchase with this id, if there is one.
@@ -163,7 +168,8 @@ async fn history(connection: &impl ConnectionTrait, purchase: Uuid) -> Result<Op
     records.extend(select::<Entity>(connection, &[Column::Container], keys([purchase]), Lock::None).await?);
     let Some(user) = records.first().map(|record| record.user.clone()) else { return Ok(None) };
     let ids: BTreeSet<_> = records.iter().map(|record| record.id).chain([purchase]).collect();
-    // The subject of a refused message can be a certificate; that of a decided one is its container.
+    // The subject of a refused message can be a member certificate. The subject of any other
+    // message is the container.
     let subjects = keys(ids.iter().copied());
     let mut rows = select::<journal::Entity>(connection, &[journal::Column::Subject], subjects, Lock::None).await?;
     let own: BTreeSet<_> = rows.iter().map(|row| row.id).collect();
@@ -172,7 +178,7 @@ async fn history(connection: &impl ConnectionTrait, purchase: Uuid) -> Result<Op
     rows.sort_by_key(|row| (row.decided_at, row.id));
     rows.dedup_by_key(|row| row.id);
     let ids: Vec<_> = ids.iter().map(Uuid::to_string).collect();
-    // A message that only mentions this purchase can have caused events about others.
+    // A message that only mentions this purchase may have caused events about other purchases.
     let is_about = |row: &journal::Model, output: &StoredOutput| own.contains(&row.id) || names_any(&output.body, &ids);
     let entries = rows.iter().map(|row| entry(row, |output| is_about(row, output))).collect::<Result<_, _>>()?;
     let certificates = certificates(connection, &records).await?;
@@ -205,7 +211,8 @@ async fn certificates(
     Ok(records.iter().map(certificate).collect())
 }
 
-/// The journal rows of messages about other purchases, or about none, that changed or created this one.
+/// The journal rows of messages about other purchases, or about no purchase, that changed or
+/// created this purchase.
 async fn mentions(connection: &impl ConnectionTrait, purchase: Uuid) -> Result<Vec<journal::Model>, StoreError> {
     let mentions =
         select::<mention::Entity>(connection, &[mention::Column::Subject], keys([purchase]), Lock::None).await?;

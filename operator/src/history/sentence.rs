@@ -6,7 +6,7 @@ use licet_schema::{
     message::{SettlementOutcome, SettlementRegistered},
 };
 
-/// What an event says, as one or two sentences with full ids.
+/// Describes an event in one or two sentences with full ids.
 pub fn sentence(event: &Output) -> String {
     match event {
         Output::ContentRegistered(body) => format!("Version {} of {} was registered.", body.version, body.content),
@@ -25,7 +25,7 @@ pub fn sentence(event: &Output) -> String {
             let amount = body.amount.map(|amount| format!(" of {amount}")).unwrap_or_default();
             let (settlement, provider, reason) = (&body.settlement, &body.provider, body.reason);
             format!(
-                "The payment {settlement}{amount} from {provider} matches no purchase ({reason}). An operator must assign or refund it."
+                "Payment {settlement}{amount} from {provider} matches no purchase ({reason}). An operator must assign or refund it."
             )
         }
         Output::CertificateReissued(body) => format!(
@@ -46,7 +46,7 @@ pub fn sentence(event: &Output) -> String {
             )
         }
         Output::LicenseGranted(body) => {
-            format!("The delivery of license {} of certificate {} was confirmed.", body.license, body.certificate)
+            format!("The reception of license {} of certificate {} was acknowledged.", body.license, body.certificate)
         }
         Output::LicenseRevoked(body) => {
             let why = match body.reason {
@@ -56,7 +56,7 @@ pub fn sentence(event: &Output) -> String {
             format!("License {} was revoked, because {why}.", body.license)
         }
         Output::ReturnOpened(body) => format!(
-            "The return {} of license {} ({:?}) for {} was opened. The terminal must delete its copy before {}.",
+            "Return {} of license {} ({:?}) for {} was opened. The terminal must delete its copy by {}.",
             body.license_return,
             body.license,
             body.attributes.title.as_str(),
@@ -64,7 +64,7 @@ pub fn sentence(event: &Output) -> String {
             body.delete_by
         ),
         Output::ReturnLapsed(body) => format!(
-            "The return {} lapsed, because the deletion was not confirmed in time. License {} stays valid.",
+            "Return {} lapsed, because the deletion was not reported in time. License {} remains valid.",
             body.license_return, body.license
         ),
         Output::LicenseReturned(body) => returned(body),
@@ -77,7 +77,7 @@ pub fn sentence(event: &Output) -> String {
             format!("The payment provider was instructed to pay {} to {}.", body.amount, body.user)
         }
         Output::PayoutRegistered(body) => {
-            format!("The payout {} for return {} was made.", body.payout, body.license_return)
+            format!("Payout {} for return {} was completed.", body.payout, body.license_return)
         }
         Output::RequestRefused(body) => {
             format!("{} was refused as {}: {}", body.message_type, body.code, body.detail)
@@ -87,7 +87,7 @@ pub fn sentence(event: &Output) -> String {
         }
         Output::HoldingsListed(body) => format!("The licenses of {} were listed.", body.user),
         Output::StatusListed(_) => "The status of certificates was listed.".to_owned(),
-        Output::SweepDue(body) => format!("A sweep of the deadlines before {} was requested.", body.before),
+        Output::SweepDue(body) => format!("A sweep of deadlines before {} was requested.", body.before),
     }
 }
 
@@ -116,7 +116,7 @@ fn registered(body: &SettlementRegistered) -> String {
         Some(grants) => format!(" Each certificate grants {grants} licenses."),
         None => String::new(),
     };
-    format!("The payment {} {what}.{grants}", body.settlement)
+    format!("Payment {} {what}.{grants}", body.settlement)
 }
 
 fn returned(body: &LicenseReturned) -> String {
@@ -133,16 +133,16 @@ fn returned(body: &LicenseReturned) -> String {
 
 fn points(body: &PointsChanged) -> String {
     match body.delta {
-        0 => format!("The points of {} stayed at {}.", body.user, body.balance),
+        0 => format!("The points of {} remained at {}.", body.user, body.balance),
         delta @ 1.. => format!("The points of {} increased by {delta} to {}.", body.user, body.balance),
         delta => format!("The points of {} decreased by {} to {}.", body.user, delta.unsigned_abs(), body.balance),
     }
 }
 
-/// How a certificate ended, after a colon.
+/// Describes how a certificate ended. The text follows a colon.
 pub(super) fn ending(ending: Ending) -> &'static str {
     match ending {
-        Ending::Exhausted => "all its licenses were delivered",
+        Ending::Exhausted => "all its grants are used",
         Ending::Lapsed => "its reception was not acknowledged in time",
         Ending::Expired => "it expired",
         Ending::Declined => "its payment was declined",
@@ -227,7 +227,7 @@ mod tests {
     }
 
     #[test]
-    fn money_and_points_of_a_purchase_are_named() {
+    fn the_sentence_about_a_purchase_names_the_amount_and_the_points() {
         let alone = format!("Certificate {} was issued for 12.87 USD.", Uuid::from_u128(1));
         assert_eq!(issued(1, None, 0), alone);
         let container = Uuid::from_u128(9);
@@ -238,7 +238,7 @@ mod tests {
     }
 
     #[test]
-    fn a_return_names_the_user_the_title_and_what_was_received() {
+    fn the_sentence_about_a_return_names_the_user_the_title_and_the_privilege() {
         let none = || PrivilegeGranted {
             kind: Privilege::Collection,
             points: None,
@@ -266,7 +266,7 @@ mod tests {
     }
 
     #[test]
-    fn a_payment_and_an_ending_are_named_by_their_outcome() {
+    fn the_sentences_about_payments_and_endings_name_the_outcome() {
         let payment = |outcome, grants| {
             sentence(&Output::SettlementRegistered(SettlementRegistered {
                 certificate: Some(Uuid::from_u128(1)),
@@ -279,10 +279,10 @@ mod tests {
             }))
         };
         let three = Some(Grants::try_from(3i64).expect("three"));
-        let received = "The payment pay-1 was received. Each certificate grants 3 licenses.";
+        let received = "Payment pay-1 was received. Each certificate grants 3 licenses.";
         assert_eq!(payment(SettlementOutcome::Completed, three), received);
-        assert_eq!(payment(SettlementOutcome::Failed, None), "The payment pay-1 failed.");
-        assert_eq!(payment(SettlementOutcome::Reversed, None), "The payment pay-1 was refunded or charged back.");
+        assert_eq!(payment(SettlementOutcome::Failed, None), "Payment pay-1 failed.");
+        assert_eq!(payment(SettlementOutcome::Reversed, None), "Payment pay-1 was refunded or charged back.");
         let certificate = Uuid::from_u128(1);
         for reason in Ending::ALL {
             let ended = sentence(&Output::CertificateRetired(CertificateRetired { certificate, reason }));
@@ -291,13 +291,13 @@ mod tests {
     }
 
     #[test]
-    fn a_change_of_points_has_its_direction_and_the_new_balance() {
+    fn the_sentence_about_points_names_the_direction_and_the_new_balance() {
         let changed = |delta, balance| {
             let (user, balance, cause) = (name("ada"), count(balance), Uuid::nil());
             sentence(&Output::PointsChanged(PointsChanged { user, delta, balance, cause }))
         };
         assert_eq!(changed(150, 200), "The points of ada increased by 150 to 200.");
         assert_eq!(changed(-150, 50), "The points of ada decreased by 150 to 50.");
-        assert_eq!(changed(0, 50), "The points of ada stayed at 50.");
+        assert_eq!(changed(0, 50), "The points of ada remained at 50.");
     }
 }

@@ -1,4 +1,4 @@
-//! Histories read from a database.
+//! Tests of histories that are read from a database.
 
 use licet_schema::{
     Count, ExternalId, Refusal,
@@ -84,7 +84,7 @@ async fn a_purchase_is_found_by_every_id_in_it_by_the_end_of_an_id_and_by_its_us
 }
 
 #[tokio::test]
-async fn the_end_of_several_ids_is_an_error_that_asks_for_more_characters() {
+async fn an_ambiguous_end_of_an_id_is_an_error_that_asks_for_more_characters() {
     let database = Database::new().await;
     database.put(record(id(0xaaaa_0000_0007), None, "ada")).await;
     database.put(record(id(0xbbbb_0000_0007), None, "ada")).await;
@@ -122,7 +122,7 @@ async fn a_history_has_the_messages_about_a_purchase_in_order_and_only_its_own_e
         remaining: Count::ZERO,
         repeated: false,
     });
-    // A sweep that ended both.
+    // A sweep that ended both purchases.
     let sweep = journal_row(id(102), None, 2_000, &[(false, retired(other)), (false, retired(purchase))]);
     database.put(sweep).await;
     database.put(mention::Model { subject: purchase, journal: id(102) }).await;
@@ -133,8 +133,7 @@ async fn a_history_has_the_messages_about_a_purchase_in_order_and_only_its_own_e
     let histories = histories(&database.store, &purchase.to_string()).await.expect("histories");
     let [History { user, certificates, entries, .. }] = histories.as_slice() else { panic!("one purchase") };
     assert_eq!(user.as_str(), "ada");
-    let about =
-        format!("(album, version 2) for 12.87 USD, certificate {purchase}, ended: all its licenses were delivered");
+    let about = format!("(album, version 2) for 12.87 USD, certificate {purchase}, ended: all its grants are used");
     assert_eq!(certificates.iter().map(Certificate::to_string).collect::<Vec<_>>(), [about]);
     let ids: Vec<_> = entries.iter().map(|entry| entry.message_id).collect();
     assert_eq!(ids, [id(101), id(102), id(103)]);
