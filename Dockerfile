@@ -7,21 +7,21 @@ RUN apt-get update \
  && rm -rf /var/lib/apt/lists/*
 WORKDIR /src
 COPY . .
-# `install`, not `build`: the cached target folder may contain programs of older builds.
+# Use `install`, not `build`, because the cached target folder may contain programs of older builds.
 RUN --mount=type=cache,target=/usr/local/cargo/registry \
     --mount=type=cache,target=/src/target,sharing=locked \
     cargo install --locked --features jemalloc --path workers --root /out \
  && cargo install --locked --features jemalloc --path cli --root /out
 
 FROM debian:bookworm-slim
-# The certificates are for amqps:// and for PostgreSQL over TLS.
+# The CA certificates are for amqps:// and for PostgreSQL over TLS.
 RUN apt-get update \
  && apt-get install -y --no-install-recommends ca-certificates \
  && rm -rf /var/lib/apt/lists/* \
  && useradd --uid 10001 --user-group --no-create-home --home-dir /var/lib/licet licet \
  && install -d -o licet -g licet -m 0700 /var/lib/licet /var/lib/licet/keys
 COPY --from=build /out/bin/ /usr/local/bin/
-# By number, so that an orchestrator can see that it is not root.
+# A numeric user id lets an orchestrator verify that the user is not root.
 USER 10001:10001
 WORKDIR /var/lib/licet
 CMD ["licet", "--help"]

@@ -1,4 +1,5 @@
-//! Code that the system tests (in `it/`), the fuzz targets (in `fuzz/`) and the program `licet-tests` share.
+//! Code shared by the system tests (in `it/`), the fuzz targets (in `fuzz/`) and the program
+//! `licet-tests`.
 
 pub mod figures;
 pub mod fuzzing;

@@ -1,5 +1,5 @@
-//! The program `licet-tests`: runs simulations of any length, and writes the figures of test runs into
-//! `docs/reliability.md`.
+//! The program `licet-tests`: runs simulations of any length, and writes the figures of test runs
+//! into `docs/reliability.md`.
 
 use std::{
     process::ExitCode,
@@ -20,7 +20,8 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Task {
-    /// Simulate whole workers with fault injection; on failure, print the seed and the shortest history
+    /// Simulate whole workers with fault injection; on failure, print the seed and the shortest
+    /// history
     Simulate {
         /// The first seed
         #[arg(long, default_value_t = 1)]
@@ -50,7 +51,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// Simulates one seed after the other on each processor.
+/// Simulates seeds on all processors, one seed after another on each.
 fn simulate(seed: u64, seeds: u64, minutes: Option<u64>) -> Result<(), String> {
     let began = Instant::now();
     let deadline = minutes.map(|minutes| began + Duration::from_secs(minutes * 60));

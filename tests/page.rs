@@ -1,8 +1,8 @@
 //! Writes the figures of the last test run into `docs/reliability.md`.
 //!
-//! Input: the JSON files in [`figures::folder`], and the page. The page marks each place for figures
-//! with `<!-- figures: SUITE -->` and `<!-- end -->`. Only the text between these markers is
-//! replaced. If a suite did not run, the text says so.
+//! Input: the JSON files in [`figures::folder`], and the page. The markers `<!-- figures: SUITE
+//! -->` and `<!-- end -->` enclose each section with figures. Only the text between these markers
+//! is replaced. If a suite did not run, the text says so.
 
 use std::{fmt::Write as _, fs, io, path::PathBuf};
 
@@ -128,7 +128,7 @@ fn simulation(recorded: &[(String, Value)]) -> String {
     text
 }
 
-/// One line for each figure, named by the path to it.
+/// One line for each figure, with the path to it as its name.
 fn lines(figures: &Value) -> String {
     fn append(path: &str, value: &Value, text: &mut String) {
         match value {

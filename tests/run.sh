@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Builds Licet and runs all of its tests against a private RabbitMQ and a private PostgreSQL.
 #
-# Both are started on free loopback ports with their data in a temporary folder, and are stopped when
-# this script ends, however it ends. The system's own services are never touched.
+# Both are started on free loopback ports with their data in a temporary folder, and are stopped
+# when this script ends, however it ends. The system's own services are never touched.
 set -euo pipefail
 
 usage() {
@@ -19,15 +19,15 @@ binaries: tests/run.sh -- purchase --nocapture
   --report           write the figures of the run into docs/reliability.md
   --bench            build for release, and run licet-bench on servers with production settings:
                      tests/run.sh --bench -- full --svg full.svg
-  --cluster          with --bench and the mode scale: start three more nodes, a cluster
+  --cluster          with --bench -- scale: also start a cluster of three nodes
   --services-only    start the two servers, print the export lines, wait for Ctrl-C
   --install-only     install missing packages, start nothing
   --help             print this text
 
 The newer servers run in minimal Debian systems, which debootstrap creates once; this needs root.
-A full run that passes records its versions in target/figures.
+A complete run that passes records the server versions in target/figures.
   LICET_TEST_ROOTS            the folder for these systems; default ~/.cache/licet-test
-  LICET_TEST_MIRROR           the Debian mirror to create them from; default: the one that apt uses
+  LICET_TEST_MIRROR           the Debian mirror to create them from; default: the mirror that apt uses
 
 Running services are used instead if these variables are set:
   LICET_TEST_AMQP_URL         amqp://user:password@host:port/%2f
@@ -45,9 +45,10 @@ source "$here/services.sh"
 note() { echo "$*" >&2; }
 die() { note "tests/run.sh: $*"; exit 1; }
 
-# --- Ending -----------------------------------------------------------------------------------
+# --- Cleanup ----------------------------------------------------------------------------------
 
-# end SIGNAL GROUP: sends the signal, waits, then kills. Fails if there is no such group.
+# end SIGNAL GROUP: sends the signal to a process group, waits for its end, and kills it after 10 s.
+# Fails if there is no such group.
 end() {
     local i
     kill -s "$1" -- "-$2" || return
@@ -58,7 +59,8 @@ end() {
     kill -s KILL -- "-$2"
 }
 
-# end_session ID: kills a session, with process groups that were created in it (servers of tests).
+# end_session ID: kills all processes of a session, including those in other process groups (servers
+# that tests started).
 end_session() {
     local i file line state session left
     for ((i = 0; i < 50; i++)); do
@@ -74,13 +76,13 @@ end_session() {
     done
 }
 
-# Prints nothing: the last lines of the output are those of the tests.
+# Prints nothing, so that the output ends with the lines of the tests.
 teardown() {
     local code=$?
     trap '' INT TERM HUP
     set +e
     exec 2>/dev/null
-    [[ -z $job_pid ]] || { end TERM "$job_pid"; end_session "$job_pid"; } # with processes that a failed test left
+    [[ -z $job_pid ]] || { end TERM "$job_pid"; end_session "$job_pid"; } # with processes that a failed test left behind
     # The servers' data is deleted, so they need no clean shutdown.
     for file in "$tmp"/*/broker.pid; do
         [[ ! -s $file ]] || end KILL "$(<"$file")"
@@ -95,15 +97,15 @@ teardown() {
     exit "$code"
 }
 
-# Runs in the background and waits, so that this script handles a signal at once.
+# Runs a command in the background and waits for it, so that this script can handle signals at once.
 run() {
     launch "$@"
     job_pid=$!
     wait "$job_pid"
 }
 
-# Records which versions a run passed on. Only a complete run counts: no test skipped, and both servers
-# known.
+# Records the server versions with which a run passed. Only a complete run counts: no test was
+# skipped, and both versions are known.
 record() {
     local passed ignored filtered
     [[ $broker_version && $database_version ]] || return 0
@@ -140,24 +142,24 @@ done
 root=${here%/*}
 cd "$root"
 if [[ $mode == test || $mode == bench ]]; then
-    command -v cargo >/dev/null || PATH=~/.cargo/bin:$PATH # where rustup puts it
+    command -v cargo >/dev/null || PATH=~/.cargo/bin:$PATH # where rustup installs it
     command -v cargo >/dev/null ||
         die "cargo is missing: install Rust as https://rustup.rs says, and run this again."
 fi
 
 [[ ! $broker_wanted || ! ${LICET_TEST_AMQP_URL:-} ]] ||
-    die "either --broker $broker_wanted or LICET_TEST_AMQP_URL: unset one of them."
+    die "use either --broker $broker_wanted or LICET_TEST_AMQP_URL, not both."
 [[ ! $database_wanted || ! ${LICET_TEST_DATABASE_URL:-} ]] ||
-    die "either --postgres $database_wanted or LICET_TEST_DATABASE_URL: unset one of them."
+    die "use either --postgres $database_wanted or LICET_TEST_DATABASE_URL, not both."
 [[ ! $cluster || ($mode == bench && ${1:-} == scale && ! ${LICET_TEST_AMQP_URL:-}) ]] ||
-    die "--cluster goes with --bench -- scale, and with a broker of its own: unset LICET_TEST_AMQP_URL."
+    die "--cluster needs --bench -- scale and a private broker: unset LICET_TEST_AMQP_URL."
 broker_root='' database_root=''
 [[ ! $broker_wanted ]] || broker_root=$(root_of rabbitmq-server "$broker_wanted")
 [[ ! $database_wanted ]] || database_root=$(root_of postgresql "$database_wanted")
 
 broker='' broker_name=licet-test broker_version='' database='' database_version='' job_pid='' half_made='' remove_policy=() cluster_urls=()
 tmp=$(mktemp -d "${TMPDIR:-/tmp}/licet-test.XXXXXX")
-chmod 711 "$tmp" # PostgreSQL's user must get through to its own folder
+chmod 711 "$tmp" # the user postgres must be able to reach its folder
 trap teardown EXIT
 trap 'exit 129' HUP
 trap 'exit 130' INT
@@ -174,7 +176,7 @@ choose_ports
 [[ -z $database ]] || await_database
 [[ -z $broker ]] || await_broker
 ask_versions
-# Where tests find the programs of these servers, if not in the system.
+# The root folders in which tests find the programs of these servers.
 [[ ! $broker_root ]] || export LICET_TEST_BROKER_ROOT=$broker_root
 [[ ! $database_root ]] || export LICET_TEST_DATABASE_ROOT=$database_root
 
@@ -199,8 +201,8 @@ if [[ -z ${LICET_TEST_BROKER_RESTART:-} ]]; then
     echo "Tests that restart or configure the broker are skipped: LICET_TEST_BROKER_RESTART is not set."
     skipped=(--skip broker_restart --skip our_own_broker)
 fi
-export TMPDIR=$tmp # so that files of an interrupted test are removed too
-run cargo build --locked --bins # the programs as users get them: without the tests' features
+export TMPDIR=$tmp # so that the files of an interrupted test are removed, too
+run cargo build --locked --bins # the programs as users get them, without test features
 run bash -o pipefail -c 'cargo test --workspace --no-fail-fast -- --include-ignored "${@:2}" | tee "$1"' \
     - "$tmp/tests.log" "${skipped[@]}" "$@"
 record

@@ -1,12 +1,13 @@
-# The two servers of a test run: how each is started, waited for, asked, and the broker stopped.
+# Functions for the two servers of a test run. They start each server, wait for it, ask for its
+# version, and stop the broker.
 #
-# run.sh sources this. The functions that start and stop the broker are also written into a separate
-# program, broker-restart, which the tests call.
+# run.sh sources this file. The functions that start and stop the broker are also written into a
+# separate program, broker-restart, which the tests call.
 
-# --- What both the script and the generated broker-restart need ------------------------------
+# --- Functions for both run.sh and the generated program broker-restart -----------------------
 
-# alive PID: whether it, or any process of the group that it leads, is left.
-# A zombie does not count: in a container it may never be reaped.
+# alive PID: succeeds if the process, or any process of the group that it leads, still runs. A
+# zombie does not count, because in a container it may never be reaped.
 alive() {
     local file line state group
     for file in /proc/[0-9]*/stat; do
@@ -17,7 +18,8 @@ alive() {
     return 1
 }
 
-# await WHAT SECONDS PID LOG COMMAND...: until COMMAND succeeds.
+# await WHAT SECONDS PID LOG COMMAND...: waits until COMMAND succeeds. WHAT is the name of the
+# server.
 await() {
     local what=$1 deadline=$((SECONDS + $2)) pid=$3 log=$4 trouble=
     shift 4
@@ -36,12 +38,13 @@ await() {
     done
 }
 
-# Only what is set here: neither the caller's nor the system's settings may reach this node.
+# Sets the whole environment of the node. Neither the caller's nor the system's settings may affect
+# it.
 broker_environment() {
     unset "${!RABBITMQ_@}" "${!ERL_@}" NOTIFY_SOCKET
     local loopback='-kernel inet_dist_use_interface {127,0,0,1}'
     export HOME=$broker LANG=C.UTF-8 # the cookie is written into HOME
-    # epmd is one daemon for all nodes of a machine: this node has its own.
+    # By default, one epmd daemon serves all nodes of a machine. This node has its own.
     export ERL_EPMD_PORT=$epmd_port ERL_EPMD_ADDRESS=127.0.0.1
     export RABBITMQ_NODENAME=$broker_name@localhost
     export RABBITMQ_NODE_PORT=$amqp_port RABBITMQ_DIST_PORT=$dist_port
@@ -51,20 +54,21 @@ broker_environment() {
     export RABBITMQ_ADVANCED_CONFIG_FILE=$broker/advanced.config
     export RABBITMQ_CONF_ENV_FILE=$broker/rabbitmq-env.conf
     export RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS=$loopback
-    # On a machine that is busy with other tests, rabbitmqctl may take long to reach the node.
+    # On a machine that is busy with other tests, rabbitmqctl may need a long time to reach the
+    # node.
     export RABBITMQ_CTL_ERL_ARGS="$loopback -kernel net_setuptime 60"
 }
 
-# In a session of its own, so that Ctrl-C leaves it to teardown.
+# Starts a command in its own session, so that Ctrl-C does not stop it. teardown does.
 launch() { setsid env --default-signal "$@" </dev/null & }
 
 start_broker() (
-    trap '' INT TERM # until teardown can find it
+    trap '' INT TERM # until broker.pid exists, which teardown needs
     broker_environment
     cd "$broker"
     launch "${in_broker[@]}" "$broker_bin/rabbitmq-server" >>broker.log 2>&1
     echo $! >broker.pid
-    await RabbitMQ 10 $! broker.log kill -0 -- "-$!" # it leads a group of its own
+    await RabbitMQ 10 $! broker.log kill -0 -- "-$!" # it leads its own process group
 )
 
 stop_broker() (
@@ -79,7 +83,7 @@ stop_broker() (
     die "the broker did not end after rabbitmqctl stop."
 )
 
-# The port opens before the node is done: only an answer to the protocol header counts.
+# The port opens before the node is ready, so only an answer to the protocol header counts.
 broker_answers() (
     exec 3<>"/dev/tcp/127.0.0.1/$amqp_port"
     printf 'AMQP\0\0\11\1' >&3
@@ -89,11 +93,11 @@ broker_answers() (
 
 await_broker() { await RabbitMQ 90 "$(<"$broker/broker.pid")" "$broker/broker.log" broker_answers; }
 
-# --- Starting ---------------------------------------------------------------------------------
+# --- Startup ----------------------------------------------------------------------------------
 
 port_open() ( exec 3<>"/dev/tcp/127.0.0.1/$1" )
 
-# Ten ports in a row, below those that the kernel gives to outgoing connections.
+# Chooses ten free consecutive ports, below the range that the kernel uses for outgoing connections.
 choose_ports() {
     local base port
     while :; do
@@ -104,7 +108,7 @@ choose_ports() {
         break
     done
     epmd_port=$base amqp_port=$((base + 1)) dist_port=$((base + 2)) database_port=$((base + 3))
-    cluster_ports=("$((base + 4))" "$((base + 6))" "$((base + 8))") # and the one after each, for each other
+    cluster_ports=("$((base + 4))" "$((base + 6))" "$((base + 8))") # the next port after each is its distribution port
 }
 
 configure_broker() {
@@ -124,21 +128,22 @@ launch_broker() {
     open_folder in_broker "$broker_root" "$broker"
     local version=${broker_bin%/sbin}
     version=${version##*rabbitmq_server-}
-    # Quorum queues had neither message TTLs nor at-least-once dead letters before.
+    # Before 3.10, quorum queues had neither message TTLs nor at-least-once dead-lettering.
     [[ $(printf '%s\n' 3.10 "$version" | sort -V | head -n 1) == 3.10 ]] ||
-        die "RabbitMQ $version is too old, 3.10 is needed: set LICET_TEST_AMQP_URL to a newer one."
+        die "RabbitMQ $version is too old. Version 3.10 or later is needed: set LICET_TEST_AMQP_URL to a newer broker."
     configure_broker
-    # Not as -daemon, so that its pid is known; and first, or Erlang would start a daemon.
+    # epmd runs without -daemon, so that its process id is known. It starts first, because Erlang
+    # would otherwise start a daemon.
     launch "${in_broker[@]}" epmd -port "$epmd_port" -address 127.0.0.1 >"$broker/epmd.log" 2>&1
     await epmd 10 $! "$broker/epmd.log" port_open "$epmd_port"
     start_broker
 
-    # The same functions with the same values, as a program that the tests can call.
+    # The program contains the same functions and values. Tests can call it.
     {
         printf '#!/usr/bin/env bash\n# Stops the private broker cleanly, and starts it again.\nset -euo pipefail\n'
         declare -p broker broker_name broker_bin in_broker epmd_port amqp_port dist_port
         declare -f note die alive await broker_environment launch start_broker stop_broker broker_answers await_broker
-        # With arguments, it asks the broker's rabbitmqctl instead.
+        # With arguments, it runs the broker's rabbitmqctl instead.
         printf 'if (($#)); then broker_environment; cd "$broker"; exec "${in_broker[@]}" "$broker_bin/rabbitmqctl" "$@"; fi\n'
         printf 'stop_broker\nstart_broker\nawait_broker\n'
     } >"$tmp/broker-restart"
@@ -148,7 +153,7 @@ launch_broker() {
     export LICET_TEST_BROKER_RESTART=$tmp/broker-restart
 }
 
-# Three more nodes, a cluster of their own: its URLs are in cluster_urls.
+# Starts three more nodes as a separate cluster and adds their URLs to cluster_urls.
 launch_cluster() {
     local index number names=(licet-test-{1,2,3}) one="$broker"
     for index in 0 1 2; do
@@ -167,7 +172,7 @@ launch_cluster() {
             install -m 400 "$one/.erlang.cookie" "$broker/.erlang.cookie"
             start_broker
             ((index == 2)) || exit 0
-            await_broker # one that has found the others
+            await_broker # all three nodes are started now
             broker_environment
             cd "$broker"
             timeout 90 "${in_broker[@]}" "$broker_bin/rabbitmqctl" --quiet await_online_nodes 3 </dev/null ||
@@ -189,15 +194,15 @@ launch_database() {
         "${in_database[@]}" chown postgres: "$database"
         in_database+=(setpriv --reuid=postgres --regid=postgres --init-groups)
     fi
-    cd "$database" # where its owner may be, unlike the caller's folder
-    # Not synced while it is made, since it is new; the server itself runs with fsync.
+    cd "$database" # its owner may not be allowed to enter the caller's folder
+    # initdb does not sync, because the data is new. The server itself runs with fsync.
     "${in_database[@]}" "$database_bin/initdb" -D "$database/data" -U licet -A trust -E UTF8 \
         --no-locale --no-sync </dev/null >"$database/database.log" 2>&1 || {
         tail -n 20 "$database/database.log" >&2
-        die "initdb could not make a database."
+        die "initdb could not create a database."
     }
     local settings=(-c listen_addresses=127.0.0.1 -c max_connections=200 -c fsync=on)
-    # As for a server that has a few GB for itself: checkpoints are minutes apart.
+    # Settings for a server with a few GB of memory. Checkpoints are minutes apart.
     [[ $mode != bench ]] || settings+=(-c shared_buffers=2GB -c max_wal_size=8GB -c checkpoint_timeout=15min
         -c maintenance_work_mem=1GB)
     launch "${in_database[@]}" "$database_bin/postgres" -D "$database/data" -p "$database_port" \
@@ -212,21 +217,22 @@ await_database() {
         "${in_database[@]}" "$database_bin/pg_isready" -h 127.0.0.1 -p "$database_port" -U licet -d postgres
 }
 
-# Asked from the servers themselves; empty for one that is not ours.
+# Asks the servers that run.sh started for their versions. The version of any other server stays
+# empty.
 ask_versions() {
     [[ ! $broker ]] || broker_version=$(
         broker_environment
         "${in_broker[@]}" "$broker_bin/rabbitmq-diagnostics" --quiet server_version </dev/null
-    ) || die "RabbitMQ does not tell its version."
+    ) || die "RabbitMQ does not report its version."
     [[ ! $database ]] || database_version=$(
         cd "$database"
         "${in_database[@]}" "$database_bin/psql" -h 127.0.0.1 -p "$database_port" -U licet -d postgres -XAtc \
             "SELECT split_part(current_setting('server_version'), ' ', 1)" </dev/null
-    ) || die "PostgreSQL does not tell its version."
+    ) || die "PostgreSQL does not report its version."
     [[ ! $broker_wanted || $broker_version == "$broker_wanted".* ]] ||
-        die "$broker_root has RabbitMQ $broker_version by now, not $broker_wanted."
+        die "$broker_root contains RabbitMQ $broker_version instead of $broker_wanted."
     [[ ! $database_wanted || $database_version == "$database_wanted".* ]] ||
-        die "$database_root has PostgreSQL $database_version by now, not $database_wanted."
-    note "RabbitMQ ${broker_version:-as given}, PostgreSQL ${database_version:-as given}."
+        die "$database_root contains PostgreSQL $database_version instead of $database_wanted."
+    note "RabbitMQ ${broker_version:-(unknown version)}, PostgreSQL ${database_version:-(unknown version)}."
 }
 

@@ -1,9 +1,9 @@
-//! The ceiling: workers that only answer. They take batches from the same queues, publish the same
-//! number of outputs of the same sizes with the same properties, wait for the confirms, and
-//! acknowledge many messages at once. They verify, store and sign nothing.
+//! The ceiling: workers that only answer. They take batches from the same queues as the real
+//! workers. They publish the same number of outputs with the same sizes and properties, wait for
+//! the confirms, and acknowledge many messages at once. They verify, store and sign nothing.
 //!
-//! Their answers are the outputs that Licet produced for one lifecycle in this process, so number
-//! and sizes of messages cannot differ.
+//! Their answers are the outputs that Licet produced for one lifecycle in this process, so the
+//! number and the sizes of the messages cannot differ.
 
 use std::{collections::HashMap, path::Path, process::ExitCode, sync::Arc, time::Duration};
 
@@ -39,12 +39,12 @@ pub(super) struct Answers(HashMap<String, Answer>);
 #[derive(Serialize, Deserialize)]
 struct Answer {
     outputs: Vec<StoredOutput>,
-    /// The size of the outputs in a journal row.
+    /// The size of the outputs in the journal row.
     journal_bytes: usize,
 }
 
 impl Answers {
-    /// The outputs of one lifecycle with a return, which runs in this process.
+    /// Runs one lifecycle with a return in this process, and records its outputs.
     ///
     /// # Errors
     /// The lifecycle does not complete.
@@ -79,7 +79,7 @@ impl Answers {
         serde_json::from_slice(&text).map_err(|error| Failure::Usage(format!("{}: {error}", file.display())))
     }
 
-    /// The size of the outputs of a message of this type in a journal row.
+    /// The size of the outputs in the journal row of a message of this type.
     ///
     /// # Errors
     /// A lifecycle has no message of this type.
@@ -89,7 +89,7 @@ impl Answers {
     }
 }
 
-/// Runs a worker that only answers, on this queue, until it is asked to stop.
+/// Runs a worker that only answers the messages of this queue, until it is asked to stop.
 ///
 /// # Errors
 /// The broker is unavailable.
@@ -115,7 +115,7 @@ async fn serve(transport: &Transport, queue: &str, templates: &Templates) -> Res
         let outgoing: Vec<_> = deliveries.iter().flat_map(|delivery| templates.outgoing(delivery)).collect();
         let outcomes = publisher.publish(&outgoing, CONFIRM_TIMEOUT).await?;
         if outcomes.contains(&Outcome::Refused) || outcomes.contains(&Outcome::Unconfirmed) {
-            return Err(Lost("an output was not confirmed".into()));
+            return Err(Lost("the broker did not confirm an output".into()));
         }
         consumer.ack_through(last).await?;
     }

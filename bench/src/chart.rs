@@ -1,6 +1,6 @@
-//! A report as a chart: lifecycles per second and processor time of every run at peak load, and
-//! latencies of lifecycles. Writes SVG text directly: three groups of bars need no plotting
-//! library.
+//! Draws a report as a chart: lifecycles per second and processor time of every run at peak load,
+//! and latencies of lifecycles. The SVG text is written directly, because three groups of bars need
+//! no plotting library.
 
 use std::fmt::Write as _;
 
@@ -17,7 +17,7 @@ const PARTS: [(&str, &str); 4] =
     [("broker", "#d97706"), ("database", "#2563eb"), ("workers", "#16a34a"), ("driver", "#9ca3af")];
 const QUANTILES: [(&str, &str); 3] = [("p50", "#16a34a"), ("p99", "#d97706"), ("p99.9", "#dc2626")];
 
-/// Draws a report.
+/// Draws a report as SVG text.
 pub(super) fn svg(report: &Report) -> String {
     let mut chart = Chart { body: String::new(), y: 30.0 };
     chart.heading(&format!("licet-bench {}", report.mode), 18);
@@ -38,7 +38,7 @@ pub(super) fn svg(report: &Report) -> String {
 
 struct Chart {
     body: String,
-    /// The position of the next line.
+    /// The vertical position of the next line.
     y: f64,
 }
 

@@ -1,4 +1,4 @@
-//! The content that the load buys.
+//! The content that the lifecycles of the load buy.
 
 use licet_client::{
     Client, Patience, Transport,
@@ -22,7 +22,7 @@ pub(super) fn price() -> Result<Money, Failure> {
 /// Registers the content.
 ///
 /// # Errors
-/// It cannot be registered.
+/// The content cannot be registered.
 pub(super) async fn put_content(transport: &Transport) -> Result<(), Failure> {
     let client = Client::connect(transport, Patience::default()).await?;
     let put = Request::ContentPut(ContentPut {
@@ -48,7 +48,7 @@ pub(super) async fn put_content(transport: &Transport) -> Result<(), Failure> {
     }
 }
 
-/// A value of the load, which is valid unless this program has a defect.
+/// Unwraps a value of the load. The value is valid unless this program has a defect.
 pub(super) fn valid<T>(value: Result<T, impl std::fmt::Display>) -> Result<T, Failure> {
     value.map_err(Failure::work)
 }

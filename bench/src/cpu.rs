@@ -1,4 +1,4 @@
-//! Processor time and memory of processes, from `/proc` (Linux).
+//! Reads the processor time and memory of processes from `/proc` (Linux).
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -11,8 +11,9 @@ use serde::Serialize;
 /// The unit of processor time in `/proc`.
 const TICK: Duration = Duration::from_millis(10);
 
-/// Measures the processor time of parts of the system, each a set of processes. A part whose
-/// processes cannot be found (on another machine, of another user) is left out.
+/// Measures the processor time of parts of the system, each of which is a set of processes. A part
+/// is left out if its processes cannot be found because they run on another machine or belong to
+/// another user.
 pub(super) struct Meter {
     parts: BTreeMap<&'static str, Vec<u32>>,
 }
@@ -43,10 +44,10 @@ impl Meter {
         self
     }
 
-    /// The time that each part has used until now.
+    /// The processor time that each part has used until now.
     pub(super) fn read(&self) -> Cpu {
         let table = processes();
-        // The workers are children of the driver, and a part of their own.
+        // The workers are children of the driver, but a separate part.
         let separate: BTreeSet<u32> = self.parts.values().flatten().copied().collect();
         let of_tree = |roots: &Vec<u32>| roots.iter().map(|root| ticks(*root, &table, &separate)).sum::<u32>();
         Cpu(self.parts.iter().map(|(part, roots)| (*part, TICK * of_tree(roots))).collect())
@@ -54,7 +55,7 @@ impl Meter {
 }
 
 impl Cpu {
-    /// The time that was used since an earlier reading.
+    /// The processor time that was used since an earlier reading.
     pub(super) fn since(&self, earlier: &Self) -> Self {
         let before = |part| earlier.0.get(part).copied().unwrap_or_default();
         Self(self.0.iter().map(|(part, used)| (*part, used.saturating_sub(before(part)))).collect())
@@ -63,7 +64,7 @@ impl Cpu {
 
 struct Process {
     parent: u32,
-    /// Its own time, and that of its children that have exited.
+    /// The time of the process and of its children that have exited.
     ticks: u32,
 }
 
@@ -75,13 +76,13 @@ fn processes() -> HashMap<u32, Process> {
 
 fn process(id: u32) -> Option<Process> {
     let line = fs::read_to_string(format!("/proc/{id}/stat")).ok()?;
-    // The name of the program is in brackets, and can contain any characters.
+    // The name of the program is in parentheses and can contain any characters.
     let fields: Vec<&str> = line.rsplit_once(") ")?.1.split(' ').collect();
     let number = |index: usize| fields.get(index)?.parse::<u32>().ok();
     Some(Process { parent: number(1)?, ticks: number(11)? + number(12)? + number(13)? + number(14)? })
 }
 
-/// The time of a process and its children, without the processes in `separate`.
+/// The time of a process and its descendants, without the processes in `separate`.
 fn ticks(root: u32, table: &HashMap<u32, Process>, separate: &BTreeSet<u32>) -> u32 {
     let own = table.get(&root).map_or(0, |process| process.ticks);
     let children = table.iter().filter(|(child, process)| process.parent == root && !separate.contains(child));
@@ -123,7 +124,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_child_that_is_a_part_of_its_own_is_not_counted_twice() {
+    fn a_child_that_is_a_separate_part_is_not_counted_twice() {
         let process = |parent, ticks| Process { parent, ticks };
         let table = HashMap::from([(1, process(0, 10)), (2, process(1, 20)), (3, process(1, 40)), (4, process(3, 80))]);
         assert_eq!(ticks(1, &table, &BTreeSet::from([1, 3])), 30);
@@ -131,7 +132,7 @@ mod tests {
     }
 
     #[test]
-    fn the_process_that_listens_is_found_and_its_time_grows() {
+    fn the_listening_process_is_found_and_its_time_increases() {
         let socket = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
         let port = socket.local_addr().expect("an address").port();
         assert_eq!(listener(port), Some(std::process::id()));

@@ -1,5 +1,5 @@
-//! The signatures and verifications of lifecycles on one core: for each lifecycle, two tokens are
-//! signed, and three tokens are verified strictly, as RFC 8032 requires.
+//! Measures the signatures and verifications of lifecycles on one core. Each lifecycle signs two
+//! tokens and verifies three tokens strictly, as RFC 8032 requires.
 
 use std::time::{Duration, Instant};
 
@@ -27,7 +27,7 @@ pub(super) fn alone(common: &Common) -> Result<Report, Failure> {
     Ok(Report { mode: "crypto", options: common.clone(), machine: Default::default(), runs, ratios: Vec::new() })
 }
 
-/// Measures for how many lifecycles `time` suffices.
+/// Measures the number of lifecycles whose signatures and verifications fit into `time`.
 ///
 /// # Errors
 /// A signature does not verify.

@@ -1,4 +1,4 @@
-//! The databases that a measurement creates and drops. Their names begin with `licet_bench_`; no
+//! The databases that a measurement creates and drops. Their names begin with `licet_bench_`. No
 //! other database is changed.
 
 use licet_common::{program::Failure, store::Store};
@@ -10,14 +10,14 @@ use uuid::Uuid;
 pub(super) struct ScratchDatabase {
     name: String,
     pub(super) url: SecretString,
-    /// Whether it was created now.
+    /// Whether this program created the database.
     pub(super) is_new: bool,
     server: Store,
 }
 
 impl ScratchDatabase {
-    /// Creates a database with a random name, or opens or creates the one with the name `kept`, and
-    /// migrates it.
+    /// Creates a database with a random name, or opens or creates the database with the name
+    /// `kept`. Migrates the database.
     ///
     /// # Errors
     /// The server is unavailable, or its user may not create databases.
@@ -49,7 +49,7 @@ impl ScratchDatabase {
     /// Checks the comment on the database. A database that was not filled completely has none.
     ///
     /// # Errors
-    /// The comment is another one, or there is none.
+    /// The comment is missing or different.
     pub(super) async fn is_labelled(&self, text: &str) -> Result<(), Failure> {
         let statement =
             format!("SELECT shobj_description(oid, 'pg_database') FROM pg_database WHERE datname = '{}'", self.name);
@@ -60,7 +60,7 @@ impl ScratchDatabase {
         }
         let name = &self.name;
         Err(Failure::Usage(format!(
-            "the database {name} was not filled completely, or with other numbers of rows: drop it, or use another name"
+            "the database {name} was not filled completely, or has other numbers of rows: drop it, or use another name"
         )))
     }
 
@@ -76,7 +76,7 @@ impl ScratchDatabase {
     }
 }
 
-/// The URL of another database of the same server.
+/// The URL of another database on the same server.
 fn sibling(server: &SecretString, name: &str) -> SecretString {
     let url = server.expose_secret();
     let (address, options) = url.split_once('?').map_or((url, None), |(address, options)| (address, Some(options)));

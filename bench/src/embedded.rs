@@ -1,5 +1,5 @@
-//! Licet in this process: the in-process broker, a SQLite file (WAL, `synchronous=FULL`), and all
-//! workers.
+//! Licet in this process, with the in-process broker, a SQLite file (WAL, `synchronous=FULL`), and
+//! all workers.
 
 use std::{sync::Arc, time::Duration};
 
@@ -32,7 +32,7 @@ impl Embedded {
     /// Starts all workers and registers the content.
     ///
     /// # Errors
-    /// It cannot start.
+    /// A component cannot be started.
     pub(super) async fn start(config: &Config) -> Result<Self, Failure> {
         let folder = tempfile::tempdir()?;
         let transport = Transport::memory();
@@ -63,7 +63,7 @@ impl Embedded {
     }
 }
 
-/// Measures rounds of Licet in this process, each between two runs of its signatures and
+/// Measures rounds of Licet in this process, each between two runs of only the signatures and
 /// verifications.
 ///
 /// # Errors
@@ -99,5 +99,5 @@ pub(super) async fn check(store: &Store) -> Result<(), Failure> {
     if audited.violations.is_empty() {
         return Ok(());
     }
-    Err(Failure::Work(format!("the audit found violated invariants: {:?}", audited.violations)))
+    Err(Failure::Work(format!("the audit found violations of invariants: {:?}", audited.violations)))
 }

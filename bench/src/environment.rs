@@ -1,5 +1,5 @@
-//! The environment of a measurement: a broker that nothing else uses, a database server, and a
-//! folder for keys and logs.
+//! The environment of a measurement: a broker that is not used for anything else, a database
+//! server, and a folder for keys and logs.
 
 use std::{
     fs::File,
@@ -34,17 +34,17 @@ pub(super) struct Environment {
     /// The other nodes of the broker's cluster.
     other_nodes: Vec<SecretString>,
     database_server: SecretString,
-    /// Holds keys and logs, and is the working folder of the workers.
+    /// The working folder of the workers, which contains keys and logs.
     folder: TempDir,
-    /// The file of the answers of the ceiling's workers.
+    /// The file of answers for the workers of the ceiling.
     answers: PathBuf,
     terms: Terms,
     limits: Limits,
 }
 
 impl Environment {
-    /// Checks that nothing else uses the broker, applies the topology, and records the answers of a
-    /// lifecycle.
+    /// Checks that the broker is not used for anything else, applies the topology, and records the
+    /// answers of a lifecycle.
     ///
     /// # Errors
     /// The broker is in use or unavailable.
@@ -52,7 +52,7 @@ impl Environment {
         Self::prepare_at(config, config.amqp_url()?.clone(), Vec::new()).await
     }
 
-    /// Prepares another broker; `other_nodes` are the other nodes of its cluster.
+    /// Prepares another broker. `other_nodes` are the other nodes of its cluster.
     ///
     /// # Errors
     /// The broker is in use or unavailable.
@@ -73,8 +73,8 @@ impl Environment {
         Ok(Self { transport, amqp_url, other_nodes, database_server, folder, answers, terms, limits })
     }
 
-    /// An empty database, or the one that an earlier run kept under this name. A kept database is
-    /// created if it does not exist.
+    /// Creates an empty database, or opens the database that an earlier run kept under this name.
+    /// If no database has this name, creates it.
     ///
     /// # Errors
     /// The server is unavailable, or its user may not create databases.
@@ -82,7 +82,8 @@ impl Environment {
         ScratchDatabase::open_or_create(&self.database_server, kept).await
     }
 
-    /// Starts workers, each in its own process. The real workers also get the content of the load.
+    /// Starts workers, each in its own process. With the real workers, also registers the content
+    /// of the load.
     ///
     /// # Errors
     /// A worker does not start.
@@ -111,7 +112,7 @@ impl Environment {
         Ok(workers)
     }
 
-    /// Declares partitioned queues, in place of those declared before.
+    /// Declares partitioned queues, replacing those that were declared before.
     ///
     /// # Errors
     /// The broker is unavailable, or does not have the plugin.
@@ -138,7 +139,7 @@ impl Environment {
         Ok(())
     }
 
-    /// The program of a worker, with its settings as environment variables.
+    /// The command that starts a worker, with its settings as environment variables.
     fn command(&self, kind: Kind, placement: &Placement, database: &ScratchDatabase) -> Result<Command, Failure> {
         let this = std::env::current_exe()?;
         let mut command = match kind {
@@ -186,16 +187,16 @@ impl Environment {
     }
 }
 
-/// Checks that the broker's queues have no consumers and no messages. Messages of other systems
-/// would be processed with a database that is dropped afterwards.
+/// Checks that the broker's queues have no consumers and no messages. Otherwise the workers would
+/// process messages of another system with a database that is dropped afterwards.
 async fn check_unused(transport: &Transport) -> Result<(), Failure> {
     let topology = registry::topology();
     let missing = transport.missing(&topology).await?;
     for queue in topology.queues.iter().filter(|queue| !missing.contains(&format!("queue {}", queue.name))) {
         if transport.consumers(&queue.name).await? > 0 || transport.depth(&queue.name).await? > 0 {
             return Err(Failure::Usage(format!(
-                "the queue {} has messages or consumers: a measurement needs a broker (LICET_AMQP_URL) of its own, or \
-                 a virtual host of its own",
+                "the queue {} has messages or consumers: use a separate broker (LICET_AMQP_URL) or a separate virtual \
+                 host for measurements",
                 queue.name
             )));
         }

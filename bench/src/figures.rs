@@ -1,4 +1,4 @@
-//! The report: runs, the ratios between them, and medians of the rounds.
+//! The report: the runs, the ratios between them, and the medians of the rounds.
 
 use std::{collections::BTreeMap, fmt::Write as _};
 
@@ -30,13 +30,13 @@ pub(super) struct Report {
 pub(super) struct Run {
     /// The number of the round, from 1.
     pub(super) round: u16,
-    /// What was measured: `full`, `ceiling` and so on.
+    /// The measured system: `full`, `ceiling` and so on.
     pub(super) what: String,
     /// The load: `peak`, `schedule` (a fixed rate) or `alone` (one lifecycle at a time).
     pub(super) load: &'static str,
-    /// The number of lifecycles that ended in the measured time.
+    /// The number of lifecycles that ended during the measurement.
     pub(super) lifecycles: u64,
-    /// The measured time, in seconds.
+    /// The duration of the measurement, in seconds.
     pub(super) seconds: f64,
     /// Lifecycles per second.
     pub(super) lifecycles_per_s: f64,
@@ -44,13 +44,13 @@ pub(super) struct Run {
     pub(super) cpu_ms: BTreeMap<&'static str, f64>,
     /// The time from request to reply, by message type, and of all requests (`any`).
     pub(super) requests: BTreeMap<&'static str, Latency>,
-    /// The time of a whole lifecycle; at a fixed rate, from its scheduled time.
+    /// The time of a whole lifecycle. At a fixed rate, it counts from the scheduled time.
     pub(super) lifecycle: Latency,
     /// The peak resident memory of each worker, in MB.
     pub(super) resident_mb: BTreeMap<String, f64>,
 }
 
-/// A distribution, in microseconds.
+/// A distribution of times, in microseconds.
 #[derive(Clone, Serialize)]
 pub(super) struct Latency {
     pub(super) count: u64,
@@ -59,14 +59,14 @@ pub(super) struct Latency {
     pub(super) p999_us: u64,
 }
 
-/// A ratio or another figure of each round, with a target if there is one.
+/// A ratio or another figure of each round, with a target if one is defined.
 #[derive(Clone, Serialize)]
 pub(super) struct Ratio {
-    /// What is compared.
+    /// The names of the compared figures.
     pub(super) name: String,
     /// The figure of each round.
     pub(super) rounds: Vec<f64>,
-    /// Their median.
+    /// The median of the rounds.
     pub(super) median: f64,
     /// The target of the median, if there is one.
     pub(super) target: Option<Target>,

@@ -16,12 +16,13 @@ use super::{
     workers::{Kind, Layout, RunningWorkers},
 };
 
-/// One lifecycle at a time is measured for the duration of another load, divided by this.
+/// The load of one lifecycle at a time is measured for the duration of another load, divided by
+/// this number.
 const ALONE_DIVISOR: u32 = 2;
 
 /// The results of a round.
 struct Round {
-    /// The speed of the ceiling just before, in lifecycles per second.
+    /// The speed of the ceiling just before the round, in lifecycles per second.
     before: f64,
     runs: Vec<Run>,
     full: Loads,
@@ -35,7 +36,7 @@ struct Loads {
     alone: Run,
 }
 
-/// Measures rounds of ceiling, Licet and ceiling.
+/// Measures rounds of Licet, each between two runs of the ceiling.
 ///
 /// # Errors
 /// A run does not complete, or the audit of its database does not pass.
@@ -59,8 +60,8 @@ async fn measure(environment: &Environment, database: &ScratchDatabase, common: 
         rounds.push(measured);
     }
     let store = Store::open(&database.url, 1).await?;
-    // The joins of the audit need statistics, which autovacuum may not have collected for new
-    // tables yet.
+    // The joins of the audit need statistics. Autovacuum may not have collected them for new tables
+    // yet.
     store.pool().execute_unprepared("ANALYZE").await.map_err(Failure::work)?;
     check(&store).await?;
     let machine = machine(&store).await?;
@@ -109,7 +110,8 @@ impl Measurement<'_> {
         Ok(Round { before, runs, full, ceiling })
     }
 
-    /// Peak load, a fixed rate (half of the peak, if none is given), and one lifecycle at a time.
+    /// Runs peak load, a fixed rate (half of the peak, if none is given), and one lifecycle at a
+    /// time.
     async fn loads(&self, round: u16, kind: Kind, rate: Option<f64>) -> Result<Loads, Failure> {
         let workers = self.environment.start(kind, self.database, &Layout::default()).await?;
         let mut peak = self.run(round, kind, &workers, "peak", self.common.peak()).await?;

@@ -1,8 +1,8 @@
-//! Licet on a large database, between runs on an empty one of the same server.
+//! Licet on a large database, between runs on an empty database on the same server.
 //!
-//! Set-based statements fill the large database: live certificates that are received and paid for,
-//! with their permanent records and settlements, and journal rows of the sizes of a real
-//! lifecycle's.
+//! Set-based statements fill the large database. They insert live certificates that are received
+//! and paid for, with their permanent records and settlements, and journal rows with the sizes of a
+//! real lifecycle.
 
 use std::time::{Duration, Instant};
 
@@ -38,7 +38,7 @@ pub(super) struct Arguments {
     keep: Option<String>,
 }
 
-/// The timeout of a statement that fills the large database.
+/// The timeout for a statement that fills the large database.
 const FILL_TIMEOUT: Duration = Duration::from_secs(86_400);
 
 /// The number of rows that one statement inserts.
@@ -57,7 +57,7 @@ fn table_list() -> String {
     TABLES.map(|table| format!("'{table}'")).join(", ")
 }
 
-/// Measures rounds of the empty, the large and the empty database.
+/// Measures rounds of the large database, each between two runs on the empty database.
 ///
 /// # Errors
 /// The large database cannot be created, or a run does not complete.
@@ -74,7 +74,7 @@ pub(super) async fn growth(config: &Config, arguments: &Arguments) -> Result<Rep
     measured
 }
 
-/// Fills the large database if it is new, or else checks that it was filled with these numbers of
+/// Fills the large database if it is new. Otherwise checks that it was filled with these numbers of
 /// rows.
 async fn ensure_filled(config: &Config, large: &ScratchDatabase, arguments: &Arguments) -> Result<(), Failure> {
     let label = format!("{} certificates, {} journal rows", arguments.certificates, arguments.journal);
@@ -148,7 +148,7 @@ async fn sizes(store: &Store) -> Result<Vec<(String, String)>, Failure> {
     Ok(rows.iter().filter_map(size).map(|(name, size): (String, String)| (format!("table {name}"), size)).collect())
 }
 
-/// Fills the tables, and then vacuums and analyzes them, as autovacuum does in operation.
+/// Fills the tables, and then vacuums and analyzes them, as autovacuum does in production.
 async fn fill(store: &Store, arguments: &Arguments, answers: &Answers) -> Result<(), Failure> {
     let began = Instant::now();
     let progress =
@@ -227,8 +227,8 @@ async fn execute(store: &Store, text: &str) -> Result<(), Failure> {
     done.map(|_| ()).map_err(|error| Failure::Work(format!("{error}: {}", &text[..text.len().min(200)])))
 }
 
-/// An SQL expression for a UUIDv7 that is derived from a number: 10 ids in each millisecond since
-/// 2025.
+/// An SQL expression for a UUIDv7 that is derived from a number. There are 10 ids for each
+/// millisecond since the start of 2025.
 fn id(label: char, number: &str) -> String {
     format!(
         "(lpad(to_hex(1735689600000 + {number} / 10), 12, '0') || '7' || substr(md5('{label}' || {number}), 1, 3) || \
@@ -236,7 +236,8 @@ fn id(label: char, number: &str) -> String {
     )
 }
 
-/// Inserts rows of live certificates: received and paid for, without a license.
+/// The statement that inserts rows of live certificates, which are received and paid for and have
+/// no license.
 fn of_certificates(table: &str, first: u64, last: u64) -> String {
     let (id, at) = (self::id('c', "n"), "1735689600000 + n / 10");
     let user = "'customer-' || n % 1000000";
@@ -261,17 +262,17 @@ fn of_certificates(table: &str, first: u64, last: u64) -> String {
     format!("INSERT INTO {table} {columns} FROM generate_series({first}::bigint, {last}::bigint) AS n")
 }
 
-/// The type and the size of the outputs of each message of a lifecycle without a return.
+/// The type of each message of a lifecycle without a return, and the size of its outputs.
 fn journal_rows(answers: &Answers) -> Result<Vec<(&'static str, usize)>, Failure> {
     STAGES[..5].iter().map(|kind| Ok((*kind, answers.journal_bytes(kind)?))).collect()
 }
 
-/// Inserts journal rows.
+/// The statement that inserts journal rows.
 fn of_journal(rows: &[(&str, usize)], first: u64, last: u64, arguments: &Arguments) -> String {
     let kinds: Vec<_> = rows.iter().map(|(kind, _)| format!("'{kind}'")).collect();
     let lengths: Vec<_> = rows.iter().map(|(_, bytes)| bytes.to_string()).collect();
     let message = if arguments.common.random_ids { "md5('m' || n)::uuid".to_owned() } else { id('m', "n") };
-    // Rows of the same certificate are neighbours in the table.
+    // Rows of the same certificate are neighbors in the table.
     let subject = id('c', &format!("(n * {} / {})", arguments.certificates, arguments.journal));
     format!(
         "INSERT INTO journal (id, kind, sender, digest, subject, decided_at, outputs) \

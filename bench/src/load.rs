@@ -1,13 +1,14 @@
-//! The driver: lifecycles of five messages (six with `--returns`), each sent after the reply to the
-//! one before it.
+//! The driver. It runs lifecycles of five messages (six with `--returns`). Each message is sent
+//! after the reply to the previous one.
 //!
-//! It shares the machine with what it measures, so it does as little as possible: one task
-//! receives, one publishes, and no token is verified. The driver of `licet demo` verifies every
-//! token, and would be most of the figure on shared cores.
+//! The driver shares the machine with the measured system, so it does as little as possible: one
+//! task receives, one publishes, and no token is verified. The driver of `licet demo` verifies
+//! every token. On shared cores, its own work would dominate the result.
 //!
-//! In a closed loop, a new lifecycle begins when one ends, so their number is constant. At a fixed
-//! rate, lifecycles begin independently of the others, and their time counts from the scheduled
-//! time. So the figure includes the time for which the system makes them wait.
+//! In a closed loop, a new lifecycle begins when another ends, so the number of lifecycles in
+//! flight is constant. At a fixed rate, lifecycles begin independently of each other, and their
+//! time counts from the scheduled start. The result therefore includes the time that they wait for
+//! the system.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -41,7 +42,7 @@ use super::{
     partitions,
 };
 
-/// The requests of a lifecycle, in order; the last one only with `--returns`.
+/// The requests of a lifecycle, in order. The last one is sent only with `--returns`.
 pub(super) const STAGES: [&str; 6] = [
     "purchase.request",
     "certificate.receipt",
@@ -51,32 +52,33 @@ pub(super) const STAGES: [&str; 6] = [
     "license.return",
 ];
 
-/// The timeout for a confirm, and for the lifecycles in flight at the end.
+/// The timeout for a confirm, and for the lifecycles that are in flight at the end.
 const TIMEOUT: Duration = Duration::from_secs(60);
-/// The interval at which scheduled lifecycles are begun.
+/// The interval at which scheduled lifecycles are started.
 const TICK: Duration = Duration::from_millis(1);
 
-/// When lifecycles begin.
+/// The schedule on which lifecycles begin.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Pace {
-    /// A new one begins when one ends, so this many are in flight.
+    /// A new lifecycle begins when another ends, so this many are in flight.
     Closed(usize),
-    /// This many begin in each second.
+    /// This many lifecycles begin each second.
     Open(f64),
 }
 
 /// The parameters of a load.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Plan {
-    /// When lifecycles begin.
+    /// The schedule on which lifecycles begin.
     pub(super) pace: Pace,
-    /// The time before the measurement.
+    /// The duration of the load before the measurement.
     pub(super) warm_up: Duration,
-    /// The time of the measurement.
+    /// The duration of the measurement.
     pub(super) measured: Duration,
-    /// Whether lifecycles end with a return.
+    /// Whether each lifecycle ends with a return.
     pub(super) returns: bool,
-    /// Whether message ids are random (UUIDv4), or ordered by time (UUIDv7) as the client's are.
+    /// Whether message ids are random (UUIDv4). Otherwise they are ordered by time (UUIDv7), like
+    /// those of the client library.
     pub(super) random_ids: bool,
     /// Whether messages go to partitioned queues.
     pub(super) partitioned: bool,
@@ -84,23 +86,24 @@ pub(super) struct Plan {
 
 /// The figures of a run.
 pub(super) struct Measured {
-    /// The measured time.
+    /// The duration of the measurement.
     pub(super) elapsed: Duration,
-    /// The number of lifecycles that ended in this time.
+    /// The number of lifecycles that ended during the measurement.
     pub(super) lifecycles: u64,
-    /// Microseconds from request to reply, by stage.
+    /// The times from request to reply, in microseconds, by stage.
     pub(super) stages: Vec<Histogram<u64>>,
-    /// Microseconds of whole lifecycles; at a fixed rate, from their scheduled time.
+    /// The times of whole lifecycles, in microseconds. At a fixed rate, they count from the
+    /// scheduled start.
     pub(super) whole: Histogram<u64>,
-    /// The processor time that was used in this time.
+    /// The processor time that was used during the measurement.
     pub(super) cpu: Cpu,
 }
 
 /// A lifecycle in flight.
 struct Lifecycle {
-    /// When it began; at a fixed rate, its scheduled time.
+    /// The time at which the lifecycle began. At a fixed rate, its scheduled start.
     since: Instant,
-    /// When its latest request was sent.
+    /// The time at which its latest request was sent.
     requested: Instant,
     stage: usize,
     user: Name,
@@ -108,10 +111,10 @@ struct Lifecycle {
     token: String,
 }
 
-/// Runs a load, and finishes every lifecycle that began.
+/// Runs a load, and finishes all lifecycles that have begun.
 ///
 /// # Errors
-/// The broker is unavailable, or a reply is missing or not the expected one.
+/// The broker is unavailable, or a reply is missing or unexpected.
 pub(super) async fn drive(transport: &Transport, plan: Plan, meter: &Meter) -> Result<Measured, Failure> {
     let instructed = tokio::spawn(take_instructions(transport.clone()));
     let (reply_to, mut replies) = transport.subscribe(&[]).await?;
@@ -146,7 +149,7 @@ pub(super) async fn drive(transport: &Transport, plan: Plan, meter: &Meter) -> R
     load.ending = true;
     let lifecycles = load.ended;
     if lifecycles == 0 && !plan.measured.is_zero() {
-        return Err(Failure::Work("no lifecycle ended in the measured time: measure longer (--seconds)".into()));
+        return Err(Failure::Work("no lifecycle ended during the measurement: measure longer (--seconds)".into()));
     }
     let rest = async {
         while !load.waiting.is_empty() {
@@ -158,7 +161,7 @@ pub(super) async fn drive(transport: &Transport, plan: Plan, meter: &Meter) -> R
     };
     tokio::time::timeout(TIMEOUT, rest)
         .await
-        .map_err(|_| Failure::Work("lifecycles of the load did not end within a minute".into()))??;
+        .map_err(|_| Failure::Work("some lifecycles of the load did not end within a minute".into()))??;
     let Load { stages, whole, sender, .. } = load;
     drop(sender);
     let _ = publishing.await;
@@ -262,7 +265,8 @@ impl Load {
         let id = delivery.properties.correlation_id.as_deref().and_then(|id| Uuid::parse_str(id).ok());
         let Some(mut lifecycle) = id.and_then(|id| self.waiting.remove(&id)) else { return Ok(()) };
         let now = Instant::now();
-        // At a fixed rate, a lifecycle that began in the measured time counts however late it ends.
+        // At a fixed rate, a lifecycle that began during the measurement counts even if it ends
+        // later.
         let counts = match self.plan.pace {
             Pace::Open(_) => lifecycle.since >= self.measured_from,
             Pace::Closed(_) => now >= self.measured_from && !self.ending,
@@ -297,7 +301,7 @@ impl Load {
     }
 }
 
-/// The request of a lifecycle at its stage.
+/// The next request of a lifecycle.
 fn request(lifecycle: &Lifecycle, run: &str) -> Result<Request, Failure> {
     let token = || lifecycle.token.clone();
     Ok(match lifecycle.stage {
@@ -349,7 +353,7 @@ struct Licensed {
     license_token: String,
 }
 
-/// Checks a reply, and takes from it what the next request needs.
+/// Checks a reply, and stores the values that the next request needs.
 fn read_reply(lifecycle: &mut Lifecycle, delivery: &Delivery) -> Result<(), Failure> {
     let kind = delivery.properties.kind.as_deref().unwrap_or("");
     let stage = lifecycle.stage;
@@ -376,7 +380,7 @@ fn read_reply(lifecycle: &mut Lifecycle, delivery: &Delivery) -> Result<(), Fail
     Ok(())
 }
 
-/// Publishes messages, as many at once as there are, until the sender is dropped.
+/// Publishes messages until the sender is dropped. All waiting messages are published together.
 async fn publish(publisher: Publisher, mut outgoing: mpsc::UnboundedReceiver<Outgoing>) -> Result<(), Lost> {
     let mut messages = Vec::new();
     while outgoing.recv_many(&mut messages, 256).await > 0 {
@@ -390,7 +394,8 @@ async fn publish(publisher: Publisher, mut outgoing: mpsc::UnboundedReceiver<Out
     Ok(())
 }
 
-/// Takes the instructions to the payment provider and ignores them: the load itself settles.
+/// Takes the instructions to the payment provider and ignores them, because the load itself sends
+/// the settlements.
 async fn take_instructions(transport: Transport) -> Result<(), Lost> {
     let mut consumer = transport.consume(topology::INSTRUCTED, 2048).await?;
     loop {
@@ -406,7 +411,7 @@ fn record(histogram: Option<&mut Histogram<u64>>, elapsed: Duration) {
     }
 }
 
-/// A histogram from one microsecond to ten minutes, with three digits.
+/// A histogram from one microsecond to ten minutes, with three significant digits.
 pub(super) fn histogram() -> Histogram<u64> {
     Histogram::new_with_bounds(1, 600_000_000, 3).unwrap_or_else(|_| unreachable!("constant bounds"))
 }

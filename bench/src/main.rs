@@ -1,6 +1,7 @@
-//! The program `licet-bench`: measures the speed of Licet as ratios that hold on any machine.
+//! The program `licet-bench`. It measures the speed of Licet as ratios that are valid on any
+//! machine.
 //!
-//! The upper limit is the same message pattern with workers that only answer, the ceiling
+//! The upper limit, called the ceiling, is the same message pattern with workers that only answer
 //! ([`answering`]). A round measures the ceiling just before and just after Licet, because the
 //! speed of a machine drifts. The results are the medians of the rounds' ratios and the processor
 //! time per lifecycle. Definitions and results are in docs/performance.md.
@@ -16,7 +17,7 @@
 //! | `cpu` | processor time and memory of processes |
 //! | `partitions` | partitioned queues |
 //! | `full`, `embedded`, `crypto`, `growth`, `scale` | the modes |
-//! | `figures`, `chart` | the report, as JSON, as text and as a chart |
+//! | `figures`, `chart` | the report as JSON, as text and as a chart |
 
 mod answering;
 mod chart;
@@ -62,15 +63,16 @@ struct Arguments {
 enum Mode {
     /// Measure Licet on RabbitMQ and PostgreSQL, between two runs of the ceiling
     Full(Common),
-    /// Measure the ceiling only: workers that only answer
+    /// Measure only the ceiling: workers that only answer
     Ceiling(Common),
     /// Measure Licet in one process on SQLite, between two runs of its signatures and verifications
     Embedded(Common),
     /// Measure the signatures and verifications of a lifecycle on one core
     Crypto(Common),
-    /// Measure Licet on a large database, between two runs on an empty one
+    /// Measure Licet on a large database, between two runs on an empty database
     Growth(growth::Arguments),
-    /// Compare copies of workers, partitioned queues and clusters with a single one
+    /// Compare several copies of workers, partitioned queues and clusters with a single copy, queue
+    /// and node
     Scale(scale::Arguments),
     /// Run a worker that only answers
     #[command(hide = true)]
@@ -139,7 +141,8 @@ fn main() -> ExitCode {
     run().unwrap_or_else(|failure| failure.exit())
 }
 
-/// Measures and reports. A ratio that misses its target does not change the exit code.
+/// Runs the measurement and writes the report. A ratio that misses its target does not change the
+/// exit code.
 fn bench(config: &Config, mode: &Mode) -> Result<ExitCode, Failure> {
     let (common, report) = match mode {
         Mode::Answer { queue, answers } => return answering::answer(config, queue, answers),
@@ -165,7 +168,8 @@ fn bench(config: &Config, mode: &Mode) -> Result<ExitCode, Failure> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Measures, unless the program is asked to stop. Then the started workers are stopped too.
+/// Runs the measurement unless the program is asked to stop. In that case, the started workers are
+/// stopped too.
 fn until_stopped(measurement: impl Future<Output = Result<Report, Failure>>) -> Result<Report, Failure> {
     block_on(async {
         let stop = stop_signal()?;
@@ -180,7 +184,7 @@ fn until_stopped(measurement: impl Future<Output = Result<Report, Failure>>) -> 
     })
 }
 
-/// Prints to standard output. A closed pipe is not an error (`licet-bench … | head`).
+/// Prints a text to standard output. A closed pipe (`licet-bench … | head`) is not an error.
 fn print(text: impl Display) -> Result<(), Failure> {
     match writeln!(std::io::stdout(), "{text}") {
         Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(error.into()),
@@ -188,7 +192,7 @@ fn print(text: impl Display) -> Result<(), Failure> {
     }
 }
 
-/// Prints progress to standard error, unless the output is JSON.
+/// Prints a progress message to standard error, unless the output is JSON.
 fn note(common: &Common, text: impl Display) {
     if !common.json {
         eprintln!("{text}");

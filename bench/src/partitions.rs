@@ -1,12 +1,12 @@
-//! Partitioned queues: several queues share a worker's messages by their user, as docs/scaling.md
-//! plans for the case that one queue is not enough. The broker needs the plugin
-//! `rabbitmq_consistent_hash_exchange`.
+//! Partitioned queues: the messages of a worker are distributed over several queues by user.
+//! docs/scaling.md plans this for the case that one queue is not enough. The broker needs the
+//! plugin `rabbitmq_consistent_hash_exchange`.
 //!
-//! The exchange `licet.bench.in` takes the place of `licet.in`. It routes the message types of each
-//! worker to an exchange of that worker, which distributes them to the worker's queues: by the user
-//! in a header, or for settlements, which have no user, by the message id.
+//! The exchange `licet.bench.in` replaces `licet.in`. It routes the message types of each worker to
+//! a separate exchange, which distributes them to the worker's queues. Messages are distributed by
+//! the user in a header. Settlements have no user, so they are distributed by message id.
 //!
-//! This module declares what only a measurement needs. It is not part of Licet's topology.
+//! Only measurements need these exchanges and queues. They are not part of Licet's topology.
 
 use lapin::{
     Channel, Connection, ConnectionProperties, ExchangeKind,
@@ -21,10 +21,10 @@ use licet_common::program::Failure;
 use licet_workers::registry;
 use secrecy::{ExposeSecret, SecretString};
 
-/// The workers that a lifecycle uses. The ceiling replaces these.
+/// The workers that a lifecycle uses. The ceiling replaces these workers.
 pub(super) const LIFECYCLE_WORKERS: [&str; 5] = ["purchase", "reception", "settlement", "license", "return"];
 
-/// The exchange that the load publishes to.
+/// The exchange to which the load publishes.
 pub(super) const IN: &str = "licet.bench.in";
 /// The header that contains the user.
 pub(super) const HEADER_USER: &str = "licet-user";
@@ -33,7 +33,7 @@ const HASH: &str = "x-consistent-hash";
 /// AMQP's reply code for a normal close.
 const REPLY_SUCCESS: u16 = 200;
 
-/// The maximum number of queues for each worker. [`remove`] deletes as many.
+/// The maximum number of queues for each worker. [`remove`] deletes this many.
 pub(super) const PARTITIONS_MAX: u16 = 64;
 
 /// The number of queues for each worker of a lifecycle.
@@ -46,7 +46,7 @@ impl Partitions {
         (1..=self.0).map(|number| format!("licet.bench.{worker}.{number}")).collect()
     }
 
-    /// Deletes what [`remove`] deletes, and declares exchanges, queues and bindings.
+    /// Calls [`remove`], and then declares the exchanges, queues and bindings.
     ///
     /// # Errors
     /// The broker is unavailable, or does not have the plugin.
@@ -58,7 +58,7 @@ impl Partitions {
         declared.map_err(|error| {
             Failure::Work(format!(
                 "partitioned queues cannot be declared ({error}): run `rabbitmq-plugins enable \
-                 rabbitmq_consistent_hash_exchange` at the broker, or leave them out with --partitions 0"
+                 rabbitmq_consistent_hash_exchange` on the broker, or skip them with --partitions 0"
             ))
         })
     }
@@ -80,7 +80,7 @@ impl Partitions {
             for queue in self.queues(worker.name) {
                 let durable = QueueDeclareOptions { durable: true, ..QueueDeclareOptions::default() };
                 channel.queue_declare(queue.as_str().into(), durable, arguments(worker.name)).await?;
-                // The routing key of such a binding is the queue's weight.
+                // The routing key of a binding to a hash exchange is the weight of the queue.
                 let (to, from, weight) = (queue.as_str().into(), name.as_str().into(), "1".into());
                 channel.queue_bind(to, from, weight, QueueBindOptions::default(), FieldTable::default()).await?;
             }
@@ -89,7 +89,8 @@ impl Partitions {
     }
 }
 
-/// Deletes everything that this module declares, also what an interrupted measurement left.
+/// Deletes everything that this module declares, including what an interrupted measurement left
+/// behind.
 ///
 /// # Errors
 /// The broker is unavailable.
@@ -97,8 +98,7 @@ pub(super) async fn remove(url: &SecretString) -> Result<(), Failure> {
     let (connection, channel) = connect(url).await?;
     let removed = remove_all(&channel).await;
     close(&connection).await;
-    removed
-        .map_err(|error| Failure::Work(format!("exchanges and queues licet.bench.… are left at the broker: {error}")))
+    removed.map_err(|error| Failure::Work(format!("exchanges and queues licet.bench.… remain on the broker: {error}")))
 }
 
 async fn remove_all(channel: &Channel) -> lapin::Result<()> {
@@ -114,7 +114,7 @@ async fn remove_all(channel: &Channel) -> lapin::Result<()> {
     Ok(())
 }
 
-/// The arguments of the worker's work queue, and a single active consumer.
+/// The arguments of the worker's work queue, plus a single active consumer.
 fn arguments(worker: &str) -> FieldTable {
     let name = topology::work_queue(worker);
     let topology = registry::topology();

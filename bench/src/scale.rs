@@ -1,6 +1,7 @@
-//! The cost and gain of copies of the workers on one queue, of partitioned queues, and of a cluster
-//! of brokers, each compared with a single one. The ratios have no targets: where all cores are in
-//! use already, the meaningful figure is the processor time per lifecycle.
+//! Measures the costs and gains of several copies of a worker on one queue, of partitioned queues,
+//! and of a broker cluster, each compared with a single copy, queue or node. The ratios have no
+//! targets. If all cores are already in use, the meaningful figure is the processor time per
+//! lifecycle.
 
 use clap::Args;
 use licet_common::{config::Config, program::Failure, store::Store};
@@ -23,13 +24,13 @@ use super::{
 pub(super) struct Arguments {
     #[command(flatten)]
     pub(super) common: Common,
-    /// Numbers of copies of a worker that share its queue; a single one is always measured
+    /// Numbers of copies of a worker that share its queue; a single copy is always measured
     #[arg(long, value_delimiter = ',', default_value = "1,2,4", value_name = "N,...", value_parser = clap::value_parser!(u16).range(1..=64))]
     copies: Vec<u16>,
-    /// The workers that are copied [default: all workers of a lifecycle]
+    /// The workers of which copies run [default: all workers of a lifecycle]
     #[arg(long, value_delimiter = ',', value_name = "NAME,...", value_parser = LIFECYCLE_WORKERS)]
     worker: Vec<String>,
-    /// Numbers of queues that share the messages of a worker that only answers; 0 measures none
+    /// Numbers of partitioned queues for each worker that only answers; 0 skips this measurement
     #[arg(long, value_delimiter = ',', default_value = "1,2,4", value_name = "N,...", value_parser = clap::value_parser!(u16).range(..=i64::from(PARTITIONS_MAX)))]
     partitions: Vec<u16>,
     /// A node of a cluster to measure; repeat the option for each node on this machine
@@ -44,7 +45,7 @@ fn secret(url: &str) -> Result<SecretString, String> {
 /// A configuration to measure.
 struct Case<'a> {
     name: String,
-    /// The index of the case that it is compared with.
+    /// The index of the case with which this case is compared.
     baseline: usize,
     environment: &'a Environment,
     kind: Kind,
@@ -76,12 +77,12 @@ async fn measure(
 ) -> Result<Report, Failure> {
     let (cases, mut runs) = (cases(single, cluster, arguments), Vec::new());
     if let Some(some) = arguments.partitions.iter().find(|partitions| **partitions > 0) {
-        // Checks early that the broker has the plugin.
+        // Check early that the broker has the plugin.
         single.declare(Partitions(*some)).await?;
     }
     for round in 1..=arguments.common.rounds {
-        // Every other round in reverse order: later cases run on larger tables, and the machine's
-        // speed drifts.
+        // Every other round runs in reverse order, because later cases run on larger tables and the
+        // machine's speed drifts.
         let forward = round % 2 == 1;
         let order: Vec<_> = if forward { cases.iter().collect() } else { cases.iter().rev().collect() };
         let mut measured = Vec::with_capacity(cases.len());
@@ -136,7 +137,7 @@ async fn run(case: &Case<'_>, database: &ScratchDatabase, common: &Common, round
     Ok(run)
 }
 
-/// Speed and processor time of each case in relation to its baseline.
+/// The speed and processor time of each case in relation to its baseline.
 fn ratios(cases: &[Case<'_>], runs: &[Run]) -> Vec<Ratio> {
     let of = |case: usize| runs.iter().skip(case).step_by(cases.len());
     let mut ratios = Vec::new();
@@ -146,7 +147,7 @@ fn ratios(cases: &[Case<'_>], runs: &[Run]) -> Vec<Ratio> {
             |figure: fn(&Run) -> f64| pairs.iter().map(|(this, other)| figure(this) / figure(other)).collect();
         let name = format!("{} / {}", case.name, cases[case.baseline].name);
         ratios.push(Ratio::new(format!("{name}, lifecycles/s"), against(|run| run.lifecycles_per_s), None));
-        // Without the time of a server that cannot be read, the ratio would be wrong.
+        // If the time of a server is missing in one of the runs, the ratio would be wrong.
         if pairs.iter().all(|(this, other)| this.cpu_ms.keys().eq(other.cpu_ms.keys())) {
             ratios.push(Ratio::new(format!("{name}, CPU per lifecycle"), against(Run::cpu_ms_of_all), None));
         }

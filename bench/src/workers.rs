@@ -16,10 +16,10 @@ use super::{
     partitions::{LIFECYCLE_WORKERS, Partitions},
 };
 
-/// The timeout for workers to start, and to stop.
+/// The timeout for workers to start and to stop.
 pub(super) const TIMEOUT: Duration = Duration::from_secs(60);
 
-/// Which workers run.
+/// The kind of workers that run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
     /// The real workers.
@@ -37,14 +37,14 @@ impl Kind {
     }
 }
 
-/// How many workers consume how many queues.
+/// The number of worker processes and of queues.
 #[derive(Clone, Debug)]
 pub(super) struct Layout {
-    /// How many copies of each of the workers in `multiplied` share a queue.
+    /// The number of copies of each worker in `multiplied` that share a queue.
     pub(super) copies: usize,
     /// The names of the workers with copies.
     pub(super) multiplied: Vec<String>,
-    /// Partitioned queues of each worker of a lifecycle, instead of its work queue.
+    /// Partitioned queues that replace the work queue of each worker of a lifecycle.
     pub(super) partitions: Option<Partitions>,
 }
 
@@ -80,7 +80,7 @@ impl Layout {
     }
 }
 
-/// Running worker processes. They are killed when this is dropped.
+/// Running worker processes. They are killed when this value is dropped.
 #[derive(Default)]
 pub(super) struct RunningWorkers {
     processes: Vec<(String, Child)>,
@@ -99,7 +99,7 @@ impl RunningWorkers {
         self.processes.iter().map(|(_, child)| child.id()).collect()
     }
 
-    /// The peak resident memory of each worker, in MB; of several copies, the largest.
+    /// The peak resident memory of each worker, in MB. For several copies, the largest value.
     pub(super) fn resident_mb(&self) -> BTreeMap<String, f64> {
         let each = self.processes.iter().filter_map(|(name, child)| Some((name.clone(), resident_mb(child.id())?)));
         each.fold(BTreeMap::new(), |mut all, (name, mb)| {
@@ -145,7 +145,7 @@ impl Drop for RunningWorkers {
     }
 }
 
-/// The program of a worker, which is installed in the folder of this program.
+/// The program of a worker, which must be in the same folder as this program.
 pub(super) fn program_of(this: &Path, worker: &str) -> Result<PathBuf, Failure> {
     let program = this.with_file_name(format!("licet-{worker}"));
     if program.exists() {

@@ -1,4 +1,4 @@
-//! One request from an operator, and the errors of its reply.
+//! Sends one request for an operator, and turns unexpected replies into failures.
 
 use licet_client::{
     Client, Patience, Transport,

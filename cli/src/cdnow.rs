@@ -1,4 +1,5 @@
-//! Real purchases: the log of CDNOW, an online music store, as text or gzip.
+//! Reads real purchases from the log of CDNOW, an online music store, as text or compressed with
+//! gzip.
 
 use std::{
     collections::BTreeSet,
@@ -10,7 +11,7 @@ use std::{
 use flate2::read::MultiGzDecoder;
 use licet_common::program::Failure;
 
-/// A sample of the log, so that the demo needs no file. Its source is in the README beside it.
+/// A sample of the log, so that the demo needs no file. The README in its folder names the source.
 const SAMPLE: &str = include_str!("../data/cdnow_sample.txt");
 
 /// One purchase of the log.
@@ -22,7 +23,7 @@ pub(crate) struct Purchase {
     pub(crate) cents: Vec<i64>,
 }
 
-/// The first `most` purchases of the sample, which is repeated if it is too short.
+/// The first `most` purchases of the sample. The sample is repeated if it is too short.
 pub(crate) fn sample(most: usize) -> Result<Vec<Purchase>, Failure> {
     let all = read(SAMPLE.as_bytes(), "the sample")?;
     Ok(all.iter().cycle().take(most).cloned().collect())
@@ -40,7 +41,7 @@ pub(crate) fn file(path: &Path, most: Option<usize>) -> Result<Vec<Purchase>, Fa
     Ok(all)
 }
 
-/// The distinct prices in these purchases: each becomes a content.
+/// The distinct prices in these purchases. Each price becomes a content.
 pub(crate) fn prices(purchases: &[Purchase]) -> BTreeSet<i64> {
     purchases.iter().flat_map(|purchase| purchase.cents.iter().copied()).collect()
 }
@@ -67,14 +68,14 @@ fn parse(line: &str) -> Option<Purchase> {
     Some(Purchase { customer: customer.to_owned(), cents: split(value, number) })
 }
 
-/// `11.77` is 1177.
+/// Converts dollars to cents: `11.77` becomes 1177.
 fn cents(value: &str) -> Option<i64> {
     let (whole, fraction) = value.split_once('.').unwrap_or((value, "0"));
     let fraction: i64 = format!("{fraction:0<2}").get(..2)?.parse().ok()?;
     Some(whole.parse::<i64>().ok()?.checked_mul(100)? + fraction)
 }
 
-/// Equal parts in whole cents. The last one includes the remainder.
+/// Splits a value into equal parts in whole cents. The last part includes the remainder.
 fn split(value: i64, number: i64) -> Vec<i64> {
     let each = value / number;
     let mut parts = vec![each; usize::try_from(number).unwrap_or(1)];
@@ -98,7 +99,7 @@ mod tests {
     }
 
     #[test]
-    fn the_sample_is_long_enough_for_the_demo_and_has_large_purchases() {
+    fn the_sample_fits_the_demo_and_contains_large_purchases() {
         let sample = sample(2000).expect("the sample");
         assert_eq!(sample.len(), 2000);
         assert!(sample.iter().any(|purchase| purchase.cents.len() > 10));

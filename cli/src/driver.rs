@@ -1,5 +1,6 @@
-//! An upstream system: takes real purchases from request to license, as a storefront, its users and their
-//! terminals do, and measures how long each step takes. `licet demo` and `licet replay` use it.
+//! An upstream system for `licet demo` and `licet replay`. It takes real purchases from request to
+//! license, as a storefront, its users and their terminals do, and measures the duration of each
+//! step.
 
 use std::{
     collections::HashMap,
@@ -33,25 +34,26 @@ use uuid::Uuid;
 
 use crate::cdnow::{self, Purchase};
 
-/// How long a terminal waits for the event of its settlement before it requests the license anyway.
+/// The timeout for the event of a settlement. After it, the terminal requests the license anyway.
 const SETTLEMENT_TIMEOUT: Duration = Duration::from_secs(10);
-/// How many times it requests the license again while the purchase is not paid for.
+/// The number of times that the terminal requests the license again while the purchase is not paid
+/// for.
 const SETTLEMENT_ATTEMPTS: u32 = 12;
 /// The pause between these requests.
 const SETTLEMENT_PAUSE: Duration = Duration::from_millis(500);
 /// The lifetime of a certificate: a year.
 const CERTIFICATE_TTL_S: i64 = 365 * 86_400;
 
-/// Why a purchase was not completed.
+/// An error that prevented a purchase from completing.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum DriveError {
-    /// A request has no reply.
+    /// A request received no reply.
     #[error(transparent)]
     Client(#[from] licet_client::ClientError),
     /// The broker is unavailable.
     #[error(transparent)]
     Lost(#[from] licet_client::Lost),
-    /// A request was refused, or its reply has another type than expected.
+    /// A request was refused, or its reply has an unexpected type.
     #[error("unexpected reply to {request}: {reply}")]
     UnexpectedReply {
         /// The type of the request.
@@ -60,19 +62,19 @@ pub(crate) enum DriveError {
         reply: String,
     },
     /// An event did not arrive in time.
-    #[error("{awaited} did not happen within {} s: check the log of the workers", timeout.as_secs())]
+    #[error("the event {awaited} did not arrive within {} s: check the log of the workers", timeout.as_secs())]
     NoEvent {
         /// The event.
         awaited: &'static str,
-        /// The time waited.
+        /// The timeout.
         timeout: Duration,
     },
-    /// A reply lacks something that replies of its type have.
-    #[error("the reply {reply} has no {missing}")]
+    /// A reply lacks a value that replies of its type contain.
+    #[error("the reply {reply} contains no {missing}")]
     Incomplete {
         /// The type of the reply.
         reply: &'static str,
-        /// What is missing.
+        /// The missing value.
         missing: &'static str,
     },
     /// A token is not valid.
@@ -80,31 +82,31 @@ pub(crate) enum DriveError {
     Token {
         /// The kind of token.
         kind: &'static str,
-        /// What is wrong with it.
+        /// The error of the token.
         source: TokenError,
     },
-    /// The purchase data cannot be sent.
+    /// The purchase data contains an invalid value.
     #[error("the purchase data is not valid: {0}")]
     Invalid(#[from] InvalidValue),
 }
 
-/// Latencies of each step, and totals.
+/// The latencies of each step, and totals.
 #[derive(Debug)]
 pub(crate) struct Measured {
     pub(crate) elapsed: Duration,
     /// Certificates that were used for a license.
     pub(crate) lifecycles: u64,
     pub(crate) purchases: u64,
-    /// Purchases of several certificates.
+    /// Purchases with several certificates.
     pub(crate) containers: u64,
     /// Licenses returned.
     pub(crate) returned: u64,
-    /// Points received for them.
+    /// Points received for the returned licenses.
     pub(crate) points: u64,
     pub(crate) tokens_verified: u64,
     /// The sum of the prices, in US cents.
     pub(crate) paid_minor: u64,
-    /// Latencies in microseconds of each step; the last is the whole lifecycle.
+    /// The latencies of each step, in microseconds. The last entry is the whole lifecycle.
     pub(crate) stages: Vec<(&'static str, Histogram<u64>)>,
     /// A purchase with several certificates and a return, to show its history.
     pub(crate) example: Option<Uuid>,
@@ -121,7 +123,7 @@ pub(crate) struct Driver {
     counts: Counts,
     example: Mutex<Option<Uuid>>,
     progress: ProgressBar,
-    /// Distinguishes the order numbers of runs.
+    /// Distinguishes the order numbers of different runs.
     run: String,
 }
 
@@ -137,7 +139,7 @@ struct Counts {
 }
 
 impl Driver {
-    /// A driver that verifies every token against `keyring`.
+    /// Creates a driver that verifies every token with `keyring`.
     pub(crate) fn new(client: Client, keyring: Keyring, progress: ProgressBar) -> Self {
         let stages = STAGES.iter().map(|_| histogram()).collect();
         Self {
@@ -205,7 +207,8 @@ impl Driver {
         }
     }
 
-    /// One purchase, from its request to its last license. Every tenth license is returned.
+    /// Completes one purchase, from its request to its last license. Every tenth license is
+    /// returned.
     async fn complete(&self, index: usize, purchase: &Purchase) -> Result<(), DriveError> {
         let began = Instant::now();
         let bought = self.buy(index, purchase).await?;
@@ -243,7 +246,7 @@ impl Driver {
         Ok(Bought { user, subject, container: issued.container_token, certificates })
     }
 
-    /// Acknowledges the reception of the certificates, and waits until they are paid for.
+    /// Acknowledges receipt of the certificates, and waits for their settlement.
     async fn acknowledge(&self, bought: &Bought) -> Result<(), DriveError> {
         let settled = self.settled.expect(bought.subject);
         let receipt = Request::CertificateReceipt(CertificatePresented {
@@ -255,7 +258,8 @@ impl Driver {
             return Err(unexpected("certificate.receipt", &reply));
         };
         if accepted.settlement == Instruction::Instructed {
-            // The event can be lost. The reply to the license request decides.
+            // The event can be lost, so a timeout is not an error. The reply to the license request
+            // decides.
             let began = Instant::now();
             let _ = tokio::time::timeout(SETTLEMENT_TIMEOUT, settled).await;
             self.record(2, began.elapsed());
@@ -263,7 +267,8 @@ impl Driver {
         Ok(())
     }
 
-    /// Requests the license of one certificate, acknowledges it, and returns it if it is one of those.
+    /// Requests the license of one certificate and acknowledges it. Returns it if `returned` is
+    /// set.
     async fn license(
         &self,
         began: Instant,
@@ -380,7 +385,7 @@ impl Settled {
         receiver
     }
 
-    /// Receives the events until `stop`. Subscribes again when the connection is lost.
+    /// Receives events until `stop`. Subscribes again if the connection is lost.
     async fn listen(self, transport: Transport, stop: CancellationToken) {
         let listening = async {
             loop {
@@ -415,7 +420,7 @@ fn usd(cents: i64) -> Result<Money, InvalidValue> {
     Money::new(cents, Currency::try_from("USD")?)
 }
 
-/// The error of a reply that was not expected.
+/// The error for an unexpected reply.
 pub(crate) fn unexpected(request: &'static str, reply: &Output) -> DriveError {
     let reply = match reply {
         Output::RequestRefused(refused) => format!("refused as {}: {}", refused.code, refused.detail),
@@ -424,7 +429,7 @@ pub(crate) fn unexpected(request: &'static str, reply: &Output) -> DriveError {
     DriveError::UnexpectedReply { request, reply }
 }
 
-/// The id of a purchase: its container's, or its only certificate's.
+/// The id of a purchase: the id of its container or of its only certificate.
 pub(crate) fn purchase_of(issued: &CertificateIssued) -> Result<Uuid, DriveError> {
     let first = issued.certificates.first().map(|one| one.certificate);
     issued.container.or(first).ok_or(DriveError::Incomplete { reply: "certificate.issued", missing: "certificate" })
@@ -435,7 +440,8 @@ pub(crate) fn license_token_of(issued: LicenseIssued) -> Result<String, DriveErr
     issued.license_token.ok_or(DriveError::Incomplete { reply: "license.issued", missing: "license_token" })
 }
 
-/// A bar on standard error that counts licenses. Hidden if a program reads the output.
+/// A progress bar on standard error that counts licenses. It is hidden if a program reads the
+/// output.
 pub(crate) fn progress(purchases: &[Purchase], hidden: bool) -> ProgressBar {
     if hidden {
         return ProgressBar::hidden();
@@ -450,7 +456,7 @@ fn add(count: &AtomicU64, more: u64) {
     count.fetch_add(more, Ordering::Relaxed);
 }
 
-/// From one microsecond to ten minutes, with three significant digits.
+/// A histogram from one microsecond to ten minutes, with three significant digits.
 fn histogram() -> Histogram<u64> {
     Histogram::new_with_bounds(1, 600_000_000, 3).unwrap_or_else(|_| unreachable!("constant bounds"))
 }

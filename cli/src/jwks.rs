@@ -1,4 +1,4 @@
-//! Published keys: a JWKS file, or the public part of the keys folder.
+//! Reads published keys from a JWKS file or from the keys folder.
 
 use std::path::Path;
 
@@ -14,7 +14,8 @@ pub(crate) fn read(file: &Path) -> Result<Keyring, Failure> {
     Keyring::from_jwks(&jwks).map_err(|error| Failure::Usage(format!("{}: {error}", file.display())))
 }
 
-/// The keys of a JWKS file or, without one, the public keys of the keys folder. Neither can sign.
+/// The keys of a JWKS file or, if none is given, the public keys of the keys folder. Neither
+/// keyring can sign.
 pub(crate) fn read_or_load(file: Option<&Path>, folder: &Path) -> Result<Keyring, Failure> {
     match file {
         Some(file) => read(file),

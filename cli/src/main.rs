@@ -1,16 +1,16 @@
 //! The program `licet`: prepares, runs and inspects Licet, and acts as an upstream system or a terminal.
 //!
-//! `commands` has one file for each command. Beside it is what several commands share:
+//! `commands` contains one file for each command. The other modules are shared by several commands:
 //!
-//! | module | what is in it |
+//! | module | content |
 //! |---|---|
-//! | `cdnow` | real purchases as input |
+//! | `cdnow` | reads real purchases as input |
 //! | `driver` | an upstream system that runs purchases from request to license |
 //! | `scenes` | the rare cases of the demo |
 //! | `report` | the results of a run and of an audit, for people and for programs |
-//! | `timeline` | histories for people |
-//! | `jwks` | published keys |
-//! | `ask` | one request from an operator |
+//! | `timeline` | prints histories for people |
+//! | `jwks` | reads published keys |
+//! | `ask` | sends one request for an operator |
 
 mod ask;
 mod cdnow;

@@ -1,4 +1,4 @@
-//! The results of a run and of an audit, for people and for programs; and standard output.
+//! Writes the results of a run and of an audit to standard output, for people and for programs.
 
 use std::{fmt::Write as _, io::Write as _};
 
@@ -7,8 +7,8 @@ use serde_json::json;
 
 use crate::driver::Measured;
 
-/// Prints a text on standard output. If the reader has closed it (`licet show … | head`), the program
-/// ends.
+/// Prints a text to standard output. If the reader has closed the pipe (`licet show … | head`), the
+/// program ends.
 pub(crate) fn print(text: impl std::fmt::Display) {
     if writeln!(std::io::stdout(), "{text}").is_err() {
         std::process::exit(0);
@@ -21,8 +21,8 @@ pub(crate) fn summary(measured: &Measured) -> String {
     let mut text = String::new();
     let _ = writeln!(
         text,
-        "{} certificates of {} purchases ({} with several certificates) were bought, paid and used for a license in \
-         {seconds:.1} s: {:.0} lifecycles/s.",
+        "{} certificates of {} purchases ({} with several certificates) were bought, paid for and used for a license \
+         in {seconds:.1} s: {:.0} lifecycles/s.",
         measured.lifecycles,
         measured.purchases,
         measured.containers,
@@ -48,7 +48,7 @@ pub(crate) fn summary(measured: &Measured) -> String {
 pub(crate) fn verdict(report: &Report) -> String {
     if report.violations.is_empty() {
         return format!(
-            "The audit passed: {} checks of the tables hold, and the tables agree with {} journal rows.\n",
+            "The audit passed: {} checks of the tables passed, and the tables agree with {} journal rows.\n",
             report.checks, report.journal_rows
         );
     }
@@ -89,7 +89,7 @@ pub(crate) fn json(measured: &Measured, peak_memory_bytes: Option<u64>, audit: O
     })
 }
 
-/// A sum of prices in US cents. It can exceed what one `Money` holds.
+/// Formats a sum of prices in US cents. The sum can exceed the range of `Money`.
 fn dollars(minor: u64) -> String {
     format!("{}.{:02} USD", minor / 100, minor % 100)
 }

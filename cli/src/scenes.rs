@@ -1,5 +1,6 @@
-//! The rare cases of the demo, which few of the real purchases have: all four privileges, points that
-//! pay, a reissue, a reversal, a lapse and an expiry. The last two move the clock ahead.
+//! The rare cases of the demo, which few of the real purchases include: all four privileges, a
+//! payment with points, a reissue, a reversal, a lapse and an expiry. The last two move the clock
+//! ahead.
 
 use std::time::Duration;
 
@@ -22,7 +23,7 @@ use uuid::Uuid;
 
 use crate::driver::{DriveError, license_token_of, purchase_of, unexpected};
 
-/// The maximum time to wait for an event. After it, the demo fails.
+/// The timeout for an event. After it, the demo fails.
 const EVENT_TIMEOUT: Duration = Duration::from_secs(60);
 const HOUR_MS: i64 = 3_600_000;
 /// The lifetime of a certificate: 30 days.
@@ -34,15 +35,15 @@ const POINTS: i64 = 150;
 /// The result of a scene.
 #[derive(Debug, serde::Serialize)]
 pub(crate) struct Scene {
-    /// Its name, one word.
+    /// The name of the scene, in one word.
     pub(crate) name: &'static str,
-    /// What happened, in a sentence.
+    /// A sentence that describes the scene.
     pub(crate) shown: String,
-    /// The purchase whose history shows it.
+    /// The purchase whose history shows the scene.
     pub(crate) purchase: Uuid,
 }
 
-/// Plays the scenes, one after the other.
+/// Plays the scenes one after the other.
 pub(crate) struct Scenes {
     client: Client,
     events: Events,
@@ -71,7 +72,7 @@ impl Bought {
 }
 
 impl Scenes {
-    /// Subscribes to all events from now on.
+    /// Subscribes to all events and prepares the scenes.
     pub(crate) async fn new(
         transport: &Transport,
         client: Client,
@@ -82,7 +83,7 @@ impl Scenes {
         Ok(Self { client, events, received: Vec::new(), keyring, clock })
     }
 
-    /// Plays all of them.
+    /// Plays all scenes.
     pub(crate) async fn play(mut self) -> Result<Vec<Scene>, DriveError> {
         self.put(2, None).await?;
         self.put(1, Some(ContentVersion { content: Name::try_from(ALBUM)?, version: version(2)? })).await?;
@@ -121,7 +122,8 @@ impl Scenes {
     async fn points_spent(&mut self) -> Result<Scene, DriveError> {
         let bought = self.paid("ada", 1, POINTS).await?;
         self.licensed(bought.token(0)?).await?;
-        let shown = format!("ada paid {POINTS} points and the rest in money for an album of {}", usd(PRICE_MINOR)?);
+        let shown =
+            format!("ada paid for an album of {} with {POINTS} points and the rest in money", usd(PRICE_MINOR)?);
         Ok(Scene { name: "points", shown, purchase: bought.purchase })
     }
 
@@ -141,7 +143,7 @@ impl Scenes {
         let Output::RequestRefused(refused) = old else { return Err(unexpected("license.request", &old)) };
         self.licensed(&token).await?;
         let shown = format!(
-            "grace lost a terminal with its license; the certificate was reissued and granted a license again; its \
+            "grace lost a terminal with its license; the certificate was reissued and permitted a license again; its \
              old token was refused as {}",
             refused.code
         );
@@ -231,7 +233,7 @@ impl Scenes {
         Ok(Bought { user, purchase, container: issued.container_token, tokens, certificates })
     }
 
-    /// Buys, acknowledges the reception, and waits for the payment.
+    /// Buys albums, acknowledges their receipt, and waits for the payment.
     async fn paid(&mut self, user: &str, count: usize, points: i64) -> Result<Bought, DriveError> {
         let bought = self.buy(user, count, points).await?;
         let alone = bought.container.is_none();
@@ -250,7 +252,7 @@ impl Scenes {
         Ok(bought)
     }
 
-    /// Requests a license with this certificate, and acknowledges its delivery. Returns its token.
+    /// Requests a license with this certificate, and acknowledges its receipt. Returns its token.
     async fn licensed(&self, certificate: &str) -> Result<String, DriveError> {
         let reply = self.client.ask(&license_request(certificate)?).await?;
         let Output::LicenseIssued(issued) = reply else { return Err(unexpected("license.request", &reply)) };
@@ -263,7 +265,7 @@ impl Scenes {
         }
     }
 
-    /// Returns a license: in one step if the copy is deleted already, or else in two.
+    /// Returns a license, in one step if the copy is already deleted, otherwise in two steps.
     async fn give_back(
         &self,
         user: &Name,
@@ -283,7 +285,7 @@ impl Scenes {
         }
     }
 
-    /// Waits until the sweep has ended a certificate.
+    /// Waits until a sweep has ended a certificate.
     async fn ended(&mut self, id: Uuid, ending: Ending) -> Result<(), DriveError> {
         let is_ended = move |event: &Output| match event {
             Output::CertificateRetired(CertificateRetired { certificate, reason }) => {
@@ -294,7 +296,7 @@ impl Scenes {
         self.wait_for("certificate.retired", is_ended).await
     }
 
-    /// Waits for an event, which may have been received before.
+    /// Waits for an event. An event that was received before counts too.
     async fn wait_for(&mut self, awaited: &'static str, is_it: impl Fn(&Output) -> bool) -> Result<(), DriveError> {
         let waiting = async {
             while !self.received.iter().any(&is_it) {

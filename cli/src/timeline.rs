@@ -1,4 +1,4 @@
-//! A history as text for people.
+//! Formats histories as text for people.
 
 use std::fmt::Write as _;
 
@@ -8,7 +8,7 @@ use uuid::Uuid;
 /// The length of a UUID as text.
 const ID_LENGTH: usize = 36;
 
-/// The history with full ids: what was bought, then a line for each message and for each event.
+/// The history with full ids: the certificates, then a line for each message and for each event.
 pub(crate) fn text(history: &History) -> String {
     let History { purchase, user, certificates, entries } = history;
     let count =
@@ -33,7 +33,7 @@ pub(crate) fn text(history: &History) -> String {
     text
 }
 
-/// The text with every id shortened to its last characters, which `licet show` accepts.
+/// The text with every id shortened to its last characters. `licet show` accepts these short ids.
 pub(crate) fn with_short_ids(text: &str) -> String {
     let mut shortened = String::with_capacity(text.len());
     let mut rest = text;
@@ -52,7 +52,7 @@ pub(crate) fn with_short_ids(text: &str) -> String {
     shortened
 }
 
-/// The time since the first message, in its largest useful unit.
+/// The time since the first message, in the largest useful unit.
 fn elapsed(millis: i64) -> String {
     match millis {
         ..10_000 => format!("+{millis} ms"),
@@ -75,7 +75,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_id_of_a_text_is_shortened_to_its_end_and_nothing_else_changes() {
+    fn every_id_in_a_text_is_shortened_to_its_end_and_nothing_else_changes() {
         let text = "Größe: charge-01980a5d-ac96-774b-bcce-b302099a8057, (01980a5d-ac96-774b-bcce-b302099a8058)";
         assert_eq!(with_short_ids(text), "Größe: charge-099a8057, (099a8058)");
         for unchanged in ["", "ü", "no id 01980a5d-ac96-774b-bcce-b302099a805", &"ä".repeat(50)] {

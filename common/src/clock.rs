@@ -1,5 +1,5 @@
-//! The clock: the one place that reads the time and that waits. Rules do neither; the time is passed to
-//! them.
+//! The clock, through which programs read the current time and sleep. Rules do neither: the runtime
+//! passes them the time.
 
 use std::{
     sync::{
@@ -14,17 +14,18 @@ use licet_schema::Timestamp;
 #[cfg(feature = "simulation")]
 use crate::fault_injection::{FaultInjector, Step};
 
-/// Where the time comes from.
+/// The source of the time.
 #[derive(Clone, Debug)]
 pub enum Clock {
-    /// The operating system.
+    /// The operating system's clock.
     System,
-    /// The operating system, ahead by as many milliseconds as a demonstration has moved it.
+    /// The operating system's clock, moved ahead by a number of milliseconds. Used by
+    /// demonstrations.
     Ahead(Arc<AtomicI64>),
-    /// A value that a test moves.
+    /// A value that a test advances.
     #[cfg(feature = "simulation")]
     Manual(Arc<AtomicI64>),
-    /// A value that a simulation moves, whose injector decides when sleepers wake.
+    /// A value that a simulation advances. The fault injector decides when sleeping tasks wake.
     #[cfg(feature = "simulation")]
     Simulated(Arc<AtomicI64>, Arc<dyn FaultInjector>),
 }
@@ -35,7 +36,7 @@ impl Clock {
         Self::Ahead(Arc::default())
     }
 
-    /// A clock that stays at `start` until it is moved.
+    /// A clock that stays at `start` until it is advanced.
     #[cfg(feature = "simulation")]
     pub fn manual(start: Timestamp) -> Self {
         Self::Manual(Arc::new(AtomicI64::new(start.as_millis())))
@@ -52,7 +53,7 @@ impl Clock {
         Timestamp::from_millis(millis)
     }
 
-    /// Moves the clock forward. The operating system's own clock cannot be moved.
+    /// Advances the clock. The operating system's own clock is never changed.
     pub fn advance_ms(&self, by_ms: i64) {
         match self {
             Self::System => {}
@@ -66,7 +67,7 @@ impl Clock {
         }
     }
 
-    /// Waits.
+    /// Sleeps for `time`.
     pub async fn sleep(&self, time: Duration) {
         match self {
             #[cfg(feature = "simulation")]
@@ -75,7 +76,7 @@ impl Clock {
         }
     }
 
-    /// The same time for a worker of a simulation, whose injector decides when it wakes.
+    /// The same clock for a worker in a simulation. `injector` decides when the worker wakes.
     #[cfg(feature = "simulation")]
     #[must_use]
     pub fn with_faults(&self, injector: Arc<dyn FaultInjector>) -> Self {

@@ -1,6 +1,7 @@
-//! What a rule is given besides rows, and what it returns: a decision, a refusal, or a defect.
+//! The context that a rule receives in addition to rows, and the result that it returns: a
+//! decision, a refusal or a defect.
 //!
-//! Deliberately absent: I/O, clock, randomness. New ids are derived from the message's own id.
+//! Deliberately absent: I/O, clocks and randomness. New ids are derived from the id of the message.
 
 use std::collections::BTreeSet;
 
@@ -14,24 +15,25 @@ use crate::{
     signing::{Draft, Keyring, Signed},
 };
 
-/// What a rule may know besides the rows.
+/// The information that a rule may use in addition to the rows.
 #[derive(Clone, Copy, Debug)]
 pub struct Context<'a> {
-    /// The time, read once for the batch after its locks were taken.
+    /// The time, which is read once for each batch, after its locks were acquired.
     pub now: Timestamp,
     /// The keys that tokens are signed and verified with.
     pub keyring: &'a Keyring,
-    /// What the operator configured.
+    /// The terms that the operator configured.
     pub terms: &'a Terms,
     /// The id of the message being decided.
     pub message_id: Uuid,
 }
 
 impl Context<'_> {
-    /// A new id, the same whenever this message is decided at this time.
+    /// Creates an id. The id is the same whenever this message is decided at this time.
     ///
-    /// UUIDv7 form: the time first, so that keys made together are neighbours in an index; then SHA-256 of
-    /// message id, label and index instead of random bits.
+    /// The id has the form of a UUIDv7. It begins with the time, so that keys created together are
+    /// adjacent in an index. The random bits are replaced by bits of a SHA-256 digest of the
+    /// message id, the label and the index.
     pub fn id(&self, label: &str, index: usize) -> Uuid {
         let mut hash = Sha256::new();
         hash.update(self.message_id.as_bytes());
@@ -45,19 +47,19 @@ impl Context<'_> {
     /// Signs claims.
     ///
     /// # Errors
-    /// The claims contradict themselves, or the keyring cannot sign.
+    /// The claims contradict each other, or the keyring cannot sign.
     pub fn sign(&self, claims: &impl Claims) -> Result<Signed, Defect> {
         Ok(Draft::new(claims)?.sign(self.keyring)?)
     }
 }
 
-/// Why a rule decided nothing.
+/// The reason a rule made no decision.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum RuleError {
-    /// The request is refused. A refusal is an answer: it is journaled and sent.
+    /// The request is refused. A refusal is a normal reply: it is recorded in the journal and sent.
     #[error(transparent)]
     Refused(#[from] Refusal),
-    /// The program is wrong. Nothing is decided.
+    /// The program has a defect. Nothing is decided.
     #[error(transparent)]
     Defect(#[from] Defect),
 }
@@ -68,33 +70,35 @@ impl From<crate::signing::TokenError> for RuleError {
     }
 }
 
-/// What was decided about one message.
+/// The decision about one message.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Decision {
-    /// The reply; none to a message from a clock.
+    /// The reply. `None` for a message from a clock.
     pub reply: Option<Output>,
-    /// The events besides the reply's own.
+    /// The events in addition to the event form of the reply.
     pub events: Vec<Output>,
-    /// Whether the reply, without its tokens, is an event too. Not if its effect existed already.
+    /// Whether the reply, without its tokens, is also published as an event. False if its effect
+    /// already existed.
     pub announced: bool,
-    /// What it belongs to: the id that its history is found by.
+    /// The subject of the message: the id under which its history can be found.
     pub subject: Option<Uuid>,
-    /// Further subjects that it changed or made.
+    /// Further subjects that the message changed or created.
     pub mentions: BTreeSet<Uuid>,
 }
 
 impl Decision {
-    /// A reply.
+    /// Creates a decision with a reply.
     pub fn new(reply: Output) -> Self {
         Self { reply: Some(reply), ..Self::nothing() }
     }
 
-    /// No reply and no event. A decision that stays so did nothing, and gets no journal row.
+    /// Creates a decision without a reply and without events. A decision that remains empty had no
+    /// effect and gets no journal row.
     pub fn nothing() -> Self {
         Self { reply: None, events: Vec::new(), announced: true, subject: None, mentions: BTreeSet::new() }
     }
 
-    /// A refusal of a request of the type `message_type`.
+    /// Creates a refusal of a request of the type `message_type`.
     pub fn refused(refusal: &Refusal, message_type: &str) -> Self {
         Self::new(Output::RequestRefused(RequestRefused {
             code: refusal.code,
@@ -103,35 +107,35 @@ impl Decision {
         }))
     }
 
-    /// The decision with one more event.
+    /// Adds an event.
     #[must_use]
     pub fn with_event(mut self, event: Output) -> Self {
         self.events.push(event);
         self
     }
 
-    /// The decision with more events.
+    /// Adds events.
     #[must_use]
     pub fn with_events(mut self, events: impl IntoIterator<Item = Output>) -> Self {
         self.events.extend(events);
         self
     }
 
-    /// The decision without the reply's own event: its effect existed already.
+    /// Removes the event form of the reply, because its effect already existed.
     #[must_use]
     pub fn unannounced(mut self) -> Self {
         self.announced = false;
         self
     }
 
-    /// The decision with a further subject.
+    /// Adds a further subject.
     #[must_use]
     pub fn mentioning(mut self, subject: Uuid) -> Self {
         self.mentions.insert(subject);
         self
     }
 
-    /// The decision with its subject.
+    /// Sets the subject.
     #[must_use]
     pub fn about(mut self, subject: Uuid) -> Self {
         self.subject = Some(subject);

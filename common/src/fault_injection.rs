@@ -1,10 +1,10 @@
-//! Fault injection: a simulation decides the outcome of each step that a worker takes outside its own
-//! memory.
+//! Fault injection: a simulation decides the outcome of each step that a worker takes outside its
+//! own memory.
 //!
-//! The in-process broker, the store and the clock query their `Faults` before each step. Without the
-//! feature `simulation`, `Faults` is empty and every step proceeds, so release programs contain no
-//! injector. An injector may delay its outcome, which lets a simulation run one step of one worker at a
-//! time.
+//! The in-process broker, the store and the clock query their `Faults` before each step. Without
+//! the feature `simulation`, `Faults` is empty and every step proceeds, so release programs contain
+//! no injector. An injector may delay its outcome, which lets a simulation run one step of one
+//! worker at a time.
 
 #![cfg_attr(
     not(feature = "simulation"),
@@ -26,7 +26,7 @@ pub enum Step<'a> {
     Connect,
     /// Connect to consume this queue.
     Consume(&'a str),
-    /// Take the messages of this queue, or wait until there are some.
+    /// Receive messages from this queue, or wait until there are some.
     Receive(&'a str),
     /// Publish a message with this routing key and wait for its confirmation.
     Publish(&'a str),
@@ -51,23 +51,25 @@ pub enum Step<'a> {
 pub enum Outcome {
     /// The step takes effect and succeeds.
     Proceed,
-    /// The step has no effect: the connection is lost before it.
+    /// The step has no effect, because the connection is lost before it.
     Fail,
     /// The step takes effect, but the connection is lost before the response.
     FailAfterEffect,
-    /// The step has no effect: the service refuses it (a full queue, a rejected statement or commit).
+    /// The step has no effect, because the service refuses it (a full queue, a rejected statement
+    /// or commit).
     Refuse,
-    /// The step has no effect because of a conflict with another transaction. Only for commits.
+    /// The step has no effect because of a conflict with another transaction. Used only for
+    /// commits.
     Contend,
-    /// The step takes effect, and there is no response. Only for publishing.
+    /// The step takes effect, and there is no response. Used only for publishing.
     NoAnswer,
-    /// The step has no effect, and there is no response. Only for publishing.
+    /// The step has no effect, and there is no response. Used only for publishing.
     NoEffectNoAnswer,
-    /// The step has no effect but reports success. A mutant uses this to leave out a step of the loop. If
-    /// the step begins a transaction, each statement then takes effect by itself. If it receives
-    /// deliveries, they count as acknowledged.
+    /// The step has no effect but reports success. A mutant uses this to skip a step of the loop.
+    /// If the step begins a transaction, each statement then takes effect on its own. If the step
+    /// receives deliveries, they count as acknowledged.
     Pretend,
-    /// This statement is executed instead. Only for mutants.
+    /// This statement is executed instead. Used only for mutants.
     Replace(String),
 }
 
@@ -83,7 +85,7 @@ pub trait FaultInjector: Debug + Send + Sync {
 pub(crate) struct Faults(#[cfg(feature = "simulation")] Option<Arc<dyn FaultInjector>>);
 
 impl Faults {
-    /// Faults that `injector` decides.
+    /// Faults whose outcomes `injector` decides.
     #[cfg(feature = "simulation")]
     pub(crate) fn of(injector: Arc<dyn FaultInjector>) -> Self {
         Self(Some(injector))

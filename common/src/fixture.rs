@@ -1,8 +1,8 @@
 //! An in-memory store for tests of rules.
 //!
-//! A worker's own `load` reads from it through [`Source`]. The rows that its rules changed are written
-//! back through [`TableVisitor`], with the same checks as in the database. Compiled only for tests
-//! (feature `fixture`).
+//! A worker's own `load` reads from it through [`Source`]. The rows that its rules changed are
+//! written back through [`TableVisitor`], with the same checks as in the database. Compiled only
+//! for tests (feature `fixture`).
 
 use std::{
     any::{Any, TypeId},
@@ -54,7 +54,7 @@ impl MemoryStore {
         self.table_of::<E>().and_then(|table| table.0.get(key))
     }
 
-    /// Stores a row. Replaces a row with the same key.
+    /// Stores a row, and replaces an existing row with the same key.
     pub fn put<E: Keyed>(&mut self, row: E::Model) {
         self.edit::<E>(|table| {
             table.insert(E::key(&row), row);
@@ -130,10 +130,10 @@ fn compare(stored: &Value, comparison: Comparison, value: &Value) -> bool {
     }
 }
 
-/// Writes changed rows, as the runtime does.
+/// Writes changed rows in the same way as the runtime.
 ///
 /// # Panics
-/// A removed or changed row does not exist, or an added row exists.
+/// A removed or changed row does not exist, or an added row already exists.
 impl TableVisitor for MemoryStore {
     fn table<E: Keyed>(&mut self, rows: &Rows<E>)
     where

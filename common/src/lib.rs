@@ -1,11 +1,11 @@
-//! Licet's engine: everything that a worker needs and that does not depend on what it sells.
+//! Licet's engine: everything that workers need and that is independent of the domain.
 //!
-//! Layers, each importing only those before it: [`signing`], [`clock`], [`config`] → [`rows`],
-//! [`decision`], [`transport`], [`store`] → [`runtime`] → [`program`]. A client links [`signing`] and
-//! [`transport`] alone (without the feature `database`).
+//! The layers are: [`signing`], [`clock`], [`config`] → [`rows`], [`decision`], [`transport`],
+//! [`store`] → [`runtime`] → [`program`]. Each layer imports only the layers before it. A client
+//! uses only [`signing`] and [`transport`], without the feature `database`.
 //!
-//! Architecture invariant: nothing here names a table, a message or a worker of the domain. The
-//! engine's own tables are the journal and its mentions; its own message is the refusal.
+//! Architecture invariant: this crate names no table, message or worker of the domain. The engine's
+//! own tables are the journal and its mentions. Its own message is the refusal.
 
 pub mod clock;
 pub mod config;

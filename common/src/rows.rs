@@ -1,12 +1,13 @@
-//! The rows of a batch: what was read, what the rules changed, and what they must not do.
+//! The rows of a batch, and the changes that rules make to them.
 //!
-//! The runtime reads the rows that a batch needs, lets the rules change them one message after the
-//! other, and writes what changed. Each table is a [`Rows`]; a worker's tables together are a
+//! The runtime reads the rows that a batch needs, applies the rules to one message after the other,
+//! and writes the changed rows. Each table is a [`Rows`]. The tables of a worker together form a
 //! [`RowSet`].
 //!
-//! A rule may read only what its worker's `load` asked for. A row that was asked for and does not
-//! exist is `None`. A row that was not asked for is a [`Defect`], and so is every impossible change:
-//! adding a row that exists, and changing or removing one that does not.
+//! A rule may read only the rows that its worker's `load` requested. A requested row that does not
+//! exist is `None`. Reading a row that was not requested is a [`Defect`], and so is every
+//! impossible change: adding a row that already exists, or changing or removing a row that does not
+//! exist.
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
@@ -17,19 +18,19 @@ use licet_schema::entity::Keyed;
 use sea_orm::{IdenStatic, Iterable, ModelTrait, PrimaryKeyToColumn, Value};
 use uuid::Uuid;
 
-/// A violated invariant of the program itself, not a fault of a message. The runtime handles it as it
-/// handles a panic.
+/// A violated invariant of the program, as opposed to a fault in a message. The runtime handles it
+/// in the same way as a panic.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Defect {
-    /// A rule read rows that `load` did not ask for.
-    #[error("a rule read {table} by {lookup}, which the worker's load did not ask for")]
+    /// A rule read rows that `load` did not request.
+    #[error("a rule read {table} by {lookup}, which the worker's load did not request")]
     NotLoaded {
         /// The table.
         table: String,
         /// The columns and values that the rule looked for.
         lookup: String,
     },
-    /// A row that must exist does not.
+    /// A required row does not exist.
     #[error("{table} has no row {key}, but a rule needs it")]
     RowMissing {
         /// The table.
@@ -37,7 +38,7 @@ pub enum Defect {
         /// The row's key.
         key: String,
     },
-    /// A row that must not exist does.
+    /// A rule adds a row that already exists.
     #[error("{table} already has the row {key} that a rule adds")]
     RowExists {
         /// The table.
@@ -45,26 +46,26 @@ pub enum Defect {
         /// The row's key.
         key: String,
     },
-    /// The rows contradict each other, or a value left its range.
+    /// The rows contradict each other, or a value is out of range.
     #[error("{invariant} (at {subject})")]
     Violated {
         /// The invariant that does not hold, as a sentence without a full stop.
         invariant: &'static str,
-        /// Where: an id or a name.
+        /// The id or name of the affected object.
         subject: String,
     },
-    /// A token could not be made.
+    /// A token could not be created.
     #[error(transparent)]
     Unsignable(#[from] crate::signing::DraftError),
-    /// An output could not be written.
-    #[error("an output of type {kind} cannot be written: {cause}")]
+    /// An output could not be encoded.
+    #[error("an output of type {kind} cannot be encoded: {cause}")]
     Unwritable {
         /// The output's type.
         kind: String,
-        /// What the encoder reported.
+        /// The encoder's error.
         cause: String,
     },
-    /// An event has no subject, so that its id cannot be derived.
+    /// An event has no subject, so its id cannot be derived.
     #[error("an event of type {kind} has no subject")]
     NoSubject {
         /// The event's type.
@@ -83,7 +84,8 @@ impl Defect {
 #[derive(Clone, Debug)]
 pub struct Rows<E: Keyed> {
     rows: BTreeMap<E::Key, Row<E::Model>>,
-    /// The lookups that were made: by columns or name of a set, the values looked for.
+    /// The lookups that were made. Keys are columns or the name of a set. Values are the values
+    /// that were looked up.
     lookups: HashMap<String, HashSet<Vec<Part>>>,
 }
 
@@ -92,7 +94,7 @@ enum Row<M> {
     Loaded(M),
     Added(M),
     Changed {
-        /// The stored row; none if its key was removed and added again.
+        /// The stored row. `None` if the row was removed and added again.
         stored: Option<M>,
         now: M,
     },
@@ -111,9 +113,9 @@ impl<M> Row<M> {
 /// A stored row that a rule changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Change<'a, M> {
-    /// The row as it is stored; none if every column is to be written.
+    /// The row as it is stored. `None` if every column must be written.
     pub stored: Option<&'a M>,
-    /// The row as it is to be.
+    /// The row as it should be written.
     pub now: &'a M,
 }
 
@@ -124,20 +126,21 @@ impl<E: Keyed> Default for Rows<E> {
 }
 
 impl<E: Keyed> Rows<E> {
-    /// Takes stored rows. A row that is here already stays as it is.
+    /// Adds stored rows. A row that is already loaded remains unchanged.
     pub fn take(&mut self, rows: impl IntoIterator<Item = E::Model>) {
         for row in rows {
             self.rows.entry(E::key(&row)).or_insert(Row::Loaded(row));
         }
     }
 
-    /// Records that all rows whose `columns` have one of these `keys` are here now.
+    /// Records that all rows whose `columns` have one of these `keys` are loaded.
     pub fn cover(&mut self, columns: &[E::Column], keys: &[Vec<Value>]) {
         let covered = self.lookups.entry(names(columns)).or_default();
         covered.extend(keys.iter().map(|key| parts(key)));
     }
 
-    /// Records that a set of rows that is not described by the values of columns is here now.
+    /// Records that a set of rows is loaded. This is for sets that the values of columns cannot
+    /// describe.
     pub fn cover_set(&mut self, set: &str, key: impl Into<Value>) {
         self.lookups.entry(set.to_owned()).or_default().insert(parts(&[key.into()]));
     }
@@ -145,7 +148,7 @@ impl<E: Keyed> Rows<E> {
     /// The row with this key, if it exists.
     ///
     /// # Errors
-    /// [`Defect::NotLoaded`] if `load` did not ask for it.
+    /// [`Defect::NotLoaded`] if `load` did not request it.
     pub fn get(&self, key: &E::Key) -> Result<Option<&E::Model>, Defect> {
         match self.rows.get(key) {
             Some(row) => Ok(row.current()),
@@ -156,16 +159,16 @@ impl<E: Keyed> Rows<E> {
     /// The row with this key, which must exist.
     ///
     /// # Errors
-    /// [`Defect::RowMissing`], or [`Defect::NotLoaded`] if `load` did not ask for it.
+    /// [`Defect::RowMissing`], or [`Defect::NotLoaded`] if `load` did not request it.
     pub fn require(&self, key: &E::Key) -> Result<&E::Model, Defect> {
         self.get(key)?.ok_or_else(|| missing::<E>(key))
     }
 
-    /// All rows whose `columns` have these `values`, in key order. `matches` is the same
-    /// condition on a row.
+    /// All rows whose `columns` have these `values`, in key order. `matches` must check the same
+    /// condition for a row.
     ///
     /// # Errors
-    /// [`Defect::NotLoaded`] if `load` did not ask for them.
+    /// [`Defect::NotLoaded`] if `load` did not request them.
     pub fn all<'a, F: Fn(&E::Model) -> bool>(
         &'a self,
         columns: &[E::Column],
@@ -179,7 +182,7 @@ impl<E: Keyed> Rows<E> {
     /// All rows of a set that [`Rows::cover_set`] recorded, in key order.
     ///
     /// # Errors
-    /// [`Defect::NotLoaded`] if `load` did not ask for them.
+    /// [`Defect::NotLoaded`] if `load` did not request them.
     pub fn set<'a, F: Fn(&E::Model) -> bool>(
         &'a self,
         set: &str,
@@ -190,7 +193,8 @@ impl<E: Keyed> Rows<E> {
         Ok(self.iter().filter(move |row| matches(row)))
     }
 
-    /// All rows that exist now, in key order. It does not check what `load` asked for.
+    /// All rows that currently exist, in key order. This method does not check what `load`
+    /// requested.
     pub fn iter(&self) -> impl Iterator<Item = &E::Model> {
         self.rows.values().filter_map(Row::current)
     }
@@ -198,7 +202,7 @@ impl<E: Keyed> Rows<E> {
     /// Adds a row.
     ///
     /// # Errors
-    /// [`Defect::RowExists`] if there is a row with its key.
+    /// [`Defect::RowExists`] if a row with this key exists.
     pub fn insert(&mut self, row: E::Model) -> Result<(), Defect> {
         let key = E::key(&row);
         let slot = match self.rows.get(&key) {
@@ -210,10 +214,10 @@ impl<E: Keyed> Rows<E> {
         Ok(())
     }
 
-    /// The row with this key, to be changed.
+    /// A mutable reference to the row with this key.
     ///
     /// # Errors
-    /// [`Defect::RowMissing`], or [`Defect::NotLoaded`] if `load` did not ask for it.
+    /// [`Defect::RowMissing`], or [`Defect::NotLoaded`] if `load` did not request it.
     pub fn change(&mut self, key: &E::Key) -> Result<&mut E::Model, Defect> {
         self.require(key)?;
         let slot = self.rows.get_mut(key).ok_or_else(|| missing::<E>(key))?;
@@ -240,11 +244,11 @@ impl<E: Keyed> Rows<E> {
     /// Removes the row with this key and returns it.
     ///
     /// # Errors
-    /// [`Defect::RowMissing`], or [`Defect::NotLoaded`] if `load` did not ask for it.
+    /// [`Defect::RowMissing`], or [`Defect::NotLoaded`] if `load` did not request it.
     pub fn remove(&mut self, key: &E::Key) -> Result<E::Model, Defect> {
         self.require(key)?;
         match self.rows.remove(key) {
-            // It was never stored, so there is nothing to delete.
+            // The row was never stored, so there is nothing to delete.
             Some(Row::Added(row)) => {
                 self.lookups.entry(primary_key::<E>()).or_default().insert(parts(&E::key_values(key)));
                 Ok(row)
@@ -271,7 +275,7 @@ impl<E: Keyed> Rows<E> {
         changed.collect()
     }
 
-    /// Keys of rows that are stored and no longer wanted.
+    /// Keys of stored rows that were removed.
     pub fn removed(&self) -> Vec<&E::Key> {
         self.rows.iter().filter_map(|(key, row)| matches!(row, Row::Removed).then_some(key)).collect()
     }
@@ -287,26 +291,27 @@ impl<E: Keyed> Rows<E> {
 
 /// The tables of one worker, or of all.
 ///
-/// [`RowSet::visit`] is the one list of tables, and its order is the order in which they are written.
+/// [`RowSet::visit`] is the only list of the tables. It also defines the order in which they are
+/// written.
 pub trait RowSet: Default + Send + 'static {
-    /// Shows every table to `visitor`.
+    /// Passes every table to `visitor`.
     fn visit(&self, visitor: &mut impl TableVisitor);
 }
 
-/// Who is shown the tables of a [`RowSet`].
+/// A visitor of the tables of a [`RowSet`].
 pub trait TableVisitor {
-    /// One table.
+    /// Visits one table.
     fn table<E: Keyed>(&mut self, rows: &Rows<E>)
     where
         E::Model: ModelTrait<Entity = E>;
 }
 
-/// A value of a column, as a key of maps.
+/// A value of a column that can be used as a map key.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) enum Part {
     /// NULL.
     Null,
-    /// A truth value.
+    /// A Boolean.
     Bool(bool),
     /// A number.
     Integer(i64),
@@ -314,7 +319,7 @@ pub(crate) enum Part {
     Text(String),
     /// An id.
     Id(Uuid),
-    /// Bytes, and everything else by its debug form.
+    /// Bytes, or the debug representation of any other value.
     Other(Vec<u8>),
 }
 
@@ -398,7 +403,7 @@ mod tests {
         assert_eq!(rows.get(&key(5, 1)), Ok(None), "it was added and removed");
         rows.insert(row(3, 1)).expect("it was removed");
         let again = Change { stored: None, now: &row(3, 1) };
-        assert_eq!(rows.changed()[1..], [again], "what was removed and added again is written whole");
+        assert_eq!(rows.changed()[1..], [again], "a row that was removed and added again is written completely");
     }
 
     #[test]
@@ -407,7 +412,7 @@ mod tests {
         let columns = [mention::Column::Subject, mention::Column::Journal];
         rows.cover(&columns, &[vec![Uuid::from_u128(1).into(), Uuid::from_u128(1).into()]]);
         assert_eq!(rows.get(&key(1, 1)), Ok(None));
-        let error = rows.get(&key(2, 1)).expect_err("nobody asked for it");
+        let error = rows.get(&key(2, 1)).expect_err("the row was not requested");
         assert!(matches!(&error, Defect::NotLoaded { table, .. } if table == "mention"), "{error}");
         assert!(matches!(rows.require(&key(1, 1)), Err(Defect::RowMissing { .. })));
     }
@@ -420,7 +425,7 @@ mod tests {
             let found = rows.all(&[mention::Column::Subject], vec![subject.into()], |row| row.subject == subject);
             found.map(Iterator::count)
         };
-        assert!(matches!(by_subject(&rows, 1), Err(Defect::NotLoaded { .. })), "the rows are here by chance");
+        assert!(matches!(by_subject(&rows, 1), Err(Defect::NotLoaded { .. })), "the rows were loaded only by chance");
         rows.cover(&[mention::Column::Subject], &[vec![Uuid::from_u128(1).into()]]);
         assert_eq!(by_subject(&rows, 1), Ok(2));
         assert!(matches!(by_subject(&rows, 2), Err(Defect::NotLoaded { .. })));

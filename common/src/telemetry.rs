@@ -1,6 +1,6 @@
 //! Logging to standard error.
 //!
-//! Logs report changes of state, not messages. What happened to a message is in the journal
+//! Logs report changes of state, not messages. The history of a message is in the journal
 //! (`licet show`).
 
 use std::io::IsTerminal;
@@ -10,9 +10,9 @@ use tracing_subscriber::EnvFilter;
 /// Starts logging with `filter`, in the syntax of tracing's `EnvFilter` (for example `info`).
 ///
 /// # Errors
-/// The filter is not valid. The text names the setting and the part that is wrong.
+/// The filter is not valid. The text names the setting and the invalid part.
 pub fn start(filter: &str) -> Result<(), String> {
-    // lapin logs every returned reply with its body. The runtime counts them instead.
+    // lapin logs every returned reply with its body. The runtime counts returned replies instead.
     let directives = format!("{filter},lapin=off,sqlx=error,sea_orm_migration=warn");
     let filter = EnvFilter::try_new(directives).map_err(|error| format!("LICET_LOG is not a log filter: {error}"))?;
     let colours = std::io::stderr().is_terminal();

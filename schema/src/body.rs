@@ -1,9 +1,9 @@
-//! The macros that declare message bodies and closed sets of words.
+//! Macros that declare message bodies and string enumerations.
 //!
-//! [`bodies!`] declares structs that are JSON objects; [`words!`] declares enums that are JSON
-//! strings. Each JSON value has one accepted form: serde's derived `Deserialize` would also accept
-//! an array of the fields in order for a struct, and `{"points": null}` for the word `"points"`.
-//! The macros refuse both.
+//! [`bodies!`] declares structs that are serialized as JSON objects. [`words!`] declares enums that
+//! are serialized as JSON strings, called words. Each value has exactly one accepted JSON form.
+//! serde's derived `Deserialize` would also accept an array of the fields in order for a struct,
+//! and `{"points": null}` for the word `"points"`. The macros reject both.
 
 use serde::{
     Deserialize, Deserializer,
@@ -17,9 +17,9 @@ use crate::{
     vocabulary::{Count, ExternalId, Grants, InvalidValue, Name, Seconds, Text, Version},
 };
 
-/// A type that a field of a body can have.
+/// A type that can be used for a field of a message body.
 pub(crate) trait Field {
-    /// Whether JSON leaves the field out. Only an `Option` can be absent.
+    /// Whether the field is omitted from the JSON. Only an `Option` can be omitted.
     fn is_absent(&self) -> bool {
         false
     }
@@ -51,9 +51,9 @@ impl Field for Seconds {}
 ///
 /// - the struct with `Clone, Debug, PartialEq, Eq`;
 /// - `Serialize` as an object that omits fields whose value is `None`;
-/// - `Deserialize` from an object only, which refuses unknown and repeated fields. A field with the
-///   value `null` counts as absent;
-/// - [`Field`], so that a body can be a field of another body.
+/// - `Deserialize`, which accepts only an object and rejects unknown and repeated fields. A field
+///   whose value is `null` counts as absent;
+/// - [`Field`], which allows a body to be a field of another body.
 macro_rules! bodies {
     ($( $(#[$meta:meta])* pub struct $name:ident { $( $(#[$field_meta:meta])* pub $field:ident: $type:ty, )* } )*) => {$(
         $(#[$meta])*
@@ -80,15 +80,15 @@ macro_rules! bodies {
     )*};
 }
 
-/// Declares closed sets of words.
+/// Declares string enumerations.
 ///
 /// `pub enum Privilege { Points = "points", Upgrade = "upgrade", }` expands to:
 ///
 /// - the enum with `Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash`;
-/// - `ALL`, an array of its values in the order of their declaration, and `as_str`;
-/// - `Display` and `Serialize` as the word;
-/// - `FromStr` and `Deserialize` from the word only;
-/// - [`Field`], so that a word can be a field of a body.
+/// - `ALL`, an array of its values in declaration order, and `as_str`;
+/// - `Display` and `Serialize`, which write the word;
+/// - `FromStr` and `Deserialize`, which accept only the word;
+/// - [`Field`], which allows a word to be a field of a body.
 macro_rules! words {
     ($( $(#[$meta:meta])* pub enum $name:ident { $( $(#[$value_meta:meta])* $value:ident = $word:literal, )* } )*) => {$(
         $(#[$meta])*
@@ -96,10 +96,10 @@ macro_rules! words {
         pub enum $name { $( $(#[$value_meta])* $value, )* }
 
         impl $name {
-            /// Every value, in the order of their declaration.
+            /// All values, in declaration order.
             pub const ALL: [Self; [$( $word, )*].len()] = [$( Self::$value, )*];
 
-            /// The word for this value on the wire.
+            /// The word that represents this value on the wire.
             pub const fn as_str(self) -> &'static str {
                 match self { $( Self::$value => $word, )* }
             }
@@ -139,12 +139,12 @@ macro_rules! words {
 
 pub(crate) use {bodies, words};
 
-/// Reads a struct from an object, and from nothing else.
+/// Deserializes a struct, accepting only an object.
 pub(crate) fn object<'de, T: Deserialize<'de>, D: Deserializer<'de>>(deserializer: D) -> Result<T, D::Error> {
     T::deserialize(ObjectOnly(deserializer))
 }
 
-/// Reads a word from a string, and from nothing else.
+/// Deserializes a word, accepting only a string.
 pub(crate) fn word<'de, T, D>(deserializer: D) -> Result<T, D::Error>
 where
     T: std::str::FromStr<Err = InvalidValue>,
@@ -153,12 +153,12 @@ where
     String::deserialize(deserializer)?.parse().map_err(D::Error::custom)
 }
 
-/// The error for a text that is not one of `words`.
+/// The error for a text that is not in `words`.
 pub(crate) fn unknown_word(text: &str, words: &[&str]) -> InvalidValue {
     InvalidValue(format!("{text:?} is not a known value: use one of {}", words.join(", ")))
 }
 
-/// A deserializer that asks for a map where serde asks for a struct.
+/// A deserializer that requests a map where serde would request a struct.
 struct ObjectOnly<D>(D);
 
 impl<'de, D: Deserializer<'de>> Deserializer<'de> for ObjectOnly<D> {
@@ -192,9 +192,9 @@ mod tests {
     words! {
         /// Two words.
         pub enum Sampled {
-            /// Its word is derived from its name.
+            /// The word matches the name of the variant.
             First = "first",
-            /// Its word differs from its name.
+            /// The word differs from the name of the variant.
             Second = "other_word",
         }
     }

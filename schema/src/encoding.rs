@@ -1,8 +1,8 @@
 //! The encoding of message bodies: JSON.
 //!
-//! A body is one JSON object and nothing after it. Unknown and repeated fields are refused; a field
-//! with the value `null` counts as absent. White space, the order of fields and escapes in strings
-//! have no meaning.
+//! A body is exactly one JSON object, with no data after it. Unknown and repeated fields are
+//! rejected. A field whose value is `null` counts as absent. White space, the order of fields and
+//! escapes in strings are not significant.
 
 use serde::{Serialize, de::DeserializeOwned};
 
@@ -11,10 +11,10 @@ use crate::{refusal::Code, vocabulary::InvalidValue};
 /// The content type of every message body.
 pub const CONTENT_TYPE: &str = "application/json";
 
-/// Checks the `content_type` property of a message: absent or [`CONTENT_TYPE`].
+/// Checks that the `content_type` property of a message is absent or [`CONTENT_TYPE`].
 ///
 /// # Errors
-/// [`DecodeError::ContentType`] if it is anything else.
+/// [`DecodeError::ContentType`] if the property has any other value.
 pub fn check_content_type(content_type: Option<&str>) -> Result<(), DecodeError> {
     match content_type {
         None | Some(CONTENT_TYPE) => Ok(()),
@@ -22,7 +22,7 @@ pub fn check_content_type(content_type: Option<&str>) -> Result<(), DecodeError>
     }
 }
 
-/// Why a message could not be read.
+/// The reason a message could not be read.
 #[derive(Debug, thiserror::Error)]
 pub enum DecodeError {
     /// The message type does not exist in this direction.
@@ -40,19 +40,19 @@ pub enum DecodeError {
     /// The body is not JSON, or not the JSON of this message type.
     #[error("the body is not valid JSON for this message type: {source}")]
     Json {
-        /// What serde_json found, with its line and column.
+        /// The error from serde_json, with line and column.
         source: serde_json::Error,
     },
     /// Fields contradict each other, or a list is too short or too long.
     #[error("the body is inconsistent: {source}")]
     Inconsistent {
-        /// What is wrong.
+        /// The violated rule.
         source: InvalidValue,
     },
 }
 
 impl DecodeError {
-    /// The code of the refusal that answers this error.
+    /// The refusal code for this error.
     pub const fn code(&self) -> Code {
         match self {
             Self::UnknownType { .. } | Self::ContentType { .. } | Self::Json { .. } | Self::Inconsistent { .. } => {
@@ -62,8 +62,8 @@ impl DecodeError {
     }
 }
 
-/// A body cannot be encoded. The only cause is a time outside the years 0 to 9999, which RFC 3339
-/// cannot express.
+/// The error of a body that cannot be encoded. The only cause is a time outside the years 0 to
+/// 9999, which RFC 3339 cannot represent.
 #[derive(Debug, thiserror::Error)]
 #[error("the body cannot be encoded as JSON: {0}")]
 pub struct EncodeError(#[source] serde_json::Error);

@@ -1,14 +1,14 @@
-//! Licet's contract: everything that two programs, or two releases, must agree on.
+//! Licet's contract: the definitions that all programs and all releases must agree on.
 //!
 //! - [`message`]: the messages and their bodies; [`encoding`]: their JSON encoding.
-//! - [`vocabulary`], [`money`] and [`timestamp`]: the checked values that bodies consist of.
+//! - [`vocabulary`], [`money`] and [`timestamp`]: the checked types used in bodies.
 //! - [`refusal`]: the codes of refused requests.
 //! - [`token`]: the claims of signed tokens.
 //! - [`topology`]: exchanges, queues, bindings and headers.
 //! - With the feature `database`: the tables (`entity`) and their migrations (`migration`).
 //!
-//! Deliberately absent: I/O (except for the statements of a migration), clock, randomness, and the rules
-//! of workers.
+//! Deliberately absent: I/O (except for migration statements), clocks, randomness, and the rules of
+//! the workers.
 
 mod body;
 

@@ -1,6 +1,7 @@
-//! The migrations that create and change the tables, with sea-orm, the same on PostgreSQL and SQLite.
+//! The sea-orm migrations that create and change the tables. They are the same on PostgreSQL and
+//! SQLite.
 //!
-//! Deliberately absent: migrations have no way back. The tables hold money and rights.
+//! Deliberately absent: a way to revert migrations, because the tables record money and rights.
 
 use sea_orm::{ConnectionTrait, EntityTrait, Schema};
 use sea_orm_migration::prelude::*;
@@ -18,8 +19,8 @@ impl MigratorTrait for Migrations {
     }
 }
 
-/// The tables of the first release. Creates the entities as they are until the first release. From then on
-/// it is frozen.
+/// Creates the tables of the first release. Until that release, this migration creates the entities
+/// as they currently are. Afterwards, it must not change.
 struct First;
 
 impl MigrationName for First {

@@ -1,5 +1,5 @@
-//! Money: an amount in whole minor units of one currency. No fractions of a minor unit, no
-//! conversion between currencies.
+//! Money: an amount in whole minor units of one currency. There are no fractions of a minor unit
+//! and no conversions between currencies.
 
 use std::fmt;
 
@@ -10,7 +10,7 @@ use crate::{
     vocabulary::{Count, InvalidValue},
 };
 
-/// A currency code as in ISO 4217: three capital letters. Any three letters are accepted.
+/// An ISO 4217 currency code: three capital letters. Any three capital letters are accepted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Currency([u8; 3]);
@@ -27,13 +27,13 @@ impl Currency {
     /// The number of decimal digits of the minor unit: 2 for USD (cents), 0 for JPY, 3 for KWD.
     ///
     /// Source: ISO 4217, list one, column "minor unit". Codes for which the list says "N.A."
-    /// (precious metals, funds, test codes) have no minor unit and count whole units. A code that is
-    /// not listed has 2 digits.
+    /// (precious metals, funds, test codes) have no minor unit and count whole units. A code that
+    /// is not listed has 2 digits.
     pub const fn minor_digits(self) -> usize {
         match &self.0 {
             b"BIF" | b"CLP" | b"DJF" | b"GNF" | b"ISK" | b"JPY" | b"KMF" | b"KRW" | b"PYG" | b"RWF" | b"UGX"
             | b"UYI" | b"VND" | b"VUV" | b"XAF" | b"XOF" | b"XPF" => 0,
-            // N.A.
+            // Listed as "N.A.".
             b"XAG" | b"XAU" | b"XBA" | b"XBB" | b"XBC" | b"XBD" | b"XDR" | b"XPD" | b"XPT" | b"XSU" | b"XTS"
             | b"XUA" | b"XXX" => 0,
             b"BHD" | b"IQD" | b"JOD" | b"KWD" | b"LYD" | b"OMR" | b"TND" => 3,
@@ -75,7 +75,8 @@ impl fmt::Display for Currency {
 impl Field for Currency {}
 
 bodies! {
-    /// An amount of money, never negative: `{"amount_minor": 1177, "currency": "USD"}` is 11.77 USD.
+    /// An amount of money, never negative: `{"amount_minor": 1177, "currency": "USD"}` is 11.77
+    /// USD.
     #[derive(Copy, Hash)]
     pub struct Money {
         /// The amount in whole minor units: cents for USD, yen for JPY.

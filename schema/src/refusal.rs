@@ -1,4 +1,4 @@
-//! Refusals: why a request was not carried out.
+//! Refusals, which state why a request was not carried out.
 //!
 //! A refusal is a normal answer, not a failure. Licet replies with `request.refused`, acknowledges
 //! the request and does not retry it.
@@ -6,7 +6,7 @@
 use crate::body::words;
 
 words! {
-    /// Why a request was refused. The order is the order of the checks, cheapest first.
+    /// The reason a request was refused. The codes are in the order of the checks, cheapest first.
     pub enum Code {
         /// The message or a token in it cannot be read.
         Malformed = "malformed",
@@ -15,11 +15,11 @@ words! {
         UnsupportedVersion = "unsupported_version",
         /// The sender may not send this message type.
         Forbidden = "forbidden",
-        /// The message id was used before, for a different message.
+        /// The message id was already used for a different message.
         Conflict = "conflict",
         /// The token was signed with a key that is not trusted.
         UntrustedKey = "untrusted_key",
-        /// The token differs from what was signed.
+        /// The token differs from the token that was signed.
         Altered = "altered",
         /// The content, or this version of it, does not exist.
         UnknownContent = "unknown_content",
@@ -33,7 +33,7 @@ words! {
         Superseded = "superseded",
         /// All grants of the certificate are used.
         Exhausted = "exhausted",
-        /// The reception of the certificate was not acknowledged in time.
+        /// Receipt of the certificate was not acknowledged in time.
         Lapsed = "lapsed",
         /// The certificate has expired.
         Expired = "expired",
@@ -41,11 +41,11 @@ words! {
         Declined = "declined",
         /// The payment for the certificate was refunded or charged back.
         Reversed = "reversed",
-        /// The license was returned, or its return is open.
+        /// The license was returned, or a return of it is open.
         AlreadyReturned = "already_returned",
         /// The object belongs to another user.
         NotHolder = "not_holder",
-        /// The reception of the certificate has not been acknowledged yet.
+        /// Receipt of the certificate has not been acknowledged yet.
         NotReceived = "not_received",
         /// The certificate has not been paid for yet.
         NotSettled = "not_settled",
@@ -61,10 +61,11 @@ words! {
 }
 
 impl Code {
-    /// Whether the sender has not proved that the object of the request exists or is theirs.
+    /// Whether the request was refused before the sender proved that the object it names exists and
+    /// belongs to them.
     ///
     /// Such a refusal is not recorded in the history of the object that the request names.
-    /// Otherwise anyone could add entries to the history of another user's purchase.
+    /// Otherwise, anyone could add entries to the history of another user's purchase.
     pub const fn is_unproven(self) -> bool {
         matches!(
             self,
@@ -79,7 +80,8 @@ impl Code {
 pub struct Refusal {
     /// The code.
     pub code: Code,
-    /// What was wrong and what to do. At most [`SENTENCE_BYTES_MAX`] bytes and an ellipsis.
+    /// What was wrong and what to do about it. At most [`SENTENCE_BYTES_MAX`] bytes, plus an
+    /// ellipsis if the sentence was shortened.
     pub detail: String,
 }
 
@@ -90,14 +92,14 @@ impl Refusal {
     }
 }
 
-/// The maximum length of a sentence in a header or body that Licet sends, in bytes of UTF-8,
-/// without the ellipsis that marks a shortened sentence.
+/// The maximum length of an explanatory sentence in a header or body that Licet sends, in bytes of
+/// UTF-8. The ellipsis at the end of a shortened sentence is not included.
 ///
-/// A sentence quotes input and is copied into an AMQP header. A header must fit in one frame, or the
-/// broker closes the connection.
+/// The limit exists because a sentence can quote input and is copied into an AMQP header. If the
+/// headers do not fit in one frame, the broker closes the connection.
 pub const SENTENCE_BYTES_MAX: usize = 500;
 
-/// Shortens a sentence to [`SENTENCE_BYTES_MAX`] bytes and an ellipsis.
+/// Shortens a longer sentence to [`SENTENCE_BYTES_MAX`] bytes and appends an ellipsis.
 pub fn shortened(mut sentence: String) -> String {
     if sentence.len() > SENTENCE_BYTES_MAX {
         sentence.truncate(sentence.floor_char_boundary(SENTENCE_BYTES_MAX));

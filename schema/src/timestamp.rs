@@ -1,8 +1,8 @@
 //! Instants with millisecond precision.
 //!
 //! A [`Timestamp`] counts milliseconds since 1970-01-01T00:00:00Z. Databases store this number, so
-//! that deadlines compare the same everywhere. JSON has RFC 3339 in UTC, such as
-//! `2026-11-22T10:00:00Z`.
+//! deadlines compare in the same way everywhere. In JSON, a timestamp is an RFC 3339 string in UTC,
+//! such as `2026-11-22T10:00:00Z`.
 
 use std::{fmt, str::FromStr};
 
@@ -32,8 +32,8 @@ impl Timestamp {
         self.0.div_euclid(1000)
     }
 
-    /// The instant `ttl` later. The result saturates at `i64::MAX` milliseconds, which is about
-    /// 292 million years after 1970.
+    /// The instant that is `ttl` later. The result saturates at `i64::MAX` milliseconds, which is
+    /// about 292 million years after 1970.
     #[must_use]
     pub const fn plus(self, ttl: Seconds) -> Self {
         Self(self.0.saturating_add(ttl.get().saturating_mul(1000)))
@@ -41,7 +41,8 @@ impl Timestamp {
 }
 
 impl fmt::Display for Timestamp {
-    /// Writes RFC 3339 in UTC, or the number of milliseconds if RFC 3339 cannot express the instant.
+    /// Writes the instant in RFC 3339 format in UTC, or as a number of milliseconds if RFC 3339
+    /// cannot represent it.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let text = OffsetDateTime::from_unix_timestamp_nanos(i128::from(self.0) * 1_000_000)
             .ok()
@@ -56,10 +57,10 @@ impl fmt::Display for Timestamp {
 impl FromStr for Timestamp {
     type Err = InvalidValue;
 
-    /// Reads RFC 3339 in UTC. Fractions of a millisecond are cut off.
+    /// Reads a time in RFC 3339 format in UTC. Fractions of a millisecond are truncated.
     fn from_str(text: &str) -> Result<Self, InvalidValue> {
         let invalid = |cause: &dyn fmt::Display| {
-            InvalidValue(format!("a time is RFC 3339 in UTC, such as 2026-11-22T10:00:00Z: {cause}"))
+            InvalidValue(format!("a time must be in RFC 3339 format in UTC, such as 2026-11-22T10:00:00Z: {cause}"))
         };
         let instant = OffsetDateTime::parse(text, &Rfc3339).map_err(|error| invalid(&error))?;
         if !instant.offset().is_utc() {

@@ -1,15 +1,15 @@
-//! The claims of the three kinds of token: what Licet states, and what makes a statement valid.
+//! The claims of the three kinds of tokens, and the conditions under which claims may be signed.
 //!
-//! How claims are signed and verified is `licet_common::signing`. Times are NumericDate (RFC 7519):
-//! whole seconds since 1970-01-01T00:00:00Z.
+//! The module `licet_common::signing` signs and verifies claims. Times are NumericDate values (RFC
+//! 7519): whole seconds since 1970-01-01T00:00:00Z.
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use uuid::Uuid;
 
 use crate::{Name, Version};
 
-/// The claims of one kind of token. `TYP` keeps the kinds apart: a license presented in place of a
-/// certificate is refused, whatever its claims are.
+/// The claims of one kind of token. `TYP` distinguishes the kinds. For example, a license that is
+/// presented in place of a certificate is refused, whatever its claims are.
 pub trait Claims: Serialize + DeserializeOwned {
     /// The `typ` in the token's header.
     const TYP: &'static str;
@@ -20,7 +20,8 @@ pub trait Claims: Serialize + DeserializeOwned {
     /// Checks that these claims may be signed.
     ///
     /// # Errors
-    /// The claims contradict themselves; the text completes "claims must not be signed: ".
+    /// The claims contradict each other. The text completes the sentence "claims must not be
+    /// signed: ".
     fn check(&self) -> Result<(), &'static str>;
 }
 
@@ -38,13 +39,13 @@ pub struct CertificateClaims {
     pub content: Name,
     /// The content's version.
     pub version: Version,
-    /// 1 for the first token; each reissue adds 1.
+    /// The generation: 1 for the first token, increased by 1 with each reissue.
     pub generation: i64,
     /// Time of issue, in seconds since 1970.
     pub iat: i64,
     /// Time of expiry, in seconds since 1970.
     pub exp: i64,
-    /// The container that the certificate was bought in, if any.
+    /// The container to which the certificate belongs, if any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub container: Option<Uuid>,
 }
@@ -83,7 +84,7 @@ pub struct LicenseClaims {
     pub content: Name,
     /// The content's version.
     pub version: Version,
-    /// The device that requested it, if it gave its name.
+    /// The device that requested the license, if the request named one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub terminal: Option<Name>,
     /// Time of issue, in seconds since 1970.

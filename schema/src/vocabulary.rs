@@ -1,27 +1,28 @@
 //! Checked values: the names, texts, ids and numbers that message bodies consist of.
 //!
-//! Each type checks its limits when it is created or read, so that a value of the type is always
-//! within them and no other code has to check again.
+//! Each type checks its limits when a value is created or deserialized. A value of the type is
+//! therefore always within its limits, and no other code has to check it again.
 
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-/// The largest integer on the wire, 2^53-1. Every JSON reader represents it exactly.
+/// The largest integer on the wire, 2^53-1. Every JSON parser can represent it exactly.
 pub const INTEGER_MAX: i64 = (1 << 53) - 1;
 
 /// The longest time to live, in seconds: 100 years of 366 days.
 pub const SECONDS_MAX: i64 = 100 * 366 * 86_400;
 
-/// Why a value was not accepted. The text names the rule that the value breaks.
+/// The reason a value was not accepted. The text states the rule that the value violates.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct InvalidValue(pub(crate) String);
 
-/// Declares a text with limits.
+/// Declares a text type with limits.
 ///
 /// Expands to a struct around a `String` with `as_str`, `TryFrom<String>`, `TryFrom<&str>`,
-/// `Into<String>` and `Display`. Serde reads it through `TryFrom<String>`. Every way in runs `$check`.
+/// `Into<String>` and `Display`. Serde deserializes it through `TryFrom<String>`. Every conversion
+/// into the type runs `$check`.
 macro_rules! checked_text {
     ($(#[$meta:meta])* $name:ident, $check:expr) => {
         $(#[$meta])*
@@ -67,37 +68,38 @@ macro_rules! checked_text {
 }
 
 checked_text!(
-    /// A name chosen by people or other systems: a user, content, terminal or provider.
-    /// 1 to 128 characters, without control characters and without blanks at either end.
+    /// The name of a user, content, terminal or provider, chosen by people or other systems. 1 to
+    /// 128 characters, without control characters and without leading or trailing white space.
     Name,
     |text| check_printable(text, 128, "a name")
 );
 
 checked_text!(
-    /// Text for people, such as a title or a reason. 1 to 500 characters, without control characters
-    /// and without blanks at either end.
+    /// Text for people, such as a title or a reason. 1 to 500 characters, without control
+    /// characters and without leading or trailing white space.
     Text,
     |text| check_printable(text, 500, "a text")
 );
 
 checked_text!(
-    /// An id given by another system: of a settlement, a payout or an order.
-    /// 1 to 255 visible ASCII characters.
+    /// An id that another system assigned to a settlement, a payout or an order. 1 to 255 visible
+    /// ASCII characters.
     ExternalId,
     |text| {
         let visible = text.bytes().all(|byte| byte.is_ascii_graphic());
         match text.len() {
             1..=255 if visible => Ok(()),
-            _ => Err(InvalidValue("an id of another system has 1 to 255 visible ASCII characters".into())),
+            _ => Err(InvalidValue("an id of another system must have 1 to 255 visible ASCII characters".into())),
         }
     }
 );
 
-/// Checks a text of 1 to `max` characters; `what` names it in the error.
+/// Checks that a text has 1 to `max` characters, no control characters, and no white space at
+/// either end. `what` names the text in the error.
 fn check_printable(text: &str, max: usize, what: &str) -> Result<(), InvalidValue> {
     let length = text.chars().count();
     if length == 0 || length > max {
-        return Err(InvalidValue(format!("{what} has 1 to {max} characters, this one has {length}")));
+        return Err(InvalidValue(format!("{what} must have 1 to {max} characters, but this one has {length}")));
     }
     if text.chars().any(char::is_control) {
         return Err(InvalidValue(format!("{what} must not contain control characters")));
@@ -108,10 +110,11 @@ fn check_printable(text: &str, max: usize, what: &str) -> Result<(), InvalidValu
     Ok(())
 }
 
-/// Declares an integer from `$min` to `$max`.
+/// Declares an integer type with values from `$min` to `$max`.
 ///
 /// Expands to a struct around an `i64` with `get`, `TryFrom<i64>`, `TryFrom<u64>`, `Into<u64>` and
-/// `Display`. Serde reads it through `TryFrom<u64>`. Every way in checks the limits.
+/// `Display`. Serde deserializes it through `TryFrom<u64>`. Every conversion into the type checks
+/// the limits.
 macro_rules! checked_integer {
     ($(#[$meta:meta])* $name:ident, $min:expr, $max:expr, $what:literal) => {
         $(#[$meta])*
@@ -126,7 +129,7 @@ macro_rules! checked_integer {
             }
 
             fn out_of_range() -> InvalidValue {
-                InvalidValue(format!("{} is a whole number from {} to {}", $what, $min, $max))
+                InvalidValue(format!("{} must be a whole number from {} to {}", $what, $min, $max))
             }
         }
 
@@ -146,7 +149,7 @@ macro_rules! checked_integer {
 
         impl From<$name> for u64 {
             fn from(checked: $name) -> u64 {
-                // Exact: none of these types is negative.
+                // The conversion is exact, because none of these types can be negative.
                 checked.0.unsigned_abs()
             }
         }
@@ -185,7 +188,7 @@ impl Count {
     /// The sum, or `None` if it is above 2^53-1.
     #[must_use]
     pub const fn checked_add(self, other: Self) -> Option<Self> {
-        // No overflow: both numbers are at most 2^53-1.
+        // The sum cannot overflow, because both numbers are at most 2^53-1.
         let sum = self.0 + other.0;
         if sum <= INTEGER_MAX { Some(Self(sum)) } else { None }
     }

@@ -1,4 +1,4 @@
-//! Bodies and content types of messages in both directions, and outputs as the journal stores them.
+//! Bodies and content types of messages in both directions, and the outputs stored in the journal.
 //!
 //! The input of `request` and `output` is a message type, a line feed and a body.
 
@@ -16,12 +16,12 @@ use uuid::Uuid;
 type Read<T> = fn(&str, &[u8]) -> Result<T, DecodeError>;
 type Write<T> = fn(&T) -> Result<Vec<u8>, EncodeError>;
 
-/// An accepted request means what its JSON says.
+/// An accepted request has the same meaning as its JSON body.
 pub(super) fn request(bytes: &[u8]) {
     body(bytes, Request::read, Request::encode);
 }
 
-/// An output that a client accepts means what its JSON says.
+/// An output that a client accepts has the same meaning as its JSON body.
 pub(super) fn output(bytes: &[u8]) {
     body(bytes, Output::decode, Output::encode);
 }
@@ -31,12 +31,13 @@ fn body<T: PartialEq + Debug>(bytes: &[u8], read: Read<T>, write: Write<T>) {
     let (Ok(kind), body) = (std::str::from_utf8(&bytes[..end]), &bytes[end + 1..]) else { return };
     let Ok(value) = read(kind, body) else { return };
     let again = write(&value).expect("a body that was read can be written");
-    let [sent, understood] = [body, &again].map(|json| serde_json::from_slice(json).expect("any reader can read it"));
+    let [sent, understood] =
+        [body, &again].map(|json| serde_json::from_slice(json).expect("any JSON reader can read it"));
     assert!(same_meaning(&without_nulls(sent), &understood), "{kind} {body:?} was understood as {understood}");
     assert_eq!(read(kind, &again).expect("a body that Licet wrote can be read"), value);
 }
 
-/// The value without fields that are null, because they count as absent.
+/// Removes fields that are null, because they count as absent.
 fn without_nulls(value: Value) -> Value {
     match value {
         Value::Object(fields) => {
@@ -48,7 +49,7 @@ fn without_nulls(value: Value) -> Value {
     }
 }
 
-/// Whether two values have the same meaning. An id and a time can be spelled in several ways.
+/// Whether two values have the same meaning. Ids and times can be written in several ways.
 fn same_meaning(sent: &Value, understood: &Value) -> bool {
     match (sent, understood) {
         (Value::Object(sent), Value::Object(understood)) => {
@@ -69,7 +70,7 @@ fn same_meaning(sent: &Value, understood: &Value) -> bool {
     }
 }
 
-/// Only the content type of JSON is accepted. Any other is refused as malformed.
+/// Only the content type of JSON is accepted. Any other content type is refused as malformed.
 pub(super) fn content_type(bytes: &[u8]) {
     let Ok(text) = std::str::from_utf8(bytes) else { return };
     match check_content_type(Some(text)) {
@@ -78,8 +79,8 @@ pub(super) fn content_type(bytes: &[u8]) {
     }
 }
 
-/// The outputs of a journal row are exactly the bytes that were stored, or the row is refused as
-/// damaged.
+/// Outputs that are read from a journal row encode to exactly the stored bytes. Any other row is
+/// refused as damaged.
 pub(super) fn journal(bytes: &[u8]) {
     let row = journal::Model {
         id: Uuid::nil(),

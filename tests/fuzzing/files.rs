@@ -1,5 +1,5 @@
-//! Files from outside: public keys, key folders, the configuration, and the records of a terminal.
-//! A mistake in a file is reported as an error and never panics.
+//! Input files: public keys, key folders, the configuration, and the records of a terminal. A
+//! mistake in a file is reported as an error and never causes a panic.
 
 use std::{fs, path::Path, sync::LazyLock};
 
@@ -20,8 +20,8 @@ pub(super) fn jwks(bytes: &[u8]) {
     assert_eq!(again.jwks(), published);
 }
 
-/// A key folder that contains this file is refused, or signs with the key that it names. The input
-/// is the content of the file `signing`, a line feed, and a private key.
+/// A key folder with this content is refused, or it signs with the key that it names. The input is
+/// the content of the file `signing`, a line feed, and a private key.
 pub(super) fn keys(bytes: &[u8]) {
     static FOLDER: LazyLock<tempfile::TempDir> = LazyLock::new(|| tempfile::tempdir().expect("a temporary folder"));
     let (name, pem) = bytes.split_at(bytes.iter().position(|byte| *byte == b'\n').unwrap_or(bytes.len()));
@@ -52,11 +52,12 @@ pub(super) fn config(bytes: &[u8]) {
     }
 }
 
-/// A record of a terminal is refused, or is the same after it was written and read again.
+/// A record of a terminal is refused, or is unchanged after it is written and read again.
 pub(super) fn terminal(bytes: &[u8]) {
     fn record<T: Serialize + DeserializeOwned>(bytes: &[u8]) {
         let Ok(record) = serde_json::from_slice::<T>(bytes) else { return };
-        // A time outside the years 0 to 9999 cannot be read, so every record that was read can be written.
+        // A time outside the years 0 to 9999 cannot be read, so every record that was read can be
+        // written.
         let json = serde_json::to_value(&record).expect("a record that was read can be written");
         let again: T = serde_json::from_value(json.clone()).expect("a record that Licet wrote can be read");
         assert_eq!(serde_json::to_value(&again).expect("JSON"), json);

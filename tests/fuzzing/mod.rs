@@ -1,14 +1,14 @@
-//! Properties that must hold for every input from outside, one function for each reader.
+//! Properties that must hold for every external input, with one function for each reader.
 //!
-//! Input: any bytes. Each function returns, and panics only if its property is violated. The
-//! properties are:
+//! Each function accepts any bytes, and panics only if its property is violated. The properties
+//! are:
 //!
 //! - no reader panics;
 //! - an accepted input has one meaning, which stays the same when it is written and read again;
-//! - a token is accepted only in exactly the bytes in which it was signed.
+//! - a token is accepted only if its bytes are exactly those that were signed.
 //!
-//! The fuzz targets in `fuzz/` call these functions with the inputs of libFuzzer. `it/bad_input.rs`
-//! calls them on stable Rust with the corpus in `fuzz/corpus/` and with random changes of it.
+//! The fuzz targets in `fuzz/` call these functions with inputs from libFuzzer. `it/bad_input.rs`
+//! calls them on stable Rust with the corpus in `fuzz/corpus/` and with random changes to it.
 
 mod bodies;
 mod files;

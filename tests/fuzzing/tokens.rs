@@ -1,4 +1,5 @@
-//! Tokens: an accepted token cannot be produced without a trusted key, even from other valid tokens.
+//! Tokens: without a trusted key, it is impossible to create an accepted token, even from other
+//! valid tokens.
 
 use std::sync::LazyLock;
 
@@ -12,7 +13,7 @@ use uuid::Uuid;
 
 const SEED: [u8; 32] = [7; 32];
 
-/// A keyring with a fixed key, so that its tokens are the same everywhere.
+/// A keyring with a fixed key, so that its tokens are the same in every run.
 pub fn keyring() -> &'static Keyring {
     static KEYRING: LazyLock<Keyring> = LazyLock::new(|| Keyring::new(SigningKey::from_bytes(&SEED), []));
     &KEYRING
@@ -72,19 +73,19 @@ fn accepted(token: &str) -> [bool; 3] {
     ]
 }
 
-/// A text is accepted as one kind of token if it was signed as that kind, and as no other kind.
+/// A text is accepted as a kind of token exactly if it was signed as that kind.
 pub(super) fn token(bytes: &[u8]) {
     let Ok(text) = std::str::from_utf8(bytes) else { return };
     let signed = std::array::from_fn(|kind| genuine_tokens()[kind] == text);
     assert_eq!(accepted(text), signed, "{text:?}");
 }
 
-/// A genuine token that was changed is not accepted. The first byte of the input selects the token;
-/// every three bytes after it describe one change.
+/// A changed token is not accepted. The first byte of the input selects a genuine token. Each group
+/// of three bytes after it describes one change.
 pub(super) fn token_change(bytes: &[u8]) {
     let Some((which, changes)) = bytes.split_first() else { return };
     let mut text = genuine_tokens()[usize::from(which % 3)].clone().into_bytes();
-    // The number of changes is limited, because repeated copies of a part could exhaust the memory.
+    // The number of changes is limited, because repeated copying could exhaust the memory.
     for change in changes.chunks_exact(3).take(16) {
         let position = usize::from(u16::from_be_bytes([change[0] & 0x0f, change[1]])) % text.len().max(1);
         match change[0] >> 4 {
@@ -105,8 +106,9 @@ pub(super) fn token_change(bytes: &[u8]) {
     token(&text);
 }
 
-/// A payload that is signed with a trusted key is accepted with one meaning, or refused as malformed
-/// but never as altered. A faulty or older release may have signed such a payload.
+/// A payload that is signed with a trusted key is accepted with one meaning, or refused as
+/// malformed but never as altered. The payload can be arbitrary, because a faulty or older release
+/// may have signed it.
 pub(super) fn token_claims(payload: &[u8]) {
     fn check_as<C: Claims + PartialEq + std::fmt::Debug>(payload: &[u8]) {
         let kid = keyring().signing_kid().expect("a signing key");

@@ -1,5 +1,5 @@
-//! Rules about the structure of the source code that the compiler does not check: what `common` may
-//! name, which modules may import each other, and what release programs contain.
+//! Rules about the structure of the source code that the compiler does not check: the names that
+//! `common` may contain, the imports between modules, and the contents of release programs.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -35,7 +35,7 @@ const CRATE_ROOTS: [&str; 10] = [
     "tests/it/main.rs",
 ];
 
-/// Modules whose submodules must not import each other in cycles either.
+/// Modules whose submodules must not have cyclic imports, either.
 const LAYERED_MODULES: [(&str, &str); 3] =
     [("common/src/lib.rs", "runtime"), ("common/src/lib.rs", "store"), ("common/src/lib.rs", "transport")];
 
@@ -64,11 +64,11 @@ fn common_names_no_table_and_no_message_of_the_domain() {
             found.push(format!("{name}: {}", names.join(", ")));
         }
     }
-    assert!(found.is_empty(), "common must not name tables and messages of the domain:\n{}", found.join("\n"));
+    assert!(found.is_empty(), "common must not name tables or messages of the domain:\n{}", found.join("\n"));
 }
 
 #[test]
-fn no_crate_has_a_cycle_of_modules() {
+fn no_crate_has_cyclic_imports_between_modules() {
     let mut cycles: Vec<_> = CRATE_ROOTS.iter().filter_map(|root| Source::of(root).graph(&[]).cycle()).collect();
     cycles.extend(LAYERED_MODULES.iter().filter_map(|(root, module)| Source::of(root).graph(&[module]).cycle()));
     assert!(cycles.is_empty(), "modules import each other in a cycle:\n{}", cycles.join("\n"));
@@ -79,7 +79,11 @@ fn no_worker_imports_another_worker() {
     let source = Source::of("workers/src/lib.rs");
     let graph = source.graph(&[]);
     let workers = &graph.imports["registry"];
-    assert_eq!(workers.len(), licet_workers::registry::WORKERS.len(), "the registry imports the workers: {workers:?}");
+    assert_eq!(
+        workers.len(),
+        licet_workers::registry::WORKERS.len(),
+        "the registry does not import every worker: {workers:?}"
+    );
     let mut found = Vec::new();
     for worker in workers.keys() {
         for (other, file) in graph.imports.get(worker).into_iter().flatten() {
@@ -88,7 +92,7 @@ fn no_worker_imports_another_worker() {
             }
         }
     }
-    assert!(found.is_empty(), "what several workers need belongs to domain:\n{}", found.join("\n"));
+    assert!(found.is_empty(), "code that several workers need belongs in domain:\n{}", found.join("\n"));
 }
 
 #[test]
@@ -106,7 +110,7 @@ fn release_programs_contain_no_test_hooks() {
 }
 
 #[test]
-fn the_parser_of_imports_finds_each_form_of_a_path() {
+fn the_import_parser_finds_every_form_of_a_path() {
     let text = "use crate::{a::{b, C as D}, e};\npub(super) use super::f::*;\n// crate::comment\nlet x = crate::g::h(1);\n\
                 #[cfg(test)]\nmod tests {\n    use crate::i;\n}\nfn after() { crate::j::k() }\n";
     let code = without_comments(&without_tests(text));
@@ -160,7 +164,7 @@ fn domain_tables() -> Vec<String> {
     tables
 }
 
-/// The types of the bodies of the domain's messages, from the lines `Variant(Body) = "kind",`.
+/// The body types of the domain's messages, read from the lines `Variant(Body) = "kind",`.
 fn domain_bodies() -> BTreeSet<String> {
     let declarations = read(&root().join("schema/src/message/mod.rs"));
     let body = |line: &str| {
@@ -179,7 +183,7 @@ fn words(text: &str) -> impl Iterator<Item = &str> {
 
 /// The source files of a crate.
 struct Source {
-    /// The path of each module, the file's name, and its code.
+    /// The path of each module, the name of its file, and its code.
     files: Vec<(Vec<String>, String, String)>,
 }
 
@@ -204,8 +208,8 @@ impl Source {
         Self { files }
     }
 
-    /// The imports between the direct submodules of a module. The module itself is no part of the graph,
-    /// because a module and its submodules may use each other.
+    /// The imports between the direct submodules of a module. The module itself is not part of the
+    /// graph, because a module and its submodules may use each other.
     fn graph(&self, parent: &[&str]) -> Graph {
         let depth = parent.len();
         let is_inside =
@@ -238,14 +242,14 @@ impl Source {
     }
 }
 
-/// Which modules import which others.
+/// The imports between modules.
 struct Graph {
-    /// For each module, the modules that it imports, and a file that does.
+    /// For each module, the modules that it imports, each with a file that contains the import.
     imports: BTreeMap<String, BTreeMap<String, String>>,
 }
 
 impl Graph {
-    /// A cycle, as a text.
+    /// The description of a cycle, if there is one.
     fn cycle(&self) -> Option<String> {
         let mut finished = BTreeSet::new();
         self.imports.keys().find_map(|start| self.cycle_from(start, &mut Vec::new(), &mut finished))
@@ -277,7 +281,7 @@ impl Graph {
     }
 }
 
-/// The modules that a file declares as files of their own: `mod name;`.
+/// The modules with their own files that a file declares: `mod name;`.
 fn declared_modules(code: &str) -> Vec<String> {
     let declaration = |line: &str| {
         let line = line.trim();
@@ -323,7 +327,7 @@ fn read_tree<'a>(code: &'a str, prefix: &[String], paths: &mut Vec<Vec<String>>)
                 return rest;
             }
             let after = read_tree(rest, prefix, paths);
-            // An alias, or anything that is not a tree.
+            // Skip an alias, or anything that is not a tree.
             let end = after.find([',', '}', '{']).unwrap_or(after.len());
             rest = &after[end..];
             if rest.is_empty() || rest.starts_with('{') {
@@ -356,7 +360,7 @@ fn read_tree<'a>(code: &'a str, prefix: &[String], paths: &mut Vec<Vec<String>>)
     }
 }
 
-/// The code without what is compiled only for tests: after `#[cfg(test)]`, a module or any other item.
+/// The code without the items that are compiled only for tests: each item after `#[cfg(test)]`.
 fn without_tests(code: &str) -> String {
     let mut kept = String::with_capacity(code.len());
     let mut rest = code;
@@ -367,8 +371,8 @@ fn without_tests(code: &str) -> String {
     kept + rest
 }
 
-/// The end of the item at the beginning of a text: its semicolon, or its closing brace. A brace at the
-/// beginning of a line closes an item of a file, as rustfmt writes it.
+/// The end of the item at the beginning of a text: its semicolon, or its closing brace. In code
+/// that rustfmt has formatted, a brace at the beginning of a line closes a top-level item.
 fn end_of_item(code: &str) -> usize {
     let (semicolon, brace) = (code.find(';').unwrap_or(code.len()), code.find('{').unwrap_or(code.len()));
     if semicolon < brace || code.trim_start().starts_with("use ") {

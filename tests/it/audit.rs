@@ -1,18 +1,20 @@
-//! The auditor finds violations between certificates and containers, for certificates that were bought
-//! alone and for those in a container.
+//! The auditor finds violations in the rows of certificates, both of certificates that were bought
+//! alone and of those in a container.
 
 use licet_operator::audit::audit;
 use sea_orm::ConnectionTrait;
 
 use crate::system::{TestSystem, on_both};
 
-on_both!(violations_between_certificates_and_containers_are_found);
+on_both!(the_auditor_finds_violations_in_single_certificates_and_in_containers);
 
-/// A change of rows that no worker makes, how it is undone, and what the auditor reports.
+/// A change that no worker makes to rows, the statement that undoes it, and the violation that the
+/// auditor reports.
 struct Damage {
     change: &'static str,
     undo: &'static str,
-    /// Conditions that select the rows: of a certificate bought alone, and of a container.
+    /// Two conditions: one selects the rows of a certificate bought alone, the other those of a
+    /// container.
     rows: [&'static str; 2],
     reported: &'static str,
 }
@@ -22,13 +24,13 @@ const DAMAGES: [Damage; 5] = [
         change: "UPDATE settlement SET amount_minor = amount_minor + 1",
         undo: "UPDATE settlement SET amount_minor = amount_minor - 1",
         rows: ["certificate IS NOT NULL", "container IS NOT NULL"],
-        reported: "a settlement whose amount is not what was due",
+        reported: "a settlement whose amount differs from the amount due",
     },
     Damage {
         change: "UPDATE settlement SET currency = 'EUR'",
         undo: "UPDATE settlement SET currency = 'USD'",
         rows: ["certificate IS NOT NULL", "container IS NOT NULL"],
-        reported: "a settlement in another currency than what it pays for",
+        reported: "a settlement whose currency differs from that of its purchase",
     },
     Damage {
         change: "UPDATE certificate SET settlement = settlement || '!'",
@@ -40,17 +42,17 @@ const DAMAGES: [Damage; 5] = [
         change: "UPDATE certificate SET received_at = 1",
         undo: "UPDATE certificate SET received_at = NULL",
         rows: ["settled_at IS NULL AND container IS NULL", "settled_at IS NULL AND container IS NOT NULL"],
-        reported: "a pending reception without a live certificate that was not received",
+        reported: "a pending reception without a live certificate that waits for it",
     },
     Damage {
         change: "UPDATE certificate SET settlement = 'early'",
         undo: "UPDATE certificate SET settlement = NULL",
         rows: ["settled_at IS NULL AND container IS NULL", "settled_at IS NULL AND container IS NOT NULL"],
-        reported: "a pending reception that can lapse although it is paid for, or cannot lapse although it is not",
+        reported: "a pending reception with a deadline for a paid purchase, or without one for an unpaid purchase",
     },
 ];
 
-async fn violations_between_certificates_and_containers_are_found(mut system: TestSystem) {
+async fn the_auditor_finds_violations_in_single_certificates_and_in_containers(mut system: TestSystem) {
     system.put_song_with_workers().await;
     for count in [1, 2] {
         system.ready("alice", count).await;

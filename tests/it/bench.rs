@@ -1,5 +1,5 @@
-//! The program `licet-bench`: every mode completes and reports what it measured. The tests do not check
-//! how fast anything is.
+//! The program `licet-bench`: every mode completes and reports its measurements. The tests do not
+//! check the speed.
 
 use std::fs;
 
@@ -24,7 +24,7 @@ fn bench(system: &TestSystem, mode: &[&str]) -> Value {
     serde_json::from_slice(&output.stdout).expect("one JSON object")
 }
 
-/// Checks that the report has exactly these runs, and that each completed lifecycles.
+/// Checks that the report has exactly these runs, and that each run completed lifecycles.
 #[track_caller]
 fn check_runs(report: &Value, expected: &[&str]) {
     let runs = report["runs"].as_array().expect("runs");
@@ -75,7 +75,7 @@ async fn growth_fills_a_database_and_measures_it_alternately_with_an_empty_one()
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "needs RabbitMQ and PostgreSQL: run tests/run.sh"]
-async fn scale_measures_copies_and_partitions_and_nodes_of_our_own_broker() {
+async fn scale_measures_copies_partitions_and_nodes_of_our_own_broker() {
     let system = TestSystem::services().await;
     let cluster = Rabbit::cluster();
     let nodes: Vec<_> = cluster.iter().map(|node| format!("--node={}", Rabbit::url(node.port, 10))).collect();
@@ -95,7 +95,7 @@ async fn scale_measures_copies_and_partitions_and_nodes_of_our_own_broker() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "needs RabbitMQ and PostgreSQL: run tests/run.sh"]
-async fn nothing_is_measured_on_a_broker_with_other_consumers() {
+async fn the_benchmark_refuses_a_broker_with_other_consumers() {
     let mut system = TestSystem::services().await;
     system.put_song_with_workers().await;
     let (amqp, database) = (amqp_url(), system.database_url.clone().expect("a PostgreSQL database"));
@@ -106,7 +106,7 @@ async fn nothing_is_measured_on_a_broker_with_other_consumers() {
 }
 
 #[test]
-fn crypto_and_embedded_measure_one_process_in_comparison_with_its_signatures() {
+fn crypto_and_embedded_run_in_one_process_without_services() {
     let folder = tempfile::tempdir().expect("a folder");
     for (mode, whats) in
         [("crypto", vec!["crypto peak"]), ("embedded", vec!["crypto peak", "embedded peak", "crypto peak"])]

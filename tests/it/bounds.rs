@@ -1,4 +1,4 @@
-//! Batches, message sizes, queues and the memory of a worker are bounded, whatever the input is.
+//! Batches, message sizes, queues and the memory of a worker are bounded for every input.
 
 use std::{
     collections::HashSet,
@@ -24,19 +24,19 @@ use crate::system::{
 };
 
 on_both!(
-    a_batch_is_bounded_in_number_and_in_bytes,
-    a_body_above_the_limit_of_our_own_broker_is_refused_unread_and_dead_lettered_whole,
+    a_batch_is_limited_in_messages_and_in_bytes,
+    a_body_above_the_limit_from_our_own_broker_is_refused_unread_and_dead_lettered_in_full,
 );
 
-/// The bound for the memory of a worker's whole process.
+/// The memory limit of a worker process, in MB.
 const RESIDENT_MB_MAX: f64 = 64.0;
-/// The bound while many bodies are twelve times as large as allowed. The client library receives a
-/// few of them at once before the worker can count them.
+/// The memory limit, in MB, while many bodies are twelve times as large as allowed. The client
+/// library receives several of them before the worker can count them.
 const FLOODED_MB_MAX: f64 = 96.0;
 /// The size of a body far above the limit, in bytes.
 const HUGE: usize = 12_000_000;
 
-async fn a_batch_is_bounded_in_number_and_in_bytes(system: TestSystem) {
+async fn a_batch_is_limited_in_messages_and_in_bytes(system: TestSystem) {
     let body = |bytes| vec![b' '; bytes];
     let messages: Vec<_> = (0..10).map(|_| raw(Uuid::new_v4(), "purchase.request", body(1000), None)).collect();
     system.publish_all(&messages).await;
@@ -55,12 +55,15 @@ async fn a_batch_is_bounded_in_number_and_in_bytes(system: TestSystem) {
     system.finish().await;
 }
 
-async fn a_body_above_the_limit_of_our_own_broker_is_refused_unread_and_dead_lettered_whole(mut system: TestSystem) {
+async fn a_body_above_the_limit_from_our_own_broker_is_refused_unread_and_dead_lettered_in_full(
+    mut system: TestSystem,
+) {
     let limit = RaisedLimit::set(&system);
     system.put_song_with_workers().await;
     let (queue, mut replies) = system.listen(&[]).await;
     let mut dead = system.dead_letters("purchase").await;
-    // Spaces before a valid body: a worker that reads the body can decode it.
+    // The padding consists of spaces before a valid body, so a worker that did read the body could
+    // decode it.
     let valid = purchase("alice", 1).encode().expect("JSON");
     let padded = |bytes: usize| [vec![b' '; bytes - valid.len()], valid.clone()].concat();
     let largest = raw(Uuid::new_v4(), "purchase.request", padded(MESSAGE_BYTES_MAX), Some(&queue));
@@ -72,7 +75,7 @@ async fn a_body_above_the_limit_of_our_own_broker_is_refused_unread_and_dead_let
     assert_eq!(refused.code.as_str(), "malformed");
     assert!(refused.detail.contains("1048577 bytes") && refused.detail.contains("1048576"), "{}", refused.detail);
     let letter = dead.next().await;
-    assert!(letter.body == larger, "the dead letter has the whole body");
+    assert!(letter.body == larger, "the dead letter contains the whole body");
     assert_eq!(outcome(&system.ask(&purchase("alice", 1)).await), "certificate.issued", "the worker continues");
     drop(limit);
     system.finish().await;
@@ -82,7 +85,7 @@ fn reply(body: &[u8], kind: &str) -> Output {
     Output::decode(kind, body).unwrap_or_else(|error| panic!("{error}: {:?}", str::from_utf8(body)))
 }
 
-/// A worker's program with its default limits. It is killed when this is dropped.
+/// A worker program with its default limits. It is killed when this value is dropped.
 struct WorkerProgram(Child);
 
 impl WorkerProgram {
@@ -106,7 +109,7 @@ impl WorkerProgram {
         kib * 1024.0 / 1e6
     }
 
-    /// Records the memory with further figures of this case, and checks the bound.
+    /// Records the memory and further figures of this case, and checks the limit.
     fn assert_memory_below(&self, mb_max: f64, case: &str, more: &[(&str, usize)]) {
         static FIGURES: LazyLock<Mutex<serde_json::Map<String, serde_json::Value>>> = LazyLock::new(Mutex::default);
         let resident_mb = self.resident_mb();
@@ -135,8 +138,8 @@ fn rabbitmqctl(arguments: &[&str]) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
-/// A broker that accepts larger messages than Licet's limit, until this is dropped. Drop it before
-/// the system, or the next test starts with the wrong limit.
+/// The broker accepts messages larger than Licet's limit until this value is dropped. Drop it
+/// before the system, or the next test starts with the wrong limit.
 struct RaisedLimit {
     is_rabbit: bool,
 }
@@ -150,8 +153,8 @@ impl RaisedLimit {
         Self { is_rabbit }
     }
 
-    /// The limit applies to channels that are opened later. Newer brokers read it from the
-    /// persistent term.
+    /// The limit applies to channels that are opened later. Newer versions of RabbitMQ read it from
+    /// a persistent term.
     fn set_bytes(bytes: usize) {
         let persistent_term = "persistent_term:put(max_message_size, Most)";
         rabbitmqctl(&[
@@ -175,7 +178,7 @@ fn huge(queue: &str) -> Outgoing {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "needs RabbitMQ and PostgreSQL: run tests/run.sh"]
-async fn a_body_of_12_mb_from_our_own_broker_is_refused_within_the_memory_bound() {
+async fn a_body_of_12_mb_from_our_own_broker_is_refused_within_the_memory_limit() {
     let mut system = TestSystem::services().await;
     let limit = RaisedLimit::set(&system);
     system.put_song_with_workers().await;
@@ -195,7 +198,7 @@ async fn a_body_of_12_mb_from_our_own_broker_is_refused_within_the_memory_bound(
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "needs RabbitMQ and PostgreSQL: run tests/run.sh"]
-async fn many_large_bodies_from_our_own_broker_are_refused_within_the_memory_bound() {
+async fn many_large_bodies_from_our_own_broker_are_refused_within_the_memory_limit() {
     let mut system = TestSystem::services().await;
     let limit = RaisedLimit::set(&system);
     system.put_song_with_workers().await;
@@ -211,7 +214,7 @@ async fn many_large_bodies_from_our_own_broker_are_refused_within_the_memory_bou
     }
     let worker = WorkerProgram::start(&system, "licet-purchase");
     let (mut refused, mut issued) = (HashSet::new(), HashSet::new());
-    // A reply may be repeated, if a worker gave up a connection before the acknowledgement.
+    // A reply may be repeated if a worker closed a connection before it acknowledged the request.
     while refused.len() < huge_count + large_count || issued.len() < ordinary_count {
         let reply = replies.next().await;
         let replies = match reply.properties.kind.as_deref() {
@@ -231,14 +234,14 @@ async fn many_large_bodies_from_our_own_broker_are_refused_within_the_memory_bou
             tokio::task::yield_now().await;
         }
     };
-    tokio::time::timeout(TIMEOUT, dead).await.expect("each is dead-lettered once");
+    tokio::time::timeout(TIMEOUT, dead).await.expect("each refused message is dead-lettered once");
     drop(limit);
     system.finish().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "needs RabbitMQ and PostgreSQL: run tests/run.sh"]
-async fn a_worker_with_a_backlog_of_a_million_messages_stays_within_the_memory_bound() {
+async fn a_worker_with_a_backlog_of_a_million_messages_stays_within_the_memory_limit() {
     const BACKLOG: usize = 1_000_000;
     const HANDLED: u64 = 10_000;
     let mut system = TestSystem::services().await;
@@ -272,14 +275,14 @@ async fn a_worker_with_a_backlog_of_a_million_messages_stays_within_the_memory_b
     system.finish().await;
 }
 
-/// The size of a message: its body, and its properties that are text.
+/// The size of a message: its body and its text properties.
 fn bytes_of(body: &[u8]) -> usize {
     let properties = raw(Uuid::nil(), "purchase.request", Vec::new(), Some("nobody")).properties;
     let texts = [properties.message_id, properties.kind, properties.content_type, properties.reply_to];
     body.len() + texts.iter().flatten().map(String::len).sum::<usize>()
 }
 
-/// A queue policy that is removed when this is dropped.
+/// A queue policy that is removed when this value is dropped.
 struct Policy(String);
 
 impl Drop for Policy {
@@ -290,7 +293,7 @@ impl Drop for Policy {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "needs RabbitMQ and PostgreSQL: run tests/run.sh"]
-async fn a_full_queue_of_our_own_broker_rejects_publishes_until_messages_leave_it() {
+async fn a_full_queue_of_our_own_broker_rejects_messages_until_it_has_space() {
     const LENGTH_MAX: usize = 50;
     let mut system = TestSystem::services().await;
     let printed = Command::new(program("licet")).args(["topology", "policies", "--json"]).output().expect("licet runs");
@@ -308,7 +311,7 @@ async fn a_full_queue_of_our_own_broker_rejects_publishes_until_messages_leave_i
     let publisher = system.resources.transport.publisher().await.expect("the broker answers");
     let put = || message(Uuid::new_v4(), &Request::ContentPut(song(1)), Some(&queue));
     let (mut accepted, mut rejected) = (0, 0);
-    // The policy takes effect after a while, and RabbitMQ accepts a few messages above the limit.
+    // The policy takes effect after a delay, and RabbitMQ accepts a few messages above the limit.
     while rejected < 10 {
         assert!(accepted < 100 * LENGTH_MAX, "the queue is never full");
         match publisher.publish(&[put()], TIMEOUT).await.expect("the connection stays open")[..] {
@@ -327,7 +330,7 @@ async fn a_full_queue_of_our_own_broker_rejects_publishes_until_messages_leave_i
     assert_eq!(outcome(&reply), "content.registered", "the queue accepts messages again");
     assert!(replies.try_next(Duration::from_millis(500)).await.is_none(), "rejected messages are not in the queue");
     publisher.close().await;
-    // Before another test starts.
+    // Remove the policy before another test starts.
     drop(policy);
     system.finish().await;
 }

@@ -1,7 +1,7 @@
-//! Properties of RabbitMQ that Licet relies on and that differ between versions: how deliveries to a lost
-//! consumer are counted, and what happens at the delivery limit.
+//! Properties of RabbitMQ that Licet relies on and that differ between versions: the counting of
+//! deliveries to a lost consumer, and the effect of the delivery limit.
 //!
-//! On RabbitMQ only: the in-process transport has no delivery limit.
+//! The tests run on RabbitMQ only, because the in-process transport has no delivery limit.
 
 use licet_schema::topology;
 use uuid::Uuid;
@@ -10,7 +10,7 @@ use crate::system::{TIMEOUT, TestSystem, raw};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "needs RabbitMQ and PostgreSQL: run tests/run.sh"]
-async fn each_lost_consumer_counts_as_a_delivery_and_after_the_limit_the_message_is_a_dead_letter() {
+async fn each_lost_consumer_counts_as_a_delivery_and_the_message_is_dead_lettered_after_the_limit() {
     let system = TestSystem::services().await;
     let id = Uuid::new_v4();
     system.publish(raw(id, "content.put", b"{}".to_vec(), None)).await;
@@ -36,7 +36,7 @@ async fn a_queue_without_a_dead_letter_queue_never_drops_a_message() {
 }
 
 impl TestSystem {
-    /// Receives the only message of a queue this many times, and loses the connection each time.
+    /// Receives the only message of a queue this many times, and drops the connection each time.
     async fn lose_deliveries(&self, queue: &str, times: u32) {
         for earlier in 0..times {
             let mut consumer = self.resources.transport.consume(queue, 10).await.expect("the broker answers");

@@ -12,8 +12,8 @@ use crate::system::{TIMEOUT, TestSystem, license_request, on_both, outcome, raw}
 
 on_both!(
     replies_and_events_have_the_properties_of_the_contract,
-    a_message_that_is_browsed_and_not_taken_keeps_its_place,
-    only_messages_that_licet_reads_name_their_publisher,
+    a_browsed_message_that_is_not_acknowledged_keeps_its_place,
+    only_messages_to_licet_name_their_publisher,
 );
 
 async fn replies_and_events_have_the_properties_of_the_contract(mut system: TestSystem) {
@@ -48,7 +48,7 @@ async fn replies_and_events_have_the_properties_of_the_contract(mut system: Test
     system.finish().await;
 }
 
-async fn a_message_that_is_browsed_and_not_taken_keeps_its_place(system: TestSystem) {
+async fn a_browsed_message_that_is_not_acknowledged_keeps_its_place(system: TestSystem) {
     let queue = topology::dead_queue("catalog");
     let numbered = |number: u32| Outgoing {
         exchange: topology::DEFAULT.into(),
@@ -87,7 +87,7 @@ async fn a_message_that_is_browsed_and_not_taken_keeps_its_place(system: TestSys
     }
 }
 
-async fn only_messages_that_licet_reads_name_their_publisher(system: TestSystem) {
+async fn only_messages_to_licet_name_their_publisher(system: TestSystem) {
     let message = |exchange: &str, key: &str| Outgoing {
         exchange: exchange.into(),
         routing_key: key.into(),
@@ -113,7 +113,7 @@ async fn only_messages_that_licet_reads_name_their_publisher(system: TestSystem)
     system.publish(message(topology::EVENTS, "license.granted")).await;
     assert_eq!(events.next().await.properties.user_id, None);
     system.publish(message(topology::DEFAULT, &temporary)).await;
-    assert_eq!(events.next().await.properties.user_id, None, "nor does a reply");
+    assert_eq!(events.next().await.properties.user_id, None, "a reply does not name its publisher");
 }
 
 /// One valid body of each request type, as an upstream system writes it.
@@ -158,13 +158,13 @@ fn bodies() -> BTreeMap<&'static str, serde_json::Value> {
 }
 
 #[test]
-fn every_request_is_read_and_written_unchanged_and_only_in_full() {
+fn every_request_survives_a_round_trip_and_is_refused_if_it_is_cut_or_extended() {
     for kind in Request::KINDS {
         let body = bodies().remove(kind).unwrap_or_else(|| panic!("no example of {kind}"));
         let request = Request::read(kind, body.to_string().as_bytes()).expect("a good body");
         let written = request.encode().expect("JSON");
         let json: serde_json::Value = serde_json::from_slice(&written).expect("JSON");
-        assert_eq!(json, body, "{kind}: an absent field stays absent");
+        assert_eq!(json, body, "{kind}: absent fields stay absent");
         assert_eq!(Request::read(kind, &written).expect("the same"), request, "{kind}");
         for end in 0..written.len() {
             assert!(Request::decode(kind, &written[..end]).is_err(), "{kind} cut at {end}");
@@ -176,7 +176,7 @@ fn every_request_is_read_and_written_unchanged_and_only_in_full() {
 }
 
 #[tokio::test]
-async fn a_token_is_verified_with_any_ed25519_library_and_the_jwks_alone() {
+async fn a_token_can_be_verified_with_only_the_jwks_and_any_ed25519_library() {
     let mut system = TestSystem::embedded().await;
     system.start_workers();
     system.put_song(1).await;
@@ -200,7 +200,7 @@ async fn a_token_is_verified_with_any_ed25519_library_and_the_jwks_alone() {
 
 proptest! {
     #[test]
-    fn no_byte_string_panics_a_decoder_or_has_two_meanings(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
+    fn no_byte_string_makes_a_decoder_panic_or_has_two_meanings(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
         for kind in Request::KINDS {
             if let Ok(request) = Request::decode(kind, &bytes) {
                 let again = request.encode().expect("a body that was read can be written");

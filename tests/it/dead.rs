@@ -32,17 +32,17 @@ use crate::system::{TIMEOUT, TestSystem, amqp_url, message, name, on_both, outco
 mod commands;
 
 on_both!(
-    a_message_that_keeps_failing_waits_longer_each_time_and_its_dead_letter_records_why,
+    a_message_that_keeps_failing_waits_longer_each_time_and_its_dead_letter_records_the_reason,
     no_attempt_is_counted_while_the_database_is_unavailable,
     a_panic_and_a_defect_among_fifty_good_messages_are_dead_lettered_alone,
-    a_replay_that_is_interrupted_before_its_acknowledgement_is_repeated_without_harm,
-    replays_keep_to_their_rate_and_a_letter_that_fails_again_is_not_replayed_twice,
-    a_scan_stops_at_its_limit_and_keeps_every_letter_in_its_place,
-    a_sender_that_an_untrusted_publisher_names_is_not_trusted_and_the_message_is_not_lost,
-    a_decided_message_is_answered_although_its_sender_lost_the_permission_afterwards,
+    a_replay_that_is_interrupted_before_its_acknowledgement_can_be_repeated_safely,
+    replays_respect_the_rate_limit_and_a_letter_that_fails_again_is_not_replayed_twice,
+    a_scan_stops_at_its_limit_and_preserves_the_order_of_the_letters,
+    a_sender_named_by_an_untrusted_publisher_is_not_trusted_and_the_message_is_not_lost,
+    a_decided_message_is_answered_even_if_its_sender_has_lost_the_permission,
 );
 
-/// A catalog worker that fails on contents with certain names.
+/// A catalog worker that fails on content items with certain names.
 struct FailingCatalog {
     attempts: Arc<AtomicU32>,
 }
@@ -65,7 +65,7 @@ impl Worker for FailingCatalog {
         if has("rejected") {
             return Err(StoreError::rejected(format!("failure {}", attempt())));
         }
-        // More often than a message is tried before it becomes a dead letter.
+        // A message becomes a dead letter after fewer failed attempts than this.
         if has("early") && attempt() <= 8 {
             return Err(StoreError::Unavailable { why: "it is starting".into(), source: None });
         }
@@ -103,7 +103,7 @@ impl Running {
     }
 }
 
-/// A copy of a message that returns for its last attempt, as its worker publishes it.
+/// A copy of a message for its last attempt, in the form in which a worker publishes it.
 fn on_its_last_attempt(message: Outgoing) -> Outgoing {
     let mut copy = Outgoing { exchange: topology::RETRY.into(), routing_key: "licet.catalog".into(), ..message };
     copy.properties.headers.insert(topology::HEADER_ATTEMPT.into(), topology::WAITS.len().to_string());
@@ -138,7 +138,9 @@ async fn skip_delay(system: &TestSystem, wait: &topology::Wait) -> Delivery {
     copy
 }
 
-async fn a_message_that_keeps_failing_waits_longer_each_time_and_its_dead_letter_records_why(system: TestSystem) {
+async fn a_message_that_keeps_failing_waits_longer_each_time_and_its_dead_letter_records_the_reason(
+    system: TestSystem,
+) {
     let worker = Running::start(&system);
     let began = system.resources.clock.now();
     let mut sent = message(Uuid::new_v4(), &put("rejected"), Some("somebody"));
@@ -155,7 +157,7 @@ async fn a_message_that_keeps_failing_waits_longer_each_time_and_its_dead_letter
         let copy = skip_delay(&system, wait).await;
         assert!(published.elapsed() >= Duration::from_millis(topology::WAITS[0].delay_ms.unsigned_abs()));
         assert_eq!(copy.properties.headers[topology::HEADER_ATTEMPT], (attempts + 1).to_string());
-        assert_eq!(copy.properties.user_id, user, "the user of the worker, not of the sender");
+        assert_eq!(copy.properties.user_id, user, "the copy has the user of the worker, not of the sender");
     }
     let letter = system.dead_letters("catalog").await.next().await;
     assert_eq!((&letter.body, &letter.properties.message_id), (&sent.body, &sent.properties.message_id));
@@ -163,14 +165,17 @@ async fn a_message_that_keeps_failing_waits_longer_each_time_and_its_dead_letter
     assert_eq!(letter.properties.reply_to.as_deref(), Some("somebody"));
     let header = |name: &str| letter.properties.headers.get(name).cloned();
     assert_eq!(header("traceparent").as_deref(), Some("00-ab-cd-01"));
-    assert_eq!(header(topology::HEADER_REASON).as_deref(), Some("the database rejected it: failure 5"));
+    assert_eq!(header(topology::HEADER_REASON).as_deref(), Some("the database rejected the operation: failure 5"));
     assert_eq!(header(topology::HEADER_ATTEMPT).as_deref(), Some("5"));
-    assert_eq!(header(topology::HEADER_FIRST_FAILURE).as_deref(), Some("the database rejected it: failure 1"));
+    assert_eq!(
+        header(topology::HEADER_FIRST_FAILURE).as_deref(),
+        Some("the database rejected the operation: failure 1")
+    );
     assert_eq!(header(topology::HEADER_FIRST_FAILED_AT), Some(began.to_string()));
     let later = Timestamp::from_millis(began.as_millis() + 3_000);
     assert_eq!(header(topology::HEADER_FAILED_AT), Some(later.to_string()));
     assert_eq!(header(topology::HEADER_ROUTING_KEY).as_deref(), Some("content.put"));
-    assert_eq!(header(topology::HEADER_SENDER), user, "the test's own user sent it");
+    assert_eq!(header(topology::HEADER_SENDER), user, "the sender is the test's own user");
     worker.stop().await;
     assert!(system.journal().await.is_empty());
 }
@@ -231,7 +236,7 @@ async fn scan(
     Scan { transport, trust: &trust, filter: &filter, limit, stop }.run(visit).await
 }
 
-/// Lets a worker that panics on these messages dead-letter them.
+/// Turns these messages into dead letters, with a worker that panics on them.
 async fn dead_letter(system: &TestSystem, messages: Vec<Outgoing>) {
     let before = system.resources.transport.depth("licet.dead.catalog").await.expect("the queue");
     let count = before + u32::try_from(messages.len()).expect("a small number");
@@ -248,11 +253,11 @@ async fn dead_letter(system: &TestSystem, messages: Vec<Outgoing>) {
     worker.stop().await;
 }
 
-async fn a_replay_that_is_interrupted_before_its_acknowledgement_is_repeated_without_harm(mut system: TestSystem) {
+async fn a_replay_that_is_interrupted_before_its_acknowledgement_can_be_repeated_safely(mut system: TestSystem) {
     let (queue, mut replies) = system.listen(&[]).await;
     let (_, mut events) = system.listen(&[(topology::EVENTS, "content.registered")]).await;
     let id = Uuid::new_v4();
-    // This worker panics on the message. The catalog worker itself, started below, does not.
+    // This worker panics on the message. The real catalog worker, which is started below, does not.
     system.publish(message(id, &put("poison"), Some(&queue))).await;
     let worker = Running::start(&system);
     for wait in &topology::WAITS[1..] {
@@ -277,8 +282,8 @@ async fn a_replay_that_is_interrupted_before_its_acknowledgement_is_repeated_wit
         assert_eq!((&first.body, &first.properties), (&second.body, &second.properties), "byte for byte");
     }
     assert_eq!(system.resources.transport.depth("licet.dead.catalog").await.expect("the queue"), 0);
-    assert_eq!(system.journal().await.iter().filter(|row| row.id == id).count(), 1, "it took effect once");
-    // A replay is the same message: its sender can repeat it and gets the stored reply, not a
+    assert_eq!(system.journal().await.iter().filter(|row| row.id == id).count(), 1, "the message took effect once");
+    // A replay is the same message, so its sender can repeat it and gets the stored reply, not a
     // conflict.
     system.publish(message(id, &put("poison"), Some(&queue))).await;
     assert_eq!(replies.next().await.body, first.0.body);
@@ -286,8 +291,8 @@ async fn a_replay_that_is_interrupted_before_its_acknowledgement_is_repeated_wit
     system.finish().await;
 }
 
-async fn replays_keep_to_their_rate_and_a_letter_that_fails_again_is_not_replayed_twice(system: TestSystem) {
-    // No worker can read this message: it is a dead letter again long before the scan has ended.
+async fn replays_respect_the_rate_limit_and_a_letter_that_fails_again_is_not_replayed_twice(system: TestSystem) {
+    // No worker can read this message, so it is a dead letter again long before the scan has ended.
     system.publish(raw(Uuid::new_v4(), "content.put", b"{}".to_vec(), None)).await;
     let worker = Running::start(&system);
     wait_for_depth(&system, "licet.dead.catalog", 1).await;
@@ -301,10 +306,10 @@ async fn replays_keep_to_their_rate_and_a_letter_that_fails_again_is_not_replaye
     let scanned = scan(&system, Filter::default(), 100, async |letter: &Letter| replayer.replay(letter).await).await;
     let elapsed = began.elapsed();
     assert_eq!(scanned.expect("all are replayed"), Scanned { examined: 11, beyond_limit: 0, removed: 11 });
-    assert!(elapsed >= Duration::from_millis(500), "at 20 per second, eleven took only {elapsed:?}");
+    assert!(elapsed >= Duration::from_millis(500), "at 20 replays per second, eleven replays took only {elapsed:?}");
     replayer.close().await;
-    // Ten wait for the second attempt of a new series, and the unreadable one is a dead letter
-    // again.
+    // Ten messages wait for the second attempt of a new series. The unreadable message is a dead
+    // letter again.
     wait_for_depth(&system, "licet.dead.catalog", 1).await;
     worker.stop().await;
     let mut details = Vec::new();
@@ -317,7 +322,7 @@ async fn replays_keep_to_their_rate_and_a_letter_that_fails_again_is_not_replaye
     assert!(details[0].reason.starts_with("malformed"), "{details:?}");
 }
 
-async fn a_scan_stops_at_its_limit_and_keeps_every_letter_in_its_place(system: TestSystem) {
+async fn a_scan_stops_at_its_limit_and_preserves_the_order_of_the_letters(system: TestSystem) {
     let ids: Vec<_> = (0..60).map(|_| Uuid::new_v4().to_string()).collect();
     let poison = |id: &String| message(Uuid::parse_str(id).expect("an id"), &put("poison"), None);
     dead_letter(&system, ids.iter().map(poison).collect()).await;
@@ -341,7 +346,7 @@ async fn a_scan_stops_at_its_limit_and_keeps_every_letter_in_its_place(system: T
     let as_expected = |letter: &Details| letter.attempts == 5 && letter.reason.contains("this content is poison");
     assert!(letters.iter().all(as_expected));
     let (scanned, letters) = visited(Filter::default(), 100, Action::Keep).await;
-    assert_eq!((scanned.examined, ids_of(&letters)), (60, ids.clone()), "all letters, in their order");
+    assert_eq!((scanned.examined, ids_of(&letters)), (60, ids.clone()), "all letters in their original order");
     // Only letters that the filter selects are removed.
     let chosen = Filter { ids: vec![ids[7].clone(), ids[50].clone()], ..Filter::default() };
     let (scanned, letters) = visited(chosen, 100, Action::Remove).await;
@@ -352,7 +357,7 @@ async fn a_scan_stops_at_its_limit_and_keeps_every_letter_in_its_place(system: T
     assert_eq!(ids_of(&letters), rest);
 }
 
-async fn a_sender_that_an_untrusted_publisher_names_is_not_trusted_and_the_message_is_not_lost(mut system: TestSystem) {
+async fn a_sender_named_by_an_untrusted_publisher_is_not_trusted_and_the_message_is_not_lost(mut system: TestSystem) {
     system.start_workers();
     let (queue, mut replies) = system.listen(&[]).await;
     let mut dead = system.dead_letters("catalog").await;
@@ -374,7 +379,7 @@ async fn a_sender_that_an_untrusted_publisher_names_is_not_trusted_and_the_messa
     system.finish().await;
 }
 
-/// Publishes with another `user_id` than the system's, or without one, and returns it.
+/// Publishes with a `user_id` other than the system's, or without one. Returns that `user_id`.
 async fn publish_as_another_user(system: &TestSystem, message: Outgoing) -> String {
     if system.database_url.is_none() {
         let properties = Properties { user_id: Some("mallory".into()), ..message.properties };
@@ -403,7 +408,7 @@ async fn publish_as_another_user(system: &TestSystem, message: Outgoing) -> Stri
     String::new()
 }
 
-/// A new connection with lapin alone, and a channel.
+/// Opens a connection and a channel with lapin, without Licet's own code.
 pub(crate) async fn raw_channel() -> (lapin::Connection, lapin::Channel) {
     let url = amqp_url();
     let connection = lapin::Connection::connect(&url, lapin::ConnectionProperties::default());
@@ -412,10 +417,10 @@ pub(crate) async fn raw_channel() -> (lapin::Connection, lapin::Channel) {
     (connection, channel)
 }
 
-/// A worker decides a message and dies before it publishes the outputs. Before another worker
-/// receives the message, the operator withdraws the permission of its sender. The stored outputs
-/// are sent.
-async fn a_decided_message_is_answered_although_its_sender_lost_the_permission_afterwards(mut system: TestSystem) {
+/// A worker decides a message and crashes before it publishes the outputs. Before another worker
+/// receives the message, the operator withdraws the permission of its sender. The other worker must
+/// still publish the stored outputs.
+async fn a_decided_message_is_answered_even_if_its_sender_has_lost_the_permission(mut system: TestSystem) {
     let (queue, mut replies) = system.listen(&[]).await;
     crate::failures::remove_events_exchange(&system).await;
     let id = Uuid::new_v4();
@@ -429,7 +434,7 @@ async fn a_decided_message_is_answered_although_its_sender_lost_the_permission_a
     system.start_workers();
     let cause = Some(id.to_string());
     assert_eq!(events.next().await.properties.headers.get(topology::HEADER_CAUSE).cloned(), cause);
-    // The same id with another body is another message, and forbidden like any other.
+    // The same id with another body is another message, and is forbidden like any other.
     system.publish(message(id, &put("film"), Some(&queue))).await;
     system.publish(message(Uuid::new_v4(), &put("song"), Some(&queue))).await;
     let (mut registered, mut forbidden) = (0, 0);
@@ -437,7 +442,7 @@ async fn a_decided_message_is_answered_although_its_sender_lost_the_permission_a
         let reply = replies.next().await;
         let kind = reply.properties.kind.expect("a type");
         match outcome(&Output::decode(&kind, &reply.body).expect("a reply")) {
-            // The first worker may have sent this reply too, before it died.
+            // The first worker may also have sent this reply before it crashed.
             "content.registered" => registered += 1,
             "forbidden" => forbidden += 1,
             other => panic!("{other}"),

@@ -1,6 +1,6 @@
 //! The events that the workers publish, compared with the examples in `docs/protocol.md`.
 //!
-//! `protocol.rs` checks the document against the types; these tests check what is sent.
+//! `protocol.rs` checks the document against the types. These tests check the published events.
 
 use std::collections::BTreeSet;
 
@@ -24,18 +24,18 @@ use crate::{
     },
 };
 
-/// The outputs that are only replies, or go to a worker.
+/// The outputs that are never events, because they are only replies or are sent to a worker.
 const NEVER_EVENTS: [&str; 5] =
     ["request.refused", "certificate.checked", "holdings.listed", "status.listed", "sweep.due"];
 
 /// Fields that an event has only if the request that caused it had them. Every other optional field
-/// is present exactly if it is present in one of the examples.
+/// is present exactly if it is present in the matching example.
 const OPTIONAL: [&str; 2] = ["reference", "grants"];
 
 on_both!(every_event_has_the_fields_of_an_example_and_no_token);
 
 #[test]
-fn replies_to_queries_and_checks_and_refusals_and_sweeps_are_never_events() {
+fn replies_to_queries_and_checks_refusals_and_sweeps_are_never_events() {
     for kind in Output::KINDS {
         assert_eq!(public_examples(kind).is_empty(), NEVER_EVENTS.contains(kind), "{kind}");
     }
@@ -122,7 +122,8 @@ impl Listener<'_> {
         assert_eq!(outcome(&self.process(&Request::CertificateReissue(reissue)).await), "certificate.reissued");
     }
 
-    /// Buys certificates, acknowledges their reception, and pays: first too little, then the amount.
+    /// Buys certificates, acknowledges their receipt, and pays, first too little and then the
+    /// correct amount.
     async fn ready(&mut self, user: &str, count: usize, reference: Option<&str>) -> Bought {
         let Request::PurchaseRequest(request) = purchase(user, count) else { unreachable!() };
         let request = PurchaseRequest { reference: reference.map(external_id), ..request };
@@ -179,7 +180,7 @@ impl Listener<'_> {
             assert!(!text.contains("_token") && !text.contains("eyJ"), "a token in {kind}: {text}");
             Output::decode(&kind, &event.body).expect("an event");
             let body = serde_json::from_slice(&event.body).expect("JSON");
-            assert!(is_like_an_example(&kind, &body), "{kind} has other fields than each of its examples: {text}");
+            assert!(is_like_an_example(&kind, &body), "{kind} does not have the fields of any of its examples: {text}");
             self.received.insert(kind);
         }
     }
@@ -211,7 +212,7 @@ fn is_like_an_example(kind: &str, event: &Value) -> bool {
     })
 }
 
-/// The fields of a body. Those of its parts are named by their path, `part.field`.
+/// The fields of a body. Fields of nested objects are named by their path, `part.field`.
 fn paths(body: &Value) -> BTreeSet<String> {
     match body {
         Value::Object(object) => {

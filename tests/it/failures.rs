@@ -31,15 +31,15 @@ use crate::{
 };
 
 on_both!(
-    redelivery_after_commit_gives_byte_identical_outputs,
-    writing_a_missing_row_is_rejected_and_inserting_an_existing_key_is_contended,
+    redelivery_after_a_commit_yields_byte_identical_outputs,
+    writing_a_missing_row_is_rejected_and_inserting_an_existing_key_reports_contention,
     only_the_changed_columns_of_a_row_are_written,
 );
 
-/// Without the exchange for events, a worker commits its decision and cannot publish. The worker is
-/// stopped there. Another worker receives the message again, later, and must send exactly the
-/// outputs that the journal has stored.
-async fn redelivery_after_commit_gives_byte_identical_outputs(mut system: TestSystem) {
+/// Without the exchange for events, a worker commits its decision but cannot publish the event. The
+/// test ends the worker at this point. Later, another worker receives the message again and must
+/// publish exactly the outputs that are stored in the journal.
+async fn redelivery_after_a_commit_yields_byte_identical_outputs(mut system: TestSystem) {
     system.start_workers();
     system.put_song(1).await;
     system.stop_workers().await;
@@ -90,7 +90,7 @@ pub(crate) async fn remove_events_exchange(system: &TestSystem) {
     assert_eq!(missing, ["exchange licet.events"]);
 }
 
-/// A change that writes every column.
+/// A change that writes all columns of a row.
 fn all_columns<M>(now: &M) -> Change<'_, M> {
     Change { stored: None, now }
 }
@@ -112,7 +112,7 @@ fn assert_rejected(error: &StoreError, expected: &str) {
     assert!(matches!(error, StoreError::Rejected { why, .. } if why.contains(expected)), "{error}");
 }
 
-async fn writing_a_missing_row_is_rejected_and_inserting_an_existing_key_is_contended(system: TestSystem) {
+async fn writing_a_missing_row_is_rejected_and_inserting_an_existing_key_reports_contention(system: TestSystem) {
     let store = &system.resources.store;
     let (first, second, missing) = (account("first", 1), account("second", 2), account("missing", 3));
     let key = |name: &str| vec![vec![name.into()]];
@@ -171,11 +171,11 @@ async fn insert(transaction: &Transaction, row: &account::Model) -> Result<(), S
     writes.run(transaction).await
 }
 
-/// In PostgreSQL, a statement that has waited for a lock sees the new version of that row, but no
-/// row that was inserted during the wait. A debt must not be missed for this reason.
+/// In PostgreSQL, a statement that has waited for a lock sees the new version of that row, but not
+/// the rows that were inserted during the wait. A debt must not be missed for this reason.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "needs RabbitMQ and PostgreSQL: run tests/run.sh"]
-async fn a_debt_that_is_opened_while_another_transaction_waits_for_the_points_is_seen() {
+async fn a_debt_opened_while_another_transaction_waits_for_the_points_is_not_missed() {
     let system = TestSystem::services().await;
     let store = system.resources.store.clone();
     let setup = store.begin().await.expect("a transaction");
@@ -204,7 +204,7 @@ async fn a_debt_that_is_opened_while_another_transaction_waits_for_the_points_is
         let debt = tables.accounts.get(&"debt:alice".to_owned()).expect("the load asked for it");
         debt.map(|row| row.balance)
     });
-    // PostgreSQL shows when the second transaction waits.
+    // Wait until PostgreSQL reports that the second transaction waits for a lock.
     let waiting = "SELECT 1 FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'";
     let waiting = Statement::from_string(system.resources.store.backend(), waiting);
     let pool = system.resources.store.pool();
@@ -217,7 +217,7 @@ async fn a_debt_that_is_opened_while_another_transaction_waits_for_the_points_is
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "needs RabbitMQ and PostgreSQL: run tests/run.sh"]
-async fn a_client_that_loses_only_its_publisher_connects_again() {
+async fn a_client_that_loses_only_its_publisher_reconnects() {
     let mut system = TestSystem::services().await;
     system.start_workers();
     let patience = Patience { each: Duration::from_secs(2), attempts: 3 };
@@ -230,17 +230,18 @@ async fn a_client_that_loses_only_its_publisher_connects_again() {
     system.finish().await;
 }
 
-/// sqlx cannot do this by itself: connections that stop responding in a transaction stay in its
+/// sqlx keeps connections that stop responding in a transaction in its pool. Licet must replace the
 /// pool.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "needs RabbitMQ and PostgreSQL: run tests/run.sh"]
-async fn a_pool_whose_connections_stopped_responding_is_replaced() {
+async fn a_pool_whose_connections_stop_responding_is_replaced() {
     let url = new_database().await;
     let (server, database) = url.rsplit_once('/').expect("a URL with a database");
     let (host, port) = server.rsplit_once(':').expect("a URL with a port");
     let proxy = Proxy::start(vec![port.parse().expect("a port")]).await;
     let proxied = format!("{host}:{}/{database}", proxy.port);
-    // Longer than the test, so that the server does not end the transactions and their connections.
+    // The timeout is longer than the test, so that the server does not end the transactions and
+    // their connections.
     let store = Store::open_within(&proxied.into(), 2, 2 * TIMEOUT).await.expect("the database answers");
     let both = (store.begin().await.expect("a transaction"), store.begin().await.expect("another transaction"));
     proxy.set(Network::BlackHole);
@@ -258,11 +259,12 @@ async fn a_pool_whose_connections_stopped_responding_is_replaced() {
     store.ping(false).await.expect("the new pool works");
 }
 
-/// A database with a full disk answers, but rejects every write. That is not a failed attempt of
-/// any message. A message that is returned to its queue each time would become a dead letter.
+/// A database with a full disk answers, but rejects every write. This does not count as a failed
+/// attempt of any message. If the worker returned the message to its queue each time, it would
+/// become a dead letter.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "needs RabbitMQ and PostgreSQL: run tests/run.sh"]
-async fn a_message_is_kept_while_the_database_answers_and_rejects_every_write() {
+async fn a_message_is_kept_while_the_database_rejects_every_write() {
     let mut system = TestSystem::services().await;
     let database = system.resources.store.pool();
     for statement in [
@@ -292,7 +294,7 @@ async fn a_message_is_kept_while_the_database_answers_and_rejects_every_write() 
         let queue = topology::work_queue("catalog");
         let mut consumer = system.resources.transport.consume(&queue, 1).await.expect("the queue");
         let waiting = consumer.receive(1, usize::MAX).await.expect("the message is still in its queue");
-        // Three sessions that receive whole batches, and the session that kept the message.
+        // Three sessions receive whole batches before one session keeps the message.
         assert!(waiting[0].redeliveries <= 5, "it was redelivered {} times", waiting[0].redeliveries);
         consumer.close().await;
     }

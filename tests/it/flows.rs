@@ -15,16 +15,16 @@ use crate::system::{
 };
 
 on_both!(
-    one_certificate_goes_through_its_whole_lifecycle,
-    a_container_goes_through_its_whole_lifecycle,
-    the_trial_provider_settles_what_it_is_instructed_to,
-    events_carry_no_tokens,
-    many_users_at_once_on_four_copies_of_every_worker,
+    a_single_certificate_completes_its_whole_lifecycle,
+    a_container_completes_its_whole_lifecycle,
+    the_trial_provider_settles_the_payments_that_it_is_instructed_to_charge,
+    events_contain_no_tokens,
+    four_copies_of_every_worker_serve_many_users_at_once,
     points_pay_for_a_purchase,
     a_return_is_opened_and_completed_or_lapses,
 );
 
-async fn one_certificate_goes_through_its_whole_lifecycle(mut system: TestSystem) {
+async fn a_single_certificate_completes_its_whole_lifecycle(mut system: TestSystem) {
     system.start_workers();
     system.put_song(1).await;
     let bought = system.buy("alice", 1).await;
@@ -63,7 +63,7 @@ async fn one_certificate_goes_through_its_whole_lifecycle(mut system: TestSystem
     system.finish().await;
 }
 
-async fn a_container_goes_through_its_whole_lifecycle(mut system: TestSystem) {
+async fn a_container_completes_its_whole_lifecycle(mut system: TestSystem) {
     system.start_workers();
     system.put_song(2).await;
     let bought = system.ready("bob", 3).await;
@@ -81,7 +81,7 @@ async fn a_container_goes_through_its_whole_lifecycle(mut system: TestSystem) {
     system.finish().await;
 }
 
-async fn the_trial_provider_settles_what_it_is_instructed_to(mut system: TestSystem) {
+async fn the_trial_provider_settles_the_payments_that_it_is_instructed_to_charge(mut system: TestSystem) {
     system.start_workers();
     system.put_song(1).await;
     let (_, mut settled) = system.listen(&[(topology::EVENTS, "settlement.registered")]).await;
@@ -99,7 +99,7 @@ async fn the_trial_provider_settles_what_it_is_instructed_to(mut system: TestSys
     system.finish().await;
 }
 
-async fn events_carry_no_tokens(mut system: TestSystem) {
+async fn events_contain_no_tokens(mut system: TestSystem) {
     system.start_workers();
     system.put_song(1).await;
     let (_, mut events) = system.listen(&[(topology::EVENTS, "#")]).await;
@@ -131,7 +131,7 @@ async fn events_carry_no_tokens(mut system: TestSystem) {
     system.finish().await;
 }
 
-async fn many_users_at_once_on_four_copies_of_every_worker(mut system: TestSystem) {
+async fn four_copies_of_every_worker_serve_many_users_at_once(mut system: TestSystem) {
     for _ in 0..4 {
         system.start_workers();
     }

@@ -8,16 +8,16 @@ use crate::system::{TestSystem, message, on_both, outcome, purchase, raw, song};
 
 on_both!(
     every_unreadable_message_is_dead_lettered_with_a_reason_and_the_worker_continues,
-    only_json_is_accepted_as_a_content_type,
-    a_used_message_id_with_another_payload_is_a_conflict,
-    a_repeated_message_receives_the_same_bytes,
-    one_id_twice_in_one_batch_is_decided_once,
+    json_is_the_only_accepted_content_type,
+    reusing_a_message_id_with_another_payload_is_a_conflict,
+    a_repeated_message_is_answered_with_the_same_bytes,
+    an_id_that_occurs_twice_in_a_batch_is_decided_once,
     a_duplicate_does_not_affect_other_messages_of_its_batch,
     a_corrected_message_can_reuse_the_id_of_a_dead_letter,
     a_reply_that_cannot_be_sent_is_dropped_and_the_worker_continues,
 );
 
-/// Purchase requests that cannot be read, each with a part of the reason that its dead letter has.
+/// Purchase requests that cannot be read, each with part of the reason in its dead letter.
 fn unreadable(queue: &str) -> Vec<(Outgoing, &'static str)> {
     let good = || message(Uuid::new_v4(), &purchase("alice", 1), Some(queue));
     let body = |text: &str| Outgoing { body: text.as_bytes().to_vec().into(), ..good() };
@@ -61,7 +61,7 @@ async fn every_unreadable_message_is_dead_lettered_with_a_reason_and_the_worker_
         let letter = dead.next().await;
         let reason = letter.properties.headers.get(topology::HEADER_REASON).cloned().unwrap_or_default();
         assert!(reason.contains(expected), "expected {expected:?} in the reason {reason:?}");
-        assert_eq!(letter.body, sent, "the dead letter has the body of the message");
+        assert_eq!(letter.body, sent, "the dead letter contains the body of the message");
         if answerable {
             let reply = replies.next().await;
             assert_eq!(reply.properties.kind.as_deref(), Some("request.refused"), "{reason}");
@@ -76,8 +76,8 @@ async fn every_unreadable_message_is_dead_lettered_with_a_reason_and_the_worker_
     system.finish().await;
 }
 
-/// In particular, postcard is refused: no message body is encoded in it.
-async fn only_json_is_accepted_as_a_content_type(mut system: TestSystem) {
+/// In particular, postcard is refused, because no message body is encoded in it.
+async fn json_is_the_only_accepted_content_type(mut system: TestSystem) {
     system.put_song_with_workers().await;
     let (queue, mut replies) = system.listen(&[]).await;
     let mut dead = system.dead_letters("purchase").await;
@@ -102,7 +102,7 @@ async fn only_json_is_accepted_as_a_content_type(mut system: TestSystem) {
     system.finish().await;
 }
 
-async fn a_used_message_id_with_another_payload_is_a_conflict(mut system: TestSystem) {
+async fn reusing_a_message_id_with_another_payload_is_a_conflict(mut system: TestSystem) {
     system.put_song_with_workers().await;
     let id = Uuid::new_v4();
     let first = system.client.ask_as(id, &purchase("alice", 1)).await.expect("a reply");
@@ -111,14 +111,18 @@ async fn a_used_message_id_with_another_payload_is_a_conflict(mut system: TestSy
         assert_eq!(outcome(&system.client.ask_as(id, &other).await.expect("a reply")), "conflict");
     }
     let put = Request::ContentPut(song(9));
-    assert_eq!(outcome(&system.client.ask_as(id, &put).await.expect("a reply")), "conflict", "another type");
+    assert_eq!(
+        outcome(&system.client.ask_as(id, &put).await.expect("a reply")),
+        "conflict",
+        "a message of another type conflicts, too"
+    );
     let again = system.client.ask_as(id, &purchase("alice", 1)).await.expect("a reply");
     assert_eq!(again, first, "the id still belongs to the first message");
     assert_eq!(system.journal().await.iter().filter(|row| row.id == id).count(), 1);
     system.finish().await;
 }
 
-async fn a_repeated_message_receives_the_same_bytes(mut system: TestSystem) {
+async fn a_repeated_message_is_answered_with_the_same_bytes(mut system: TestSystem) {
     system.put_song_with_workers().await;
     let (queue, mut replies) = system.listen(&[]).await;
     let (_, mut events) = system.listen(&[(topology::EVENTS, "certificate.issued")]).await;
@@ -135,8 +139,8 @@ async fn a_repeated_message_receives_the_same_bytes(mut system: TestSystem) {
     system.finish().await;
 }
 
-async fn one_id_twice_in_one_batch_is_decided_once(mut system: TestSystem) {
-    // No worker runs yet, so these messages are one batch.
+async fn an_id_that_occurs_twice_in_a_batch_is_decided_once(mut system: TestSystem) {
+    // No worker runs yet, so these messages form one batch.
     let (queue, mut replies) = system.listen(&[]).await;
     let (id, put) = (Uuid::new_v4(), message(Uuid::new_v4(), &Request::ContentPut(song(1)), Some(&queue)));
     let other = Request::ContentPut(song(2));
@@ -167,8 +171,8 @@ async fn a_duplicate_does_not_affect_other_messages_of_its_batch(mut system: Tes
     system.publish(known.clone()).await;
     let first = replies.next().await;
     system.stop_workers().await;
-    // No worker runs yet, so these messages are one batch: the first of a worker that has not received a
-    // duplicate.
+    // No worker runs now, so these messages form one batch. It is the first batch of a worker that
+    // has not received a duplicate yet.
     let impostor = Outgoing { body: ask("mallory").body, ..known.clone() };
     let batch = [ask("bob"), ask("carol"), known.clone(), impostor, ask("dave")];
     system.publish_all(&batch).await;
@@ -179,14 +183,14 @@ async fn a_duplicate_does_not_affect_other_messages_of_its_batch(mut system: Tes
         received.push((reply.properties.correlation_id.clone(), reply.properties.kind.clone(), reply.body));
     }
     let (old, new): (Vec<_>, Vec<_>) = received.into_iter().partition(|(id, ..)| *id == known.properties.message_id);
-    let [again, conflict] = old.as_slice() else { panic!("two replies to the known id: {old:?}") };
-    assert_eq!(again.2, first.body, "the reply that was sent before");
+    let [again, conflict] = old.as_slice() else { panic!("there are not two replies to the known id: {old:?}") };
+    assert_eq!(again.2, first.body, "the first reply is sent again");
     assert!(String::from_utf8_lossy(&conflict.2).contains("conflict"), "{conflict:?}");
     assert!(new.iter().all(|(_, kind, _)| kind.as_deref() == Some("certificate.issued")), "{new:?}");
     let records = system.rows::<certificate_record::Entity>().await;
     let mut buyers: Vec<_> = records.iter().map(|row| row.user.as_str()).collect();
     buyers.sort_unstable();
-    assert_eq!(buyers, ["alice", "bob", "carol", "dave"], "each bought once");
+    assert_eq!(buyers, ["alice", "bob", "carol", "dave"], "each user bought once");
     system.finish().await;
 }
 
@@ -203,7 +207,7 @@ async fn a_corrected_message_can_reuse_the_id_of_a_dead_letter(mut system: TestS
 
 async fn a_reply_that_cannot_be_sent_is_dropped_and_the_worker_continues(mut system: TestSystem) {
     system.put_song_with_workers().await;
-    // For the second, RabbitMQ closes the connection of the publisher.
+    // For the second address, RabbitMQ closes the connection of the publisher.
     for nowhere in ["nobody.listens.here", "amq.rabbitmq.reply-to.g1h2AA==.bogus"] {
         let id = Uuid::new_v4();
         let (_, mut events) = system.listen(&[(topology::EVENTS, "certificate.issued")]).await;

@@ -1,7 +1,8 @@
 //! Tests of complete systems, in one binary.
 //!
-//! Tests that can run on the in-process broker and SQLite do. The same test functions run again on
-//! RabbitMQ and PostgreSQL, where they are ignored unless `tests/run.sh` has started both.
+//! Tests run on the in-process broker and SQLite where possible. The same test functions also run
+//! on RabbitMQ and PostgreSQL. These variants are ignored by default. `tests/run.sh` starts both
+//! services and includes them.
 
 mod architecture;
 mod audit;

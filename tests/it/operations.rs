@@ -19,7 +19,7 @@ use crate::system::{
 
 on_both!(
     two_sweep_workers_end_each_overdue_certificate_once_in_bounded_batches,
-    queries_are_not_journaled_and_are_answered_again,
+    queries_are_not_journaled_and_a_repeated_query_is_answered_from_current_rows,
     a_sender_without_permission_is_refused_and_nothing_is_journaled,
     a_declined_payment_ends_the_purchase,
 );
@@ -47,12 +47,17 @@ async fn two_sweep_workers_end_each_overdue_certificate_once_in_bounded_batches(
     }
     system.stop_workers().await;
     let sweeps = |rows: Vec<journal::Model>| rows.iter().filter(|row| row.kind == "sweep.due").count();
-    assert_eq!(sweeps(system.journal().await), 3, "64 and 64 and 22, each journaled once");
+    assert_eq!(
+        sweeps(system.journal().await),
+        3,
+        "three batches of 64, 64 and 22 certificates are each journaled once"
+    );
 
     system.start_workers();
     let later = Timestamp::from_millis(before.as_millis() + 1);
     system.publish(message(Uuid::new_v4(), &due(later), None)).await;
-    // An empty queue shows that the message is in the hands of a worker, which finishes it before it stops.
+    // When the queue is empty, a worker has received the message. It finishes the message before it
+    // stops.
     while system.resources.transport.depth("licet.sweep").await.expect("the queue") > 0 {
         tokio::task::yield_now().await;
     }
@@ -62,7 +67,7 @@ async fn two_sweep_workers_end_each_overdue_certificate_once_in_bounded_batches(
     system.finish().await;
 }
 
-async fn queries_are_not_journaled_and_are_answered_again(mut system: TestSystem) {
+async fn queries_are_not_journaled_and_a_repeated_query_is_answered_from_current_rows(mut system: TestSystem) {
     system.start_workers();
     system.put_song(2).await;
     let bought = system.ready("alice", 1).await;
@@ -121,7 +126,7 @@ async fn a_sender_without_permission_is_refused_and_nothing_is_journaled(mut sys
     assert_eq!(
         system.resources.transport.depth("licet.dead.purchase").await.expect("the queue"),
         0,
-        "and is no dead letter"
+        "a forbidden message is not dead-lettered"
     );
     system.finish().await;
 }

@@ -1,8 +1,8 @@
 //! A sweep of many overdue certificates while licenses are requested.
 //!
-//! By default it sweeps 20,000 certificates and checks the result. `LICET_TEST_OVERDUE` sets another
-//! number. `LICET_TEST_OVERDUE_RATIO` enables the full measurement: the p99 of license requests during
-//! the sweep must be at most this many times the p99 without it.
+//! By default, the test sweeps 20,000 certificates and checks the result. `LICET_TEST_OVERDUE` sets
+//! another number. `LICET_TEST_OVERDUE_RATIO` enables the full measurement: the p99 latency of
+//! license requests during the sweep must be at most this many times the p99 latency without it.
 
 use std::time::{Duration, Instant};
 
@@ -33,12 +33,12 @@ fn setting(name: &str) -> Option<f64> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "needs RabbitMQ and PostgreSQL: run tests/run.sh"]
-async fn a_large_sweep_ends_within_its_time_and_memory_and_does_not_delay_licenses() {
+async fn a_large_sweep_stays_within_its_time_and_memory_limits_and_does_not_delay_licenses() {
     let overdue = setting("LICET_TEST_OVERDUE").unwrap_or(20_000.0) as u64;
     let full = setting("LICET_TEST_OVERDUE_RATIO");
     let load = if full.is_some() { LOAD } else { LOAD / 10 };
     let mut system = TestSystem::services().await;
-    // The worker programs use the clock of the operating system, so this process must use it too.
+    // The worker programs use the clock of the operating system, so this process must use it, too.
     system.resources.clock = licet_common::clock::Clock::System;
     let others = registry::names().filter(|name| *name != "sweep");
     let _others: Vec<_> = others.map(|name| Process::start(&system, &format!("licet-{name}"))).collect();
@@ -78,11 +78,11 @@ async fn a_large_sweep_ends_within_its_time_and_memory_and_does_not_delay_licens
         assert!(left_after_load > 0, "the sweep ended before the load: increase LICET_TEST_OVERDUE");
         assert!(busy.as_secs_f64() <= calm.as_secs_f64() * ratio, "p99 {calm:?} became {busy:?}");
     }
-    // No audit: the inserted rows have no journal rows.
+    // There is no audit, because the inserted certificates have no journal rows.
     system.stop_workers().await;
 }
 
-/// The tokens of certificates that are received and paid for.
+/// Buys certificates, acknowledges their receipt and pays for them. Returns their tokens.
 async fn ready(system: &TestSystem, count: usize) -> Vec<String> {
     let purchases = (0..count.div_ceil(CONTAINER)).map(|_| async {
         let bought = Bought::of(system.ask(&purchase("alice", CONTAINER)).await);
@@ -93,7 +93,7 @@ async fn ready(system: &TestSystem, count: usize) -> Vec<String> {
     stream::iter(purchases).buffer_unordered(16).concat().await
 }
 
-/// The throughput of license requests with many in flight, per second.
+/// The number of license requests per second with many requests in flight.
 async fn peak(system: &TestSystem, tokens: Vec<String>) -> f64 {
     let (count, began) = (tokens.len(), Instant::now());
     let asked = tokens.into_iter().map(|token| async move { license(system, &token).await });
@@ -124,8 +124,8 @@ async fn license(system: &TestSystem, token: &str) {
     assert!(matches!(reply, Output::LicenseIssued(_)), "{reply:?}");
 }
 
-/// Inserts overdue certificates. The reception of one half was not acknowledged; the other half was not
-/// paid for.
+/// Inserts overdue certificates. One half was not acknowledged in time. The other half was not paid
+/// for in time.
 async fn fill(system: &TestSystem, count: u64) {
     let half = count / 2;
     let statements = [

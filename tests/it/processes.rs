@@ -9,11 +9,12 @@ use std::{
 
 use crate::system::{TIMEOUT, TestSystem, amqp_url, program};
 
-/// A running program. It is killed when this is dropped.
+/// A running program. It is killed when this value is dropped.
 pub(crate) struct Process(Child);
 
 impl Process {
-    /// Starts a program on the services of the system, with its log in a file of the system's folder.
+    /// Starts a program on the services of the system. It writes its log to a file in the system's
+    /// folder.
     pub(crate) fn start(system: &TestSystem, name: &str) -> Self {
         let database_url = system.database_url.clone().expect("a PostgreSQL database");
         let settings =
@@ -21,7 +22,8 @@ impl Process {
         Self::with(name, &log_of(system, name), &settings)
     }
 
-    /// Starts a program with these settings in the folder of its log, where the folder `keys` is.
+    /// Starts a program with these settings in the folder of its log, which also contains the
+    /// folder `keys`.
     pub(crate) fn with(name: &str, log: &Path, settings: &[(&str, String)]) -> Self {
         let errors = File::options().create(true).append(true).open(log).expect("a log file");
         let child = Command::new(program(name))
@@ -49,7 +51,7 @@ impl Process {
             if let Some(status) = self.0.try_wait().expect("a child process") {
                 return status.code();
             }
-            assert!(Instant::now() < deadline, "the program does not end");
+            assert!(Instant::now() < deadline, "the program did not end in time");
             std::thread::sleep(Duration::from_millis(5));
         }
     }

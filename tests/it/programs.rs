@@ -1,4 +1,4 @@
-//! The programs as a user runs them: error messages, exit codes, start and stop.
+//! The programs as users run them: error messages, exit codes, startup and shutdown.
 
 use std::{
     path::Path,
@@ -62,12 +62,12 @@ fn a_worker_that_cannot_start_prints_the_reason_in_one_line() {
     assert!(run("licet", &["keys", "new"], &[], at).status.success());
     let output = run("licet-purchase", &[], &[AMQP, DATABASE], at);
     fails(&output, 1, "127.0.0.1:1/licet cannot be reached");
-    assert!(!String::from_utf8_lossy(&output.stderr).contains("secret"), "no password in an error message");
+    assert!(!String::from_utf8_lossy(&output.stderr).contains("secret"), "an error message contains no password");
     assert_eq!(run("licet-purchase", &["--colour"], &[], at).status.code(), Some(2), "wrong usage");
 }
 
 #[test]
-fn each_missing_step_of_an_installation_with_sqlite_is_named() {
+fn an_error_names_each_missing_installation_step_with_sqlite() {
     let folder = tempfile::tempdir().expect("a folder");
     let at = folder.path();
     let settings = [AMQP, ("LICET_DATABASE_URL", "sqlite:licet.db")];
@@ -87,7 +87,7 @@ fn each_missing_step_of_an_installation_with_sqlite_is_named() {
 }
 
 #[test]
-fn the_demo_sells_and_audits_and_reports() {
+fn the_demo_sells_licenses_audits_the_database_and_prints_a_report() {
     let folder = tempfile::tempdir().expect("a folder");
     let output = run("licet", &["demo", "--purchases", "40", "--json"], &[], folder.path());
     assert!(output.status.success(), "{output:?}");
@@ -132,7 +132,7 @@ fn a_token_is_verified_offline_against_the_exported_keys() {
 }
 
 #[test]
-fn policies_are_printed_for_rabbitmqctl_and_as_definitions() {
+fn policies_are_printed_as_rabbitmqctl_commands_and_as_definitions() {
     let folder = tempfile::tempdir().expect("a folder");
     let lines = run("licet", &["topology", "policies"], &[], folder.path());
     let lines = String::from_utf8(lines.stdout).expect("text");
@@ -173,7 +173,7 @@ async fn a_worker_starts_within_a_second_uses_little_memory_logs_little_and_stop
         lines.lines().next().is_some_and(|line| line.contains("no table [senders]")),
         "the first line says that senders are not restricted: {lines}"
     );
-    assert_eq!(lines.lines().count(), 3, "one line when it consumes and one when it stops: {lines}");
+    assert_eq!(lines.lines().count(), 3, "the worker logs one line when it consumes and one when it stops: {lines}");
     system.finish().await;
 }
 
@@ -205,7 +205,7 @@ async fn the_error_for_an_unprepared_broker_or_database_names_the_command_that_p
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "needs RabbitMQ and PostgreSQL: run tests/run.sh"]
-async fn an_operator_reissues_certificates_and_processes_unmatched_money() {
+async fn an_operator_can_reissue_certificates_and_resolve_unmatched_money() {
     let mut system = TestSystem::services().await;
     system.start_workers();
     system.put_song(1).await;
@@ -225,7 +225,7 @@ async fn an_operator_reissues_certificates_and_processes_unmatched_money() {
 
     let (first, second) = (system.ready("alice", 1).await, system.buy("alice", 1).await);
     system.ask(&receipt(&second)).await;
-    // Two more payments for the first purchase: they have no match.
+    // Two more payments for the first purchase, which match no purchase.
     let Request::SettlementCompletion(mut again) = completion(&first) else { unreachable!() };
     for id in ["pay-twice", "pay-thrice"] {
         again.settlement = external_id(id);

@@ -33,7 +33,7 @@ const ERROR_SEPARATOR: &str = " < ";
 const INTEGER_MAX: i64 = (1 << 53) - 1;
 
 #[test]
-fn every_message_type_has_exactly_one_section_and_nothing_else_has_one() {
+fn the_message_chapters_have_exactly_one_section_for_each_message_type() {
     let of_chapters = |chapters: &[&str]| -> Vec<_> {
         sections().into_iter().filter(|one| chapters.contains(&one.chapter)).filter_map(|one| one.title).collect()
     };
@@ -46,14 +46,14 @@ fn every_message_type_has_exactly_one_section_and_nothing_else_has_one() {
 }
 
 #[test]
-fn every_example_is_a_body_of_its_type_and_comes_back_the_same() {
+fn every_example_is_a_valid_body_and_survives_a_round_trip() {
     for (kind, body) in examples() {
         if let Err(error) = read_request(kind, &body) {
-            panic!("an example of {kind}: {error}\n{body}");
+            panic!("an example of {kind} is invalid: {error}\n{body}");
         }
         match round_trip(kind, &body) {
             Ok(again) => assert_eq!(again, body, "{kind}"),
-            Err(error) => panic!("an example of {kind}: {error}\n{body}"),
+            Err(error) => panic!("an example of {kind} is invalid: {error}\n{body}"),
         }
     }
     let shown: BTreeSet<_> = examples().into_iter().map(|(kind, _)| kind).collect();
@@ -74,8 +74,12 @@ fn the_field_tables_list_exactly_the_fields_of_the_types_in_their_order() {
     let documented = |chapter: &str| -> BTreeSet<_> {
         sections().into_iter().filter(|one| one.chapter == chapter).filter_map(|one| one.title).collect()
     };
-    assert_eq!(walk.objects, documented(OBJECTS), "every object type is part of an example, and no other exists");
-    assert_eq!(walk.enumerations, documented(ENUMERATIONS), "every enumeration is, too");
+    assert_eq!(walk.objects, documented(OBJECTS), "the documented object types are exactly those in the examples");
+    assert_eq!(
+        walk.enumerations,
+        documented(ENUMERATIONS),
+        "the documented enumerations are exactly those in the examples"
+    );
 }
 
 #[test]
@@ -88,7 +92,7 @@ fn every_field_of_a_reply_or_event_is_shown_in_an_example() {
 }
 
 #[test]
-fn the_limits_in_the_table_of_types_are_those_of_the_code() {
+fn the_limits_in_the_table_of_types_match_the_code() {
     let documented: Vec<_> = scalar_types();
     let probed: Vec<_> = documented.iter().filter(|name| probes(name).is_some()).copied().collect();
     assert_eq!(probed, documented, "each type has probes");
@@ -100,7 +104,7 @@ fn the_limits_in_the_table_of_types_are_those_of_the_code() {
 }
 
 #[test]
-fn a_reply_is_an_event_where_its_section_says_so_and_loses_the_fields_named_there() {
+fn a_section_states_whether_its_reply_is_also_an_event_and_which_fields_the_event_lacks() {
     for kind in Output::KINDS.iter().filter(|kind| !is_request(kind)) {
         let section = message_section(kind);
         let sent_as = section.item("Sent as").unwrap_or_else(|| panic!("{kind} does not say how it is sent"));
@@ -122,7 +126,7 @@ fn a_reply_is_an_event_where_its_section_says_so_and_loses_the_fields_named_ther
 }
 
 #[test]
-fn the_table_of_refusal_codes_lists_exactly_the_codes_of_the_code() {
+fn the_table_of_refusal_codes_lists_exactly_the_codes_of_the_contract() {
     let documented: Vec<_> = code_rows().into_iter().map(|(code, _)| code).collect();
     let codes: Vec<_> = Code::ALL.iter().map(|code| code.as_str().to_owned()).collect();
     assert_eq!(documented, codes);
@@ -176,24 +180,24 @@ fn check_claims<C: Serialize + DeserializeOwned>(title: &str) {
     check_required(&body, "", &fields(&section));
 }
 
-/// A section of the document: what follows one heading, up to the next.
+/// A section of the document: the text between two headings.
 #[derive(Clone, Debug)]
 pub(crate) struct Section {
     /// The heading of the chapter (`##`).
     pub(crate) chapter: &'static str,
-    /// The heading of the section (`###`); none for the introduction of the chapter.
+    /// The heading of the section (`###`). `None` for the introduction of the chapter.
     pub(crate) title: Option<&'static str>,
     lines: Vec<&'static str>,
 }
 
 impl Section {
-    /// The rows of its first table, without the header, after a check of the header.
+    /// Checks the header of the section's first table, and returns the rows below it.
     fn rows(&self, header: &[&str]) -> Vec<Vec<&'static str>> {
         let lines = self.lines.iter().copied();
         let table = lines.skip_while(|line| !line.starts_with('|')).take_while(|line| line.starts_with('|'));
         let mut rows = table.map(cells);
         assert_eq!(rows.next().as_deref(), Some(header), "the header of {:?}", self.title);
-        assert!(rows.next().is_some(), "the rule below the header of {:?}", self.title);
+        assert!(rows.next().is_some(), "the separator below the header of {:?}", self.title);
         let rows: Vec<_> = rows.collect();
         for row in &rows {
             assert_eq!(row.len(), header.len(), "{:?}: {row:?}", self.title);
@@ -201,7 +205,7 @@ impl Section {
         rows
     }
 
-    /// The bodies in its JSON blocks.
+    /// The bodies in the JSON blocks of the section.
     pub(crate) fn examples(&self) -> Vec<Value> {
         let mut examples = Vec::new();
         let mut lines = self.lines.iter();
@@ -339,14 +343,14 @@ impl Body<'_> {
         self.example.pointer(pointer).expect("a part of the example")
     }
 
-    /// The fields that the object at `pointer` can have: serde names them if one is unknown.
+    /// The fields that the object at `pointer` can have. The error for an unknown field lists them.
     fn known_fields(&self, pointer: &str) -> Vec<String> {
         let error = self.changed(pointer, |object| object["?"] = json!(true)).expect_err("an unknown field");
         let expected = after(&error, "unknown field `?`, expected ");
         code_words(expected)
     }
 
-    /// The values that the word at `pointer` can have: the error for an unknown word names them.
+    /// The values that the word at `pointer` can have. The error for an unknown word lists them.
     fn known_words(&self, pointer: &str) -> Vec<String> {
         let error = self.changed(pointer, |word| *word = json!("?")).expect_err("an unknown word");
         let expected = after(&error, "is not a known value: use one of ");
@@ -354,7 +358,7 @@ impl Body<'_> {
     }
 }
 
-/// What follows `start` in an error, up to the position that serde_json adds or the next error of
+/// The text after `start` in an error, up to the position that serde_json adds or the next error of
 /// the chain.
 fn after<'a>(error: &'a str, start: &str) -> &'a str {
     let (_, rest) = error.split_once(start).unwrap_or_else(|| panic!("{error:?} should contain {start:?}"));
@@ -362,7 +366,7 @@ fn after<'a>(error: &'a str, start: &str) -> &'a str {
     rest.split_once(ERROR_SEPARATOR).map_or(rest, |(expected, _)| expected)
 }
 
-/// Compares bodies with the sections about their types, and remembers which sections were used.
+/// Compares bodies with the sections about their types, and records which sections were used.
 #[derive(Default)]
 struct Walk {
     objects: BTreeSet<&'static str>,
@@ -401,19 +405,25 @@ impl Walk {
     }
 }
 
-/// A body can be decoded without a field exactly if the field is not required.
+/// Checks that a body can be decoded without a field exactly if the field is not required.
 fn check_required(body: &Body<'_>, pointer: &str, fields: &[Field]) {
     for field in fields {
         if body.part(pointer).get(field.name).is_some() {
             let without = body.changed(pointer, |object| {
                 object.as_object_mut().expect("an object").remove(field.name);
             });
-            assert_eq!(without.is_err(), field.required, "whether {} is required", field.name);
+            assert_eq!(
+                without.is_err(),
+                field.required,
+                "the document and the code disagree on whether {} is required",
+                field.name
+            );
         }
     }
 }
 
-/// The pointers to the values of a field: to each element, if it is an array. None if it is absent.
+/// The pointers to the values of a field, or to each element if the field is an array. Empty if the
+/// field is absent.
 fn parts(body: &Body<'_>, pointer: &str, field: &Field) -> Vec<String> {
     let pointer = format!("{pointer}/{}", field.name);
     match body.example.pointer(&pointer) {
@@ -423,13 +433,13 @@ fn parts(body: &Body<'_>, pointer: &str, field: &Field) -> Vec<String> {
             (0..elements.len()).map(|index| format!("{pointer}/{index}")).collect()
         }
         Some(_) => {
-            assert!(!field.is_array, "{} is no array", field.name);
+            assert!(!field.is_array, "{} is not an array", field.name);
             vec![pointer]
         }
     }
 }
 
-/// Puts values at and beyond the limits of its type into each field of a body.
+/// Sets each field of a body to values at and beyond the limits of its type.
 fn probe_scalars(kind: &str, example: &Value, pointer: &str, section: &Section, left: &mut BTreeSet<&'static str>) {
     let again = |body: &Value| round_trip(kind, body);
     let body = Body { decode: &again, example };
@@ -454,7 +464,7 @@ fn probe_scalars(kind: &str, example: &Value, pointer: &str, section: &Section, 
     }
 }
 
-/// Values that a type of the table of types accepts, and values that it refuses.
+/// The values that a type in the table of types accepts, and the values that it refuses.
 fn probes(kind: &str) -> Option<(Vec<Value>, Vec<Value>)> {
     let text = |length: usize| json!("ü".repeat(length));
     let ascii = |length: usize| json!("~".repeat(length));
@@ -486,7 +496,7 @@ fn probes(kind: &str) -> Option<(Vec<Value>, Vec<Value>)> {
     })
 }
 
-/// Whether a type is one of a request. `sweep.due` is, although Licet sends it too.
+/// Whether a message type is the type of a request. `sweep.due` is, although Licet also sends it.
 fn is_request(kind: &str) -> bool {
     Request::KINDS.contains(&kind)
 }

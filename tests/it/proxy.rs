@@ -1,8 +1,9 @@
 //! A TCP proxy between programs and a service, for tests with an unreliable network.
 //!
 //! It forwards bytes until [`Proxy::set`] injects a fault, and counts the effects of each fault. A
-//! connection that met a fault stays broken: after a black hole it never works again, as behind a
-//! firewall that forgot it. Connections that are opened after [`Proxy::heal`] work.
+//! connection that was affected by a fault stays broken. For example, it never works again after a
+//! black hole, like a connection whose state a firewall has lost. Connections that are opened after
+//! [`Proxy::heal`] work.
 
 use std::{
     net::Ipv4Addr,
@@ -24,14 +25,14 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-/// What happens to the connections through the proxy.
+/// The behavior of the connections through the proxy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Network {
     /// Bytes are forwarded.
     Normal,
     /// Each chunk of bytes is forwarded after this delay.
     Slow(Duration),
-    /// Connections are reset, new ones too.
+    /// Existing and new connections are reset.
     Cut,
     /// Bytes from the service are not forwarded; bytes from the program are.
     HalfClosed,
@@ -39,7 +40,7 @@ pub(crate) enum Network {
     BlackHole,
 }
 
-/// What the proxy did.
+/// Counts of the effects of faults.
 #[derive(Debug, Default)]
 pub(crate) struct Counters {
     pub(crate) connections: AtomicU64,
@@ -49,7 +50,7 @@ pub(crate) struct Counters {
     pub(crate) swallowed: AtomicU64,
 }
 
-/// See the module. The proxy stops when it is dropped.
+/// The proxy. It stops when this value is dropped. See the module documentation.
 #[derive(Debug)]
 pub(crate) struct Proxy {
     pub(crate) port: u16,
@@ -59,7 +60,7 @@ pub(crate) struct Proxy {
 }
 
 impl Proxy {
-    /// A proxy for these ports of this machine: each connection goes to the first port that
+    /// Starts a proxy for these ports of this machine. Each connection goes to the first port that
     /// answers.
     pub(crate) async fn start(ports: Vec<u16>) -> Self {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a loopback port");
@@ -72,7 +73,7 @@ impl Proxy {
         Self { port, counters, network, stop }
     }
 
-    /// Changes the network for all connections from now on.
+    /// Changes the behavior of all connections from now on.
     pub(crate) fn set(&self, network: Network) {
         self.network.send_replace(network);
     }
@@ -115,7 +116,8 @@ async fn connect(client: TcpStream, ports: Arc<[u16]>, network: watch::Receiver<
     let ((client_reads, client_writes), (server_reads, server_writes)) = (client.into_split(), server.into_split());
     let to_server = forward(client_reads, server_writes, network.clone(), counters.clone(), Direction::ToServer);
     let to_client = forward(server_reads, client_writes, network, counters, Direction::ToClient);
-    // Each direction ends by itself: a program may have finished sending and still be receiving.
+    // Each direction ends independently, because a program may have finished sending and still be
+    // receiving.
     tokio::select! {
         Ended::Reset = to_server => {}
         Ended::Reset = to_client => {}
@@ -123,7 +125,7 @@ async fn connect(client: TcpStream, ports: Arc<[u16]>, network: watch::Receiver<
     }
 }
 
-/// Makes the coming close of this socket a reset.
+/// Makes this socket send a reset when it is closed.
 fn reset_on_close(socket: &TcpStream) {
     let _ = socket.set_zero_linger();
 }
@@ -139,7 +141,7 @@ enum Ended {
     Reset,
 }
 
-/// Forwards the bytes of one direction.
+/// Forwards the bytes in one direction.
 async fn forward(
     mut from: OwnedReadHalf,
     mut to: OwnedWriteHalf,
@@ -165,7 +167,8 @@ async fn forward(
             Network::Normal | Network::Slow(_) | Network::HalfClosed => {}
         }
         let read = tokio::select! {
-            // First: bytes that were sent after a change must not be forwarded as before it.
+            // Check for a change first, because bytes that are sent after a change must not be
+            // forwarded as before.
             biased;
             Ok(()) = network.changed() => continue,
             read = from.read(&mut chunk) => read,

@@ -27,14 +27,15 @@ use uuid::Uuid;
 use crate::system::{TIMEOUT, TestSystem, message, name, on_both, song};
 
 on_both!(
-    a_message_that_cannot_be_decided_does_not_affect_the_others_of_its_batch,
-    a_message_whose_decoder_panics_is_dead_lettered_and_affects_no_other,
+    a_message_that_cannot_be_decided_does_not_affect_the_others_in_its_batch,
+    a_message_that_makes_its_decoder_panic_is_dead_lettered_without_affecting_others,
     a_failed_message_is_retried_later_and_then_succeeds,
-    a_batch_that_meets_another_transaction_is_decided_again,
-    a_worker_that_is_stopped_finishes_the_messages_that_it_has,
+    a_batch_that_conflicts_with_another_transaction_is_decided_again,
+    a_stopped_worker_finishes_the_messages_that_it_has_received,
 );
 
-/// Runs a worker until `done`, then drops it at an arbitrary point, as a crash does.
+/// Runs a worker until `done` completes, then drops the worker at an arbitrary point to simulate a
+/// crash.
 pub(crate) async fn start_and_abandon<T>(resources: &Resources, worker: &str, done: impl Future<Output = T>) -> T {
     let worker = registry::find(worker).expect("a worker with this name");
     let running = tokio::spawn(worker.run(resources.clone(), CancellationToken::new()));
@@ -44,7 +45,7 @@ pub(crate) async fn start_and_abandon<T>(resources: &Resources, worker: &str, do
     result
 }
 
-/// A catalog worker that fails as the name of the content says.
+/// A catalog worker whose failure depends on the name of the content.
 struct FaultyCatalog {
     attempts: Arc<AtomicU32>,
 }
@@ -94,7 +95,7 @@ impl Worker for FaultyCatalog {
             return Ok(decision.with_event(Output::SweepDue(due)));
         }
         if put.content.as_str() == "subjectless" {
-            // The id of an event is derived from its subject, and an empty list has none.
+            // The id of an event is derived from its subject, and an empty list has no subject.
             return Ok(decision.with_event(Output::StatusListed(StatusListed { certificates: Vec::new() })));
         }
         Ok(decision)
@@ -112,7 +113,7 @@ fn start(system: &TestSystem) -> (Arc<AtomicU32>, CancellationToken, tokio::task
     (attempts, stop, running)
 }
 
-async fn a_message_that_cannot_be_decided_does_not_affect_the_others_of_its_batch(system: TestSystem) {
+async fn a_message_that_cannot_be_decided_does_not_affect_the_others_in_its_batch(system: TestSystem) {
     let (queue, mut replies) = system.listen(&[]).await;
     let mut names: Vec<_> = (0..20).map(|number| format!("content-{number}")).collect();
     names.insert(5, "defect".into());
@@ -127,12 +128,12 @@ async fn a_message_that_cannot_be_decided_does_not_affect_the_others_of_its_batc
     }
     assert_eq!(system.journal().await.len(), 20, "the faulty messages are not decided");
     stop.cancel();
-    running.await.expect("the worker does not end with the panic of a rule");
+    running.await.expect("the panic of a rule does not end the worker");
     let depth = system.resources.transport.depth(&topology::WAITS[0].queue()).await.expect("the wait queue");
     assert_eq!(depth, 4, "the faulty messages wait for another attempt");
 }
 
-async fn a_message_whose_decoder_panics_is_dead_lettered_and_affects_no_other(system: TestSystem) {
+async fn a_message_that_makes_its_decoder_panic_is_dead_lettered_without_affecting_others(system: TestSystem) {
     let (queue, mut replies) = system.listen(&[]).await;
     let mut dead = system.dead_letters("catalog").await;
     let batch: Vec<_> = ["before", "unreadable", "after"]
@@ -148,7 +149,7 @@ async fn a_message_whose_decoder_panics_is_dead_lettered_and_affects_no_other(sy
     assert_eq!(letter.properties.message_id, batch[1].properties.message_id);
     assert!(letter.properties.headers[topology::HEADER_REASON].contains("its decoder panicked"));
     stop.cancel();
-    running.await.expect("the worker does not end with the panic of a decoder");
+    running.await.expect("the panic of a decoder does not end the worker");
 }
 
 async fn a_failed_message_is_retried_later_and_then_succeeds(system: TestSystem) {
@@ -160,7 +161,7 @@ async fn a_failed_message_is_retried_later_and_then_succeeds(system: TestSystem)
     running.await.expect("the worker stops");
 }
 
-async fn a_batch_that_meets_another_transaction_is_decided_again(system: TestSystem) {
+async fn a_batch_that_conflicts_with_another_transaction_is_decided_again(system: TestSystem) {
     let (attempts, stop, running) = start(&system);
     let reply = system.ask(&put("contended")).await;
     assert!(matches!(reply, Output::ContentRegistered(_)), "{reply:?}");
@@ -169,7 +170,7 @@ async fn a_batch_that_meets_another_transaction_is_decided_again(system: TestSys
     running.await.expect("the worker stops");
 }
 
-async fn a_worker_that_is_stopped_finishes_the_messages_that_it_has(system: TestSystem) {
+async fn a_stopped_worker_finishes_the_messages_that_it_has_received(system: TestSystem) {
     let (queue, mut replies) = system.listen(&[]).await;
     let batch: Vec<_> =
         (0..300).map(|number| message(Uuid::new_v4(), &put(&format!("content-{number}")), Some(&queue))).collect();
@@ -182,7 +183,8 @@ async fn a_worker_that_is_stopped_finishes_the_messages_that_it_has(system: Test
     let work = topology::work_queue("catalog");
     let waiting = system.resources.transport.depth(&work).await.expect("the queue");
     assert_eq!(decided + usize::try_from(waiting).expect("a small number"), 300, "no message is lost or duplicated");
-    // The worker never returned the other messages: no delivery was counted for them.
+    // The worker did not return the other messages to the queue, so no delivery was counted for
+    // them.
     let mut rest = system.resources.transport.consume(&work, 1000).await.expect("the queue");
     if waiting > 0 {
         let left =

@@ -1,8 +1,8 @@
 //! The simulation: whole workers with fault injection, repeatable from a seed. See
 //! `licet_model::simulation`.
 //!
-//! `LICET_TEST_SEED` sets the first seed, `LICET_TEST_SEEDS` the number of seeds. `licet-tests
-//! simulate` plays seeds for as long as you like.
+//! `LICET_TEST_SEED` sets the first seed, and `LICET_TEST_SEEDS` the number of seeds. The command
+//! `licet-tests simulate` plays any number of seeds.
 
 use std::{collections::BTreeSet, ops::Range, time::Instant};
 
@@ -18,7 +18,7 @@ fn seeds() -> Range<u64> {
 }
 
 #[test]
-fn whatever_fails_nothing_is_lost_nothing_takes_effect_twice_and_repeated_outputs_are_equal() {
+fn under_injected_faults_no_message_is_lost_or_takes_effect_twice_and_repeated_outputs_are_identical() {
     let seeds = seeds();
     println!("LICET_TEST_SEED={} LICET_TEST_SEEDS={}", seeds.start, seeds.end - seeds.start);
     let began = Instant::now();
@@ -29,7 +29,7 @@ fn whatever_fails_nothing_is_lost_nothing_takes_effect_twice_and_repeated_output
     if seeds.end - seeds.start >= SEEDS {
         let injected: BTreeSet<_> = metrics.faults.keys().cloned().collect();
         let missing: Vec<_> = faults().into_iter().filter(|fault| !injected.contains(fault)).collect();
-        assert!(missing.is_empty(), "never injected: {missing:#?}");
+        assert!(missing.is_empty(), "these faults were never injected: {missing:#?}");
     }
 }
 
@@ -49,7 +49,8 @@ fn every_mutant_of_the_loop_is_detected() {
     for mutant in Mutant::ALL {
         match play(1..500, Some(mutant)) {
             Err(failure) => {
-                // The same faults without the mutant violate nothing, so the mutant is the cause.
+                // Without the mutant, the same faults violate no guarantee, so the mutant is the
+                // cause.
                 let without = play_without_mutant(1..failure.seed() + 1, mutant);
                 without.unwrap_or_else(|other| panic!("{mutant:?} is not the cause: {other}"));
                 println!("{mutant:?} is detected by seed {}: {}", failure.seed(), failure.reason());

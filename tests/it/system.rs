@@ -1,5 +1,6 @@
-//! The fixture of the system tests: a complete Licet with its broker, database, keys, workers and a
-//! client, on the embedded services or on RabbitMQ and PostgreSQL; and the requests that tests send.
+//! The fixture of the system tests: a complete Licet system with broker, database, keys, workers
+//! and a client, on the embedded services or on RabbitMQ and PostgreSQL. The module also builds the
+//! requests that tests send.
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
@@ -31,19 +32,20 @@ use tokio::{sync::OwnedMutexGuard, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-/// The longest time that a test waits for anything.
+/// The longest time for which a test waits.
 pub(crate) const TIMEOUT: Duration = Duration::from_secs(60);
 
 /// All tests share one RabbitMQ, so those that use it run one at a time.
 static SERVICES: std::sync::LazyLock<Arc<tokio::sync::Mutex<()>>> = std::sync::LazyLock::new(Arc::default);
 
-/// Waits until no other test uses the services. None starts until the guard is dropped.
+/// Waits until no other test uses the services. No other test can use them until the guard is
+/// dropped.
 pub(crate) async fn exclusive() -> OwnedMutexGuard<()> {
     SERVICES.clone().lock_owned().await
 }
 
-/// Declares two tests for each of these functions: `embedded::…` on the in-process broker and SQLite,
-/// `services::…` on RabbitMQ and PostgreSQL.
+/// Declares two tests for each of these functions: `embedded::…` on the in-process broker and
+/// SQLite, `services::…` on RabbitMQ and PostgreSQL.
 macro_rules! on_both {
     ($($test:ident),* $(,)?) => {
         mod embedded {
@@ -63,7 +65,7 @@ macro_rules! on_both {
 }
 pub(crate) use on_both;
 
-/// A complete Licet.
+/// A complete Licet system.
 pub(crate) struct TestSystem {
     pub(crate) resources: Resources,
     pub(crate) client: Client,
@@ -76,7 +78,7 @@ pub(crate) struct TestSystem {
 }
 
 impl TestSystem {
-    /// On the in-process broker and SQLite.
+    /// Starts a system on the in-process broker and SQLite.
     pub(crate) async fn embedded() -> Self {
         let transport = Transport::memory();
         transport.apply(&registry::topology()).await.expect("the in-process broker accepts any topology");
@@ -86,7 +88,7 @@ impl TestSystem {
         Self::start(transport, store, folder, None, None).await
     }
 
-    /// On RabbitMQ and PostgreSQL, with empty queues and a new database.
+    /// Starts a system on RabbitMQ and PostgreSQL, with empty queues and a new database.
     pub(crate) async fn services() -> Self {
         let exclusive = exclusive().await;
         let transport = Transport::rabbit(&amqp_url().into()).expect("LICET_TEST_AMQP_URL is an AMQP URL");
@@ -105,7 +107,7 @@ impl TestSystem {
         database_url: Option<String>,
         exclusive: Option<OwnedMutexGuard<()>>,
     ) -> Self {
-        store.migrate().await.expect("the tables");
+        store.migrate().await.expect("the tables are created");
         let keyring = folder::create(&folder.path().join("keys")).expect("a new key");
         let resources = Resources {
             transport: transport.clone(),
@@ -113,7 +115,7 @@ impl TestSystem {
             keyring: Arc::new(keyring),
             clock: Clock::manual(Timestamp::from_millis(1_700_000_000_000)),
             terms: Arc::new(Terms::default()),
-            // No sweep starts by itself: tests publish `sweep.due`.
+            // No sweep starts on its own. Tests publish `sweep.due`.
             limits: Limits { sweep_interval_s: 86_400, ..Limits::default() },
             senders: Arc::default(),
         };
@@ -131,7 +133,7 @@ impl TestSystem {
         self
     }
 
-    /// Stops the workers of this process as SIGTERM does.
+    /// Stops the workers in this process, as SIGTERM does.
     pub(crate) async fn stop_workers(&mut self) {
         for (stop, running) in self.workers.drain(..) {
             stop.cancel();
@@ -155,8 +157,8 @@ impl TestSystem {
         self.client.ask(request).await.expect("a reply")
     }
 
-    /// Registers the content that most tests buy: 10.00 USD, this number of grants, 40 points for a
-    /// return.
+    /// Registers the content item that most tests buy: it costs 10.00 USD, has this number of
+    /// grants, and gives 40 points for a return.
     pub(crate) async fn put_song(&self, grants: i64) {
         let reply = self.ask(&Request::ContentPut(song(grants))).await;
         assert!(matches!(reply, Output::ContentRegistered(_)), "{reply:?}");
@@ -172,7 +174,7 @@ impl TestSystem {
         Bought::of(self.ask(&purchase(user, count)).await)
     }
 
-    /// Buys certificates, acknowledges their reception and pays for them.
+    /// Buys certificates, acknowledges their receipt and pays for them.
     pub(crate) async fn ready(&self, user: &str, count: usize) -> Bought {
         let bought = self.buy(user, count).await;
         let accepted = self.ask(&receipt(&bought)).await;
@@ -194,7 +196,8 @@ impl TestSystem {
         publisher.close().await;
     }
 
-    /// A temporary queue with these bindings (exchange, routing key): its name, and its messages.
+    /// Creates a temporary queue with these bindings (exchange, routing key). Returns its name and
+    /// its messages.
     pub(crate) async fn listen(&self, bindings: &[(&str, &str)]) -> (String, Mailbox) {
         let (name, consumer) = self.resources.transport.subscribe(bindings).await.expect("the broker answers");
         (name, Mailbox(consumer))
@@ -223,7 +226,7 @@ impl TestSystem {
         tokio::time::timeout(TIMEOUT, waiting).await.expect("the message is decided in time")
     }
 
-    /// Sends a request, and returns its reply and the events that the journal has for it.
+    /// Sends a request, and returns its reply and its events in the journal.
     pub(crate) async fn process(&self, request: &Request) -> Processed {
         let id = Uuid::now_v7();
         let reply = self.client.ask_as(id, request).await.expect("a reply");
@@ -255,15 +258,15 @@ impl TestSystem {
 /// A request that was processed.
 #[derive(Debug)]
 pub(crate) struct Processed {
-    /// Its message id, which its outputs name as their cause.
+    /// The message id of the request, which its outputs name as their cause.
     pub(crate) id: Uuid,
     pub(crate) reply: Output,
-    /// Its events, in their order.
+    /// The events of the request, in their order.
     pub(crate) events: Vec<Output>,
 }
 
 impl Processed {
-    /// The message types of its events.
+    /// The message types of the events.
     pub(crate) fn kinds(&self) -> Vec<&'static str> {
         self.events.iter().map(Output::kind).collect()
     }
@@ -390,7 +393,7 @@ pub(crate) fn license_receipt(license_token: &str) -> Request {
     Request::LicenseReceipt(LicenseReceipt { license_token: license_token.to_owned() })
 }
 
-/// A return for points.
+/// A request that returns a license for points.
 pub(crate) fn license_return(license_token: &str, user: &str, deleted: bool) -> Request {
     let privilege = Privilege::Points;
     Request::LicenseReturn(LicenseReturn {
@@ -401,12 +404,12 @@ pub(crate) fn license_return(license_token: &str, user: &str, deleted: bool) -> 
     })
 }
 
-/// A request with the usual properties.
+/// A message with the usual properties that contains a request.
 pub(crate) fn message(id: Uuid, request: &Request, reply_to: Option<&str>) -> Outgoing {
     raw(id, request.kind(), request.encode().expect("JSON"), reply_to)
 }
 
-/// Any body with the usual properties.
+/// A message with the usual properties that contains any body.
 pub(crate) fn raw(id: Uuid, kind: &str, body: Vec<u8>, reply_to: Option<&str>) -> Outgoing {
     Outgoing {
         exchange: topology::IN.into(),
@@ -432,12 +435,12 @@ pub(crate) fn outcome(reply: &Output) -> &'static str {
 }
 
 pub(crate) fn amqp_url() -> String {
-    std::env::var("LICET_TEST_AMQP_URL").expect("LICET_TEST_AMQP_URL is the URL of a RabbitMQ: run tests/run.sh")
+    std::env::var("LICET_TEST_AMQP_URL").expect("LICET_TEST_AMQP_URL is the URL of a RabbitMQ broker: run tests/run.sh")
 }
 
 fn admin_url() -> String {
     std::env::var("LICET_TEST_DATABASE_URL")
-        .expect("LICET_TEST_DATABASE_URL is the URL of a PostgreSQL: run tests/run.sh")
+        .expect("LICET_TEST_DATABASE_URL is the URL of a PostgreSQL server: run tests/run.sh")
 }
 
 /// Creates an empty database and returns its URL.
@@ -461,19 +464,19 @@ pub(crate) async fn empty_broker() {
         channel
             .queue_delete(queue.name.as_str().into(), Default::default())
             .await
-            .expect("RabbitMQ deletes a queue, or has none of this name");
+            .expect("RabbitMQ deletes the queue, if there is one");
     }
     for exchange in &topology.exchanges {
         channel
             .exchange_delete(exchange.name.as_str().into(), Default::default())
             .await
-            .expect("RabbitMQ deletes an exchange, or has none of this name");
+            .expect("RabbitMQ deletes the exchange, if there is one");
     }
     connection.close(200, "done".into()).await.expect("the connection closes");
 }
 
-/// The path of a program: in the folder `LICET_TEST_PROGRAMS` if that is set, or else built from the
-/// current sources.
+/// The path of a program: in the folder `LICET_TEST_PROGRAMS` if that is set, or else built from
+/// the current sources.
 pub(crate) fn program(name: &str) -> PathBuf {
     if let Some(folder) = std::env::var_os("LICET_TEST_PROGRAMS") {
         return PathBuf::from(folder).join(name);
@@ -482,11 +485,13 @@ pub(crate) fn program(name: &str) -> PathBuf {
     BUILT.call_once(|| {
         let root = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
         let build = std::process::Command::new(env!("CARGO"))
-            // The default members only: with the tests, cargo would enable fault injection in the programs.
+            // Build the default members only. Together with the tests, cargo would enable fault
+            // injection in the programs.
             .args(["build", "--quiet", "--bins"])
             .current_dir(root)
-            // cargo sets this variable for programs that it runs, from `.cargo/config.toml`. A variable that
-            // is set from outside counts as another setting, and cargo would build everything again.
+            // cargo sets this variable for programs that it runs, from `.cargo/config.toml`. If the
+            // variable were set from outside, cargo would treat it as another setting and build
+            // everything again.
             .env_remove("JEMALLOC_SYS_WITH_MALLOC_CONF")
             .status();
         assert!(build.expect("cargo runs").success(), "the programs cannot be built");

@@ -1,5 +1,5 @@
-//! The client terminal against a complete Licet: what it stores, what it does with it, and what it
-//! rejects.
+//! The client terminal with a complete Licet system: the data that it stores, the operations that
+//! it performs, and the data that it rejects.
 
 mod crashes;
 
@@ -31,13 +31,13 @@ use crate::system::{TIMEOUT, TestSystem, completion, name, on_both, song, usd, v
 
 on_both!(
     the_whole_lifecycle_runs_on_one_terminal,
-    an_upgrade_brings_the_certificate_of_the_successor,
+    an_upgrade_yields_a_certificate_of_the_successor,
     a_license_whose_content_cannot_be_downloaded_is_not_acknowledged,
-    an_altered_token_is_not_stored_and_the_valid_one_is_stored_later,
+    an_altered_token_is_not_stored_and_the_valid_token_is_stored_later,
     a_license_that_was_revoked_before_its_acknowledgement_is_deleted,
 );
 
-/// A terminal over the system's one terminal folder.
+/// A terminal that uses the system's only terminal folder.
 async fn terminal(system: &TestSystem, patience: Patience) -> Terminal {
     let client = Client::connect(&system.resources.transport, patience).await.expect("the broker answers");
     let keyring = Keyring::from_jwks(&system.keyring().jwks()).expect("published keys");
@@ -45,12 +45,12 @@ async fn terminal(system: &TestSystem, patience: Patience) -> Terminal {
     Terminal::new(client, keyring, store, Some(name("player")))
 }
 
-/// A terminal that waits for replies for a minute.
+/// A terminal that waits up to a minute for a reply.
 async fn patient(system: &TestSystem) -> Terminal {
     terminal(system, Patience { each: Duration::from_secs(5), attempts: 12 }).await
 }
 
-/// Some of the workers.
+/// Some of the workers, running in this process.
 struct Workers(CancellationToken, JoinHandle<()>);
 
 impl Workers {
@@ -61,7 +61,7 @@ impl Workers {
         Self(stop, tokio::spawn(async move { registry::run_workers(workers, &resources, &stopped).await }))
     }
 
-    /// All workers except these.
+    /// Starts all workers except these.
     fn start_without(system: &TestSystem, absent: &[&str]) -> Self {
         Self::start(system, &registry::names().filter(|name| !absent.contains(name)).collect::<Vec<_>>())
     }
@@ -72,8 +72,8 @@ impl Workers {
     }
 }
 
-/// Registers two versions of the song. A license of the first can be returned for points or for an
-/// upgrade to the second.
+/// Registers two versions of the song. A license of the first version can be returned for points or
+/// for an upgrade to the second.
 async fn put_songs(system: &TestSystem) {
     let policy = ReturnPolicy { upgrade: Some(true), ..song(1).return_policy };
     let successor = Some(ContentVersion { content: name("song"), version: version(2) });
@@ -90,7 +90,7 @@ fn first_version(count: usize) -> PurchaseRequest {
     PurchaseRequest { user: name("alice"), items: vec![item; count], points: None, reference: None }
 }
 
-/// A file with a content, and its description for the terminal.
+/// A content file, and its description for the terminal.
 fn content_file(system: &TestSystem) -> (PathBuf, Media) {
     let path = system.folder.path().join("song.ogg");
     std::fs::write(&path, "la la la").expect("a file");
@@ -99,7 +99,7 @@ fn content_file(system: &TestSystem) -> (PathBuf, Media) {
     (path, Media { uri, sha256, bytes: Count::try_from(8i64).expect("a count") })
 }
 
-/// Pays for a purchase of a terminal.
+/// Pays for a purchase that a terminal made.
 async fn pay(system: &TestSystem, bought: &Bought) {
     let (certificates, container) = (bought.certificates.clone(), bought.container);
     let due =
@@ -108,7 +108,7 @@ async fn pay(system: &TestSystem, bought: &Bought) {
     assert!(matches!(reply, Output::SettlementRegistered(_)), "{reply:?}");
 }
 
-/// Buys, pays and fetches a license. Returns the certificate and the license.
+/// Buys a certificate, pays for it and fetches a license. Returns the certificate and the license.
 async fn licensed(system: &TestSystem, terminal: &mut Terminal, media: Option<Media>) -> (Uuid, Uuid) {
     let bought = terminal.buy(first_version(1)).await.expect("certificates");
     pay(system, &bought).await;
@@ -195,7 +195,7 @@ async fn run_provider(system: &TestSystem, purchases: &[&Bought]) {
     provider.await.expect("the provider stops");
 }
 
-async fn an_upgrade_brings_the_certificate_of_the_successor(mut system: TestSystem) {
+async fn an_upgrade_yields_a_certificate_of_the_successor(mut system: TestSystem) {
     system.start_workers();
     put_songs(&system).await;
     let mut terminal = patient(&system).await;
@@ -232,7 +232,7 @@ async fn a_license_whose_content_cannot_be_downloaded_is_not_acknowledged(mut sy
     system.finish().await;
 }
 
-async fn an_altered_token_is_not_stored_and_the_valid_one_is_stored_later(mut system: TestSystem) {
+async fn an_altered_token_is_not_stored_and_the_valid_token_is_stored_later(mut system: TestSystem) {
     let workers = Workers::start(&system, &["catalog"]);
     put_songs(&system).await;
     let queue = system.resources.transport.consume(&topology::work_queue("purchase"), 1).await.expect("its queue");
@@ -249,8 +249,8 @@ async fn an_altered_token_is_not_stored_and_the_valid_one_is_stored_later(mut sy
     system.finish().await;
 }
 
-/// Replies to a purchase with a token whose signature is not valid, and returns the request to its
-/// queue.
+/// Replies to a purchase request with a token whose signature is not valid, and returns the request
+/// to its queue.
 async fn reply_with_altered_token(system: &TestSystem, mut queue: Consumer) {
     let request = queue.receive(1, usize::MAX).await.expect("the connection stays open").remove(0);
     let certificate = Uuid::new_v4();

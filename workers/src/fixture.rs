@@ -1,8 +1,8 @@
-//! The fixture of rule tests: all workers over one in-memory store, with a clock that tests move.
+//! The fixture of rule tests: all workers on one in-memory store, with a clock that tests control.
 //!
-//! A request is processed as in the runtime, without broker and database: its worker reads it, loads rows
-//! with its own `load` and decides, and the changed rows are stored. So a rule sees exactly the rows that
-//! its worker loads, and a defect fails the test.
+//! A request is processed as in the runtime, but without a broker and a database. Its worker reads
+//! it, loads rows with its own `load` and decides, and the fixture stores the changed rows. A rule
+//! therefore sees exactly the rows that its worker loads, and a defect fails the test.
 
 use ed25519_dalek::SigningKey;
 use futures_util::FutureExt;
@@ -36,12 +36,12 @@ use crate::{
 /// An hour in milliseconds.
 pub const HOUR_MS: i64 = 3_600_000;
 
-/// The rows, the time and the keys of a test.
+/// The rows, the time and the keys that a test uses.
 #[derive(Clone)]
 pub struct Fixture {
     /// The rows of all tables.
     pub store: MemoryStore,
-    /// The keys that tokens are signed and verified with.
+    /// The keys that sign and verify tokens.
     pub keyring: Keyring,
     /// The settings that rules use.
     pub terms: Terms,
@@ -49,7 +49,7 @@ pub struct Fixture {
     pub now_ms: i64,
     /// The number of messages sent so far. The id of a message is its number.
     pub messages: u128,
-    /// The decision about the last message. None if the message was malformed.
+    /// The decision about the last message. `None` if the message was malformed.
     pub last: Option<Decision>,
 }
 
@@ -77,7 +77,7 @@ impl TableVisitor for Unchanged {
         E::Model: ModelTrait<Entity = E>,
     {
         let unchanged = rows.added().is_empty() && rows.changed().is_empty() && rows.removed().is_empty();
-        assert!(unchanged, "a refusal changes no row");
+        assert!(unchanged, "a refusal must not change a row");
     }
 }
 
@@ -121,7 +121,7 @@ impl Fixture {
         self.send(request).expect("a request has a reply")
     }
 
-    /// Sends a message that may have no reply.
+    /// Sends a message and returns its reply, if it has one.
     ///
     /// # Panics
     /// A rule found a defect.
@@ -129,7 +129,7 @@ impl Fixture {
         self.try_send(request).unwrap_or_else(|defect| panic!("{defect}"))
     }
 
-    /// Sends a message, and returns the defect if a rule found one.
+    /// Sends a message like [`Self::send`], but returns a defect instead of panicking.
     ///
     /// # Errors
     /// A rule found a defect.
@@ -149,7 +149,7 @@ impl Fixture {
         }
     }
 
-    /// Sends a `sweep.due` for everything of this kind that is overdue. Returns the types of its events.
+    /// Sends a `sweep.due` for all overdue rows of this kind. Returns the types of its events.
     pub fn sweep(&mut self, kind: SweepKind) -> Vec<&'static str> {
         let before = Timestamp::from_millis(self.now_ms);
         assert_eq!(self.send(Request::SweepDue(SweepDue { kind, before })), None, "sweep.due has no reply");
@@ -188,7 +188,7 @@ impl Fixture {
         Ok(decision.reply)
     }
 
-    /// The types of the events of the last message, the public form of its reply first.
+    /// The types of the events of the last message, starting with the public form of its reply.
     pub fn events(&self) -> Vec<&'static str> {
         let Some(last) = &self.last else { return Vec::new() };
         let public = last.reply.as_ref().filter(|_| last.announced).and_then(Output::public);
@@ -216,7 +216,7 @@ impl Fixture {
                 container_token: issued.container_token,
                 amount: issued.amount,
             },
-            other => panic!("the reply to a purchase is {other:?}"),
+            other => panic!("the purchase was not accepted: {other:?}"),
         }
     }
 
@@ -226,7 +226,7 @@ impl Fixture {
         self.bought(reply)
     }
 
-    /// Sets a user's points, without a ledger entry.
+    /// Sets the points of a user without a ledger entry.
     pub fn give_points(&mut self, user: &str, points: i64) {
         let name = crate::domain::points::account(&name(user));
         self.store.put::<account::Entity>(account::Model { name, balance: points });
@@ -256,17 +256,17 @@ impl Fixture {
         self.ask(license_return(&license, user, Privilege::Points, true));
     }
 
-    /// Acknowledges the reception of a purchase.
+    /// Acknowledges receipt of a purchase.
     pub fn receive(&mut self, bought: &Bought) -> Output {
         self.ask(receipt(bought))
     }
 
-    /// Completes the settlement `id` of a purchase, in the amount due.
+    /// Completes the settlement `id` of a purchase with the amount due.
     pub fn settle(&mut self, bought: &Bought, id: &str) -> Output {
         self.ask(completion(bought, id, bought.amount))
     }
 
-    /// Buys `count` songs, acknowledges their reception and settles them as `pay-1`.
+    /// Buys `count` songs, acknowledges their receipt and settles them with the settlement `pay-1`.
     pub fn ready(&mut self, count: usize) -> Bought {
         let bought = self.buy(count);
         self.receive(&bought);
@@ -274,10 +274,10 @@ impl Fixture {
         bought
     }
 
-    /// Requests a license of the first certificate of a purchase and returns its token.
+    /// Requests a license with the first certificate of a purchase and returns the license's token.
     ///
     /// # Errors
-    /// The request was refused: the reply.
+    /// The request was refused. The error is the reply.
     pub fn license(&mut self, bought: &Bought, terminal: &str) -> Result<String, Box<Output>> {
         match self.ask(license_request(&bought.tokens[0], terminal)) {
             Output::LicenseIssued(issued) => Ok(issued.license_token.expect("a reply has the token")),
@@ -285,7 +285,7 @@ impl Fixture {
         }
     }
 
-    /// Buys a song, settles it, and returns the token of a license whose reception is acknowledged.
+    /// Buys a song, settles it, and returns the token of a license whose receipt is acknowledged.
     pub fn granted(&mut self, terminal: &str) -> String {
         let bought = self.ready(1);
         let token = self.license(&bought, terminal).expect("a license");
@@ -294,7 +294,8 @@ impl Fixture {
     }
 }
 
-/// The outcome in one word: the code of a refusal, or the type of another reply. `*` marks a repetition.
+/// The outcome in one word: the code of a refusal, or the type of any other reply. `*` marks a
+/// reply to a repeated request.
 pub fn outcome(output: &Output) -> String {
     let repeated = match output {
         Output::RequestRefused(refused) => return refused.code.to_string(),
@@ -375,7 +376,8 @@ fn grants(count: i64) -> Grants {
     Grants::try_from(count).expect("a count")
 }
 
-/// A request to buy `count` songs for alice, with up to `points` points, as `order-1`.
+/// A request to buy `count` songs for the user `alice`, with up to `points` points and the
+/// reference `order-1`.
 pub fn purchase(count: usize, points: i64) -> Request {
     Request::PurchaseRequest(PurchaseRequest {
         user: name("alice"),
@@ -385,12 +387,12 @@ pub fn purchase(count: usize, points: i64) -> Request {
     })
 }
 
-/// A request that acknowledges the reception of a purchase.
+/// A request that acknowledges receipt of a purchase.
 pub fn receipt(bought: &Bought) -> Request {
     Request::CertificateReceipt(presented(bought))
 }
 
-/// The token of a purchase: of its container, or of its only certificate.
+/// The token of a purchase: the token of its container, or of its only certificate.
 pub fn presented(bought: &Bought) -> CertificatePresented {
     let alone = bought.container_token.is_none();
     CertificatePresented {
@@ -432,7 +434,7 @@ pub fn reissue(certificate: Uuid, granted: Option<i64>) -> Request {
     })
 }
 
-/// A request for a license. An empty `terminal` names none.
+/// A request for a license. If `terminal` is empty, the request names no terminal.
 pub fn license_request(certificate_token: &str, terminal: &str) -> Request {
     Request::LicenseRequest(LicenseRequest {
         certificate_token: certificate_token.to_owned(),
@@ -440,7 +442,7 @@ pub fn license_request(certificate_token: &str, terminal: &str) -> Request {
     })
 }
 
-/// A request that acknowledges the reception of a license.
+/// A request that acknowledges receipt of a license.
 pub fn license_receipt(license_token: &str) -> Request {
     Request::LicenseReceipt(LicenseReceipt { license_token: license_token.to_owned() })
 }

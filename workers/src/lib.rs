@@ -1,8 +1,9 @@
 //! Licet's domain: one module for each worker.
 //!
-//! A worker's module says what it takes, what it guarantees and which rows it reads; its `rules` are
-//! pure functions from rows and a request to rows and a reply; its tests are tables of outcomes. What
-//! several workers share is in [`domain`]. [`registry`] lists all workers.
+//! The module of a worker documents its input, its guarantees and the rows that it reads. Its
+//! `rules` are pure functions from rows and a request to rows and a reply. Its tests are tables of
+//! outcomes. [`domain`] contains the code that several workers share. [`registry`] lists all
+//! workers.
 //!
 //! Architecture invariant: a `rules.rs` has no async code, no query, no clock and no randomness. No
 //! worker module imports another worker's module.

@@ -26,7 +26,7 @@ pub(crate) struct Arguments {
     settings: CommandSettings<{ DATABASE | LOG }>,
 }
 
-/// Exit code 1 if an invariant does not hold.
+/// Returns exit code 1 if an invariant does not hold.
 pub(crate) fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
     let config = configure(arguments.settings, LOG_OF_TOOLS)?;
     let url = config.database_url()?;

@@ -28,7 +28,7 @@ pub(crate) enum Command {
         #[command(flatten)]
         selection: Selection,
     },
-    /// Show dead letters with everything known about them and their bodies
+    /// Show dead letters in full, with their bodies
     Show {
         /// The message_ids of the letters [default: all that the filters select]
         #[arg(value_name = "MESSAGE_ID")]
@@ -36,7 +36,7 @@ pub(crate) enum Command {
         #[command(flatten)]
         selection: Selection,
     },
-    /// Send dead letters back to their workers, for another series of attempts
+    /// Send dead letters back to their workers for another series of attempts
     Replay {
         /// The message_ids of the letters
         #[arg(value_name = "MESSAGE_ID")]
@@ -60,7 +60,7 @@ pub(crate) enum Command {
     },
 }
 
-/// Which letters are meant.
+/// The filters that select letters.
 #[derive(Args)]
 pub(crate) struct Selection {
     /// Only letters of this worker
@@ -101,12 +101,13 @@ impl Selection {
         }
     }
 
-    /// The filter of a command that changes something: without any condition it is a mistake.
+    /// The filter of a command that replays or deletes letters. At least one condition is required,
+    /// because a command without conditions is probably a mistake.
     fn explicit_filter(&self, ids: &[String]) -> Result<Filter, Failure> {
         let filter = self.filter(ids);
         if filter.is_open() {
             return Err(Failure::Usage(
-                "no letters are selected: give their message_ids, or select them with --queue, --reason, --older-than \
+                "no letters are selected: give message_ids, or select letters with --queue, --reason, --older-than \
                  or --newer-than; `licet dead list` lists them"
                     .into(),
             ));
@@ -126,8 +127,7 @@ pub(crate) fn run(command: Command) -> Result<ExitCode, Failure> {
             let filter = selection.explicit_filter(&ids)?;
             if !yes {
                 return Err(Failure::Usage(
-                    "a discarded letter cannot be restored: check it with `licet dead show`, then repeat this with --yes"
-                        .into(),
+                    "a discarded letter cannot be restored: check it with `licet dead show`, then add --yes".into(),
                 ));
             }
             scan(&selection, &filter, Operation::Discard)
@@ -135,7 +135,7 @@ pub(crate) fn run(command: Command) -> Result<ExitCode, Failure> {
     }
 }
 
-/// What is done with each letter.
+/// The operation on each selected letter.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Operation {
     List,
@@ -176,7 +176,7 @@ fn scan(selection: &Selection, filter: &Filter, operation: Operation) -> Result<
             replayer.close().await;
         }
         if selection.json {
-            // Printed after an error too: it lists what was done before.
+            // Printed after an error too, because it lists the letters that were processed before.
             let Scanned { examined, beyond_limit, .. } = scanned.as_ref().copied().unwrap_or_default();
             report::print(json!({"letters": listed, "looked_at": examined, "beyond_limit": beyond_limit}));
         }
@@ -186,7 +186,7 @@ fn scan(selection: &Selection, filter: &Filter, operation: Operation) -> Result<
         }
         if count == 0 && !filter.ids.is_empty() {
             return Err(Failure::Work(format!(
-                "none of the {} letters examined has such a message_id: `licet dead list` lists them",
+                "none of the {} examined letters has such a message_id: `licet dead list` lists the letters",
                 scanned.examined
             )));
         }
@@ -203,7 +203,7 @@ fn summary(scanned: Scanned, count: u32, operation: Operation) -> String {
     };
     match beyond_limit {
         0 => format!("{done}."),
-        _ => format!("{done}; {beyond_limit} more were not examined: increase --limit."),
+        _ => format!("{done}. Letters not examined: {beyond_limit} (increase --limit)."),
     }
 }
 
@@ -242,12 +242,13 @@ fn in_full(letter: &Letter) -> Value {
     value
 }
 
-/// Without control characters, which could change the terminal: unknown senders wrote this text.
+/// Replaces control characters, which could manipulate the terminal. The text comes from unknown
+/// senders.
 fn printable(text: &str) -> String {
     text.chars().map(|character| if character.is_control() { '\u{fffd}' } else { character }).collect()
 }
 
-/// The time since then, in its largest whole unit.
+/// The time since `at`, in the largest unit that gives a whole number above zero.
 fn age(at: Timestamp) -> String {
     let seconds = (Clock::System.now().as_millis() - at.as_millis()).max(0) / 1000;
     let unit = UNITS.iter().rev().find(|(_, length_s)| seconds >= *length_s).unwrap_or(&UNITS[0]);

@@ -1,6 +1,6 @@
-//! `licet demo`: runs real purchases in this process alone, with the in-process broker, a SQLite file,
-//! new keys, all workers and a payment provider; then the rare cases, on a clock that is moved ahead by
-//! weeks; then an audit.
+//! `licet demo`: runs real purchases in one process, with the in-process broker, a SQLite file, new
+//! keys, all workers and a payment provider. Then it plays the rare cases on a clock that is moved
+//! ahead by weeks, and audits the database.
 
 use std::{
     fs,
@@ -42,14 +42,14 @@ use crate::{
     timeline,
 };
 
-/// Introduces the histories.
+/// The introduction to the histories.
 const HISTORIES: &str = "
-The histories of one of the purchases and of the rare cases. A user buys certificates. With a certificate
-that is paid for, a terminal requests a license, which permits to use a content. The history lists each
+These are the histories of one purchase and of the rare cases. A user buys certificates. With a certificate
+that is paid for, a terminal requests a license, which permits the use of a content. A history lists each
 message and the events that it caused. Ids are shortened to their last 8 characters.
 ";
 
-/// The folder in the commands that the demo suggests, if it kept none.
+/// The folder in the suggested commands, if the demo kept no folder.
 const SUGGESTED_FOLDER: &str = "licet-demo";
 
 #[derive(Args)]
@@ -60,7 +60,7 @@ pub(crate) struct Arguments {
     /// The number of purchases in progress at a time
     #[arg(long, default_value_t = 256, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=10_000))]
     in_flight: u16,
-    /// Keep the database and the keys in this new folder [default: delete them]
+    /// Keep the database and the keys in this new folder [default: delete them afterwards]
     #[arg(long, value_name = "FOLDER")]
     keep: Option<PathBuf>,
     /// Print one JSON object
@@ -70,7 +70,7 @@ pub(crate) struct Arguments {
     settings: CommandSettings<{ TERMS | ENGINE | LOG }>,
 }
 
-/// Exit code 1 if the audit finds a violation.
+/// Returns exit code 1 if the audit finds a violation.
 pub(crate) fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
     let config = configure(arguments.settings.clone(), LOG_OF_TOOLS)?;
     let purchases = cdnow::sample(arguments.purchases)?;
@@ -81,7 +81,7 @@ pub(crate) fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
     block_on(play(&config, &arguments, folder.path(), &purchases))
 }
 
-/// Where the database and the keys are.
+/// The folder of the database and the keys.
 enum Folder<'a> {
     Temporary(TempDir),
     Kept(&'a Path),
@@ -160,7 +160,7 @@ async fn resources(config: &Config, folder: &Path) -> Result<Resources, Failure>
         keyring: Arc::new(folder::create(&folder.join("keys"))?),
         clock: Clock::ahead(),
         terms: Arc::new(config.terms.clone()),
-        // Two of the scenes wait for the sweep.
+        // Two of the scenes wait for a sweep.
         limits: Limits { sweep_interval_s: 1, ..config.limits },
         senders: Arc::default(),
     })
@@ -195,7 +195,7 @@ impl Results {
 
     fn text(&self) -> String {
         let mut parts = vec![report::summary(&self.measured)];
-        parts.push("Rare cases, one purchase each, on a clock that was moved ahead by a month:".to_owned());
+        parts.push("Rare cases, one purchase each, on a clock that was moved ahead by about a month:".to_owned());
         let scene = |scene: &Scene| format!("  {:<9} {} (purchase {})", scene.name, scene.shown, scene.purchase);
         parts.extend(self.scenes.iter().map(scene));
         parts.push(HISTORIES.to_owned());

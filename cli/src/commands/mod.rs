@@ -1,4 +1,5 @@
-//! The commands, one file each. Each has its arguments, with the settings that it uses, and `run`.
+//! The commands, one file each. Each file contains the arguments of the command, with the settings
+//! that it uses, and a function `run`.
 
 mod audit;
 mod dead;
@@ -20,14 +21,14 @@ use std::process::ExitCode;
 use clap::Subcommand;
 use licet_common::program::Failure;
 
-/// The log filter of commands that run until they are stopped, if none is configured.
+/// The default log filter of commands that run until they are stopped.
 const LOG_OF_SERVICES: &str = "info";
-/// The log filter of commands that print a result, if none is configured.
+/// The default log filter of commands that print a result.
 const LOG_OF_TOOLS: &str = "warn";
 
 #[derive(Subcommand)]
 pub(crate) enum Command {
-    /// Run real purchases and the rare cases in this process alone, and audit the result
+    /// Run real purchases and rare cases in one process, and audit the result
     Demo(demo::Arguments),
     /// Run workers in one process
     Serve(serve::Arguments),
@@ -41,7 +42,7 @@ pub(crate) enum Command {
     Keys(keys::Command),
     /// Run a payment provider for trials
     Provider(provider::Arguments),
-    /// Restore a lost certificate in a new generation
+    /// Replace a lost certificate with its next generation
     Reissue(reissue::Arguments),
     /// List, assign or refund payments that match no purchase
     #[command(subcommand)]
@@ -49,9 +50,9 @@ pub(crate) enum Command {
     /// List, show, replay or discard dead letters
     #[command(subcommand)]
     Dead(dead::Command),
-    /// Send the purchases of a file to running workers, as an upstream system would
+    /// Send the purchases in a file to running workers, as an upstream system does
     Replay(replay::Arguments),
-    /// Act as a client terminal: buy, fetch licenses, return them
+    /// Act as a client terminal: buy certificates, fetch licenses, return licenses
     Terminal(terminal::Arguments),
     /// Show the history of a purchase, certificate, license, return or user
     Show(show::Arguments),

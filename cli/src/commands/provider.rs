@@ -1,4 +1,4 @@
-//! `licet provider`: a payment provider for trials, until it is stopped.
+//! `licet provider`: runs a payment provider for trials until it is stopped.
 
 use std::process::ExitCode;
 
@@ -31,8 +31,8 @@ pub(crate) fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
         let stop = stop_signal()?;
         let client = Client::connect(&transport, Patience::default()).await?;
         match charges {
-            Charges::Succeed => tracing::info!("every charge succeeds, and every payout is made"),
-            Charges::Fail => tracing::info!("every charge is declined, and every payout is made"),
+            Charges::Succeed => tracing::info!("every charge and every payout succeeds"),
+            Charges::Fail => tracing::info!("every charge is declined, and every payout succeeds"),
         }
         provide(&transport, &client, charges, &stop).await;
         Ok(ExitCode::SUCCESS)

@@ -1,4 +1,4 @@
-//! `licet reissue`: restores a lost certificate in a new generation.
+//! `licet reissue`: replaces a lost certificate with its next generation.
 
 use std::process::ExitCode;
 
@@ -27,10 +27,11 @@ use crate::{
 pub(crate) struct Arguments {
     /// The id of the certificate
     certificate: Uuid,
-    /// The reason, for the history of the purchase
+    /// The reason for the reissue
     #[arg(long, value_name = "TEXT")]
     reason: String,
-    /// The number of its licenses that stay valid; the newest others are revoked [default: all]
+    /// The number of licenses that count as granted; the newest others are revoked [default:
+    /// unchanged]
     #[arg(long, value_name = "N")]
     granted: Option<u32>,
     /// Print one JSON object
@@ -59,7 +60,7 @@ pub(crate) fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
 
 fn summary(reissued: &CertificateReissued) -> String {
     let CertificateReissued { certificate, generation, granted, remaining, certificate_token, .. } = reissued;
-    let counts = format!("{granted} of its licenses count as granted, and it grants {remaining} more");
+    let counts = format!("{granted} of its licenses count as granted, and it permits {remaining} more");
     let sentence = format!("Certificate {certificate} was reissued in generation {generation}: {counts}.");
     match certificate_token {
         Some(token) => format!("{sentence} Its new token:\n{token}"),

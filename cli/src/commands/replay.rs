@@ -1,4 +1,4 @@
-//! `licet replay`: the upstream system of the demo, with workers that run elsewhere.
+//! `licet replay`: runs the upstream system of the demo with workers that run elsewhere.
 
 use std::{path::PathBuf, process::ExitCode, time::Duration};
 
@@ -30,10 +30,10 @@ pub(crate) struct Arguments {
     /// The number of purchases in progress at a time
     #[arg(long, default_value_t = 256, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=10_000))]
     in_flight: u16,
-    /// Do not make the payments: a payment provider runs elsewhere
+    /// Do not run a payment provider, because one runs elsewhere
     #[arg(long)]
     no_provider: bool,
-    /// The published keys [default: those of the keys folder]
+    /// The file of the published keys [default: the keys in the keys folder]
     #[arg(long, value_name = "FILE")]
     jwks: Option<PathBuf>,
     /// Print one JSON object

@@ -1,4 +1,4 @@
-//! `licet serve`: runs workers in one process, until it is stopped.
+//! `licet serve`: runs workers in one process until it is stopped.
 
 use std::process::ExitCode;
 
@@ -31,7 +31,7 @@ pub(crate) fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
     })
 }
 
-/// The workers with these names, each once; all if there are no names.
+/// The workers with these names, each once. If there are no names, all workers.
 fn select(names: &[String]) -> Result<Vec<&'static Entry>, UnknownWorker> {
     for name in names {
         registry::find(name)?;

@@ -19,8 +19,8 @@ use crate::{report, timeline};
 
 #[derive(Args)]
 pub(crate) struct Arguments {
-    /// A user's name, or the id of a purchase, certificate, container, license or return; the last 8 or
-    /// more characters of an id are enough if only one purchase has such an id
+    /// The name of a user, or the id of a purchase, certificate, container, license or return; at
+    /// least the last 8 characters of an id are enough if they are unique
     id: String,
     /// Print one JSON object
     #[arg(long)]
@@ -43,7 +43,7 @@ pub(crate) fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
         }
         if histories.is_empty() {
             return Err(Failure::Work(format!(
-                "nothing is known of {:?}: give a user's name, or at least the last 8 characters of an id",
+                "no purchase matches {:?}: give the name of a user, or at least the last 8 characters of an id",
                 arguments.id
             )));
         }

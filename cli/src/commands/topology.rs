@@ -20,7 +20,7 @@ use crate::report;
 
 #[derive(Subcommand)]
 pub(crate) enum Command {
-    /// Declare exchanges, queues and bindings; existing ones stay
+    /// Declare exchanges, queues and bindings; existing ones are kept
     Apply(Arguments),
     /// List missing exchanges and queues; exit code 1 if there are any
     Check(Arguments),
@@ -65,7 +65,7 @@ fn check(arguments: Arguments) -> Result<ExitCode, Failure> {
     block_on(async {
         let missing = transport.missing(&registry::topology()).await?;
         if missing.is_empty() {
-            report::print("Every exchange and queue exists.");
+            report::print("All exchanges and queues exist.");
             return Ok(ExitCode::SUCCESS);
         }
         for name in &missing {

@@ -26,9 +26,9 @@ use crate::{
 pub(crate) enum Command {
     /// List payments that match no purchase
     List(List),
-    /// Pay for a purchase with such a payment; exactly its amount must be due
+    /// Assign an unmatched payment to a purchase; exactly its amount must be due
     Assign(Assign),
-    /// Record that such a payment was refunded through its provider
+    /// Record that an unmatched payment was refunded through its provider
     Refund(Refund),
 }
 
@@ -45,10 +45,10 @@ pub(crate) struct List {
 pub(crate) struct Assign {
     /// The id of the payment in the list
     id: Uuid,
-    /// The certificate that it pays for, if that was bought alone
+    /// The certificate to pay for, if it was bought alone
     #[arg(long, value_name = "ID", required_unless_present = "container", conflicts_with = "container")]
     certificate: Option<Uuid>,
-    /// The container that it pays for
+    /// The container to pay for
     #[arg(long, value_name = "ID")]
     container: Option<Uuid>,
     #[command(flatten)]
@@ -59,7 +59,7 @@ pub(crate) struct Assign {
 pub(crate) struct Refund {
     /// The id of the payment in the list
     id: Uuid,
-    /// The reason, for the history of the purchase
+    /// The reason for the refund
     #[arg(long, value_name = "TEXT", default_value = "refunded by the operator")]
     reason: String,
     #[command(flatten)]
@@ -97,7 +97,7 @@ fn assign(arguments: Assign) -> Result<ExitCode, Failure> {
     block_on(async {
         let payment = find(&config, arguments.id).await?;
         register(&config, &unmatched::assign(&payment, purchase), SettlementOutcome::Completed).await?;
-        report::print("The payment is assigned: the purchase is paid for.");
+        report::print("The payment was assigned. The purchase is paid for.");
         Ok(ExitCode::SUCCESS)
     })
 }
@@ -108,7 +108,7 @@ fn refund(arguments: Refund) -> Result<ExitCode, Failure> {
     block_on(async {
         let payment = find(&config, arguments.id).await?;
         register(&config, &unmatched::refund(&payment, reason), SettlementOutcome::Reversed).await?;
-        report::print("The payment is recorded as refunded.");
+        report::print("The payment was recorded as refunded.");
         Ok(ExitCode::SUCCESS)
     })
 }
@@ -119,7 +119,7 @@ async fn register(config: &Config, request: &Request, outcome: SettlementOutcome
     match &reply {
         Output::SettlementRegistered(registered) if registered.outcome == outcome => Ok(()),
         Output::SettlementRegistered(registered) => Err(Failure::Work(format!(
-            "the payment is registered as {} already: check it with `licet unmatched list` and `licet show`",
+            "the payment is already registered as {}: check it with `licet unmatched list` and `licet show`",
             registered.outcome
         ))),
         _ => Err(unexpected(&reply)),
@@ -161,7 +161,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_payment_is_listed_with_its_amount_in_major_units_and_what_it_named() {
+    fn a_payment_is_listed_with_its_amount_in_major_units_and_the_purchase_that_it_names() {
         let payment = Unmatched {
             id: Uuid::from_u128(1),
             provider: Name::try_from("bank").expect("a name"),

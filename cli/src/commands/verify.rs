@@ -13,7 +13,7 @@ use crate::{jwks, report};
 pub(crate) struct Arguments {
     /// The token
     token: String,
-    /// The published keys
+    /// The file of the published keys
     #[arg(long, value_name = "FILE")]
     jwks: PathBuf,
     /// Print one JSON object

@@ -1,15 +1,16 @@
 //! The definition of every setting: [`SETTINGS`].
 //!
 //! Flags, environment variables, the keys of `licet.toml`, defaults, validation, `--help` and
-//! `docs/configuration.md` are derived from this table. The conversion of a value into its Rust
-//! type is the only part elsewhere: `Settings::config`.
+//! `docs/configuration.md` are derived from this table. Only the conversion of values into their
+//! Rust types is defined elsewhere, in `Settings::config`.
 
 use std::{ffi::OsStr, ops::RangeInclusive};
 
 use licet_schema::{Name, money::Currency, vocabulary::SECONDS_MAX};
 use tracing_subscriber::EnvFilter;
 
-/// A part of Licet that has settings of its own. The order is the order in `docs/configuration.md`.
+/// A part of Licet that has its own settings. The variants are in the order of
+/// `docs/configuration.md`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Group {
     Broker,
@@ -42,11 +43,11 @@ impl Group {
     }
 }
 
-/// A set of groups of settings: constants of [`groups`], joined with `|`. It is an integer so that
-/// it can be a parameter of [`CommandSettings`](super::CommandSettings).
+/// A set of groups of settings: constants of [`groups`], combined with `|`. It is an integer
+/// because it is a const parameter of [`CommandSettings`](super::CommandSettings).
 pub type Groups = u8;
 
-/// The groups of settings. A program declares those that it uses.
+/// The groups of settings. A program declares the groups that it uses.
 pub mod groups {
     use super::{Group, Groups};
 
@@ -58,7 +59,8 @@ pub mod groups {
     pub const KEYS: Groups = Group::Keys.bit();
     /// `issuer`, `points_currency`, `receipt_ttl_s` and `return_ttl_s`.
     pub const TERMS: Groups = Group::Terms.bit();
-    /// `batch_max`, `batch_max_bytes`, `reply_timeout_ms`, `database_timeout_s` and `shutdown_timeout_s`.
+    /// `batch_max`, `batch_max_bytes`, `reply_timeout_ms`, `database_timeout_s` and
+    /// `shutdown_timeout_s`.
     pub const ENGINE: Groups = Group::Engine.bit();
     /// `sweep_interval_s`.
     pub const SWEEP: Groups = Group::Sweep.bit();
@@ -73,24 +75,24 @@ pub mod groups {
 pub(super) struct Setting {
     /// The key in `licet.toml`.
     pub(super) key: &'static str,
-    /// The flag, without dashes in front.
+    /// The flag, without the leading dashes.
     pub(super) flag: &'static str,
     pub(super) group: Group,
     pub(super) kind: Kind,
     pub(super) default: DefaultValue,
-    /// One sentence.
+    /// A description in one sentence.
     pub(super) description: &'static str,
 }
 
-/// Which values a setting has.
+/// The kind of value that a setting has.
 #[derive(Debug)]
 pub(super) enum Kind {
     /// A URL. It can contain a password, so it is never displayed. `Config` checks the prefix when
-    /// a program asks for the URL.
+    /// a program requests the URL.
     Url { prefixes: &'static [&'static str], example: &'static str },
     /// The path of a folder.
     Folder,
-    /// A filter of log lines.
+    /// A filter for log lines.
     LogFilter,
     /// A [`Name`].
     Name,
@@ -100,14 +102,14 @@ pub(super) enum Kind {
     Number { unit: &'static str, range: RangeInclusive<u64> },
 }
 
-/// What applies if no layer sets a setting.
+/// The value that applies if no layer sets a setting.
 #[derive(Debug)]
 pub(super) enum DefaultValue {
-    /// Nothing. A program that needs the setting refuses to start.
+    /// There is no default. A program that needs the setting refuses to start.
     None,
-    /// This value, written as in an environment variable.
+    /// This value, in the format of an environment variable.
     Value(&'static str),
-    /// The program decides, as described.
+    /// The value depends on the program, as described.
     Varies(&'static str),
 }
 
@@ -146,7 +148,7 @@ pub(super) static SETTINGS: &[Setting] = &[
         group: Group::Terms,
         kind: Kind::Name,
         default: DefaultValue::Value("licet"),
-        description: "Issuer of the signed tokens, their claim `iss`.",
+        description: "Issuer of the signed tokens (their claim `iss`).",
     },
     Setting {
         key: "points_currency",
@@ -162,7 +164,7 @@ pub(super) static SETTINGS: &[Setting] = &[
         group: Group::Terms,
         kind: Kind::Number { unit: "seconds", range: 1..=SECONDS_MAX.unsigned_abs() },
         default: DefaultValue::Value("86400"),
-        description: "Time to acknowledge the certificates of a purchase, unless its contents specify it.",
+        description: "Time allowed to acknowledge receipt of a purchase, unless its contents specify another time.",
     },
     Setting {
         key: "return_ttl_s",
@@ -170,7 +172,7 @@ pub(super) static SETTINGS: &[Setting] = &[
         group: Group::Terms,
         kind: Kind::Number { unit: "seconds", range: 1..=SECONDS_MAX.unsigned_abs() },
         default: DefaultValue::Value("86400"),
-        description: "Time for a terminal to confirm that it deleted a license that is being returned.",
+        description: "Time allowed for a terminal to confirm that it deleted a license that is being returned.",
     },
     Setting {
         key: "batch_max",
@@ -186,7 +188,7 @@ pub(super) static SETTINGS: &[Setting] = &[
         group: Group::Engine,
         kind: Kind::Number { unit: "bytes", range: 1..=64 << 20 },
         default: DefaultValue::Value("4194304"),
-        description: "Total size of message bodies at which a batch takes no further message.",
+        description: "Total size of message bodies at which a batch accepts no further messages.",
     },
     Setting {
         key: "reply_timeout_ms",
@@ -226,7 +228,7 @@ pub(super) static SETTINGS: &[Setting] = &[
         group: Group::Log,
         kind: Kind::LogFilter,
         default: DefaultValue::Varies("info for programs that run until they are stopped, warn for others"),
-        description: "Filter of the log lines on standard error.",
+        description: "Filter for the log lines on standard error.",
     },
 ];
 
@@ -289,7 +291,7 @@ impl Kind {
         }
     }
 
-    /// The allowed values, to follow "it must be".
+    /// The allowed values, phrased to follow "it must be".
     pub(super) fn expected(&self) -> String {
         match self {
             Self::Url { prefixes, example } => {

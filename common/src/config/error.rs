@@ -1,19 +1,19 @@
-//! What can be wrong with a configuration.
+//! Configuration errors.
 
 use std::{fmt, io, path::PathBuf};
 
 use licet_schema::topology;
 
-/// A mistake in the configuration. Its sentence names the setting and says what is expected. It
-/// never contains a URL, which can contain a password.
+/// An error in the configuration. The message names the setting and states what is expected. It
+/// never contains a URL, because a URL can contain a password.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
-    /// The configuration file exists and cannot be read.
+    /// The configuration file exists but cannot be read.
     #[error("the configuration file {} cannot be read: {source}", path.display())]
     Unreadable {
         /// The file.
         path: PathBuf,
-        /// Why it cannot be read.
+        /// The underlying error.
         #[source]
         source: io::Error,
     },
@@ -24,7 +24,7 @@ pub enum ConfigError {
         path: PathBuf,
         /// The line, counted from 1.
         line: usize,
-        /// What is wrong. It does not contain the text of the file.
+        /// The parser's error. It does not contain the text of the file.
         #[source]
         source: Box<toml::de::Error>,
     },
@@ -43,14 +43,14 @@ pub enum ConfigError {
     Invalid {
         /// The key of the setting.
         key: &'static str,
-        /// The layer that sets it.
+        /// The layer that sets the value.
         origin: Origin,
-        /// The value, or what is wrong with it.
+        /// The value, or a description of the problem.
         found: String,
         /// The allowed values.
         expected: String,
     },
-    /// A setting without a default is needed and not set.
+    /// A required setting has no default and is not set.
     #[error("{key} is not set; set {variable} to {expected}")]
     Missing {
         /// The key of the setting.
@@ -60,7 +60,7 @@ pub enum ConfigError {
         /// The allowed values.
         expected: String,
     },
-    /// A URL is of a kind that the program cannot use.
+    /// The program cannot use this kind of URL.
     #[error("{key} ({variable}) must be {expected}")]
     WrongUrl {
         /// The key of the setting.
@@ -76,7 +76,7 @@ pub enum ConfigError {
          a broker, amqp://…"
     )]
     InProcessTransport,
-    /// The database is SQLite, and the program shares its database with others.
+    /// The database is SQLite, but the program shares its database with other programs.
     #[error(
         "database_url (LICET_DATABASE_URL) is an SQLite file, which only one process can use; run `licet serve`, or \
          set the URL of a PostgreSQL database, postgres://…"
@@ -84,7 +84,7 @@ pub enum ConfigError {
     UnsharedDatabase,
     /// The table `[senders]` names message types that do not exist.
     #[error(
-        "senders.{user} contains {pattern:?}, which matches no message type; use a message type, the beginning of one \
+        "senders.{user} contains {pattern:?}, which matches no message type; use a message type, a prefix of one \
          followed by .*, a single *, or {}",
         topology::RETRY
     )]
@@ -105,7 +105,7 @@ pub enum Origin {
     File(PathBuf),
     /// An environment variable.
     Variable(String),
-    /// A flag, without dashes in front.
+    /// A flag, without the leading dashes.
     Flag(&'static str),
 }
 

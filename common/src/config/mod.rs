@@ -1,13 +1,14 @@
-//! Configuration: defaults < `licet.toml` < environment < flags. It is checked once, when a program
-//! starts, and an error names the setting.
+//! Configuration. Flags override environment variables, environment variables override
+//! `licet.toml`, and `licet.toml` overrides the defaults. The configuration is checked once, when a
+//! program starts, and an error names the setting.
 //!
-//! In: flags, environment variables and `licet.toml` in the working folder. Out: [`Config`]. Every
-//! setting is defined once, in the table of `definitions.rs`, from which parsing, checks, `--help`
-//! and `docs/configuration.md` are derived. A program declares the [`groups`] of settings that it
-//! uses with [`CommandSettings`].
+//! Inputs: flags, environment variables and `licet.toml` in the working folder. Output: [`Config`].
+//! Every setting is defined once, in the table in `definitions.rs`. Parsing, validation, `--help`
+//! and `docs/configuration.md` are derived from this table. A program declares the [`groups`] of
+//! settings that it uses with [`CommandSettings`].
 //!
-//! Deliberately absent: settings that change while a program runs, and a configuration framework, which
-//! would name mistakes less precisely.
+//! Deliberately absent: settings that change while a program runs, and a configuration framework,
+//! which would report errors less precisely.
 
 mod definitions;
 mod documentation;
@@ -33,7 +34,7 @@ pub use settings::{CommandSettings, Settings};
 /// The name of the configuration file, which is read from the working folder if it exists.
 pub const FILE: &str = "licet.toml";
 
-/// A complete and checked configuration.
+/// A complete, validated configuration.
 #[derive(Clone, Debug)]
 pub struct Config {
     amqp_url: Option<SecretString>,
@@ -44,7 +45,7 @@ pub struct Config {
     pub log: Option<String>,
     /// The settings that rules use.
     pub terms: Terms,
-    /// The settings of a worker's loop.
+    /// The settings of the worker loop.
     pub limits: Limits,
     /// Which broker users may send which message types.
     pub senders: Senders,
@@ -54,7 +55,7 @@ impl Config {
     /// The URL of the broker.
     ///
     /// # Errors
-    /// It is not set, or is not an AMQP URL.
+    /// The URL is not set or is not an AMQP URL.
     pub fn amqp_url(&self) -> Result<&SecretString, ConfigError> {
         if self.amqp_url.as_ref().is_some_and(|url| begins_with(url, "memory:")) {
             return Err(ConfigError::InProcessTransport);
@@ -65,15 +66,15 @@ impl Config {
     /// The URL of the database.
     ///
     /// # Errors
-    /// It is not set, or is neither a PostgreSQL nor an SQLite URL.
+    /// The URL is not set, or is neither a PostgreSQL nor an SQLite URL.
     pub fn database_url(&self) -> Result<&SecretString, ConfigError> {
         url("database_url", self.database_url.as_ref())
     }
 
-    /// The URL of a database that several processes use, which cannot be SQLite.
+    /// The URL of a database that several processes share, which cannot be SQLite.
     ///
     /// # Errors
-    /// As [`Config::database_url`], or it is an SQLite URL.
+    /// The same as for [`Config::database_url`], or the URL is an SQLite URL.
     pub fn shared_database_url(&self) -> Result<&SecretString, ConfigError> {
         let url = self.database_url()?;
         if begins_with(url, "sqlite:") { Err(ConfigError::UnsharedDatabase) } else { Ok(url) }
@@ -96,16 +97,17 @@ fn begins_with(url: &SecretString, prefix: &str) -> bool {
     url.expose_secret().starts_with(prefix)
 }
 
-/// The settings that rules use: what the operator decides about licenses and points.
+/// The settings that rules use: the operator's terms for licenses and points.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Terms {
     /// The claim `iss` of the tokens.
     pub issuer: String,
     /// The currency of the prices that can be paid with points. One point pays one minor unit.
     pub points_currency: Currency,
-    /// The time to acknowledge a purchase, unless its contents specify it.
+    /// The time allowed to acknowledge receipt of a purchase, unless its contents specify another
+    /// time.
     pub receipt_ttl: Seconds,
-    /// The time for a terminal to confirm that it deleted a license that is being returned.
+    /// The time allowed for a terminal to confirm that it deleted a license that is being returned.
     pub return_ttl: Seconds,
 }
 
@@ -115,12 +117,12 @@ impl Default for Terms {
     }
 }
 
-/// The settings of a worker's loop.
+/// The settings of the worker loop.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
     /// The maximum number of messages in a batch.
     pub batch_max: u16,
-    /// The total size of message bodies at which a batch takes no further message.
+    /// The total size of message bodies at which a batch accepts no further messages.
     pub batch_max_bytes: usize,
     /// The maximum time for the broker to confirm a reply, in milliseconds.
     pub reply_timeout_ms: u64,

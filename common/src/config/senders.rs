@@ -1,4 +1,5 @@
-//! Which broker users may send which message types: the table `[senders]` of `licet.toml`.
+//! The table `[senders]` of `licet.toml`, which lists the message types that each broker user may
+//! send.
 
 use std::{collections::BTreeMap, path::Path};
 
@@ -10,15 +11,15 @@ use super::{ConfigError, Origin};
 /// The key of the table in `licet.toml`. There is no flag and no environment variable.
 pub(super) const SENDERS: &str = "senders";
 
-/// Which broker users may send which message types. Without a table every user may send every
-/// type. With a table, users that it does not list may send nothing.
+/// The message types that each broker user may send. Without a table, every user may send every
+/// type. With a table, users that are not listed may not send anything.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Senders(Option<BTreeMap<String, Vec<String>>>);
 
 impl Senders {
-    /// The entries of each user are message types, the beginnings of types followed by `.*`, or `*`
-    /// for every type. The entry [`topology::RETRY`] is not a type: see
-    /// [`Senders::may_send_for_others`].
+    /// Creates the table. Each entry of a user is a message type, a prefix of message types
+    /// followed by `.*`, or `*` for every type. The entry [`topology::RETRY`] is not a message
+    /// type: see [`Senders::may_send_for_others`].
     ///
     /// # Errors
     /// An entry matches no message type.
@@ -47,8 +48,8 @@ impl Senders {
     }
 
     /// Whether this broker user may name another user as the sender of a message that it publishes
-    /// to [`topology::RETRY`]. The pattern `*` means every message type, not the right to name another
-    /// sender.
+    /// to [`topology::RETRY`]. The pattern `*` means every message type, not the right to name
+    /// another sender.
     pub fn may_send_for_others(&self, user: &str) -> bool {
         let patterns = self.0.as_ref().and_then(|table| table.get(user));
         patterns.is_some_and(|patterns| patterns.iter().any(|pattern| pattern == topology::RETRY))
@@ -63,7 +64,7 @@ fn matches(pattern: &str, kind: &str) -> bool {
     }
 }
 
-/// The table as it is written in the file.
+/// Reads the table from the value in the file.
 pub(super) fn from_toml(value: Value, path: &Path) -> Result<BTreeMap<String, Vec<String>>, ConfigError> {
     let found = format!("of type {}", value.type_str());
     let Value::Table(table) = value else { return Err(not_a_table(found, path)) };

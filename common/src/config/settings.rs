@@ -1,4 +1,4 @@
-//! The layers of the configuration: flags, environment and file, and their merging into [`Config`].
+//! The layers of the configuration (flags, environment and file), which are merged into [`Config`].
 
 use std::{
     collections::BTreeMap,
@@ -23,11 +23,11 @@ use super::{
 /// The heading of the settings in `--help`.
 const HEADING: &str = "Settings";
 
-/// Values of settings as they were given, before they are checked. Its `Debug` output omits the
-/// values, because a URL can contain a password.
+/// Values of settings as they were given, before validation. The `Debug` output omits the values,
+/// because a URL can contain a password.
 #[derive(Clone, Debug, Default)]
 pub struct Settings {
-    /// By key.
+    /// The given values, by key.
     given: BTreeMap<&'static str, Given>,
     senders: Option<BTreeMap<String, Vec<String>>>,
 }
@@ -59,8 +59,8 @@ impl Settings {
         })
     }
 
-    /// The values of these groups: flags of [`Settings::args`], then environment variables.
-    /// `environment` returns the value of a variable.
+    /// Reads the values of these groups. Flags of [`Settings::args`] take precedence over
+    /// environment variables. `environment` returns the value of a variable.
     pub fn from_arguments(
         groups: Groups,
         matches: &ArgMatches,
@@ -78,10 +78,10 @@ impl Settings {
         Self { given: given.collect(), senders: None }
     }
 
-    /// The values in the text of a `licet.toml`. Errors name `path` as its file.
+    /// Parses the text of a `licet.toml` file. Errors name `path` as the file.
     ///
     /// # Errors
-    /// The text is not TOML, contains an unknown key, or a value of the wrong type.
+    /// The text is not valid TOML, or contains an unknown key or a value of the wrong type.
     pub fn from_toml(text: &str, path: &Path) -> Result<Self, ConfigError> {
         let table: Table = toml::from_str(text).map_err(|error| syntax_error(text, path, error))?;
         let mut settings = Self::default();
@@ -132,7 +132,7 @@ impl Settings {
         Ok(())
     }
 
-    /// The typed configuration. This is the only place that relates keys to Rust types.
+    /// The typed configuration. This is the only function that maps keys to Rust types.
     fn config(self) -> Result<Config, ConfigError> {
         Ok(Config {
             amqp_url: self.optional("amqp_url", text)?.map(SecretString::from),
@@ -226,7 +226,7 @@ pub(super) fn missing(setting: &'static Setting) -> ConfigError {
     ConfigError::Missing { key: setting.key, variable: setting.variable(), expected: setting.kind.expected() }
 }
 
-/// Without the line itself, which can contain a password.
+/// The error without the line itself, because the line can contain a password.
 fn syntax_error(text: &str, path: &Path, mut error: toml::de::Error) -> ConfigError {
     let before = error.span().and_then(|span| text.get(..span.start)).unwrap_or_default();
     let line = before.matches('\n').count() + 1;
@@ -234,8 +234,8 @@ fn syntax_error(text: &str, path: &Path, mut error: toml::de::Error) -> ConfigEr
     ConfigError::Syntax { path: path.to_owned(), line, source: Box::new(error) }
 }
 
-/// The settings of a command that uses these groups: flags in its `--help`, and environment
-/// variables.
+/// The settings of a command that uses these groups. They can be given as flags, which `--help`
+/// lists, and as environment variables.
 ///
 /// ```
 /// use licet_common::config::{CommandSettings, groups::{BROKER, KEYS, LOG}};

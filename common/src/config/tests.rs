@@ -20,7 +20,7 @@ fn folder(file: &str) -> tempfile::TempDir {
     folder
 }
 
-/// Flags and environment variables of these groups, without the process's environment.
+/// Settings from these flags and variables, without the environment of the process.
 fn settings(groups: Groups, flags: &[&str], variables: &[(&str, &str)]) -> Settings {
     let command = Command::new("licet").args(Settings::args(groups));
     let matches = command.try_get_matches_from([&["licet"], flags].concat()).expect("known flags");

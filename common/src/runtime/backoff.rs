@@ -1,4 +1,5 @@
-//! What happens while the broker or the database is unavailable: growing pauses, and few log lines.
+//! The behavior while the broker or the database is unavailable: increasing pauses, and few log
+//! lines.
 
 use std::{
     fmt::Display,
@@ -20,7 +21,7 @@ const IN_QUARANTINE: Duration = Duration::from_millis(100);
 /// For this long after a log line about an outage, further outages are not logged.
 const QUIET: Duration = Duration::from_secs(30);
 
-/// Pauses that double, up to a longest one.
+/// Pauses that double, up to a maximum.
 pub(super) struct Backoff {
     next: Duration,
 }
@@ -41,7 +42,7 @@ impl Backoff {
         next
     }
 
-    /// Waits for the next pause, or until `stop`.
+    /// Waits for the next pause, or until `stop` is cancelled.
     pub(super) async fn wait(&mut self, clock: &Clock, stop: &CancellationToken) {
         let pause = self.next();
         tokio::select! {

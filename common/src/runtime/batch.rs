@@ -1,8 +1,8 @@
-//! One transaction for a batch: journal, locks, rules, rows, commit.
+//! Processes a batch in one transaction: journal lookup, locks, rules, writes and commit.
 //!
-//! A crash before the commit changes nothing; after it, everything is done. If the answer to a commit is
-//! lost, its outcome is unknown: the session ends, the broker delivers again, and the journal shows
-//! whether the commit took effect.
+//! A crash before the commit has no effect. After the commit, all changes are durable. If the
+//! response to a commit is lost, its outcome is unknown. The session then ends, the broker
+//! redelivers the messages, and the journal shows whether the commit took effect.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -33,27 +33,28 @@ use crate::{
     store::{Lock, Source, StoreError, Transaction, Writes},
 };
 
-/// How often a batch begins again because another transaction was in the way, before it is split.
+/// The number of times a batch is restarted because of a conflict with another transaction before
+/// it is split.
 const CONTENTIONS_MAX: u32 = 20;
 
 /// The result for one message.
 pub(super) enum Settled {
-    /// It was decided, now or before: these are its outputs.
+    /// The message was decided, now or earlier. Contains its outputs.
     Decided(Work, Arc<Vec<StoredOutput>>),
-    /// It cannot be decided, even alone.
+    /// The message cannot be decided, even in a batch of its own.
     Failed(Work, MessageError),
 }
 
-/// Why a message cannot be decided.
+/// The reason a message cannot be decided.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum MessageError {
-    /// The database rejected it, or other transactions were in the way too often.
+    /// The database rejected the message, or there were too many conflicts with other transactions.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// The journal row of a message that was decided before is damaged.
+    /// The journal row of a message that was decided earlier is damaged.
     #[error(transparent)]
     Journal(#[from] JournalError),
-    /// A rule found that the program is wrong.
+    /// A rule found a defect of the program.
     #[error("a rule found a defect: {0}")]
     Defect(#[from] Defect),
     /// A rule panicked.
@@ -68,7 +69,7 @@ impl MessageError {
     }
 }
 
-/// Why nothing is known about a batch.
+/// The reason the outcome of a batch is unknown.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum BatchError {
     /// The database is unavailable.
@@ -79,7 +80,7 @@ pub(super) enum BatchError {
     Stopping,
 }
 
-/// Why an attempt at a batch failed.
+/// The reason an attempt to process a batch failed.
 enum AttemptError {
     Message(MessageError),
     Batch(BatchError),
@@ -106,11 +107,11 @@ impl From<JournalError> for AttemptError {
     }
 }
 
-/// Settles a batch. A message that cannot be decided affects no other: the batch is halved until the
-/// message is alone.
+/// Settles a batch. A message that cannot be decided does not affect other messages, because the
+/// batch is split in half until that message is in a batch of its own.
 ///
 /// # Errors
-/// Nothing is known about the batch.
+/// The outcome of the batch is unknown.
 pub(super) fn settle<'a>(
     worker: &'a Arc<dyn AnyWorker>,
     resources: &'a Resources,
@@ -172,8 +173,8 @@ async fn attempts(
     }
 }
 
-/// A random pause below a growing bound, so that two transactions that met do not meet again: up to
-/// 2 ms, 4 ms, … 64 ms.
+/// A random pause, so that two conflicting transactions do not conflict again. Its upper bound
+/// increases from 2 ms to 64 ms.
 fn jitter(contentions: u32) -> Duration {
     let most_us = 1000_u128 << contentions.min(6);
     let random = Uuid::new_v4().as_u128() % most_us;
@@ -202,7 +203,7 @@ async fn attempt(
         duplicate_check.found_unsuspected();
     }
     let folded = decide(worker, resources, work, fresh(work, &known), &transaction).await?;
-    // A message that leaves no row is not caught by the journal's key.
+    // The key of the journal does not detect duplicates of messages that add no journal row.
     let unkeyed = !looks_up && folded.outputs.len() > folded.journal.len();
     if unkeyed && !journaled(&transaction, work).await?.is_empty() {
         return Err(StoreError::contended("a message of the batch was decided before").into());
@@ -218,7 +219,7 @@ async fn attempt(
     answers(work, &known, &folded)
 }
 
-/// Loads the rows that these messages of the batch need, and decides them.
+/// Loads the rows that these messages of the batch need, and decides the messages.
 async fn decide(
     worker: &Arc<dyn AnyWorker>,
     resources: &Resources,
@@ -228,7 +229,8 @@ async fn decide(
 ) -> Result<Folded, AttemptError> {
     let inputs: Vec<_> = indices.iter().filter_map(|&index| work[index].input.as_ref().ok()).collect();
     let rows = if inputs.is_empty() { worker.no_rows() } else { worker.load(transaction, &inputs).await? };
-    // Read after the locks: of two batches, the one that had them first has the earlier time.
+    // Read the time after acquiring the locks. Of two conflicting batches, the first to acquire the
+    // locks then has the earlier time.
     fold(worker, resources, work, indices, rows, resources.clock.now()).await
 }
 
@@ -239,8 +241,9 @@ async fn journaled(transaction: &Transaction, work: &[Work]) -> Result<HashMap<U
     Ok(found.into_iter().map(|row| (row.id, row)).collect())
 }
 
-/// The messages to decide: those that their senders may send, that are not in the journal, and each
-/// id once (its first bearer decides it).
+/// The indices of the messages to decide. The senders of these messages have permission to send
+/// them, and the messages are not in the journal. If several messages have the same id, only the
+/// first is included.
 fn fresh(work: &[Work], known: &HashMap<Uuid, journal::Model>) -> Vec<usize> {
     let mut seen = HashSet::new();
     let permitted = work.iter().enumerate().filter(|(_, work)| work.permitted);
@@ -254,11 +257,11 @@ struct Folded {
     rows: Box<dyn AnyRows>,
     journal: Vec<journal::Model>,
     mentions: Vec<mention::Model>,
-    /// By the message's index in the batch.
+    /// The outputs, by index of the message in the batch.
     outputs: HashMap<usize, Arc<Vec<StoredOutput>>>,
 }
 
-/// The fold over the batch: rules and signatures.
+/// Applies the rules to the messages in order, including signatures.
 async fn fold(
     worker: &Arc<dyn AnyWorker>,
     resources: &Resources,
@@ -287,7 +290,7 @@ async fn fold(
                 Err(RuleError::Defect(defect)) => return Err(defect),
             };
             let made = stored::outputs_of_decision(work.id, now, &decision)?;
-            // A decision without outputs did nothing.
+            // A decision without outputs had no effect.
             if !made.is_empty() {
                 journal.push(journal_row(work, &decision, now, stored::outputs_to_bytes(&made)?));
                 let others = decision.mentions.iter().filter(|mentioned| Some(**mentioned) != decision.subject);
@@ -305,8 +308,8 @@ async fn fold(
     }
 }
 
-/// A refusal. It belongs to the history of its subject only if it came after the proof that the
-/// sender holds it.
+/// Creates the decision for a refusal. The refusal belongs to the history of its subject only if
+/// the sender had already proved that the subject is theirs.
 fn refused(worker: &dyn AnyWorker, work: &Work, refusal: &Refusal) -> Decision {
     let decision = Decision::refused(refusal, &work.origin.kind);
     let proved = work.input.as_ref().ok().filter(|_| !refusal.code.is_unproven());
@@ -339,7 +342,7 @@ impl TableVisitor for Writes {
         let frees_keys = !removed.is_empty() || !changed.is_empty();
         self.delete::<E>(removed.into_iter().map(E::key_values).collect());
         self.update::<E>(&changed);
-        // An added row may take a place in a unique index that a removed or changed row had.
+        // In a unique index, an added row may take the place of a removed or changed row.
         if frees_keys && !added.is_empty() {
             self.then();
         }
@@ -347,9 +350,9 @@ impl TableVisitor for Writes {
     }
 }
 
-/// The outputs for each message of the batch: its own, or those of the first bearer of its id if it is
-/// the same message, or `conflict` if it is another. A sender that may not send a message gets only
-/// what was decided for it before.
+/// The outputs for each message of the batch. A duplicate gets the outputs of the first message
+/// with its id. A different message with the same id gets `conflict`. A message that its sender may
+/// not send is refused, unless it was decided earlier.
 fn answers(
     work: &[Work],
     known: &HashMap<Uuid, journal::Model>,
@@ -362,8 +365,9 @@ fn answers(
     let answer = |work: &Work| -> Result<Arc<Vec<StoredOutput>>, AttemptError> {
         let digest = digests.get(&work.id);
         let same = digest.is_some_and(|digest| *digest == work.digest);
-        // Checked with the journal, not before it: a message that was committed keeps its outputs if its
-        // sender loses the permission before the redelivery.
+        // Permission is checked after the lookup in the journal, not before. A message that was
+        // committed therefore keeps its outputs, even if its sender loses the permission before the
+        // redelivery.
         if let (false, Err(refusal)) = (work.permitted || same, &work.input) {
             let refused = unjournaled(work, "reply:request.refused", folded.now, refusal.clone())?;
             return Ok(Arc::new(vec![refused]));
@@ -384,11 +388,12 @@ fn answers(
 }
 
 fn conflict() -> Refusal {
-    let detail = "this message_id was used before, for another message: give each message its own";
+    let detail = "this message_id was already used for another message: give each message its own message_id";
     Refusal::new(Code::Conflict, detail)
 }
 
-/// A refusal that leaves no row: its id belongs to another message, or its sender may not send it.
+/// A refusal that adds no journal row, because its id belongs to another message or because its
+/// sender may not send it.
 fn unjournaled(work: &Work, name: &str, now: Timestamp, refusal: Refusal) -> Result<StoredOutput, Defect> {
     let Refusal { code, detail } = refusal;
     let refused = Output::RequestRefused(RequestRefused { code, detail, message_type: work.origin.kind.clone() });

@@ -1,27 +1,29 @@
-//! When message ids are looked up in the journal before a batch is decided.
+//! Decides whether message ids are looked up in the journal before a batch is decided.
 //!
-//! Most messages are new, so most batches are decided without a look-up. If a message of such a batch
-//! was decided before, the journal's primary key refuses the batch, which is then decided again with
-//! a look-up. Where that finds a duplicate that showed no sign of being one, the following batches
-//! are looked up too: a sender that repeats one message usually repeats many.
+//! Most messages are new, so most batches are decided without a lookup. If a message of such a
+//! batch was decided earlier, the primary key of the journal rejects the batch, and the batch is
+//! decided again with a lookup. If the lookup finds a duplicate that was not suspected, the ids of
+//! the following batches are looked up too, because a sender that repeats one message usually
+//! repeats many.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 
-/// How many batches are looked up after such a duplicate was found.
+/// The number of batches whose ids are looked up after an unsuspected duplicate was found.
 const WINDOW: u32 = 256;
 
-/// How many of the next batches are looked up in any case.
+/// The number of following batches whose ids are looked up in any case.
 #[derive(Debug, Default)]
 pub(super) struct DuplicateCheck(AtomicU32);
 
 impl DuplicateCheck {
-    /// Whether to look up the ids of this batch. `suspected`: one of its messages may be a duplicate.
+    /// Whether to look up the ids of this batch. `suspected` states whether one of its messages may
+    /// be a duplicate.
     pub(super) fn looks_up(&self, suspected: bool) -> bool {
         let in_window = self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1));
         in_window.is_ok() || suspected
     }
 
-    /// A duplicate was found that was not suspected.
+    /// Records that an unsuspected duplicate was found.
     pub(super) fn found_unsuspected(&self) {
         self.0.store(WINDOW, Ordering::Relaxed);
     }

@@ -1,5 +1,5 @@
-//! From a delivery to what a worker decides about: check the envelope, decode the body, read the
-//! tokens. What cannot be read is separated here, before anything is looked up.
+//! Reads deliveries: checks the message properties, decodes the body and reads the tokens. Messages
+//! that cannot be read are separated here, before anything is looked up in the database.
 
 use std::{panic::AssertUnwindSafe, sync::Arc};
 
@@ -17,40 +17,42 @@ use crate::{signing::Keyring, transport::Delivery};
 
 /// A message that can be decided.
 pub(super) struct Work {
-    /// Its message_id.
+    /// The `message_id` of the message.
     pub(super) id: Uuid,
-    /// Its type, its sender, and how often it failed before.
+    /// The type and the sender of the message, and its earlier attempts.
     pub(super) origin: Origin,
-    /// SHA-256 over type, content_type, sender and body. The sender is part of it, so that a
-    /// user who copies another user's message does not receive its answer.
+    /// The SHA-256 digest of the type, `content_type`, sender and body. It includes the sender so
+    /// that a user who copies another user's message does not receive the reply to it.
     pub(super) digest: [u8; 32],
-    /// Whether its sender may send it. If not, it is refused and not recorded, unless it was decided
-    /// before: then that answer counts, even if the configuration has changed.
+    /// Whether the sender may send this message. If not, the message is refused and not recorded.
+    /// If it was decided earlier, however, the recorded outputs are sent, even if the configuration
+    /// has changed since.
     pub(super) permitted: bool,
-    /// What the rules are given, or the refusal that reading it led to.
+    /// The input of the rules, or the refusal that resulted from reading the message.
     pub(super) input: Result<AnyInput, Refusal>,
-    /// The delivery, for its reply and for a copy of it.
+    /// The delivery, which is needed to reply to the message or to copy it.
     pub(super) delivery: Arc<Delivery>,
 }
 
 impl Work {
-    /// Whether it shows a sign of having been decided before, or may be answered only if it was.
+    /// Whether to look up the message in the journal: it may have been decided earlier, or its
+    /// sender has no permission and may receive only outputs that are already recorded.
     pub(super) fn may_be_duplicate(&self) -> bool {
         !self.permitted || self.origin.attempts > 0 || self.delivery.redeliveries > 0
     }
 }
 
-/// A message that cannot be decided, and becomes a dead letter.
+/// A message that cannot be decided and becomes a dead letter.
 pub(super) struct Rejected {
-    /// Why.
+    /// The reason.
     pub(super) refusal: Refusal,
-    /// Its message_id, if it has a usable one.
+    /// The `message_id` of the message, if it is usable.
     pub(super) id: Option<Uuid>,
-    /// Its type as far as it names one, its sender, and how often it failed before.
+    /// The type of the message if it has one, its sender, and its earlier attempts.
     pub(super) origin: Origin,
-    /// Whether its sender may be answered.
+    /// Whether a reply may be sent.
     pub(super) answerable: bool,
-    /// Whether its decoder panicked.
+    /// Whether the decoder panicked.
     pub(super) panicked: bool,
     /// The delivery.
     pub(super) delivery: Arc<Delivery>,
@@ -58,16 +60,16 @@ pub(super) struct Rejected {
 
 /// The result of reading a delivery.
 pub(super) enum Reading {
-    /// It can be decided.
+    /// The message can be decided.
     Work(Work),
-    /// It cannot.
+    /// The message cannot be decided.
     Rejected(Rejected),
 }
 
 /// Reads deliveries.
 ///
 /// # Errors
-/// The program is stopping: none of them may be acknowledged.
+/// The program is stopping. None of the deliveries may be acknowledged.
 pub(super) async fn read_all(
     worker: &Arc<dyn AnyWorker>,
     resources: &Resources,
@@ -81,7 +83,8 @@ pub(super) async fn read_all(
     offload(weight, reading).await
 }
 
-/// A message whose decoder panics is unreadable; the other messages are not affected.
+/// Reads a delivery. If its decoder panics, the message counts as unreadable and other messages are
+/// not affected.
 fn read_safely(worker: &dyn AnyWorker, keyring: &Keyring, trust: &Trust, delivery: Delivery) -> Reading {
     let delivery = Arc::new(delivery);
     let kept = delivery.clone();
@@ -125,10 +128,14 @@ fn read(worker: &dyn AnyWorker, keyring: &Keyring, trust: &Trust, delivery: Arc<
 /// name its sender.
 fn check_author(origin: &Origin) -> Result<(), Refusal> {
     let Some(claim) = &origin.claim else { return Ok(()) };
-    let who = |name: &Option<String>| name.as_ref().map_or("nobody".into(), |name| format!("the broker user {name:?}"));
+    let who = |name: &Option<String>| {
+        name.as_ref().map_or("an unknown user".into(), |name| format!("the broker user {name:?}"))
+    };
     let (by, sender) = (who(&claim.by), who(&claim.sender));
     let detail = format!(
-        "it came through {0} from {by}, who is not trusted to say that {sender} sent it: publish to {1}; if {by} is to replay dead letters, name {0:?} for that user in the table [senders] of the workers' licet.toml",
+        "it came through {0} from {by}, who is not trusted to name {sender} as the sender: publish to {1}, or, \
+         to let {by} replay dead letters, add the entry {0:?} for that user \
+         to the table [senders] of the workers' licet.toml",
         topology::RETRY,
         topology::IN
     );
@@ -139,13 +146,13 @@ fn forbidden(origin: &Origin) -> Refusal {
     let kind = &origin.kind;
     let who = match &origin.sender {
         Some(user) => format!("the broker user {user:?} may not send {kind}"),
-        None => format!("nobody without the property user_id may send {kind}"),
+        None => format!("messages without the property user_id may not have the type {kind}"),
     };
-    let detail = format!("{who}: the table [senders] of the workers' licet.toml says who may");
+    let detail = format!("{who}: the table [senders] of the workers' licet.toml lists the permitted senders");
     Refusal::new(Code::Forbidden, detail)
 }
 
-/// Whether a delivery is larger than the largest that is read. It is not copied either: the broker
+/// Whether a delivery is too large to be read. Such a delivery is not copied either: the broker
 /// itself moves it to the dead letters.
 pub(super) fn is_oversized(delivery: &Delivery) -> bool {
     delivery.body.len() > topology::MESSAGE_BYTES_MAX
@@ -155,7 +162,9 @@ fn envelope(delivery: &Delivery, kind: &str, id: Option<Uuid>, answerable: bool)
     let malformed = |detail: String| Refusal::new(Code::Malformed, detail);
     if is_oversized(delivery) {
         let (bytes, most) = (delivery.body.len(), topology::MESSAGE_BYTES_MAX);
-        return Err(malformed(format!("the body has {bytes} bytes: at most {most} are read, so send it in parts")));
+        return Err(malformed(format!(
+            "the body has {bytes} bytes, but at most {most} are allowed: send smaller requests"
+        )));
     }
     if !answerable {
         return Err(malformed(format!(
@@ -177,7 +186,8 @@ fn envelope(delivery: &Delivery, kind: &str, id: Option<Uuid>, answerable: bool)
     }
 }
 
-/// Hashes each part after its length, so that no two messages give the same bytes to hash.
+/// Hashes the length of each part before the part itself, so that no two messages produce the same
+/// input for the hash.
 fn digest(kind: &str, content_type: Option<&str>, sender: Option<&str>, body: &[u8]) -> [u8; 32] {
     let mut hash = Sha256::new();
     for part in [Some(kind), content_type, sender] {

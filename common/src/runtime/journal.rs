@@ -1,6 +1,7 @@
-//! Outputs as the journal keeps them: what was sent, byte for byte, so that it can be sent again.
+//! Outputs as the journal stores them: the exact bytes that were sent, so that they can be sent
+//! again.
 //!
-//! A journal row stores its outputs in postcard. The bytes are read by Licet alone.
+//! A journal row stores its outputs in the postcard format. Only Licet reads these bytes.
 
 use licet_schema::{Output, Timestamp, entity::journal};
 use serde::{Deserialize, Serialize};
@@ -8,22 +9,24 @@ use uuid::Uuid;
 
 use crate::{decision::Decision, rows::Defect};
 
-/// One output. `reply_to` and `correlation_id` are not stored: they come from the delivery at hand.
+/// One output. `reply_to` and `correlation_id` are not stored, because they come from the current
+/// delivery.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StoredOutput {
-    /// Whether it is the reply; if not, an event.
+    /// Whether the output is the reply. Otherwise, it is an event.
     pub reply: bool,
-    /// Its type.
+    /// The message type.
     pub kind: String,
-    /// Its message_id, derived from the input's, so that what is sent again has the same one.
+    /// The `message_id`. It is derived from the `message_id` of the input, so that an output that
+    /// is sent again has the same one.
     pub message_id: Uuid,
     /// The time of the decision, in seconds since 1970.
     pub timestamp_s: i64,
-    /// Its body, JSON.
+    /// The body in JSON.
     pub body: Vec<u8>,
 }
 
-/// Why the outputs of a journal row cannot be used.
+/// The reason the outputs of a journal row cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum JournalError {
     /// The stored bytes cannot be read.
@@ -31,10 +34,10 @@ pub enum JournalError {
     Unreadable {
         /// The row's id.
         id: Uuid,
-        /// What the decoder reported.
+        /// The decoder's error.
         source: postcard::Error,
     },
-    /// The stored bytes can be read, but are not those that Licet writes.
+    /// The stored bytes can be read, but differ from the bytes that Licet writes.
     #[error("the journal row {id} has altered outputs. Run `licet audit`")]
     Altered {
         /// The row's id.
@@ -45,7 +48,7 @@ pub enum JournalError {
 /// The outputs in a journal row.
 ///
 /// # Errors
-/// The row's bytes are not those that Licet writes.
+/// The stored bytes differ from the bytes that Licet writes.
 pub fn outputs_of(row: &journal::Model) -> Result<Vec<StoredOutput>, JournalError> {
     let unreadable = |source| JournalError::Unreadable { id: row.id, source };
     let outputs: Vec<_> = postcard::from_bytes(&row.outputs).map_err(unreadable)?;
@@ -59,7 +62,7 @@ pub fn outputs_of(row: &journal::Model) -> Result<Vec<StoredOutput>, JournalErro
 /// The bytes that a journal row stores.
 ///
 /// # Errors
-/// [`Defect::Unwritable`].
+/// [`Defect::Unwritable`] if encoding fails.
 pub(super) fn outputs_to_bytes(outputs: &[StoredOutput]) -> Result<Vec<u8>, Defect> {
     postcard::to_stdvec(outputs)
         .map_err(|error| Defect::Unwritable { kind: "journal row".into(), cause: error.to_string() })
@@ -68,7 +71,7 @@ pub(super) fn outputs_to_bytes(outputs: &[StoredOutput]) -> Result<Vec<u8>, Defe
 /// The outputs of a decision: the reply, its public form as an event, and the other events.
 ///
 /// # Errors
-/// An output cannot be written, or an event has no subject.
+/// An output cannot be encoded, or an event has no subject.
 pub(super) fn outputs_of_decision(
     input: Uuid,
     now: Timestamp,
@@ -87,10 +90,10 @@ pub(super) fn outputs_of_decision(
     Ok(outputs)
 }
 
-/// A reply. `name` and the namespace make its message_id.
+/// Creates a reply. Its `message_id` is derived from `namespace` and `name`.
 ///
 /// # Errors
-/// [`Defect::Unwritable`].
+/// [`Defect::Unwritable`] if encoding fails.
 pub(super) fn reply_output(
     namespace: Uuid,
     name: &str,

@@ -1,4 +1,4 @@
-//! What a worker counts over its lifetime. It logs most of it when it stops.
+//! The counters of a worker over its lifetime. The worker logs most of them when it stops.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -23,7 +23,7 @@ pub(super) struct Metrics {
     pub(super) batches: Counter,
     /// Deliveries that the broker had delivered before.
     pub(super) redelivered: Counter,
-    /// Replies that no queue took. The sender can ask again.
+    /// Replies that no queue accepted. The sender can repeat the request.
     pub(super) dropped_replies: Counter,
     /// Messages put into wait queues for another attempt.
     pub(super) delayed: Counter,

@@ -1,11 +1,12 @@
-//! Where work that uses the processor runs: decoding, rules, signatures.
+//! Chooses the thread for CPU-bound work: decoding, rules and signatures.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-/// Work of at most this weight runs on the calling thread: it takes about a millisecond, as long as
-/// waking another thread would.
+/// Work of at most this weight runs on the calling thread. It takes about a millisecond, which is
+/// as long as it takes to wake another thread.
 const INLINE_WEIGHT_MAX: usize = 16;
-/// A body of this many bytes weighs as much as a message itself: it may contain many items to sign.
+/// Each time a body grows by this number of bytes, its weight increases by one, because the body
+/// may contain many items to sign.
 const WEIGHT_UNIT_BYTES: usize = 256;
 
 /// The weight of reading or deciding a message with this body.
@@ -13,19 +14,19 @@ pub(super) fn weight(body: &[u8]) -> usize {
     1 + body.len() / WEIGHT_UNIT_BYTES
 }
 
-/// Why work has no result.
+/// The reason work has no result.
 #[derive(Debug)]
 pub(super) enum OffloadError {
-    /// It panicked, with this text.
+    /// The work panicked with this message.
     Panicked(String),
-    /// The program is stopping, and its threads are gone.
+    /// The program is stopping, and its threads have ended.
     Stopping,
 }
 
-/// Does work: on the calling thread if it is light, else on a blocking thread.
+/// Runs work on the calling thread if its weight is small, and on a blocking thread otherwise.
 ///
 /// # Errors
-/// It panicked, or the program is stopping.
+/// The work panicked, or the program is stopping.
 pub(super) async fn offload<T: Send + 'static>(
     weight: usize,
     work: impl FnOnce() -> T + Send + 'static,

@@ -1,5 +1,4 @@
-//! From what was decided to what is on the broker: replies, events, and copies of messages that
-//! failed.
+//! Publishes the results of decisions: replies, events, and copies of messages that failed.
 
 use std::{borrow::Borrow, time::Duration};
 
@@ -20,11 +19,12 @@ use super::{
 use crate::clock::Clock;
 use crate::transport::{Delivery, Lost, Outcome, Outgoing, Properties, Publisher, Transport};
 
-/// A message to publish, and what happens if the broker does not take it.
+/// A message to publish. The variant determines what happens if the broker does not accept it.
 pub(super) enum Publication {
-    /// A reply: counted and dropped, since its sender can ask again.
+    /// A reply. If the broker does not accept it, it is counted and dropped, because the sender can
+    /// repeat the request.
     Reply(Outgoing),
-    /// Anything else: published again until it is confirmed.
+    /// Any other message. It is published again until it is confirmed.
     Guaranteed(Outgoing),
 }
 
@@ -36,7 +36,7 @@ impl Borrow<Outgoing> for Publication {
     }
 }
 
-/// The messages that can be decided, and what is published about the others.
+/// Returns the messages that can be decided, and the publications for the other messages.
 pub(super) fn separate(
     worker: &str,
     readings: Vec<Reading>,
@@ -58,7 +58,8 @@ pub(super) fn separate(
     (work, publications)
 }
 
-/// A message that cannot be read is answered, if its sender can be, and becomes a dead letter.
+/// Refuses a message that cannot be read. It becomes a dead letter, and its sender gets a reply if
+/// possible.
 fn refuse(worker: &str, rejected: Rejected, now: Timestamp) -> Vec<Publication> {
     let Rejected { refusal, id, origin, answerable, delivery, .. } = rejected;
     let mut publications = Vec::new();
@@ -68,7 +69,7 @@ fn refuse(worker: &str, rejected: Rejected, now: Timestamp) -> Vec<Publication> 
             detail: refusal.detail.clone(),
             message_type: origin.kind.clone(),
         });
-        // Without a usable id of its own, a message is identified by its body.
+        // A message without a usable id is identified by its body.
         let first = &delivery.body[..delivery.body.len().min(topology::MESSAGE_BYTES_MAX)];
         let namespace = id.unwrap_or_else(|| Uuid::new_v5(&Uuid::nil(), first));
         match journal::reply_output(namespace, "reply:request.refused", now, &refused) {
@@ -76,7 +77,8 @@ fn refuse(worker: &str, rejected: Rejected, now: Timestamp) -> Vec<Publication> 
             Err(defect) => error!(worker, "a refusal was not sent: {defect}"),
         }
     }
-    // One that is too large to be copied is rejected instead: the broker itself moves it.
+    // A message that is too large to be copied is rejected instead, so that the broker itself moves
+    // it.
     if !is_oversized(&delivery) {
         let failure = Failure { reason: refusal.to_string(), at: now };
         publications.push(Publication::Guaranteed(retry_headers::dead_letter(worker, &delivery, &origin, &failure)));
@@ -84,7 +86,7 @@ fn refuse(worker: &str, rejected: Rejected, now: Timestamp) -> Vec<Publication> 
     publications
 }
 
-/// Adds what is published about a settled batch.
+/// Adds the publications for a settled batch.
 pub(super) fn extend(
     worker: &str,
     settled: Vec<Settled>,
@@ -111,11 +113,11 @@ pub(super) fn extend(
     }
 }
 
-/// A message that fails even alone is tried again several times, with growing delays; then it is a dead
-/// letter.
+/// Returns the copy of a message that fails even in a batch of its own. The message is tried again
+/// several times with increasing delays, and then becomes a dead letter.
 ///
-/// A panic is retried like any other failure: a faulty release can be rolled back within eleven minutes and
-/// leaves no dead letters.
+/// A panic is retried like any other failure. If a faulty release is rolled back within eleven
+/// minutes, it leaves no dead letters.
 fn retry_or_give_up(worker: &str, work: &Work, error: &MessageError, now: Timestamp, metrics: &Metrics) -> Outgoing {
     let origin = &work.origin;
     warn!(worker, id = %work.id, attempt = origin.attempts + 1, "a {} failed: {error}", origin.kind);
@@ -142,7 +144,8 @@ fn event(delivery: &Delivery, input: Option<Uuid>, output: &StoredOutput) -> Out
     Outgoing {
         exchange: exchange.to_owned(),
         routing_key: output.kind.clone(),
-        // A request for a worker must reach its queue; an event need not have a listener.
+        // An output that is a request must reach the queue of its worker. An event may have no
+        // listener.
         mandatory: exchange == topology::IN,
         properties: Properties {
             message_id: Some(output.message_id.to_string()),
@@ -158,8 +161,8 @@ fn event(delivery: &Delivery, input: Option<Uuid>, output: &StoredOutput) -> Out
     }
 }
 
-/// Publishes for a worker. It renews its connection itself: the decided outputs are at hand, so a lost
-/// connection costs another attempt and never the deliveries that wait behind them.
+/// Publishes the outputs of a worker. The outbox itself replaces a lost connection. The decided
+/// outputs are still in memory, so they are published again and the session does not have to end.
 pub(super) struct Outbox {
     transport: Transport,
     clock: Clock,
@@ -169,7 +172,7 @@ pub(super) struct Outbox {
 }
 
 impl Outbox {
-    /// Connects.
+    /// Connects to the broker.
     ///
     /// # Errors
     /// The broker is unavailable.
@@ -183,8 +186,8 @@ impl Outbox {
         self.publisher.close().await;
     }
 
-    /// Publishes all, and publishes what is guaranteed again until it is confirmed. Returns how many
-    /// replies were dropped.
+    /// Publishes all messages. Guaranteed messages are published again until they are confirmed.
+    /// Returns the number of dropped replies.
     pub(super) async fn deliver(&mut self, publications: Vec<Publication>) -> u64 {
         if publications.is_empty() {
             return 0;
@@ -196,8 +199,9 @@ impl Outbox {
                 dropped
             }
             Err(lost) => {
-                // One of them may be why the broker closes connections. Senders choose where replies
-                // go: they come last, and one by one.
+                // One of the messages may be the reason that the broker closed the connection.
+                // Replies are published last and one by one, because their destinations are chosen
+                // by senders.
                 warn!(worker = self.worker, "{lost}; publishing again");
                 self.reconnect().await;
                 let (replies, guaranteed) =
@@ -208,7 +212,8 @@ impl Outbox {
         }
     }
 
-    /// Publishes until all are confirmed. `refused` says that the broker did not take them just now.
+    /// Publishes messages until all are confirmed. `refused` states that the broker has just not
+    /// accepted them.
     async fn publish_until_confirmed(&mut self, mut messages: Vec<Publication>, mut refused: bool) {
         let mut backoff = Backoff::new();
         while let Some(first) = messages.first() {
@@ -216,7 +221,7 @@ impl Outbox {
                 warn!(
                     worker = self.worker,
                     to = Borrow::<Outgoing>::borrow(first).routing_key,
-                    "the broker does not take a message: trying again"
+                    "the broker did not accept a message: publishing it again"
                 );
                 self.clock.sleep(backoff.next()).await;
             }
@@ -228,7 +233,7 @@ impl Outbox {
         }
     }
 
-    /// Publishes replies one by one until the timeout. Returns how many were dropped.
+    /// Publishes replies one by one until the timeout. Returns the number of dropped replies.
     async fn try_each(&mut self, replies: Vec<Publication>) -> u64 {
         let deadline = tokio::time::Instant::now() + self.timeout;
         let mut dropped = 0;
@@ -261,7 +266,7 @@ impl Outbox {
     }
 }
 
-/// The guaranteed messages that are not confirmed, and how many replies were dropped.
+/// The guaranteed messages that are not confirmed, and the number of dropped replies.
 fn unconfirmed(publications: Vec<Publication>, outcomes: &[Outcome]) -> (Vec<Publication>, u64) {
     let (mut guaranteed, mut dropped) = (Vec::new(), 0);
     for (publication, outcome) in publications.into_iter().zip(outcomes) {
@@ -269,7 +274,7 @@ fn unconfirmed(publications: Vec<Publication>, outcomes: &[Outcome]) -> (Vec<Pub
             (_, Outcome::Confirmed) => {}
             (Publication::Reply(message), outcome) => {
                 dropped += 1;
-                debug!(to = message.routing_key, ?outcome, "a reply was not taken");
+                debug!(to = message.routing_key, ?outcome, "a reply was not accepted");
             }
             (one @ Publication::Guaranteed(_), Outcome::Refused | Outcome::Returned | Outcome::Unconfirmed) => {
                 guaranteed.push(one);

@@ -1,11 +1,12 @@
-//! Copies of a message in Licet's own queues: delayed ones, dead letters, replays.
+//! Copies of messages in Licet's own queues: delayed messages, dead letters and replays.
 //!
-//! A copy cannot carry the `user_id` of the sender of the original: the broker refuses a `user_id`
-//! that is not the publisher's. So headers of the copy say who sent the original, with which type, how
-//! often it was tried, and how it first failed. Anyone who can publish can write headers. They are
-//! trusted only on a copy whose own `user_id`, which the broker has checked, belongs to a trusted
-//! publisher ([`Trust`]). A copy from an untrusted publisher is not lost: it becomes a dead letter that
-//! records what was claimed and by whom, and that is checked again when it is read.
+//! A copy cannot have the `user_id` of the original sender, because the broker rejects a `user_id`
+//! other than the publisher's own. The headers of the copy therefore record the sender and the type
+//! of the original, the number of attempts, and the first failure. Anyone who can publish can write
+//! headers. They are trusted only if the `user_id` of the copy, which the broker has checked,
+//! belongs to a trusted publisher ([`Trust`]). A copy from an untrusted publisher is not lost. It
+//! becomes a dead letter that records the publisher and the sender that it named. Trust is checked
+//! again when the dead letter is read.
 //!
 //! Architecture invariant: the meaning of these headers is defined here and nowhere else.
 
@@ -18,15 +19,17 @@ use crate::{
     transport::{Delivery, Outgoing, Properties},
 };
 
-/// The most bytes of a sender's own headers that a copy keeps, so that all headers fit in one frame.
+/// The maximum size of the sender's own headers in a copy, in bytes. It ensures that all headers
+/// fit in one frame.
 const KEPT_HEADER_BYTES_MAX: usize = 8 << 10;
-/// The overhead of each header in bytes: the lengths of name and value, and the value's type.
+/// The overhead of each header, in bytes: the lengths of the name and the value, and the type of
+/// the value.
 const HEADER_BYTES: usize = 6;
 
-/// Which publishers may set retry headers: those with the program's own broker user, and those that the
-/// table `[senders]` lets send for others. A program that does not know its own broker user (it
-/// authenticates with a client certificate) publishes copies without `user_id` too: then the broker's
-/// permissions alone decide who may publish to `licet.retry`.
+/// The publishers that may set retry headers: the program's own broker user, and the users that the
+/// table `[senders]` allows to name other senders. A program that authenticates with a client
+/// certificate does not know its own broker user and publishes copies without `user_id`. In this
+/// case, only the broker's permissions control who may publish to `licet.retry`.
 #[derive(Clone, Debug)]
 pub struct Trust {
     own: Option<String>,
@@ -34,7 +37,7 @@ pub struct Trust {
 }
 
 impl Trust {
-    /// The trust of a program that publishes as the broker user `own`.
+    /// Creates the trust of a program that publishes as the broker user `own`.
     pub fn new(own: Option<&str>, senders: Arc<Senders>) -> Self {
         Self { own: own.map(str::to_owned), senders }
     }
@@ -44,40 +47,41 @@ impl Trust {
     }
 }
 
-/// Where a message comes from, and what happened to it before.
+/// The origin of a message, and its earlier attempts.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Origin {
-    /// Its type: the routing key that it was published with.
+    /// The message type, which is the routing key that the message was published with.
     pub kind: String,
-    /// The broker user who sent it, if known.
+    /// The broker user who sent the message, if known.
     pub sender: Option<String>,
-    /// What an untrusted publisher claims about its sender.
+    /// The claim of an untrusted publisher about the sender.
     pub claim: Option<Claim>,
-    /// How many attempts to decide it were made.
+    /// The number of attempts to decide the message.
     pub attempts: usize,
     /// How the first attempt failed.
     pub first_failure: Option<Failure>,
 }
 
-/// A sender's name that an untrusted publisher claims.
+/// The claim of an untrusted publisher about the sender of a message.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Claim {
     /// The publisher, if known.
     pub by: Option<String>,
-    /// The sender that it names.
+    /// The sender that the publisher names.
     pub sender: Option<String>,
 }
 
-/// How an attempt failed.
+/// The failure of an attempt.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Failure {
     /// The reason, as a sentence.
     pub reason: String,
-    /// When.
+    /// When the attempt failed.
     pub at: Timestamp,
 }
 
-/// A dead letter from an untrusted publisher, so that the sender of the original is unknown.
+/// The error for a dead letter from an untrusted publisher, whose original sender is unknown. It
+/// contains the publisher, if known.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Untrusted(pub Option<String>);
 
@@ -87,11 +91,11 @@ impl Origin {
         Self::of_arrival(&delivery.exchange, &delivery.routing_key, &delivery.properties, trust)
     }
 
-    /// The origin of a dead letter: what its worker recorded; or, if the broker itself dead-lettered
-    /// the message, what its worker would have read.
+    /// The origin of a dead letter, as its worker recorded it. If the broker itself dead-lettered
+    /// the message, this is the origin that the worker would have read.
     ///
     /// # Errors
-    /// It was published by a broker user that is not trusted here.
+    /// The dead letter was published by a broker user that is not trusted here.
     pub fn of_letter(letter: &Delivery, trust: &Trust) -> Result<Self, Untrusted> {
         let properties = &letter.properties;
         if let Some(death) = &letter.death {
@@ -119,7 +123,7 @@ impl Origin {
         Self { kind, sender, claim: None, attempts: 0, first_failure: None }
     }
 
-    /// What the headers of a copy say, if its `author` is trusted.
+    /// The origin that the headers of a copy record, if its `author` is trusted.
     fn of_copy(properties: &Properties, author: Option<&str>, trust: &Trust) -> Self {
         let header = |name| properties.headers.get(name).cloned();
         let kind = header(topology::HEADER_ROUTING_KEY).or_else(|| properties.kind.clone()).unwrap_or_default();
@@ -136,7 +140,7 @@ impl Origin {
         Self { kind, sender, claim: None, attempts, first_failure }
     }
 
-    /// The headers of a copy that is made because of one more failure.
+    /// The headers of a copy that is made after a further failure.
     fn headers(&self, failure: &Failure) -> BTreeMap<&'static str, String> {
         let first = self.first_failure.as_ref().unwrap_or(failure);
         let mut headers = BTreeMap::from([
@@ -173,18 +177,19 @@ pub(super) fn dead_letter(worker: &str, delivery: &Delivery, origin: &Origin, fa
     copy(delivery, origin, topology::DEFAULT, &topology::dead_queue(worker), headers)
 }
 
-/// A dead letter for another series of attempts: the original message, under its sender's name, so that
-/// the journal recognizes it as the same message.
+/// A copy of a dead letter for another series of attempts. It names the original sender, so that
+/// the journal recognizes it as the original message.
 pub fn replayed(worker: &str, letter: &Delivery, origin: &Origin) -> Outgoing {
     let mut headers = BTreeMap::from([(topology::HEADER_ROUTING_KEY, origin.kind.clone())]);
     headers.extend(origin.sender.clone().map(|sender| (topology::HEADER_SENDER, sender)));
     copy(letter, origin, topology::RETRY, &topology::work_queue(worker), headers)
 }
 
-/// A copy of a message for a queue of Licet. The transport sets the program's own `user_id`.
+/// A copy of a message for one of Licet's queues. The transport sets the program's own `user_id`.
 ///
-/// Never copies `user_id`, `x-*`, `licet-*`, `CC` or `BCC`: a sender's own `licet-sender` must not come back
-/// as Licet's word. Other text headers are limited to 8 KiB.
+/// `user_id` and the headers `x-*`, `licet-*`, `CC` and `BCC` are never copied. For example, a
+/// header `licet-sender` that a sender has set must not be mistaken for one that Licet has set. All
+/// other text headers together are limited to 8 KiB.
 fn copy(
     delivery: &Delivery,
     origin: &Origin,

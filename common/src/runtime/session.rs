@@ -1,4 +1,5 @@
-//! One session of the loop: from new connections until something ends it.
+//! One session of the loop, which opens new connections and ends after a failure, a limit or a
+//! stop.
 
 use std::{
     sync::Arc,
@@ -25,15 +26,15 @@ use crate::{
     transport::{Consumer, Delivery, Lost, PREFETCHED_BYTES_MAX},
 };
 
-/// The longest rest of a worker that rests.
+/// The longest rest after a batch of a worker that rests.
 const REST_MAX: Duration = Duration::from_secs(1);
-/// A batch of this many messages shows that more are about to arrive.
+/// A batch of at least this many messages indicates that more are about to arrive.
 const BUSY_MIN: usize = 4;
-/// The longest time for which a worker lets the next batch gather.
+/// The longest time for which a worker waits for the next batch to grow.
 const GATHER_MAX: Duration = Duration::from_millis(10);
 
-/// Why a session ended. It is dropped with everything it holds; what it did not acknowledge is
-/// delivered again.
+/// The reason a session ended. The session is dropped, and the deliveries that it did not
+/// acknowledge are delivered again.
 pub(super) enum Ended {
     /// The program is stopping.
     Stopped,
@@ -41,9 +42,10 @@ pub(super) enum Ended {
     Broker(Lost),
     /// The database is unavailable.
     Database(StoreError),
-    /// More bytes were delivered at once than a worker may hold; the largest body had this size.
+    /// The deliveries exceeded the buffer of the consumer. Contains the size of the largest body,
+    /// in bytes.
     TooLarge(usize),
-    /// It settled as many messages as its mode allows.
+    /// The session settled as many messages as its mode allows.
     LimitReached,
 }
 
@@ -53,7 +55,7 @@ impl From<Lost> for Ended {
     }
 }
 
-/// A worker, and what outlives its sessions.
+/// A worker, and the state that outlives its sessions.
 pub(super) struct Runner {
     pub(super) worker: Arc<dyn AnyWorker>,
     pub(super) resources: Resources,
@@ -61,15 +63,15 @@ pub(super) struct Runner {
     pub(super) duplicate_check: DuplicateCheck,
 }
 
-/// A consumer and what publishes for it.
+/// A consumer and the outbox for its results.
 pub(super) struct Session {
     consumer: Consumer,
     outbox: Outbox,
 }
 
 impl Runner {
-    /// The configured prefetch: twice the batch, so that the next batch is at hand when this one is
-    /// done.
+    /// The configured prefetch. It is twice the size of a batch, so that the next batch has arrived
+    /// when the current batch is done.
     pub(super) fn prefetch(&self) -> u16 {
         self.resources.limits.batch_max.saturating_mul(2)
     }
@@ -102,7 +104,10 @@ impl Runner {
         tokio::select! {
             ended = working => ended,
             () = overtime => {
-                warn!(worker = self.worker.name(), "not finished in time: what is left is delivered again");
+                warn!(
+                    worker = self.worker.name(),
+                    "not finished in time: the remaining messages will be delivered again"
+                );
                 Ended::Stopped
             }
         }
@@ -135,7 +140,8 @@ impl Runner {
                 stop.run_until_cancelled(self.resources.clock.sleep(rest)).await;
             }
         }
-        // Deliveries that are given back count against their messages: finish those in hand.
+        // A delivery that is returned to the queue counts against the delivery limit of its
+        // message, so finish the deliveries that have arrived.
         session.consumer.stop().await?;
         loop {
             let deliveries = session.consumer.receive(usize::from(limits.batch_max), limits.batch_max_bytes).await?;
@@ -146,8 +152,9 @@ impl Runner {
         }
     }
 
-    /// Handles deliveries in their order. One that was redelivered often is handled alone, because it
-    /// may be what crashes workers; one that is too large, because the broker dead-letters it.
+    /// Handles deliveries in order. A delivery that was redelivered often is handled in a batch of
+    /// its own, because it may be the cause of worker crashes. So is a delivery that is too large,
+    /// because the broker must dead-letter it.
     async fn handle(
         &self,
         session: &mut Session,
@@ -160,7 +167,8 @@ impl Runner {
         for batch in batches(deliveries) {
             let Some((last, oversized)) = batch.last().map(|last| (last.tag, is_oversized(last))) else { continue };
             let publications = self.settle(batch, mode, stop).await?;
-            // After a crash from here on, the journal has the outputs and the broker still has the inputs.
+            // If the worker crashes after this point, the journal has the outputs and the broker
+            // still has the inputs.
             let dropped = session.outbox.deliver(publications).await;
             self.metrics.dropped_replies.add(dropped);
             if oversized {
@@ -173,9 +181,10 @@ impl Runner {
         Ok(())
     }
 
-    /// Decides a batch and returns what is to be published. In quarantine the message is kept, and
-    /// tried again while the database is unavailable: a message that is given back each time uses up
-    /// its deliveries, and a database that answers may still refuse every write (a full disk).
+    /// Decides a batch and returns the messages to publish. In quarantine, the worker keeps the
+    /// message and tries it again while the database is unavailable. If the worker returned the
+    /// message to its queue each time, the message would reach its delivery limit, because a
+    /// database that responds may still reject every write (for example, if its disk is full).
     async fn settle(
         &self,
         mut batch: Vec<Delivery>,
@@ -217,10 +226,11 @@ impl Runner {
     }
 }
 
-/// The rest after a batch. `more` states that further messages have arrived already, so there is none.
+/// The rest after a batch. `more` states that further messages have already arrived, so there is no
+/// reason to wait for them.
 ///
-/// Most of a batch's cost does not depend on its size, so a short rest under load makes batches larger. A
-/// fixed wait would delay a user who is alone.
+/// Most of the cost of a batch does not depend on its size. A short rest under load makes batches
+/// larger and the cost of each message smaller. A fixed wait would delay single messages.
 fn rest_after(rests: bool, messages: usize, more: bool, took: Duration) -> Duration {
     match (rests, messages) {
         (true, _) => took.min(REST_MAX),
@@ -233,7 +243,8 @@ fn bytes(deliveries: &[Delivery]) -> usize {
     deliveries.iter().map(|delivery| delivery.body.len()).sum()
 }
 
-/// Deliveries in their order, each suspect or oversized one in a batch of its own.
+/// Splits deliveries into batches, in order. Each suspect or oversized delivery is in a batch of
+/// its own.
 fn batches(deliveries: Vec<Delivery>) -> Vec<Vec<Delivery>> {
     let alone = |delivery: &Delivery| delivery.redeliveries >= topology::SUSPECT_DELIVERIES || is_oversized(delivery);
     let mut batches: Vec<Vec<Delivery>> = Vec::new();

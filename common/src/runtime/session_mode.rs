@@ -1,43 +1,47 @@
-//! How cautiously the next session takes messages, by how the sessions before it ended.
+//! The number of messages that the next session receives at a time, which depends on how the
+//! previous sessions ended.
 
-/// After so many sessions in a row that settled nothing, the next one takes a single message: it may
-/// be the one that ends sessions, and its neighbours must not use up their deliveries because of it.
+/// After this number of consecutive sessions that settled nothing, the next session receives a
+/// single message. This message may be the reason that sessions end, and it must not cause other
+/// messages to reach their delivery limits.
 const UNPRODUCTIVE_MAX: u32 = 3;
 
 /// The mode of a session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum SessionMode {
-    /// As many messages as configured.
+    /// The session receives as many messages as configured.
     Normal {
-        /// Sessions in a row, up to now, that settled nothing.
+        /// The number of consecutive sessions up to now that settled nothing.
         unproductive: u32,
     },
-    /// As many messages of this size as a worker may hold, until a usual prefetch of them is settled.
+    /// The session receives only as many large messages at a time as a worker can buffer. It ends
+    /// after it has settled the usual prefetch of messages.
     LargeMessages {
         /// The size of the largest body that was delivered, in bytes.
         largest: usize,
-        /// Sessions in a row, up to now, that settled nothing.
+        /// The number of consecutive sessions up to now that settled nothing.
         unproductive: u32,
     },
-    /// A single message, which is kept and tried again while the database takes nothing.
+    /// The session receives a single message, which the worker keeps and tries again while the
+    /// database is unavailable.
     Quarantine,
 }
 
-/// How a session ended, as far as the mode of the next one depends on it.
+/// How a session ended, as far as it affects the mode of the next session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum SessionEnd {
-    /// There was no connection.
+    /// The session could not connect.
     NotConnected,
-    /// It ended: by a failure, or because it had settled as many messages as its mode allows.
+    /// The session failed, or it settled as many messages as its mode allows.
     Ended {
-        /// Whether it settled anything.
+        /// Whether the session settled anything.
         productive: bool,
     },
-    /// More bytes were delivered at once than a worker may hold.
+    /// The deliveries exceeded the buffer of the consumer.
     TooLarge {
         /// The size of the largest body that was delivered, in bytes.
         largest: usize,
-        /// Whether it settled anything.
+        /// Whether the session settled anything.
         productive: bool,
     },
 }
@@ -67,8 +71,8 @@ impl SessionMode {
         }
     }
 
-    /// How many messages the broker may send ahead, where `usual` is the configured number and a
-    /// worker may hold bodies of `held_bytes`.
+    /// The number of messages that the broker may send in advance. `usual` is the configured
+    /// number, and a worker may buffer bodies of up to `held_bytes`.
     pub(super) fn prefetch(self, usual: u16, held_bytes: usize) -> u16 {
         match self {
             Self::Normal { .. } => usual,
@@ -79,7 +83,8 @@ impl SessionMode {
         }
     }
 
-    /// After how many messages the session ends, so that the next one can be less cautious.
+    /// The number of messages after which the session ends, so that the next session can use a less
+    /// restrictive mode. `None` if there is no limit.
     pub(super) fn message_limit(self, usual_prefetch: u16) -> Option<usize> {
         match self {
             Self::Normal { .. } => None,

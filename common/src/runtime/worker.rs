@@ -1,4 +1,4 @@
-//! What makes a worker, and the form in which the loop runs it.
+//! The definition of a worker, and the form in which the loop runs it.
 
 use std::{any::Any, future::Future};
 
@@ -16,38 +16,41 @@ use crate::{
     store::{Source, StoreError, Transaction, Writes},
 };
 
-/// A worker: which messages it takes, which rows it needs for them, and what it decides.
+/// A worker: the messages that it handles, the rows that it needs for them, and the rules that
+/// decide them.
 pub trait Worker: Send + Sync + 'static {
     /// The worker's name. Its queue is `licet.<name>`.
     const NAME: &'static str;
 
-    /// The message types that are routed to it.
+    /// The message types that are routed to the worker.
     const HANDLES: &'static [&'static str];
 
-    /// Whether it changes anything. A worker that only reads is not journaled, takes no locks, and
-    /// decides a repeated message again.
+    /// Whether the worker changes anything. A worker that only reads writes no journal rows, takes
+    /// no locks, and decides a repeated message again.
     const CHANGES: bool = true;
 
-    /// Whether it rests after each batch for as long as the batch took. For background work, which
-    /// must leave processor and disk to requests whose senders are waiting.
+    /// Whether the worker rests after each batch for as long as the batch took. This is for
+    /// background work, which must leave the processor and the disk to requests whose senders are
+    /// waiting.
     const RESTS: bool = false;
 
-    /// The maximum number of messages in one transaction. None means the configured number.
+    /// The maximum number of messages in one transaction. `None` means the configured number.
     const BATCH_MAX: Option<u16> = None;
 
-    /// The groups of settings that it uses besides those that every worker uses.
+    /// The groups of settings that the worker uses in addition to the groups that every worker
+    /// uses.
     const SETTINGS: Groups = 0;
 
-    /// What the rules are given of a request.
+    /// The input of the rules, which is read from a request.
     type Input: Send + Sync + 'static;
 
-    /// The tables that it reads and writes.
+    /// The tables that the worker reads and writes.
     type Rows: RowSet;
 
-    /// Reads a request and its tokens. Pure; runs outside the async threads.
+    /// Reads a request and its tokens. This function is pure. It may run outside the async threads.
     ///
     /// # Errors
-    /// A refusal that needs no look at the database.
+    /// A refusal that does not depend on the database.
     fn read(&self, keyring: &Keyring, request: Request) -> Result<Self::Input, Refusal>;
 
     /// The subject that an input claims to belong to. A refusal is recorded in the history of this
@@ -56,33 +59,35 @@ pub trait Worker: Send + Sync + 'static {
         None
     }
 
-    /// Takes the locks and reads the rows that these inputs need, with one query for each table.
+    /// Locks and reads the rows that these inputs need, with one query for each table.
     ///
     /// # Errors
-    /// The database's.
+    /// The database returns an error.
     fn load<S: Source>(
         &self,
         source: &S,
         inputs: &[&Self::Input],
     ) -> impl Future<Output = Result<Self::Rows, StoreError>> + Send;
 
-    /// Decides one input. It sees what was decided before it in the batch. Pure. Checks come before
-    /// changes: a refusal leaves the rows as they were.
+    /// Decides one input, based on rows that include the changes of earlier decisions in the batch.
+    /// This function is pure. It makes all checks before the first change, so a refusal leaves the
+    /// rows unchanged.
     ///
     /// # Errors
-    /// A refusal, which is an answer; or a defect of the program.
+    /// A refusal, which becomes the reply, or a defect of the program.
     fn decide(&self, context: &Context<'_>, rows: &mut Self::Rows, input: &Self::Input) -> Result<Decision, RuleError>;
 
-    /// What the program runs beside the loop until `stop`, such as a timer that publishes messages.
+    /// A task that the program runs in parallel with the loop until `stop` is cancelled, such as a
+    /// timer that publishes messages.
     fn run_beside(_resources: &Resources, _stop: &CancellationToken) -> impl Future<Output = ()> + Send {
         std::future::ready(())
     }
 }
 
-/// An input of some worker.
+/// An input of any worker.
 pub(super) type AnyInput = Box<dyn Any + Send + Sync>;
 
-/// The rows of some worker.
+/// The rows of any worker.
 pub(super) trait AnyRows: Send {
     fn write(&self, writes: &mut Writes);
     fn as_any(&mut self) -> &mut dyn Any;
@@ -98,7 +103,7 @@ impl<R: RowSet> AnyRows for R {
     }
 }
 
-/// A [`Worker`] behind a pointer, so that the loop is compiled once and not once for each worker.
+/// A [`Worker`] as a trait object, so that the loop is compiled only once and not for each worker.
 pub(super) trait AnyWorker: Send + Sync {
     fn name(&self) -> &'static str;
     fn changes(&self) -> bool;
@@ -158,7 +163,7 @@ impl<W: Worker> AnyWorker for W {
 
     fn decide(&self, context: &Context<'_>, rows: &mut dyn AnyRows, input: &AnyInput) -> Result<Decision, RuleError> {
         let Some(rows) = rows.as_any().downcast_mut::<W::Rows>() else {
-            unreachable!("a worker is given the rows that it loaded itself")
+            unreachable!("a worker receives the rows that it loaded itself")
         };
         Worker::decide(self, context, rows, own::<W>(input))
     }
@@ -166,7 +171,7 @@ impl<W: Worker> AnyWorker for W {
 
 fn own<W: Worker>(input: &AnyInput) -> &W::Input {
     let Some(input) = (**input).downcast_ref() else {
-        unreachable!("a worker is given the inputs that it read itself")
+        unreachable!("a worker receives the inputs that it read itself")
     };
     input
 }

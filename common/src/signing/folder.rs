@@ -1,7 +1,7 @@
 //! The folder of signing keys.
 //!
-//! It has one PKCS#8 PEM file for each key, named by the key's thumbprint, and a file `signing` with the
-//! thumbprint of the key that signs. All keys in the folder are trusted.
+//! The folder contains one PKCS#8 PEM file for each key, named after the thumbprint of the key, and
+//! a file `signing` with the thumbprint of the signing key. All keys in the folder are trusted.
 
 use std::{
     fs, io,
@@ -20,7 +20,7 @@ use super::{Keyring, keyring::thumbprint};
 
 const SIGNING: &str = "signing";
 
-/// Why a keys folder cannot be used.
+/// The reason a keys folder cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum FolderError {
     /// The folder does not exist or has no signing key.
@@ -98,8 +98,8 @@ pub fn load(folder: &Path) -> Result<Keyring, FolderError> {
 /// Creates the first key of a folder. Creates the folder with mode 0700 if it does not exist.
 ///
 /// # Errors
-/// The folder already has a signing key or cannot be written, or the operating system provides no random
-/// bytes.
+/// The folder already has a signing key or cannot be written, or the operating system provides no
+/// random bytes.
 pub fn create(folder: &Path) -> Result<Keyring, FolderError> {
     let io = |source| FolderError::Io { folder: folder.to_owned(), source };
     if let Ok(kid) = fs::read_to_string(folder.join(SIGNING)) {
@@ -110,7 +110,7 @@ pub fn create(folder: &Path) -> Result<Keyring, FolderError> {
     let kid = thumbprint(&key.verifying_key());
     let pem = key.to_pkcs8_pem(LineEnding::LF).map_err(|error| io(io::Error::other(error.to_string())))?;
     write_new(&folder.join(format!("{kid}.pem")), pem.as_bytes()).map_err(io)?;
-    // Written last: after a crash before this, the folder counts as empty.
+    // This file is written last. If the program crashes before this, the folder counts as empty.
     write_new(&folder.join(SIGNING), kid.as_bytes()).map_err(io)?;
     Ok(Keyring::new(key, []))
 }

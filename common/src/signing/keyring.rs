@@ -21,7 +21,7 @@ impl std::fmt::Debug for Keyring {
 }
 
 impl Keyring {
-    /// A keyring that signs with `signing` and trusts it and `others`.
+    /// Creates a keyring that signs with `signing`, and trusts this key and `others`.
     pub fn new(signing: SigningKey, others: impl IntoIterator<Item = VerifyingKey>) -> Self {
         let mut trusted: BTreeMap<_, _> = others.into_iter().map(|key| (thumbprint(&key), key)).collect();
         let kid = thumbprint(&signing.verifying_key());
@@ -29,10 +29,12 @@ impl Keyring {
         Self { signing: Some((kid, signing)), trusted }
     }
 
-    /// A keyring that only verifies, from a published JWKS. Keys of other algorithms are ignored.
+    /// Creates a keyring that only verifies, from a published JWKS. Keys for other algorithms are
+    /// ignored.
     ///
     /// # Errors
-    /// An entry that is marked as an Ed25519 key is not a valid one. The text names it.
+    /// An entry that is marked as an Ed25519 key is not a valid Ed25519 key. The text names the
+    /// entry.
     pub fn from_jwks(jwks: &Jwks) -> Result<Self, String> {
         let mut trusted = BTreeMap::new();
         for jwk in jwks.keys.iter().filter(|jwk| jwk.kty == "OKP" && jwk.crv == "Ed25519") {
@@ -58,13 +60,13 @@ impl Keyring {
         self.trusted.contains_key(kid)
     }
 
-    /// Signs with the signing key. Reached only through [`super::Draft::sign`].
+    /// Signs with the signing key. Called only by [`super::Draft::sign`].
     pub(super) fn sign(&self, input: &[u8]) -> Option<Signature> {
         self.signing.as_ref().map(|(_, key)| key.sign(input))
     }
 
-    /// Verifies strictly (RFC 8032 without the malleable encodings). So a token has exactly one valid
-    /// signature, and a second valid token cannot be derived from it.
+    /// Verifies strictly (RFC 8032 without the malleable encodings). A token therefore has exactly
+    /// one valid signature, and a second valid token cannot be derived from it.
     pub(super) fn verify(&self, kid: &str, input: &[u8], signature: &[u8]) -> bool {
         let Ok(signature) = Signature::from_slice(signature) else { return false };
         self.trusted.get(kid).is_some_and(|key| key.verify_strict(input, &signature).is_ok())
@@ -93,7 +95,7 @@ pub struct Jwk {
     /// `Ed25519`.
     #[serde(default)]
     pub crv: String,
-    /// The public key, base64url.
+    /// The public key, encoded as base64url.
     #[serde(default)]
     pub x: String,
     /// The thumbprint.

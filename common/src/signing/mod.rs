@@ -1,7 +1,7 @@
 //! Signed tokens: signing, verification and the trusted keys.
 //!
-//! Inputs: claims that consist of checked values. Outputs: compact JWS (RFC 7515) with `alg: EdDSA`,
-//! which any JOSE library can verify offline against the exported JWKS.
+//! Inputs: claims that consist of checked values. Outputs: compact JWS (RFC 7515) with
+//! `alg: EdDSA`, which any JOSE library can verify offline against the exported JWKS.
 //!
 //! Guarantees: only a [`Draft`] can be signed, and creating one checks its claims. Only
 //! [`Presented::verify`] returns the verified claims of a received token. Signing is deterministic:

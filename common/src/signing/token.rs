@@ -8,12 +8,12 @@ use uuid::Uuid;
 
 use super::Keyring;
 
-/// The only algorithm. It is fixed: a header that chooses the algorithm allows `alg: none` and
-/// key-confusion attacks.
+/// The only supported algorithm. It is fixed, because a header that chooses the algorithm would
+/// allow `alg: none` and key-confusion attacks.
 const ALG: &str = "EdDSA";
 
-/// The maximum length of a token, in bytes. A longer one is refused before it is decoded. The largest
-/// token that Licet signs, a container of 100 certificates, has less than 8 KiB.
+/// The maximum length of a token, in bytes. Longer tokens are refused before they are decoded. The
+/// largest token that Licet signs, a container of 100 certificates, is smaller than 8 KiB.
 const TOKEN_BYTES_MAX: usize = 16 * 1024;
 
 /// Checked claims, ready to be signed.
@@ -23,10 +23,10 @@ pub struct Draft {
     payload: Vec<u8>,
 }
 
-/// Why claims are not signed: a defect of the program, not of a request.
+/// The reason claims are not signed. It is a defect of the program, not of a request.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum DraftError {
-    /// The claims contradict themselves.
+    /// The claims contradict each other.
     #[error("the claims of a {typ} must not be signed: {why}")]
     Invalid {
         /// The kind of token.
@@ -39,7 +39,7 @@ pub enum DraftError {
     Unwritable {
         /// The kind of token.
         typ: &'static str,
-        /// What the encoder reported.
+        /// The encoder's error.
         cause: String,
     },
     /// The keyring has no signing key.
@@ -60,14 +60,14 @@ impl Draft {
     /// Checks claims.
     ///
     /// # Errors
-    /// The claims contradict themselves.
+    /// The claims contradict each other.
     pub fn new<C: Claims>(claims: &C) -> Result<Self, DraftError> {
         claims.check().map_err(|why| DraftError::Invalid { typ: C::TYP, why })?;
         let unwritable = |error: serde_json::Error| DraftError::Unwritable { typ: C::TYP, cause: error.to_string() };
         Ok(Self { typ: C::TYP, payload: serde_json::to_vec(claims).map_err(unwritable)? })
     }
 
-    /// Signs with the keyring's signing key. The same claims and key always give the same bytes.
+    /// Signs with the keyring's signing key. The same claims and key always produce the same bytes.
     ///
     /// # Errors
     /// The keyring has no signing key.
@@ -90,10 +90,10 @@ pub fn digest(token: &str) -> [u8; 32] {
     Sha256::digest(token.as_bytes()).into()
 }
 
-/// Why a token is not accepted.
+/// The reason a token is not accepted.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum TokenError {
-    /// The text is not a token, or not one of this kind.
+    /// The text is not a token, or is a token of another kind.
     #[error("{detail}")]
     Malformed {
         /// What is wrong, as a sentence.
@@ -105,7 +105,7 @@ pub enum TokenError {
         /// The thumbprint of the key that the token names.
         kid: String,
     },
-    /// The token differs from what was signed.
+    /// The token differs from the token that was signed.
     #[error("the token was altered: its signature does not match its content")]
     Altered,
 }
@@ -128,8 +128,9 @@ struct Header {
     typ: String,
 }
 
-/// A received token that is not verified yet. It can be decoded, is of the right kind and names a trusted
-/// key. [`Presented::verify`] returns its claims; its unverified id may be used to look up its row.
+/// A received token that is not verified yet. It can be decoded, is of the right kind, and names a
+/// trusted key. [`Presented::verify`] returns its claims. Its unverified id may be used to look up
+/// its row.
 #[derive(Clone, Debug)]
 pub struct Presented<C> {
     token: String,
@@ -142,8 +143,9 @@ impl<C: Claims> Presented<C> {
     /// Decodes a token.
     ///
     /// # Errors
-    /// The token is malformed, of another kind or algorithm, or names a key that is not trusted. A token
-    /// whose payload cannot be decoded and whose signature does not match is [`TokenError::Altered`].
+    /// The token is malformed, of another kind or algorithm, or names a key that is not trusted. A
+    /// token whose payload cannot be decoded and whose signature does not match is
+    /// [`TokenError::Altered`].
     pub fn read(token: &str, keyring: &Keyring) -> Result<Self, TokenError> {
         if token.len() > TOKEN_BYTES_MAX {
             return Err(malformed("the token is longer than any token that Licet issues"));
@@ -170,22 +172,23 @@ impl<C: Claims> Presented<C> {
         }
     }
 
-    /// The id in the claims, without proof. Use it only to find the row that the token refers to.
+    /// The unverified id in the claims. Use it only to find the row that the token refers to.
     pub fn unverified_id(&self) -> Uuid {
         self.claims.id()
     }
 
-    /// The claims, without proof. Use them only to describe an altered token to a person.
+    /// The unverified claims. Use them only to describe an altered token to a person.
     pub fn unverified(&self) -> &C {
         &self.claims
     }
 
-    /// Verifies the token and returns its claims. The token is valid if its digest equals `stored`, the
-    /// digest of the token that Licet signed, or else if its signature is valid. A digest that differs
-    /// proves nothing: the token may be valid under another key.
+    /// Verifies the token and returns its claims. The token is valid if its digest equals `stored`,
+    /// the digest of the token that Licet signed. Otherwise, it is valid if its signature is valid.
+    /// A different digest does not prove that the token is invalid, because the token may have a
+    /// valid signature from another key.
     ///
     /// # Errors
-    /// The token is [`TokenError::Altered`].
+    /// [`TokenError::Altered`] if the token is not valid.
     pub fn verify(&self, keyring: &Keyring, stored: Option<&[u8]>) -> Result<&C, TokenError> {
         if stored.is_some_and(|stored| stored == self.digest) {
             return Ok(&self.claims);
@@ -212,8 +215,9 @@ fn verifies(token: &str, kid: &str, signature: Option<&[u8]>, keyring: &Keyring)
 
 type Part = Option<Vec<u8>>;
 
-/// Header, payload and signature. The header must be valid base64url, because it names the key. A payload
-/// or signature that is not makes the token altered, not malformed.
+/// Splits a token into header, payload and signature. The header must be valid base64url, because
+/// it names the key. If the payload or the signature is not valid base64url, the token counts as
+/// altered, not as malformed.
 fn split(token: &str) -> Result<(Vec<u8>, Part, Part), TokenError> {
     let mut parts = token.split('.');
     match (parts.next(), parts.next(), parts.next(), parts.next()) {

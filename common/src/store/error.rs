@@ -1,19 +1,20 @@
-//! Errors of the database, sorted by what to do about them.
+//! Database errors, classified by how to handle them.
 
 use sea_orm::{DbErr, RuntimeErr, sqlx};
 
-/// An error of the database, by what to do about it.
+/// A database error, classified by how to handle it.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
-    /// Another transaction changed the same rows or wrote the same key first: begin again.
-    #[error("another transaction was in the way: {why}")]
+    /// Another transaction changed the same rows or wrote the same key first. Start the transaction
+    /// again.
+    #[error("there was a conflict with another transaction: {why}")]
     Contended {
         /// What happened.
         why: String,
         /// The database's own error, if it reported one.
         source: Option<DbErr>,
     },
-    /// The database is unavailable: try again later. Not counted as a failed attempt.
+    /// The database is unavailable. Try again later. This is not counted as a failed attempt.
     #[error("the database is unavailable: {why}")]
     Unavailable {
         /// What happened.
@@ -21,9 +22,9 @@ pub enum StoreError {
         /// The database's own error, if it reported one.
         source: Option<DbErr>,
     },
-    /// The database rejected a statement, or stores a value that is not valid: this batch, or one
-    /// message of it, is at fault.
-    #[error("the database rejected it: {why}")]
+    /// The database rejected a statement, or contains a value that is not valid. The batch, or one
+    /// of its messages, is the cause.
+    #[error("the database rejected the operation: {why}")]
     Rejected {
         /// What happened.
         why: String,
@@ -33,17 +34,17 @@ pub enum StoreError {
 }
 
 impl StoreError {
-    /// A conflict that Licet itself found.
+    /// Creates the error for a conflict that Licet itself found.
     pub fn contended(why: impl Into<String>) -> Self {
         Self::Contended { why: why.into(), source: None }
     }
 
-    /// A write that Licet itself found to be wrong.
+    /// Creates the error for a write that Licet itself found to be incorrect.
     pub fn rejected(why: impl Into<String>) -> Self {
         Self::Rejected { why: why.into(), source: None }
     }
 
-    /// A database that does not answer in time.
+    /// Creates the error for a database that does not respond in time.
     pub fn silent() -> Self {
         Self::Unavailable { why: "no response in time".into(), source: None }
     }
@@ -75,8 +76,8 @@ fn kind_of(error: &DbErr) -> Kind {
     };
     let RuntimeErr::SqlxError(cause) = cause else { return Kind::Rejected };
     match cause {
-        // Two copies of a worker decided the same message. The later one starts again and finds the journal
-        // row.
+        // Two copies of a worker decided the same message. The later transaction starts again and
+        // finds the journal row.
         sqlx::Error::Database(answer) if answer.is_unique_violation() => Kind::Contended,
         sqlx::Error::Database(answer) => answer.code().map_or(Kind::Rejected, |code| kind_of_code(&code)),
         sqlx::Error::Io(_)
@@ -89,7 +90,8 @@ fn kind_of(error: &DbErr) -> Kind {
     }
 }
 
-/// The kind of an error code: five characters are PostgreSQL's SQLSTATE, a number is SQLite's.
+/// The kind of an error code. Codes of five characters are SQLSTATE codes from PostgreSQL. Numbers
+/// are codes from SQLite.
 fn kind_of_code(code: &str) -> Kind {
     if code.len() != 5 {
         return match code.parse::<u32>().map(|code| code & 0xff) {
@@ -101,9 +103,10 @@ fn kind_of_code(code: &str) -> Kind {
         };
     }
     match code {
-        // Deadlock, serialization failure, lock timeout, statement timeout (which waited for a lock).
+        // Deadlock, serialization failure, lock timeout, statement timeout (while waiting for a
+        // lock).
         "40P01" | "40001" | "55P03" | "57014" => Kind::Contended,
-        // A standby that cannot write (a failover that is not over).
+        // A standby that cannot write, because a failover is not complete.
         "25006" => Kind::Unavailable,
         // Connection exceptions, insufficient resources, operator intervention, system errors.
         _ if ["08", "53", "57", "58"].iter().any(|class| code.starts_with(class)) => Kind::Unavailable,

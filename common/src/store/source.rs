@@ -1,4 +1,4 @@
-//! What a worker's `load` reads from.
+//! The source that a worker's `load` reads from.
 
 use std::future::Future;
 
@@ -8,14 +8,15 @@ use sea_orm::{EntityTrait, Value};
 use super::StoreError;
 use crate::rows::Rows;
 
-/// What happens to rows after they were found.
+/// How the selected rows are locked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Lock {
-    /// Nothing.
+    /// The rows are not locked.
     None,
-    /// They are locked, in key order, until the transaction ends. SQLite has one writer anyway.
+    /// The rows are locked, in key order, until the transaction ends. SQLite needs no locks,
+    /// because it has only one writer.
     ForUpdate,
-    /// The same, but rows that another transaction has locked are left out instead of waited for.
+    /// The same as `ForUpdate`, but rows that another transaction has locked are skipped.
     SkipLocked,
 }
 
@@ -46,25 +47,27 @@ impl Comparison {
 /// The first rows of a table in the order of a column.
 #[derive(Clone, Debug)]
 pub struct Page<E: EntityTrait> {
-    /// What a row must fulfil.
+    /// The conditions that a row must satisfy.
     pub filter: Vec<(E::Column, Comparison, Value)>,
-    /// A further comparison, with a constant that is part of the statement's text, so that a partial
-    /// index over the same condition can be used.
+    /// A further condition. Its constant is part of the text of the statement, so that a partial
+    /// index with the same condition can be used.
     pub constant: Option<(E::Column, Comparison, &'static str)>,
     /// The column that orders the rows.
     pub order: E::Column,
     /// Whether the order is descending.
     pub descending: bool,
-    /// The most rows.
+    /// The maximum number of rows.
     pub limit: u64,
 }
 
-/// What a worker's `load` reads from: a [`Transaction`](super::Transaction), or in tests a store in memory.
+/// The source that a worker's `load` reads from: a [`Transaction`](super::Transaction), or an
+/// in-memory store in tests.
 pub trait Source: Send + Sync {
-    /// The rows of `E` whose `columns` are among `keys`. Each key has a value for each column.
+    /// The rows of `E` whose `columns` have the values of one of `keys`. Each key has one value for
+    /// each column.
     ///
     /// # Errors
-    /// The database's.
+    /// The database returns an error.
     fn select<E: Keyed>(
         &self,
         columns: &[E::Column],
@@ -75,15 +78,15 @@ pub trait Source: Send + Sync {
     /// The rows of a page. They are not locked.
     ///
     /// # Errors
-    /// The database's.
+    /// The database returns an error.
     fn page<E: Keyed>(&self, page: Page<E>) -> impl Future<Output = Result<Vec<E::Model>, StoreError>> + Send;
 }
 
-/// Reads the rows of `E` whose `columns` are among `keys` into `rows`, which record that they were
-/// asked for.
+/// Reads the rows of `E` whose `columns` have the values of one of `keys` into `rows`, and records
+/// that these rows were requested.
 ///
 /// # Errors
-/// The database's.
+/// The database returns an error.
 pub async fn load<E: Keyed, S: Source>(
     source: &S,
     rows: &mut Rows<E>,
@@ -96,7 +99,7 @@ pub async fn load<E: Keyed, S: Source>(
     Ok(())
 }
 
-/// Keys of one column.
+/// Creates keys that consist of one column.
 pub fn keys<V: Into<Value>>(values: impl IntoIterator<Item = V>) -> Vec<Vec<Value>> {
     values.into_iter().map(|value| vec![value.into()]).collect()
 }

@@ -1,8 +1,9 @@
 //! Statements over sets of rows, derived from sea-orm's entities.
 //!
-//! The text of a statement must not depend on the size of the set, or prepared statements could not be
-//! reused. PostgreSQL takes one array for each column (`unnest`). SQLite, where a statement costs no
-//! round trip, takes the set in chunks of a few fixed sizes.
+//! The text of a statement must not depend on the size of the set. Otherwise, prepared statements
+//! could not be reused. On PostgreSQL, a statement has one array for each column (`unnest`). On
+//! SQLite, where a statement costs no round trip, the set is split into chunks of a few fixed
+//! sizes.
 
 use std::{
     any::TypeId,
@@ -19,12 +20,13 @@ use sea_orm::{
 
 use super::{Lock, Page, StoreError};
 
-/// The sizes of the chunks in which SQLite takes a set, in rows.
+/// The sizes of the chunks for SQLite, in rows.
 const CHUNKS: [usize; 4] = [CHUNK_MAX, 64, 8, 1];
 /// The largest chunk, in rows.
 pub(super) const CHUNK_MAX: usize = 256;
 
-/// Reads the rows of `E` whose `columns` are among `keys`. Each key has one value for each column.
+/// Reads the rows of `E` whose `columns` have the values of one of `keys`. Each key has one value
+/// for each column.
 ///
 /// # Errors
 /// The database is unavailable or rejects the statement.
@@ -152,8 +154,9 @@ impl Table {
 impl Column {
     /// The expression that reads this column from the arrays.
     ///
-    /// sea-query cannot bind NULL inside an array. The nil UUID, the smallest integer and the empty text
-    /// never occur as values; `NULLIF` turns them back into NULL.
+    /// sea-query cannot bind NULL inside an array. The nil UUID, the smallest integer and the empty
+    /// text never occur as values, so they represent NULL in arrays. `NULLIF` converts them back to
+    /// NULL.
     pub(super) fn picked(&self) -> String {
         let name = &self.name;
         if !self.nullable {
@@ -184,7 +187,7 @@ fn kind_of<E: EntityTrait>(column: &E::Column) -> ArrayType {
     }
 }
 
-/// Turns one list of values for each row into one array for each column.
+/// Converts one list of values for each row into one array for each column.
 pub(super) fn arrays(kinds: Vec<ArrayType>, rows: Vec<Vec<Value>>) -> Vec<Value> {
     let mut columns: Vec<Vec<Value>> = kinds.iter().map(|_| Vec::with_capacity(rows.len())).collect();
     for row in rows {
@@ -211,8 +214,8 @@ fn without_null(value: Value) -> Value {
     }
 }
 
-/// Splits `rows` into chunks of the fixed sizes. If `padded`, the last chunk is filled up by repeating a
-/// row, which is harmless for keys to look up.
+/// Splits `rows` into chunks of the fixed sizes. If `padded`, the last chunk is filled up by
+/// repeating a row, which is harmless for keys to look up.
 pub(super) fn chunks(rows: Vec<Vec<Value>>, padded: bool) -> Vec<Vec<Vec<Value>>> {
     let mut chunks = Vec::new();
     let mut rows = rows.into_iter().peekable();

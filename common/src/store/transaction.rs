@@ -1,5 +1,5 @@
-//! A database transaction. With the feature `simulation`, a fault injector decides the outcome of its
-//! statements and of its commit.
+//! A database transaction. With the feature `simulation`, a fault injector decides the outcome of
+//! its statements and of its commit.
 
 use licet_schema::entity::Keyed;
 use sea_orm::{
@@ -20,7 +20,7 @@ pub struct Transaction {
 #[derive(Debug)]
 enum Inner {
     Begun(DatabaseTransaction),
-    /// A fault injector left out the begin: each statement takes effect by itself.
+    /// A fault injector skipped the begin, so each statement takes effect on its own.
     Pretended(DatabaseConnection),
 }
 
@@ -33,11 +33,11 @@ impl Transaction {
         Self { inner: Inner::Pretended(database), faults }
     }
 
-    /// Commits.
+    /// Commits the transaction.
     ///
     /// # Errors
-    /// The database is unavailable, so that it is unknown whether the transaction was committed; or the
-    /// database rejected the commit.
+    /// The database rejected the commit, or it is unavailable. In the latter case, it is unknown
+    /// whether the transaction was committed.
     pub async fn commit(self) -> Result<(), StoreError> {
         let outcome = self.faults.outcome(Step::Commit).await;
         let Inner::Begun(transaction) = self.inner else { return Ok(()) };
@@ -69,7 +69,7 @@ impl Transaction {
     }
 }
 
-/// What is reported about a statement that was executed.
+/// The result that is reported for an executed statement.
 enum Answer {
     /// The database's result.
     Result,

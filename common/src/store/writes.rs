@@ -1,11 +1,13 @@
 //! Changes to the rows of several tables, sent to the database together.
 //!
-//! On PostgreSQL all changes are parts of one `WITH` statement, because round trips cost more than rows.
+//! On PostgreSQL all changes are parts of one `WITH` statement, because round trips cost more than
+//! rows.
 //!
-//! Parts of one `WITH` statement do not see each other. A row that takes the place of a removed row
-//! under a unique index needs a second statement: a new step ([`Writes::then`]).
+//! Parts of one `WITH` statement do not see each other's changes. A row that takes the place of a
+//! removed row in a unique index therefore needs a second statement, which is a new step
+//! ([`Writes::then`]).
 //!
-//! On SQLite, where a statement costs no round trip, each part has its own statements.
+//! On SQLite, where statements cost no round trips, each part has its own statements.
 
 use licet_schema::entity::Keyed;
 use sea_orm::{ConnectionTrait, DatabaseBackend, EntityTrait, Iterable, ModelTrait, Statement, Value};
@@ -16,7 +18,7 @@ use super::{
 };
 use crate::rows::Change;
 
-/// Changes that are not sent yet.
+/// Changes that have not been sent yet.
 #[derive(Debug)]
 pub struct Writes {
     backend: DatabaseBackend,
@@ -47,12 +49,13 @@ impl Writes {
         Self { backend, before: Vec::new(), step: Step::default() }
     }
 
-    /// Starts a new step: changes that are added from now on are written after the earlier ones.
+    /// Starts a new step. Changes that are added from now on are written after the earlier changes.
     pub fn then(&mut self) {
         self.before.push(std::mem::take(&mut self.step));
     }
 
-    /// Adds inserts of rows. [`Writes::run`] returns [`StoreError::Contended`] if a key exists already.
+    /// Adds rows to insert. [`Writes::run`] returns [`StoreError::Contended`] if a key exists
+    /// already.
     pub fn insert<E: Keyed>(&mut self, rows: &[&E::Model])
     where
         E::Model: ModelTrait<Entity = E>,
@@ -67,8 +70,9 @@ impl Writes {
         });
     }
 
-    /// Adds updates of rows. Only the columns in which at least one row differs from its stored version are
-    /// written. [`Writes::run`] returns [`StoreError::Rejected`] if a row does not exist.
+    /// Adds rows to update. Only the columns in which at least one row differs from its stored
+    /// version are written. [`Writes::run`] returns [`StoreError::Rejected`] if a row does not
+    /// exist.
     pub fn update<E: Keyed>(&mut self, rows: &[Change<'_, E::Model>])
     where
         E::Model: ModelTrait<Entity = E>,
@@ -91,8 +95,8 @@ impl Writes {
         });
     }
 
-    /// Adds deletes of the rows with these keys. Each key has one value for each column of the primary key.
-    /// [`Writes::run`] returns [`StoreError::Rejected`] if a row does not exist.
+    /// Adds rows to delete, by their keys. Each key has one value for each column of the primary
+    /// key. [`Writes::run`] returns [`StoreError::Rejected`] if a row does not exist.
     pub fn delete<E: Keyed>(&mut self, keys: Vec<Vec<Value>>) {
         if keys.is_empty() {
             return;
@@ -147,8 +151,8 @@ impl Writes {
     /// Sends the changes to the database.
     ///
     /// # Errors
-    /// [`StoreError::Contended`] if an inserted key exists already, [`StoreError::Rejected`] if a row to
-    /// update or delete does not exist, or another error of the database.
+    /// [`StoreError::Contended`] if an inserted key exists already, [`StoreError::Rejected`] if a
+    /// row to update or delete does not exist, or another error of the database.
     pub async fn run(self, connection: &impl ConnectionTrait) -> Result<(), StoreError> {
         for step in self.before.into_iter().chain([self.step]) {
             match self.backend {
@@ -180,7 +184,7 @@ async fn run_together(connection: &impl ConnectionTrait, step: Step) -> Result<(
     Ok(())
 }
 
-/// Sends a step statement by statement.
+/// Sends a step as separate statements.
 async fn run_in_turn(connection: &impl ConnectionTrait, step: Step) -> Result<(), StoreError> {
     for part in step.parts {
         let mut written = 0;
@@ -202,8 +206,8 @@ fn in_chunks(rows: Vec<Vec<Value>>, text: impl Fn(&str) -> String) -> Vec<(Strin
     chunks(rows, false).into_iter().map(statement).collect()
 }
 
-/// Checks the number of rows that a part has written. Fewer rows than expected means that a lock was left
-/// out.
+/// Checks the number of rows that a part has written. If the number is lower than expected, a lock
+/// was missing.
 fn check_count(table: &str, expected: u64, written: u64) -> Result<(), StoreError> {
     if expected == written {
         return Ok(());

@@ -1,10 +1,10 @@
-//! The in-process broker: the parts of AMQP that Licet uses (exchanges, queues, redelivery, confirms,
-//! returns, message expiry, dead letters), under one lock.
+//! The in-process broker. It implements the parts of AMQP that Licet uses (exchanges, queues,
+//! redelivery, confirms, returns, message expiry, dead letters) and is protected by one lock.
 //!
-//! A simulation gives each worker a handle with a fault injector, which decides the outcome of each
-//! call, and releases the messages of wait queues itself.
+//! In a simulation, each worker has a handle with a fault injector, which decides the outcome of
+//! each call. The simulation itself releases the messages of wait queues.
 //!
-//! Deliberately absent: persistence, limits of prefetch and of queue length, the header `x-death`.
+//! Deliberately absent: persistence, limits on prefetch and queue length, and the header `x-death`.
 
 use std::{
     collections::{BTreeMap, HashMap, VecDeque},
@@ -29,7 +29,7 @@ pub(super) struct Broker {
 
 #[derive(Debug, Default)]
 struct State {
-    /// Wait queues release a message only when [`Broker::expire`] is called.
+    /// Whether wait queues release a message only when [`Broker::expire`] is called.
     manual_expiry: bool,
     exchanges: HashMap<String, Exchange>,
     queues: HashMap<String, Queue>,
@@ -48,7 +48,7 @@ struct Exchange {
 struct Queue {
     ready: VecDeque<Stored>,
     arrived: Arc<Notify>,
-    /// The time that a message stays, and the exchange that it is then published to.
+    /// The time that a message stays in the queue, and the exchange that it is then published to.
     expiry: Option<(Duration, String)>,
     /// The exchange and routing key that rejected messages are published with.
     dead_letters: Option<(String, String)>,
@@ -69,7 +69,7 @@ impl Broker {
         broker
     }
 
-    /// The same broker, for a worker whose faults `injector` decides.
+    /// The same broker, for a worker whose faults are decided by `injector`.
     #[cfg(feature = "simulation")]
     pub(super) fn with_faults(&self, injector: Arc<dyn FaultInjector>) -> Self {
         Self { state: self.state.clone(), faults: Faults::of(injector) }
@@ -162,7 +162,8 @@ impl Broker {
         Ok(u32::try_from(depth).unwrap_or(u32::MAX))
     }
 
-    /// The number of consumers. Each has a reference to the queue's notification, and so has the queue.
+    /// The number of consumers. Each consumer has a reference to the notification of the queue, and
+    /// so does the queue itself.
     pub(super) fn consumers(&self, queue: &str) -> Result<u32, Lost> {
         let references = Arc::strong_count(&self.lock().queue(queue)?.arrived);
         Ok(u32::try_from(references - 1).unwrap_or(u32::MAX))
@@ -208,8 +209,8 @@ impl Broker {
         Outcome::Confirmed
     }
 
-    /// Releases the first message of a wait queue after `ttl`. All its messages have the same TTL, so the
-    /// first is the one that is due.
+    /// Releases the first message of a wait queue after `ttl`. All messages of the queue have the
+    /// same TTL, so the first message is the next to expire.
     fn expire_later(&self, queue: String, ttl: Duration) {
         let broker = self.clone();
         tokio::spawn(async move {
@@ -244,7 +245,7 @@ impl Broker {
     }
 }
 
-/// The error of a connection that fault injection cuts.
+/// The error of a connection that fault injection closes.
 fn injected_loss() -> Lost {
     Lost("injected fault".into())
 }
@@ -422,7 +423,8 @@ fn delivery(tag: u64, stored: &Stored) -> Delivery {
         routing_key: message.routing_key.clone(),
         redeliveries: stored.redeliveries,
         properties: Properties::clone(&message.properties),
-        // No code path reads the death of a message from a wait queue, and no other message is moved.
+        // No code path reads the death of a message from a wait queue, and no other message is
+        // moved.
         death: None,
         body: message.body.clone(),
     }

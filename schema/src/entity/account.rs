@@ -1,6 +1,7 @@
-//! The balances of users' points and debts.
+//! The points and debt balances of users.
 //!
-//! Licet's own accounts have entries and no balance row, so no transaction waits for their lock.
+//! Licet's own accounts have ledger entries but no balance row, so no transaction has to wait for a
+//! lock on them.
 
 use sea_orm::entity::prelude::*;
 
@@ -17,7 +18,7 @@ pub struct Model {
     pub balance: i64,
 }
 
-/// Empty: no query uses sea-orm's relations.
+/// Intentionally empty, because no query uses the relations of sea-orm.
 #[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]
 pub enum Relation {}
 

@@ -1,5 +1,6 @@
-//! The permanent records: one row for each certificate ever issued. While a certificate is live, its
-//! settlement and counts are in its row of `certificate`. When it ends, they are written here.
+//! Permanent records, with one row for each certificate ever issued. While a certificate is live,
+//! its settlement and counts are stored only in its `certificate` row. When the certificate ends,
+//! they are copied to its record.
 
 use sea_orm::entity::prelude::*;
 
@@ -13,7 +14,7 @@ pub struct Model {
     /// The certificate's id.
     #[sea_orm(primary_key, auto_increment = false)]
     pub id: Uuid,
-    /// The container of the purchase. None if the certificate was bought alone.
+    /// The container of the purchase. `None` if the certificate was bought without a container.
     pub container: Option<Uuid>,
     /// The user who bought the certificate.
     pub user: Name,
@@ -21,39 +22,41 @@ pub struct Model {
     pub content: Name,
     /// The content's version.
     pub version: Version,
-    /// The content's revision at the purchase, which has the terms.
+    /// The revision of the content at the time of purchase. It defines the terms.
     pub revision: i64,
     /// The price in minor units, including the part paid with points.
     pub amount_minor: Count,
     /// The currency of the price.
     pub currency: Currency,
-    /// The points that pay a part of the price. One point pays one minor unit.
+    /// The points that pay part of the price. One point pays one minor unit.
     pub points: Count,
     /// The order number of the upstream system.
     pub reference: Option<ExternalId>,
     /// When the certificate was bought, in Unix milliseconds.
     pub purchased_at: Timestamp,
-    /// The generation: 1 at the purchase, one more for each reissue.
+    /// The generation of the certificate. It is 1 at purchase and increases by 1 with each reissue.
     pub generation: Count,
-    /// When the reception was acknowledged, in Unix milliseconds. None while the certificate is live.
+    /// When receipt was acknowledged, in Unix milliseconds. `None` while the certificate is live.
     pub received_at: Option<Timestamp>,
-    /// The provider's id of the settlement that paid. None while the certificate is live.
+    /// The provider's id of the settlement that paid for the certificate. `None` while the
+    /// certificate is live.
     pub settlement: Option<ExternalId>,
-    /// The provider of that settlement. None while the certificate is live.
+    /// The provider of that settlement. `None` while the certificate is live.
     pub provider: Option<Name>,
-    /// When the settlement was registered, in Unix milliseconds. None while the certificate is live.
+    /// When the settlement was registered, in Unix milliseconds. `None` while the certificate is
+    /// live.
     pub settled_at: Option<Timestamp>,
-    /// The number of licenses that the certificate granted. None while it is live.
+    /// The number of licenses that the certificate granted. `None` while the certificate is live.
     pub grants: Option<Count>,
-    /// The number of licenses whose reception was confirmed. Zero while the certificate is live.
+    /// The number of licenses whose receipt was acknowledged. Zero while the certificate is live.
     pub granted: Count,
-    /// How the certificate ended. None while it is live.
+    /// How the certificate ended. `None` while the certificate is live.
     pub ended: Option<Ending>,
-    /// When the certificate ended, in Unix milliseconds. None while it is live.
+    /// When the certificate ended, in Unix milliseconds. `None` while the certificate is live.
     pub ended_at: Option<Timestamp>,
 }
 
-/// Empty: no query uses sea-orm's relations.
+/// Intentionally empty, because no query uses the relations of sea-orm.
 #[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]
 pub enum Relation {}
 

@@ -1,4 +1,4 @@
-//! The completed returns, each with the license that was returned and the payment for it.
+//! Completed returns, each with the returned license and the payment for it.
 
 use sea_orm::entity::prelude::*;
 
@@ -14,7 +14,7 @@ pub struct Model {
     pub id: Uuid,
     /// The license that was returned.
     pub license: Uuid,
-    /// The user who returned it.
+    /// The user who returned the license.
     pub user: Name,
     /// The content.
     pub content: Name,
@@ -34,13 +34,13 @@ pub struct Model {
     pub kind: Privilege,
     /// When the certificate was bought, in Unix milliseconds.
     pub purchased_at: Timestamp,
-    /// When the license's reception was confirmed, in Unix milliseconds.
+    /// When receipt of the license was acknowledged, in Unix milliseconds.
     pub granted_at: Timestamp,
     /// When the return was completed, in Unix milliseconds.
     pub returned_at: Timestamp,
 }
 
-/// Empty: no query uses sea-orm's relations.
+/// Intentionally empty, because no query uses the relations of sea-orm.
 #[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]
 pub enum Relation {}
 

@@ -1,9 +1,9 @@
-//! The conversions between the contract's checked types and the columns that store them: text, 64-bit
-//! integers and byte strings, the same on PostgreSQL and SQLite.
+//! Conversions between the checked types of the contract and the columns that store them. The
+//! columns contain text, 64-bit integers or byte strings, both on PostgreSQL and on SQLite.
 //!
-//! A stored value is checked again when it is read. An invalid value is a
-//! [`DbErr::Type`](sea_orm::DbErr::Type) that names the column: the database is damaged, or was written
-//! by a release with other limits.
+//! A stored value is checked again when it is read. An invalid value causes a
+//! [`DbErr::Type`](sea_orm::DbErr::Type) error that names the column. It means that the database is
+//! damaged or was written by a release with different limits.
 
 use sea_orm::{
     ColIdx, DbErr, QueryResult, TryFromU64, TryGetError, TryGetable, Value,
@@ -30,8 +30,8 @@ impl AsRef<[u8]> for Digest {
 
 /// Stores `$type` as `$stored` in a column of type `$column`.
 ///
-/// Expands to sea-orm's conversions in both directions. `$write` cannot fail. `$read` fails with the
-/// reason why a stored value is not valid.
+/// Expands to sea-orm's conversions in both directions. `$write` cannot fail. `$read` returns an
+/// error that explains why a stored value is not valid.
 macro_rules! column_type {
     ($type:ty, $stored:ty, $variant:ident, $column:ident, $write:expr, $read:expr) => {
         impl From<$type> for Value {
@@ -85,7 +85,7 @@ macro_rules! column_type {
     };
 }
 
-/// Text columns that store the type's text.
+/// Implements text columns for types that convert to and from text.
 macro_rules! text_columns {
     ($($type:ty),*) => {$(
         column_type!($type, String, String, Text, |value| value.to_string(), |stored| {
@@ -94,7 +94,7 @@ macro_rules! text_columns {
     )*};
 }
 
-/// Integer columns that store the type's number.
+/// Implements integer columns for checked integers.
 macro_rules! integer_columns {
     ($($type:ty),*) => {$(
         column_type!($type, i64, BigInt, BigInteger, |value| value.get(), |stored| {
@@ -103,7 +103,7 @@ macro_rules! integer_columns {
     )*};
 }
 
-/// Text columns that store the wire word of a closed set.
+/// Implements text columns for string enumerations, which are stored as their words.
 macro_rules! word_columns {
     ($($type:ty),*) => {$(
         column_type!($type, String, String, Text, |value| value.as_str().to_owned(), |stored| {

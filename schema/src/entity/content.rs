@@ -1,5 +1,5 @@
-//! The revisions of content versions. Each revision has the terms of the purchases that were made while it
-//! was the current one. Rows are never deleted.
+//! Revisions of content versions. Each revision contains the terms of the purchases that were made
+//! while it was current. Rows are never deleted.
 
 use sea_orm::entity::prelude::*;
 
@@ -16,13 +16,13 @@ pub struct Model {
     /// The content's version.
     #[sea_orm(primary_key, auto_increment = false)]
     pub version: Version,
-    /// The number of the revision: 1 for the first `content.put` of this version, 2 for the next one with other
-    /// terms.
+    /// The revision number. It is 1 for the first `content.put` of this version and increases by 1
+    /// with each later `content.put` that changes the terms.
     #[sea_orm(primary_key, auto_increment = false)]
     pub revision: i64,
     /// When the revision was registered, in Unix milliseconds.
     pub registered_at: Timestamp,
-    /// The title that people see.
+    /// The display title.
     pub title: Text,
     /// The price of one certificate, in minor units.
     pub price_minor: Count,
@@ -32,23 +32,24 @@ pub struct Model {
     pub grants: Grants,
     /// The time from the purchase until a certificate expires, in seconds.
     pub certificate_ttl_s: Seconds,
-    /// The time to acknowledge the reception, in seconds. If none, the configured time applies.
+    /// The time allowed for acknowledging receipt, in seconds. If `None`, the configured time
+    /// applies.
     pub receipt_ttl_s: Option<Seconds>,
     /// The content that an upgrade grants.
     pub successor_content: Option<Name>,
     /// The version of that content.
     pub successor_version: Option<Version>,
-    /// The points that a return for points grants.
+    /// The points granted for a license that is returned for points.
     pub return_points: Option<Count>,
-    /// Whether a return may be for an upgrade to the successor.
+    /// Whether a license can be returned for an upgrade to the successor.
     pub return_upgrade: bool,
-    /// The amount that a return for money pays, in minor units.
+    /// The amount paid for a license that is returned for money, in minor units.
     pub return_buyback_minor: Option<Count>,
     /// The currency of that amount.
     pub return_buyback_currency: Option<Currency>,
-    /// Whether a return may be for a record in the collection only.
+    /// Whether a license can be returned for only a collection record.
     pub return_collection: bool,
-    /// Whether this is the highest revision of its version, which new purchases use.
+    /// Whether this is the highest revision of its version. New purchases use the highest revision.
     pub current: bool,
     /// The URI of the media file.
     pub media_uri: Option<Text>,
@@ -58,7 +59,7 @@ pub struct Model {
     pub media_bytes: Option<Count>,
 }
 
-/// Empty: no query uses sea-orm's relations.
+/// Intentionally empty, because no query uses the relations of sea-orm.
 #[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]
 pub enum Relation {}
 

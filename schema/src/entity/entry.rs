@@ -1,4 +1,5 @@
-//! The ledger of points, with double entry: rows are never changed or deleted, and all of them sum to zero.
+//! The double-entry ledger of points. Rows are never changed or deleted, and the `delta` values of
+//! all rows add up to zero.
 
 use sea_orm::entity::prelude::*;
 
@@ -12,18 +13,18 @@ pub struct Model {
     /// The entry's id.
     #[sea_orm(primary_key, auto_increment = false)]
     pub id: Uuid,
-    /// The account: `points:<user>`, `debt:<user>`, or one of Licet's own (`licet:…`).
+    /// The account: `points:<user>`, `debt:<user>`, or one of Licet's own accounts (`licet:…`).
     #[sea_orm(column_type = "Text")]
     pub account: String,
-    /// The points added to the account. Negative if they are taken from it.
+    /// The points added to the account. Negative if points are deducted.
     pub delta: i64,
     /// The id of the message that caused the entry.
     pub cause: Uuid,
-    /// When the entry was made, in Unix milliseconds.
+    /// When the entry was booked, in Unix milliseconds.
     pub booked_at: Timestamp,
 }
 
-/// Empty: no query uses sea-orm's relations.
+/// Intentionally empty, because no query uses the relations of sea-orm.
 #[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]
 pub enum Relation {}
 

@@ -1,5 +1,5 @@
-//! The journal: an append-only record of every decided message, with its idempotency key and its exact
-//! outputs.
+//! The journal: an append-only record of every decided message, with its idempotency key and its
+//! exact outputs.
 
 use sea_orm::entity::prelude::*;
 
@@ -10,7 +10,7 @@ use crate::Timestamp;
 #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
 #[sea_orm(table_name = "journal")]
 pub struct Model {
-    /// The message_id.
+    /// The `message_id` of the message.
     #[sea_orm(primary_key, auto_increment = false)]
     pub id: Uuid,
     /// The message's type.
@@ -19,10 +19,10 @@ pub struct Model {
     /// The broker user who sent the message, if known.
     #[sea_orm(column_type = "Text", nullable)]
     pub sender: Option<String>,
-    /// The SHA-256 of type, content_type, sender and raw body.
+    /// The SHA-256 digest of the type, `content_type`, sender and raw body.
     pub digest: Digest,
-    /// The purchase that the message belongs to: the id of the container, or of the certificate if it was
-    /// bought alone.
+    /// The purchase that the message belongs to: the id of the container, or the id of the
+    /// certificate if there is no container.
     pub subject: Option<Uuid>,
     /// The refusal code, if the request was refused.
     #[sea_orm(column_type = "Text", nullable)]
@@ -34,7 +34,7 @@ pub struct Model {
     pub outputs: Vec<u8>,
 }
 
-/// Empty: no query uses sea-orm's relations.
+/// Intentionally empty, because no query uses the relations of sea-orm.
 #[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]
 pub enum Relation {}
 

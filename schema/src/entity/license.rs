@@ -1,4 +1,4 @@
-//! The licenses that were issued to terminals. A completed return deletes the row.
+//! Licenses that were issued to terminals. A completed return deletes the row.
 
 use sea_orm::entity::prelude::*;
 
@@ -20,20 +20,21 @@ pub struct Model {
     pub content: Name,
     /// The content's version.
     pub version: Version,
-    /// The device that requested the license, if it named itself.
+    /// The device that requested the license, if the request named one.
     pub terminal: Option<Name>,
-    /// The token. It is stored, so that a repeated request gets the same token after a change of keys.
+    /// The token. It is stored so that a repeated request returns the same token even after the
+    /// signing key has changed.
     #[sea_orm(column_type = "Text")]
     pub token: String,
     /// The state of the license.
     pub state: LicenseState,
     /// When the license was issued, in Unix milliseconds.
     pub issued_at: Timestamp,
-    /// When the reception was confirmed, in Unix milliseconds.
+    /// When receipt was acknowledged, in Unix milliseconds.
     pub granted_at: Option<Timestamp>,
 }
 
-/// Empty: no query uses sea-orm's relations.
+/// Intentionally empty, because no query uses the relations of sea-orm.
 #[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]
 pub enum Relation {}
 

@@ -1,4 +1,4 @@
-//! The returns of licenses, open and closed. Rows are never deleted.
+//! License returns, both open and closed. Rows are never deleted.
 
 use sea_orm::entity::prelude::*;
 
@@ -12,7 +12,7 @@ pub struct Model {
     /// The return's id.
     #[sea_orm(primary_key, auto_increment = false)]
     pub id: Uuid,
-    /// The license that is returned.
+    /// The license that is being returned.
     pub license: Uuid,
     /// The certificate that the license was issued under.
     pub certificate: Uuid,
@@ -24,13 +24,13 @@ pub struct Model {
     pub state: ReturnState,
     /// When the return was opened, in Unix milliseconds.
     pub opened_at: Timestamp,
-    /// The deadline for the deletion, in Unix milliseconds.
+    /// The deadline for reporting the deletion, in Unix milliseconds.
     pub delete_by: Timestamp,
     /// When the return was completed or lapsed, in Unix milliseconds.
     pub closed_at: Option<Timestamp>,
 }
 
-/// Empty: no query uses sea-orm's relations.
+/// Intentionally empty, because no query uses the relations of sea-orm.
 #[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]
 pub enum Relation {}
 

@@ -1,5 +1,6 @@
-//! The purchases that a journal row concerns besides its subject. For example, a sweep ends certificates of
-//! several purchases, and an upgrade creates another.
+//! Purchases that a journal row affects in addition to its subject. For example, a sweep can end
+//! certificates of several purchases, and an upgrade creates a certificate that is a purchase of
+//! its own.
 
 use sea_orm::entity::prelude::*;
 
@@ -9,7 +10,8 @@ use super::Keyed;
 #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
 #[sea_orm(table_name = "mention")]
 pub struct Model {
-    /// The id of the purchase: of the container, or of the certificate if it was bought alone.
+    /// The id of the purchase: the id of the container, or the id of the certificate if there is no
+    /// container.
     #[sea_orm(primary_key, auto_increment = false)]
     pub subject: Uuid,
     /// The journal row's id.
@@ -17,7 +19,7 @@ pub struct Model {
     pub journal: Uuid,
 }
 
-/// Empty: no query uses sea-orm's relations.
+/// Intentionally empty, because no query uses the relations of sea-orm.
 #[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]
 pub enum Relation {}
 

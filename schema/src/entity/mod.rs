@@ -1,12 +1,13 @@
-//! The tables, as sea-orm entities, the same on PostgreSQL and SQLite.
+//! The database tables as sea-orm entities. They are the same on PostgreSQL and SQLite.
 //!
-//! Columns have checked types (see `column.rs`). Amounts of money are minor units of the row's currency.
+//! Columns have checked types (see `column.rs`). Amounts of money are stored in minor units of the
+//! row's currency.
 //!
-//! Times are 64-bit Unix milliseconds: SQLite has no type for an instant, and text compares wrongly where
-//! fractions differ in length.
+//! Times are stored as 64-bit Unix milliseconds. SQLite has no timestamp type, and times stored as
+//! text compare incorrectly if their fractions have different lengths.
 //!
-//! No foreign keys: the database would check them row by row on the hot path. Locks and rules keep the
-//! tables consistent, and the auditor checks them.
+//! There are no foreign keys, because the database would check them row by row on the hot path.
+//! Locks and the workers' rules keep the tables consistent, and the auditor verifies this.
 #![allow(missing_docs, reason = "sea-orm's derives generate public items without docs; every column has its own doc")]
 
 use sea_orm::{DeriveActiveEnum, EntityTrait, EnumIter, Value};
@@ -30,13 +31,13 @@ pub mod unmatched_settlement;
 
 pub use column::Digest;
 
-/// A table whose primary key can be used as the key of a map.
+/// A table whose primary key can be used as a map key.
 pub trait Keyed: EntityTrait<Model: Clone + Send + Sync + PartialEq + std::fmt::Debug + 'static> {
     /// The values of the primary key's columns, in their order.
     type Key: Ord + Clone + Send + Sync + std::fmt::Debug;
     /// The key of a row.
     fn key(row: &Self::Model) -> Self::Key;
-    /// A key's values for a statement, one for each column.
+    /// The values of a key for a statement, one for each primary-key column.
     fn key_values(key: &Self::Key) -> Vec<Value>;
 }
 
@@ -44,9 +45,9 @@ pub trait Keyed: EntityTrait<Model: Clone + Send + Sync + PartialEq + std::fmt::
 #[derive(Clone, Copy, Debug, PartialEq, Eq, EnumIter, DeriveActiveEnum)]
 #[sea_orm(rs_type = "String", db_type = "Text", rename_all = "snake_case")]
 pub enum LicenseState {
-    /// The license was sent to the terminal, which has not confirmed its reception yet.
+    /// The license was sent to the terminal, which has not acknowledged receipt yet.
     Outstanding,
-    /// The terminal confirmed the reception.
+    /// The terminal acknowledged receipt.
     Granted,
     /// A return is open: the terminal must delete its copy.
     Returning,
@@ -58,9 +59,9 @@ pub enum LicenseState {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, EnumIter, DeriveActiveEnum)]
 #[sea_orm(rs_type = "String", db_type = "Text", rename_all = "snake_case")]
 pub enum ReturnState {
-    /// The terminal must confirm the deletion of its copy.
+    /// The terminal must report the deletion of its copy.
     Opened,
-    /// The license is deleted and the privilege granted.
+    /// The license was deleted and the privilege was granted.
     Completed,
     /// The deadline for the deletion passed. The license is valid again.
     Lapsed,

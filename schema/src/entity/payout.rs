@@ -1,4 +1,5 @@
-//! The payouts of buy-backs, by the provider's id. A return has at most one.
+//! Payouts for buy-backs, keyed by provider and the provider's id of the payout. A return has at
+//! most one payout.
 
 use sea_orm::entity::prelude::*;
 
@@ -28,7 +29,7 @@ pub struct Model {
     pub cause: Uuid,
 }
 
-/// Empty: no query uses sea-orm's relations.
+/// Intentionally empty, because no query uses the relations of sea-orm.
 #[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]
 pub enum Relation {}
 

@@ -1,5 +1,5 @@
-//! The certificates and containers that were sent and whose reception is not acknowledged yet. A
-//! container has one row for all its certificates.
+//! Certificates and containers that were sent but whose receipt is not acknowledged yet. A
+//! container has one row for all of its certificates.
 
 use sea_orm::entity::prelude::*;
 
@@ -10,21 +10,21 @@ use crate::{Name, Timestamp};
 #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
 #[sea_orm(table_name = "pending_reception")]
 pub struct Model {
-    /// The id of the container, or of the certificate if it was bought alone.
+    /// The id of the container, or the id of the certificate if there is no container.
     #[sea_orm(primary_key, auto_increment = false)]
     pub id: Uuid,
     /// Whether `id` is the id of a container.
     pub container: bool,
-    /// The user who bought it.
+    /// The buyer.
     pub user: Name,
-    /// The SHA-256 of the token that was sent. None if it is no longer known.
+    /// The SHA-256 of the token that was sent. `None` if the token is no longer known.
     pub token_digest: Option<Digest>,
-    /// The deadline for the acknowledgement, in Unix milliseconds. None once the purchase is paid for: then
-    /// the certificates may be received until they expire.
+    /// The deadline for the acknowledgement, in Unix milliseconds. `None` once the purchase is paid
+    /// for, because receipt can then be acknowledged until the certificates expire.
     pub due_at: Option<Timestamp>,
 }
 
-/// Empty: no query uses sea-orm's relations.
+/// Intentionally empty, because no query uses the relations of sea-orm.
 #[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]
 pub enum Relation {}
 

@@ -1,4 +1,4 @@
-//! The privileges granted for returns. Each belongs to a row of `collection`.
+//! Privileges granted for returns. Each privilege belongs to a row of `collection`.
 
 use sea_orm::entity::prelude::*;
 
@@ -26,7 +26,7 @@ pub struct Model {
     pub currency: Option<Currency>,
 }
 
-/// Empty: no query uses sea-orm's relations.
+/// Intentionally empty, because no query uses the relations of sea-orm.
 #[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]
 pub enum Relation {}
 

@@ -1,4 +1,4 @@
-//! The registered settlements, by the provider's id.
+//! Registered settlements, keyed by provider and the provider's id of the settlement.
 
 use sea_orm::entity::prelude::*;
 
@@ -15,25 +15,25 @@ pub struct Model {
     /// The provider's id of the settlement.
     #[sea_orm(primary_key, auto_increment = false)]
     pub provider_reference: ExternalId,
-    /// The certificate that the settlement is for, if it was bought alone.
+    /// The certificate that the settlement is for, if it was bought without a container.
     pub certificate: Option<Uuid>,
     /// The container that the settlement is for.
     pub container: Option<Uuid>,
     /// The latest reported outcome.
     pub outcome: SettlementOutcome,
-    /// The amount paid, in minor units. None if only a failure or a reversal was reported.
+    /// The amount paid, in minor units. `None` if only a failure or a reversal was reported.
     pub amount_minor: Option<Count>,
     /// The currency of the amount.
     pub currency: Option<Currency>,
-    /// The number of licenses of each certificate, if the settlement states one.
+    /// The number of licenses per certificate, if the settlement specifies it.
     pub grants: Option<Grants>,
     /// When the settlement was registered, in Unix milliseconds.
     pub registered_at: Timestamp,
-    /// The id of the message that reported it.
+    /// The id of the message that reported the settlement.
     pub cause: Uuid,
 }
 
-/// Empty: no query uses sea-orm's relations.
+/// Intentionally empty, because no query uses the relations of sea-orm.
 #[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]
 pub enum Relation {}
 

@@ -1,5 +1,5 @@
-//! Payments that match no purchase, or not in amount. A row stays until an operator assigns or refunds the
-//! payment, or the payment finds its match.
+//! Payments that match no purchase, or whose amount is not the amount due. A row remains until an
+//! operator assigns or refunds the payment, or until the payment is matched to a purchase.
 
 use sea_orm::entity::prelude::*;
 
@@ -31,7 +31,7 @@ pub struct Model {
     pub told_at: Timestamp,
 }
 
-/// Empty: no query uses sea-orm's relations.
+/// Intentionally empty, because no query uses the relations of sea-orm.
 #[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]
 pub enum Relation {}
 

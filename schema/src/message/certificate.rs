@@ -1,4 +1,4 @@
-//! Certificates after they were issued: check, reception, reissue and end.
+//! Issued certificates: check, receipt, reissue and end.
 
 use uuid::Uuid;
 
@@ -9,54 +9,55 @@ use crate::{
 };
 
 bodies! {
-    /// `certificate.check` and `certificate.receipt`: exactly one of two tokens.
+    /// `certificate.check` and `certificate.receipt`. Exactly one of the two tokens is present.
     pub struct CertificatePresented {
-        /// The token of a certificate that was bought alone.
+        /// The token of a certificate.
         pub certificate_token: Option<String>,
         /// The token of a container.
         pub container_token: Option<String>,
     }
 
-    /// `certificate.checked`: reply to `certificate.check`. Whether a token was altered.
+    /// `certificate.checked`: reply to `certificate.check`. States whether the token was altered.
     pub struct CertificateChecked {
-        /// Whether the token differs from the one that Licet signed.
+        /// Whether the token differs from the token that Licet signed.
         pub altered: bool,
         /// The ids of the certificates that the token names.
         pub certificates: Vec<Uuid>,
-        /// The id of the container, if the token is one of a container.
+        /// The id of the container that the token represents, or to which its certificate belongs.
         pub container: Option<Uuid>,
     }
 
-    /// `certificate.accepted`: reply and event. The reception of a purchase was acknowledged.
+    /// `certificate.accepted`: reply and event. Receipt of a purchase was acknowledged.
     pub struct CertificateAccepted {
-        /// All certificates of the purchase.
+        /// The certificates of the purchase.
         pub certificates: Vec<Uuid>,
-        /// The container of the certificates. Absent if there is only one.
+        /// The container of the certificates. Absent if the purchase has no container.
         pub container: Option<Uuid>,
         /// The amount to pay for the purchase, after points were deducted.
         pub amount: Money,
         /// Whether the payment provider was instructed to charge the amount.
         pub settlement: Instruction,
-        /// Whether the reception had already been acknowledged.
+        /// Whether receipt had already been acknowledged.
         pub repeated: bool,
         /// The order number of the upstream system.
         pub reference: Option<ExternalId>,
     }
 
-    /// `certificate.reissue`: restores a certificate with its settlement and its count of grants.
+    /// `certificate.reissue`: replaces a certificate with its next generation, which keeps the
+    /// settlement and the number of granted licenses.
     pub struct CertificateReissue {
         /// The certificate.
         pub certificate: Uuid,
-        /// The reason, for people.
+        /// A human-readable reason.
         pub reason: Text,
-        /// The number of licenses that count as granted after the reissue. It is limited to the range
-        /// from the number of returned licenses to the number granted before. If absent, the number
-        /// granted before.
+        /// The number of licenses that count as granted after the reissue. Licet limits it to the
+        /// range from the number of returned licenses to the number that counted as granted before.
+        /// If absent, the number does not change.
         pub granted: Option<Count>,
     }
 
-    /// `certificate.reissued`: reply and event. Only the new generation is valid. The event contains
-    /// no token.
+    /// `certificate.reissued`: reply and event. Only the new generation is valid. The event
+    /// contains no token.
     pub struct CertificateReissued {
         /// The certificate.
         pub certificate: Uuid,
@@ -66,7 +67,7 @@ bodies! {
         pub generation: Count,
         /// The number of licenses that count as granted.
         pub granted: Count,
-        /// The number of licenses that the certificate still grants.
+        /// The number of licenses that the certificate can still grant.
         pub remaining: Count,
         /// The order number of the upstream system.
         pub reference: Option<ExternalId>,
@@ -82,7 +83,7 @@ bodies! {
 }
 
 words! {
-    /// Whether the acknowledgement of a reception led to an instruction to the payment provider.
+    /// Whether the payment provider was instructed when receipt was acknowledged.
     pub enum Instruction {
         /// The payment provider was instructed to charge the amount.
         Instructed = "instructed",
@@ -92,9 +93,9 @@ words! {
 
     /// How a certificate ended.
     pub enum Ending {
-        /// All its grants were used. The word on the wire is `granted`.
+        /// All of its grants were used. The word on the wire is `granted`.
         Exhausted = "granted",
-        /// Its reception was not acknowledged in time.
+        /// Its receipt was not acknowledged in time.
         Lapsed = "lapsed",
         /// It expired.
         Expired = "expired",
@@ -109,10 +110,10 @@ impl CertificatePresented {
     /// Checks that the body contains exactly one token.
     ///
     /// # Errors
-    /// It contains both tokens or none.
+    /// The body contains both tokens or neither.
     pub fn check(&self) -> Result<(), InvalidValue> {
         if self.certificate_token.is_some() == self.container_token.is_some() {
-            return Err(InvalidValue("give exactly one of certificate_token and container_token".into()));
+            return Err(InvalidValue("provide exactly one of certificate_token and container_token".into()));
         }
         Ok(())
     }

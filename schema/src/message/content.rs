@@ -1,4 +1,4 @@
-//! Contents: their registration and terms of sale.
+//! Content: its registration and terms of sale.
 
 use crate::{
     body::bodies,
@@ -8,24 +8,25 @@ use crate::{
 
 bodies! {
     /// `content.put`: registers a version of a content, or changes its terms for future purchases.
-    /// Certificates that were bought before keep their terms.
+    /// Certificates that were already bought keep their terms.
     pub struct ContentPut {
         /// The name of the content.
         pub content: Name,
         /// The version of the content.
         pub version: Version,
-        /// The title, for people.
+        /// The display title.
         pub title: Text,
         /// The price of one certificate.
         pub price: Money,
-        /// The number of licenses that one certificate grants, unless its settlement sets another.
+        /// The number of licenses that one certificate grants, unless its settlement specifies
+        /// another number.
         pub grants: Grants,
         /// The lifetime of a certificate, in seconds.
         pub certificate_ttl_s: Seconds,
-        /// The time within which reception must be acknowledged, in seconds. If absent, the
-        /// configured default.
+        /// The time within which receipt must be acknowledged, in seconds. If absent, the
+        /// configured default applies.
         pub receipt_ttl_s: Option<Seconds>,
-        /// The content that an upgrade of this version gives.
+        /// The content version that an upgrade of this version grants.
         pub successor: Option<ContentVersion>,
         /// The privileges that a user can choose when returning a license.
         pub return_policy: ReturnPolicy,
@@ -83,11 +84,13 @@ impl ContentPut {
     pub fn check(&self) -> Result<(), InvalidValue> {
         if self.return_policy.upgrade == Some(true) && self.successor.is_none() {
             return Err(InvalidValue(
-                "return_policy.upgrade requires a successor: name the content that an upgrade gives".into(),
+                "return_policy.upgrade requires a successor: name the content that an upgrade grants".into(),
             ));
         }
         if self.successor.as_ref().is_some_and(|next| (&next.content, next.version) == (&self.content, self.version)) {
-            return Err(InvalidValue("a content cannot be its own successor: name another content or version".into()));
+            return Err(InvalidValue(
+                "a content version cannot be its own successor: name another content or version".into(),
+            ));
         }
         let hexadecimal = |digest: &str| digest.len() == 64 && digest.bytes().all(|byte| byte.is_ascii_hexdigit());
         if self.media.as_ref().is_some_and(|media| !hexadecimal(media.sha256.as_str())) {

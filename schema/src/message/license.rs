@@ -18,7 +18,7 @@ bodies! {
         pub terminal: Option<Name>,
     }
 
-    /// `license.receipt`: confirms that a license arrived at the terminal.
+    /// `license.receipt`: acknowledges that a license arrived at the terminal.
     pub struct LicenseReceipt {
         /// The token of the license.
         pub license_token: String,
@@ -30,21 +30,21 @@ bodies! {
         pub license: Uuid,
         /// The signed token of the license. Absent in the event.
         pub license_token: Option<String>,
-        /// The number of licenses that the certificate still grants.
+        /// The number of licenses that the certificate can still grant.
         pub remaining: Count,
     }
 
-    /// `license.granted`: reply and event. The delivery of a license was confirmed.
+    /// `license.granted`: reply and event. Receipt of a license was acknowledged.
     pub struct LicenseGranted {
         /// The id of the license.
         pub license: Uuid,
         /// The certificate of the license.
         pub certificate: Uuid,
-        /// The number of confirmed deliveries for this certificate.
+        /// The number of licenses of this certificate whose receipt was acknowledged.
         pub granted: Count,
-        /// The number of licenses that the certificate still grants.
+        /// The number of licenses that the certificate can still grant.
         pub remaining: Count,
-        /// Whether the delivery had already been confirmed.
+        /// Whether receipt had already been acknowledged.
         pub repeated: bool,
     }
 
@@ -54,11 +54,12 @@ bodies! {
         pub license: Uuid,
         /// The certificate of the license.
         pub certificate: Uuid,
-        /// Why it was revoked.
+        /// The reason it was revoked.
         pub reason: Revocation,
     }
 
-    /// The purchase and state of a license, in messages about returns and holdings.
+    /// Details about the purchase and state of a license, used in messages about returns and
+    /// holdings.
     pub struct LicenseAttributes {
         /// The title of the content.
         pub title: Text,
@@ -66,15 +67,15 @@ bodies! {
         pub purchased_at: Timestamp,
         /// The price of the certificate.
         pub amount: Money,
-        /// When the delivery of the license was confirmed.
+        /// When receipt of the license was acknowledged.
         pub granted_at: Option<Timestamp>,
-        /// The state of the license: `granted`, `returning` or `returned`.
+        /// The state of the license: `outstanding`, `granted`, `returning` or `returned`.
         pub state: Text,
     }
 }
 
 words! {
-    /// Why a license was revoked.
+    /// The reason a license was revoked.
     pub enum Revocation {
         /// Its certificate was reissued.
         Reissued = "reissued",

@@ -1,13 +1,14 @@
-//! The messages: what Licet receives ([`Request`]) and what it sends ([`Output`]).
+//! The messages that Licet receives ([`Request`]) and sends ([`Output`]).
 //!
-//! The submodules are divided by subject; each holds its requests, replies and events, and the
-//! checks of its requests. This module re-exports all of them.
+//! Each submodule covers one subject. It contains the requests, replies and events about this
+//! subject, and the checks of the requests. This module re-exports all submodules.
 //!
-//! The routing key of a message is its type: the text beside each variant of the two enums. A field
-//! with a bare noun as its name (`certificate`, `license`) always holds an id. A token is always in
-//! a field whose name ends in `_token`.
+//! The routing key of a message is its type, which is the string next to each variant of the two
+//! enums. A field that is named by a noun alone (`certificate`, `license`) always contains an id. A
+//! token is always in a field whose name ends in `_token`.
 //!
-//! This module defines bodies only. The rules of the workers decide what a message does.
+//! This module defines only message bodies. The rules of the workers define the effect of a
+//! message.
 
 mod certificate;
 mod content;
@@ -39,8 +40,8 @@ use crate::{
 
 /// Declares the message types of one direction.
 ///
-/// Expands to an enum with one variant per type, which holds the type's body, with `KINDS`, `kind`,
-/// `encode` and `decode`.
+/// Expands to an enum with `KINDS`, `kind`, `encode` and `decode`. It has one variant for each
+/// message type, which contains the body.
 macro_rules! messages {
     ($(#[$meta:meta])* pub enum $name:ident { $( $variant:ident($body:ty) = $kind:literal, )* }) => {
         $(#[$meta])*
@@ -48,7 +49,7 @@ macro_rules! messages {
         pub enum $name { $( #[doc = concat!("`", $kind, "`")] $variant($body), )* }
 
         impl $name {
-            /// Every message type of this direction.
+            /// All message types in this direction.
             pub const KINDS: &'static [&'static str] = &[$($kind,)*];
 
             /// The message type, which is also the routing key.
@@ -67,7 +68,7 @@ macro_rules! messages {
             /// Decodes a JSON body of the message type `kind`.
             ///
             /// # Errors
-            /// The type does not exist in this direction, or the body is not one of this type.
+            /// The type does not exist in this direction, or the body is not valid for this type.
             pub fn decode(kind: &str, body: &[u8]) -> Result<Self, DecodeError> {
                 match kind {
                     $( $kind => encoding::decode(body).map(Self::$variant), )*
@@ -133,14 +134,14 @@ impl Request {
     /// Decodes a JSON body of the message type `kind` and checks it with [`Request::check`].
     ///
     /// # Errors
-    /// The body cannot be decoded, or is inconsistent.
+    /// The body cannot be decoded or is inconsistent.
     pub fn read(kind: &str, body: &[u8]) -> Result<Self, DecodeError> {
         let request = Self::decode(kind, body)?;
         request.check().map_err(|source| DecodeError::Inconsistent { source })?;
         Ok(request)
     }
 
-    /// Checks what the types of single fields cannot express.
+    /// Checks the constraints that the types of individual fields cannot express.
     ///
     /// # Errors
     /// Fields contradict each other, or a list is too short or too long.
@@ -178,7 +179,7 @@ mod tests {
         Request::read(kind, body.to_string().as_bytes())
     }
 
-    /// `body` with the fields of `change`; `null` removes a field.
+    /// Returns `body` with the fields of `change`. The value `null` removes a field.
     fn with(body: &Value, change: Value) -> Value {
         let mut changed = body.clone();
         for (field, value) in change.as_object().expect("an object") {
@@ -187,7 +188,7 @@ mod tests {
         changed
     }
 
-    /// `body` is consistent, and becomes inconsistent by each of `changes`.
+    /// Asserts that `body` is consistent, and that each of `changes` makes it inconsistent.
     fn only_consistent_as_it_is(kind: &str, body: &Value, changes: &[Value]) {
         assert!(read(kind, body).is_ok(), "{kind} {body}: {:?}", read(kind, body));
         for change in changes {

@@ -1,4 +1,4 @@
-//! Points: changes of users' balances.
+//! Points: changes to the balances of users.
 
 use uuid::Uuid;
 

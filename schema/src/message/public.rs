@@ -1,15 +1,15 @@
-//! The public part of an output, and the subject that distinguishes events of one request.
+//! The public form of an output, and the subject that distinguishes events of the same request.
 
 use uuid::Uuid;
 
 use super::{CertificateReissued, LicenseIssued, Output, SweepDue};
 
 impl Output {
-    /// The id of the object that the output is about, or `None` if there is none, as in an empty
-    /// `status.listed`.
+    /// The id of the object that the output is about. `None` if there is no such object, as in an
+    /// empty `status.listed`.
     ///
-    /// Two events of one type that one request causes have different subjects. The message id of an
-    /// event is derived from its subject.
+    /// If a request causes several events of the same type, each has a different subject. The
+    /// message id of an event is derived from its subject.
     pub fn subject(&self) -> Option<String> {
         let subject = match self {
             Self::ContentRegistered(body) => format!("{}@{}", body.content, body.version),
@@ -40,9 +40,9 @@ impl Output {
         Some(subject)
     }
 
-    /// The form of the output that is published as an event: without tokens, because anyone who has
-    /// a token can use it. `None` if the output is not an event: replies to queries and checks,
-    /// refusals, repeated effects and sweep messages.
+    /// The form of the output that is published as an event. It contains no tokens, because anyone
+    /// who has a token can use it. `None` if the output is not published as an event. This applies
+    /// to replies to queries and checks, refusals, repeated effects and sweep messages.
     pub fn public(&self) -> Option<Self> {
         match self {
             Self::CertificateChecked(_)
@@ -90,7 +90,7 @@ impl Output {
     }
 }
 
-/// The id of the container or, without one, of the first certificate.
+/// The id of the container, or the id of the first certificate if there is no container.
 fn first(container: Option<Uuid>, certificates: impl IntoIterator<Item = Uuid>) -> Option<String> {
     container.or_else(|| certificates.into_iter().next()).map(|id| id.to_string())
 }

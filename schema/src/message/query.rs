@@ -8,8 +8,8 @@ use crate::{
     vocabulary::{Count, ExternalId, InvalidValue, Name, Version},
 };
 
-/// The maximum number of licenses on a page of holdings, and of certificates in a status. With the
-/// longest titles, such a reply still fits in a message of 1 MiB.
+/// The maximum number of licenses on a page of holdings, and of certificates in a status reply.
+/// Even with the longest titles, such a reply fits in a message of 1 MiB.
 pub const PAGE_MAX: i64 = 250;
 /// The number of licenses on a page if the query sets no limit.
 pub const PAGE_DEFAULT: i64 = 100;
@@ -19,7 +19,8 @@ bodies! {
     pub struct HoldingsQuery {
         /// The user.
         pub user: Name,
-        /// Only licenses with a greater id: the value of `next` on the previous page.
+        /// The value of `next` from the previous page. The reply contains only licenses with
+        /// greater ids.
         pub after: Option<Uuid>,
         /// The maximum number of licenses on the page, 1 to [`PAGE_MAX`]. If absent,
         /// [`PAGE_DEFAULT`].
@@ -48,7 +49,7 @@ bodies! {
         pub user: Name,
         /// The balance, in points.
         pub points: Count,
-        /// The debt, in points. Points that the user receives later repay it first.
+        /// The debt, in points. Points that the user receives later repay the debt first.
         pub debt: Count,
         /// The licenses, in ascending order of their ids.
         pub licenses: Vec<Holding>,
@@ -85,9 +86,9 @@ bodies! {
         pub state: CertificateState,
         /// The order number of the upstream system.
         pub reference: Option<ExternalId>,
-        /// The number of confirmed deliveries of licenses.
+        /// The number of licenses whose receipt was acknowledged.
         pub granted: Count,
-        /// The number of licenses that the certificate still grants.
+        /// The number of licenses that the certificate can still grant.
         pub remaining: Count,
         /// The payment provider's id of the settlement that paid for the certificate.
         pub settlement: Option<ExternalId>,
@@ -97,15 +98,15 @@ bodies! {
 words! {
     /// The state of a certificate.
     pub enum CertificateState {
-        /// Issued; its reception has not been acknowledged.
+        /// The certificate was issued, but its receipt has not been acknowledged.
         Issued = "issued",
-        /// Its reception was acknowledged.
+        /// Its receipt was acknowledged.
         Received = "received",
-        /// Paid for. It grants licenses once its reception is acknowledged too.
+        /// The certificate is paid for. It grants licenses once its receipt is acknowledged too.
         Settled = "settled",
-        /// All its grants were used. The word on the wire is `granted`.
+        /// All of its grants were used. The word on the wire is `granted`.
         Exhausted = "granted",
-        /// Its reception was not acknowledged in time.
+        /// Its receipt was not acknowledged in time.
         Lapsed = "lapsed",
         /// It expired.
         Expired = "expired",
@@ -133,7 +134,7 @@ impl StatusQuery {
     /// Checks that the query names exactly one object.
     ///
     /// # Errors
-    /// It names none or several.
+    /// The query names no object or several objects.
     pub fn check(&self) -> Result<(), InvalidValue> {
         let Self { certificate, container, license, license_return, reference, settlement } = self;
         let ids = [certificate, container, license, license_return].into_iter().flatten().count();

@@ -1,15 +1,15 @@
-//! The reply to a request that was refused.
+//! The reply to a refused request.
 
 use crate::{body::bodies, refusal::Code};
 
 bodies! {
     /// `request.refused`: reply. The request was not carried out.
     pub struct RequestRefused {
-        /// The reason, for programs.
+        /// The machine-readable reason.
         pub code: Code,
-        /// The reason, for people: what was wrong and what to do.
+        /// The human-readable reason: what was wrong and what to do about it.
         pub detail: String,
-        /// The type of the message that was refused.
+        /// The type of the refused message.
         pub message_type: String,
     }
 }

@@ -1,4 +1,4 @@
-//! Returns: a user gives a license back and receives a privilege.
+//! Returns: a user returns a license and receives a privilege.
 
 use uuid::Uuid;
 
@@ -11,8 +11,8 @@ use crate::{
 };
 
 bodies! {
-    /// `license.return`: gives a license back. The reply is `license.returned` if the terminal has
-    /// already deleted its copy, or else `return.opened`.
+    /// `license.return`: returns a license. The reply is `license.returned` if the terminal has
+    /// already deleted its copy, and `return.opened` otherwise.
     pub struct LicenseReturn {
         /// The token of the license.
         pub license_token: String,
@@ -31,7 +31,7 @@ bodies! {
     }
 
     /// `return.opened`: reply and event. The terminal must delete its copy before `delete_by`.
-    /// `return.lapsed`: event. The copy was not deleted in time, and the license stays valid.
+    /// `return.lapsed`: event. The copy was not deleted in time, and the license is valid again.
     pub struct ReturnOpened {
         /// The id of the return.
         pub license_return: Uuid,
@@ -45,20 +45,20 @@ bodies! {
         pub attributes: LicenseAttributes,
         /// The privilege that the user chose.
         pub privilege: Privilege,
-        /// The time until which the deletion must be confirmed.
+        /// The deadline for reporting the deletion.
         pub delete_by: Timestamp,
         /// `returning` in `return.opened`, `live` in `return.lapsed`.
         pub content_status: ContentStatus,
     }
 
-    /// `license.returned`: reply and event. The license has ended and the privilege was given. The
-    /// event contains no token.
+    /// `license.returned`: reply and event. The license has ended and the privilege was granted.
+    /// The event contains no token.
     pub struct LicenseReturned {
         /// The id of the return.
         pub license_return: Uuid,
         /// The license.
         pub license: Uuid,
-        /// The user who returned it.
+        /// The user who returned the license.
         pub user: Name,
         /// The name of the content.
         pub content: Name,
@@ -70,11 +70,11 @@ bodies! {
         pub privilege: PrivilegeGranted,
         /// Always `deleted`.
         pub content_status: ContentStatus,
-        /// Whether the deletion had already been confirmed.
+        /// Whether the deletion had already been reported.
         pub repeated: bool,
     }
 
-    /// A privilege that was given. Only the fields of its kind are present.
+    /// A privilege that was granted. Only the fields of its kind are present.
     pub struct PrivilegeGranted {
         /// The kind of privilege.
         pub kind: Privilege,
@@ -88,7 +88,8 @@ bodies! {
         pub amount: Option<Money>,
     }
 
-    /// `content.deleted`: event. Content systems delete the user's copy of the content.
+    /// `content.deleted`: event. A returned license was deleted. Content systems must delete the
+    /// user's copy of the content.
     pub struct ContentDeleted {
         /// The id of the return.
         pub license_return: Uuid,
@@ -104,7 +105,7 @@ bodies! {
 }
 
 words! {
-    /// What a user receives for a returned license.
+    /// A privilege that a user can receive for a returned license.
     pub enum Privilege {
         /// Points for later purchases.
         Points = "points",

@@ -13,9 +13,9 @@ bodies! {
     /// `settlement.completion`: the payment provider received the payment for a purchase. The body
     /// names exactly one of `certificate` and `container`.
     pub struct SettlementCompletion {
-        /// The certificate paid for, if it was bought alone.
+        /// The certificate that was paid for, if it was bought without a container.
         pub certificate: Option<Uuid>,
-        /// The container paid for, if several certificates were bought together.
+        /// The container that was paid for, if several certificates were bought together.
         pub container: Option<Uuid>,
         /// The provider's id of the settlement.
         pub settlement: ExternalId,
@@ -23,14 +23,15 @@ bodies! {
         pub provider: Name,
         /// The amount paid.
         pub amount: Money,
-        /// The number of licenses that each certificate grants. If absent, the content's.
+        /// The number of licenses that each certificate grants. If absent, the number defined by
+        /// the content.
         pub grants: Option<Grants>,
     }
 
-    /// `settlement.failure` and `settlement.reversal`: the payment failed, or was refunded or charged
-    /// back. The body names exactly one of `certificate` and `container`.
+    /// `settlement.failure` and `settlement.reversal`: the payment failed, or was refunded or
+    /// charged back. The body names exactly one of `certificate` and `container`.
     pub struct SettlementSetback {
-        /// The certificate, if it was bought alone.
+        /// The certificate, if it was bought without a container.
         pub certificate: Option<Uuid>,
         /// The container, if several certificates were bought together.
         pub container: Option<Uuid>,
@@ -38,17 +39,17 @@ bodies! {
         pub settlement: ExternalId,
         /// The payment provider.
         pub provider: Name,
-        /// The reason, for people.
+        /// A human-readable reason.
         pub reason: Text,
-        /// The amount of the reversed payment. Needed if the provider reported several amounts under
-        /// this settlement. A failure has no amount.
+        /// The amount of the reversed payment. Required if the provider reported several amounts
+        /// under this settlement id. A failure has no amount.
         pub amount: Option<Money>,
     }
 
     /// `settlement.registered`: reply and event. A settlement message was recorded. The body names
     /// exactly one of `certificate` and `container`.
     pub struct SettlementRegistered {
-        /// The certificate, if it was bought alone.
+        /// The certificate, if it was bought without a container.
         pub certificate: Option<Uuid>,
         /// The container, if several certificates were bought together.
         pub container: Option<Uuid>,
@@ -64,10 +65,10 @@ bodies! {
         pub reference: Option<ExternalId>,
     }
 
-    /// `settlement.instructed`: event. The payment provider charges the user. The body names exactly
-    /// one of `certificate` and `container`.
+    /// `settlement.instructed`: event. Instructs the payment provider to charge the user. The body
+    /// names exactly one of `certificate` and `container`.
     pub struct SettlementInstructed {
-        /// The certificate, if it was bought alone.
+        /// The certificate, if it was bought without a container.
         pub certificate: Option<Uuid>,
         /// The container, if several certificates were bought together.
         pub container: Option<Uuid>,
@@ -79,8 +80,8 @@ bodies! {
         pub reference: Option<ExternalId>,
     }
 
-    /// `settlement.unmatched`: event. A payment matches no purchase. Licet keeps a record of it until
-    /// an operator assigns or refunds it.
+    /// `settlement.unmatched`: event. A payment matches no purchase. Licet keeps a record of the
+    /// payment until an operator assigns or refunds it.
     pub struct SettlementUnmatched {
         /// The provider's id of the settlement.
         pub settlement: ExternalId,
@@ -92,7 +93,7 @@ bodies! {
         pub container: Option<Uuid>,
         /// The amount paid.
         pub amount: Option<Money>,
-        /// Why the payment matches no purchase.
+        /// The reason the payment matches no purchase.
         pub reason: Code,
     }
 
@@ -118,7 +119,7 @@ bodies! {
         pub repeated: bool,
     }
 
-    /// `payout.instructed`: event. The payment provider pays the user.
+    /// `payout.instructed`: event. Instructs the payment provider to pay the user.
     pub struct PayoutInstructed {
         /// The return that the payout belongs to.
         pub license_return: Uuid,
@@ -142,10 +143,10 @@ words! {
 }
 
 impl SettlementCompletion {
-    /// Checks that the body names one purchase.
+    /// Checks that the body names exactly one purchase.
     ///
     /// # Errors
-    /// It names both a certificate and a container, or neither, or the nil UUID.
+    /// The body names both a certificate and a container, or neither, or the nil UUID.
     pub fn check(&self) -> Result<(), InvalidValue> {
         check_one_purchase(self.certificate, self.container)
     }
@@ -155,7 +156,7 @@ impl SettlementSetback {
     /// Checks the body of a `settlement.failure`.
     ///
     /// # Errors
-    /// It has an amount, or does not name one purchase.
+    /// The body has an amount, or does not name exactly one purchase.
     pub fn check_failure(&self) -> Result<(), InvalidValue> {
         if self.amount.is_some() {
             return Err(InvalidValue("omit amount in settlement.failure: nothing was paid".into()));
@@ -166,7 +167,7 @@ impl SettlementSetback {
     /// Checks the body of a `settlement.reversal`.
     ///
     /// # Errors
-    /// It does not name one purchase.
+    /// The body does not name exactly one purchase.
     pub fn check_reversal(&self) -> Result<(), InvalidValue> {
         check_one_purchase(self.certificate, self.container)
     }
@@ -174,7 +175,7 @@ impl SettlementSetback {
 
 fn check_one_purchase(certificate: Option<Uuid>, container: Option<Uuid>) -> Result<(), InvalidValue> {
     match (certificate, container) {
-        // Licet never issues the nil UUID; in sets of rows it means "no container".
+        // Licet never issues the nil UUID. In statements over sets of rows, it represents NULL.
         (Some(id), _) | (None, Some(id)) if id.is_nil() => {
             Err(InvalidValue("the nil UUID is not the id of a certificate or container".into()))
         }

@@ -1,4 +1,4 @@
-//! The sweep: ends what is past its deadline.
+//! The sweep, which ends certificates and returns whose deadlines have passed.
 
 use crate::{
     body::{bodies, words},
@@ -6,12 +6,13 @@ use crate::{
 };
 
 bodies! {
-    /// `sweep.due`: ends what is past its deadline. Sent by the clock of the sweep worker.
+    /// `sweep.due`: ends certificates or returns whose deadlines have passed. The clock of the
+    /// sweep worker sends this message.
     pub struct SweepDue {
         /// The kind of deadline.
         pub kind: SweepKind,
-        /// The sweep ends what had a deadline before this time. A time in the future counts as the
-        /// time at which the message is handled.
+        /// The sweep covers deadlines before this time. If the time is in the future, the time at
+        /// which the message is handled is used instead.
         pub before: Timestamp,
     }
 }
@@ -19,11 +20,11 @@ bodies! {
 words! {
     /// The deadlines that the sweep worker checks.
     pub enum SweepKind {
-        /// The acknowledgement of a certificate's reception.
+        /// The deadline for acknowledging receipt of a certificate.
         Reception = "reception",
         /// The expiry of a certificate.
         Certificate = "certificate",
-        /// The confirmation that a returned license's content was deleted.
+        /// The deadline for reporting that the copy of a returned license was deleted.
         Return = "return",
     }
 }

@@ -1,10 +1,10 @@
 //! The exchanges, queues, bindings, headers and policies of the broker, as data.
 //!
-//! Input: the list of workers ([`WorkerQueue`]). Outputs: the [`Topology`], which `licet topology apply`
-//! declares and workers check when they start, and the default [`Policy`] list.
+//! Input: the list of workers ([`WorkerQueue`]). Outputs: the default [`Policy`] list, and the
+//! [`Topology`], which `licet topology apply` declares and workers check when they start.
 //!
-//! Properties that correctness needs are queue arguments. Limits that operators tune are policies: an
-//! argument cannot be changed later, a policy can.
+//! Properties that are required for correctness are queue arguments. Limits that operators tune are
+//! policies, because a policy can be changed later and an argument cannot.
 //!
 //! Deliberately absent: I/O. The transport reads this data.
 
@@ -20,60 +20,66 @@ pub use retry_delays::{WAITS, Wait};
 pub const IN: &str = "licet.in";
 /// The exchange that Licet publishes events to. The routing key is the message type.
 pub const EVENTS: &str = "licet.events";
-/// The exchange that wait queues return their messages to. The routing key is the work queue's name.
+/// The exchange that wait queues return their messages to. The routing key is the work queue's
+/// name.
 pub const RETRY: &str = "licet.retry";
 /// The default exchange. The routing key is a queue's name.
 pub const DEFAULT: &str = "";
-/// The queue of instructions for payment providers. Each instruction is published once, so a queue keeps
-/// it until a provider takes it.
+/// The queue of instructions for payment providers. Each instruction is published only once, so
+/// this queue stores it until a provider consumes it.
 pub const INSTRUCTED: &str = "licet.instructed";
 
-/// The prefix of the names of Licet's exchanges and queues. A `reply_to` must not begin with it: Licet
-/// would publish to its own queue with its own permissions.
+/// The prefix of the names of Licet's exchanges and queues. A `reply_to` must not begin with this
+/// prefix. Otherwise, Licet would publish the reply to one of its own queues, with its own
+/// permissions.
 pub const RESERVED_PREFIX: &str = "licet.";
 
-/// Header of every output: the message_id of the message that caused it.
+/// Header of every output: the `message_id` of the message that caused the output.
 pub const HEADER_CAUSE: &str = "licet-cause";
-/// Header of a dead letter: how its last attempt failed.
+/// Header of a dead letter: why the last attempt failed.
 pub const HEADER_REASON: &str = "licet-reason";
-/// Header of a copy: how many attempts were made.
+/// Header of a delayed message or a dead letter: how many attempts were made.
 pub const HEADER_ATTEMPT: &str = "licet-attempt";
-/// Header of a copy: the broker user who sent the original. A copy cannot have the original's `user_id`.
+/// Header of a delayed message, a dead letter or a replay: the broker user who sent the original
+/// message. A copy cannot have the `user_id` of the original.
 pub const HEADER_SENDER: &str = "licet-sender";
-/// Header of a copy: the routing key of the original, which is its message type.
+/// Header of a delayed message, a dead letter or a replay: the routing key of the original message,
+/// which is its type.
 pub const HEADER_ROUTING_KEY: &str = "licet-routing-key";
-/// Header of a copy: how the first attempt failed.
+/// Header of a delayed message or a dead letter: why the first attempt failed.
 pub const HEADER_FIRST_FAILURE: &str = "licet-first-failure";
-/// Header of a copy: when the first attempt failed (RFC 3339).
+/// Header of a delayed message or a dead letter: when the first attempt failed (RFC 3339).
 pub const HEADER_FIRST_FAILED_AT: &str = "licet-first-failed-at";
 /// Header of a dead letter: when the last attempt failed (RFC 3339).
 pub const HEADER_FAILED_AT: &str = "licet-failed-at";
-/// Header of a dead letter: the untrusted broker user who claimed the sender's name. Empty if the message
+/// Header of a dead letter: the untrusted broker user who named the sender. Empty if the message
 /// had no `user_id`.
 pub const HEADER_CLAIMED_BY: &str = "licet-claimed-by";
 
 /// The `app_id` of every output.
 pub const APP_ID: &str = "licet";
 
-/// The maximum size of a message body, in bytes. A larger message becomes a dead letter without being
-/// decoded. The supplied broker configuration rejects it already (`max_message_size`).
+/// The maximum size of a message body, in bytes. A larger message becomes a dead letter without
+/// being decoded. With the supplied broker configuration (`max_message_size`), the broker rejects
+/// it first.
 pub const MESSAGE_BYTES_MAX: usize = 1 << 20;
 
-/// A delivery that was redelivered this often is processed in a batch of its own, because it may crash
-/// workers.
+/// A delivery that was redelivered at least this many times is processed in a batch of its own,
+/// because it may be the cause of worker crashes.
 pub const SUSPECT_DELIVERIES: u32 = 3;
 
-/// The delivery limit of work queues. One crash of a worker counts against every message that it had
-/// prefetched, so the limit is high. A message that no client library can parse must still leave its
-/// queue.
+/// The delivery limit of work queues. The limit is high, because a crash of a worker increases the
+/// delivery count of every message that the worker had prefetched. There is a limit, because a
+/// message that no client library can parse must eventually leave its queue.
 pub const DELIVERY_LIMIT: i64 = 200;
 
-/// The delivery limit of other queues, in effect none. RabbitMQ 4.x drops a message after 20 deliveries
-/// unless the queue sets a limit, and browsing dead letters counts as a delivery.
+/// The delivery limit of the other queues, which is effectively no limit. RabbitMQ 4.x drops a
+/// message after 20 deliveries unless the queue sets a limit, and browsing dead letters counts as a
+/// delivery.
 pub const DELIVERY_UNLIMITED: i64 = 1_000_000_000;
 
-/// A worker's name and message types, from which the topology is built. The workers are listed in the
-/// registry of the crate `licet-workers`.
+/// The name and the message types of a worker, from which the topology is built. The registry in
+/// the crate `licet-workers` lists all workers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct WorkerQueue {
     /// The worker's name. Its queues are `licet.<name>` and `licet.dead.<name>`.
@@ -82,14 +88,14 @@ pub struct WorkerQueue {
     pub handles: &'static [&'static str],
 }
 
-/// The exchange that a message of this type is published to: requests go to [`IN`], even if a worker
-/// publishes them; everything else is an event.
+/// The exchange that messages of this type are published to. Requests go to [`IN`], even if a
+/// worker publishes them. All other messages are events.
 pub fn exchange_of(kind: &str) -> &'static str {
     if Request::KINDS.contains(&kind) { IN } else { EVENTS }
 }
 
-/// Whether a message with this exchange and routing key goes to a queue that Licet itself reads. Licet
-/// sets `user_id` on such messages.
+/// Whether a message with this exchange and routing key is routed to a queue that Licet itself
+/// reads. Licet sets `user_id` on such messages.
 pub fn is_read_by_licet(exchange: &str, routing_key: &str) -> bool {
     match exchange {
         DEFAULT => routing_key.starts_with(RESERVED_PREFIX),
@@ -108,10 +114,10 @@ pub fn dead_queue(worker: &str) -> String {
     format!("licet.dead.{worker}")
 }
 
-/// How an exchange routes.
+/// How an exchange routes messages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ExchangeKind {
-    /// By patterns that match the routing key.
+    /// By patterns that are matched against the routing key.
     Topic,
     /// By equality of the routing key.
     Direct,
@@ -120,7 +126,7 @@ pub enum ExchangeKind {
 }
 
 impl ExchangeKind {
-    /// The name in AMQP.
+    /// The AMQP name.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Topic => "topic",
@@ -224,8 +230,8 @@ fn quorum(name: &str, delivery_limit: i64, more: Vec<(&'static str, Argument)>) 
     Queue { name: name.to_owned(), arguments }
 }
 
-/// The arguments for dead-lettering at least once: a dead letter stays in its queue until the next queue
-/// has confirmed it.
+/// The arguments for at-least-once dead-lettering: a message stays in its queue until the target
+/// queue has confirmed it.
 fn dead_lettered(exchange: &str, key: Option<&str>) -> Vec<(&'static str, Argument)> {
     let mut arguments = vec![
         ("x-dead-letter-exchange", Argument::Text(exchange.into())),

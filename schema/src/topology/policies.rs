@@ -1,22 +1,23 @@
-//! The default queue policies: limits of length and size.
+//! The default queue policies, which limit the lengths and sizes of queues.
 
 use super::WorkerQueue;
 
-/// A queue policy: limits that operators tune. An argument cannot be changed later, a policy can.
+/// A queue policy, which contains limits that operators tune. Unlike a queue argument, a policy can
+/// be changed later.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Policy {
     /// The policy's name.
     pub name: &'static str,
     /// A regular expression that matches the names of the queues.
     pub pattern: String,
-    /// Maximum number of messages in the queue.
+    /// The maximum number of messages in the queue.
     pub max_length: i64,
-    /// Maximum size of all bodies in the queue, in bytes.
+    /// The maximum size of all bodies in the queue, in bytes.
     pub max_length_bytes: i64,
 }
 
-/// The default limits. A full queue refuses a publish: the publisher receives a negative
-/// confirmation and can try again later.
+/// The default limits. A full queue rejects published messages: the publisher receives a negative
+/// confirm and can try again later.
 pub fn policies(workers: &[WorkerQueue]) -> Vec<Policy> {
     let policy = |name, pattern: &str, max_length, max_length_bytes| Policy {
         name,

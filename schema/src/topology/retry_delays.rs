@@ -1,7 +1,8 @@
-//! The delays after which a message that failed is tried again.
+//! The delays after which a failed message is tried again.
 
-/// The delays before the attempts after a failure: the first entry follows the first failure. There is one
-/// queue for each delay: in a queue with mixed delays, the first message holds up the rest.
+/// The delays between attempts. The first entry applies after the first failure. Each delay has its
+/// own queue, because in a queue with mixed delays the first message would delay all messages
+/// behind it.
 pub const WAITS: &[Wait] = &[
     Wait { name: "1s", delay_ms: 1_000 },
     Wait { name: "10s", delay_ms: 10_000 },
@@ -12,7 +13,7 @@ pub const WAITS: &[Wait] = &[
 /// A delay before another attempt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Wait {
-    /// The last part of the name of its queue and exchange.
+    /// The last part of the name of the wait queue and its exchange.
     pub name: &'static str,
     /// The delay, in milliseconds.
     pub delay_ms: i64,

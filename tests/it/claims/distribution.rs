@@ -29,28 +29,28 @@ use crate::system::{
 };
 
 on_both!(
-    seed1_claim_01_a_purchase_yields_a_certificate_and_a_request_with_it_the_matching_license,
+    seed1_claim_01_a_purchase_yields_a_certificate_and_a_request_with_it_yields_the_matching_license,
     seed1_claim_02_the_settlement_is_registered_with_the_certificate_in_its_database,
-    seed1_claim_03_the_settlement_tells_how_many_licenses_can_be_granted,
-    seed1_claim_04_a_license_needs_a_settled_certificate_in_the_database,
+    seed1_claim_03_the_settlement_sets_the_number_of_licenses_that_can_be_granted,
+    seed1_claim_04_a_license_requires_a_settled_certificate_in_the_database,
     seed1_claim_05_the_reception_of_the_last_license_deletes_its_certificate,
     seed1_claim_06_the_reception_of_a_license_updates_the_count,
     seed1_claim_07_an_altered_certificate_is_refused,
-    seed1_claim_08_a_notice_enables_licenses_if_its_id_is_in_the_database,
-    seed1_claim_09_certificates_past_their_time_are_deleted,
-    seed1_claim_10_a_deleted_certificate_and_its_settlement_are_regenerated,
-    seed1_claim_11_the_count_is_regenerated_too,
+    seed1_claim_08_a_reception_notice_enables_licenses_only_if_its_id_is_in_the_database,
+    seed1_claim_09_expired_certificates_are_deleted,
+    seed1_claim_10_a_reissue_restores_a_deleted_certificate_and_its_settlement,
+    seed1_claim_11_a_reissue_restores_the_number_of_granted_licenses,
     seed1_claim_12_the_account_is_settled_only_after_the_reception_notice,
-    seed1_claim_13_an_altered_notice_is_detected_and_instructs_no_settlement,
-    seed1_claim_14_a_certificates_id_is_kept_and_collated_before_settlement,
-    seed1_claim_15_a_containers_id_is_kept_and_collated_before_settlement,
-    seed1_claim_16_a_certificates_id_is_deleted_once_collated,
-    seed1_claim_17_a_containers_id_is_deleted_once_collated,
-    seed1_claim_18_an_id_without_a_notice_in_time_is_deleted,
-    seed1_claim_19_the_terminal_holds_the_certificate_and_attaches_it_to_its_license_request,
+    seed1_claim_13_an_altered_reception_notice_is_detected_and_instructs_no_settlement,
+    seed1_claim_14_a_certificate_id_is_registered_and_checked_before_settlement,
+    seed1_claim_15_a_container_id_is_registered_and_checked_before_settlement,
+    seed1_claim_16_a_certificate_id_is_deleted_after_its_check,
+    seed1_claim_17_a_container_id_is_deleted_after_its_check,
+    seed1_claim_18_an_id_without_a_timely_notice_is_deleted,
+    seed1_claim_19_the_terminal_stores_the_certificate_and_attaches_it_to_its_license_request,
 );
 
-async fn seed1_claim_01_a_purchase_yields_a_certificate_and_a_request_with_it_the_matching_license(
+async fn seed1_claim_01_a_purchase_yields_a_certificate_and_a_request_with_it_yields_the_matching_license(
     mut system: TestSystem,
 ) {
     system.start_workers();
@@ -90,7 +90,7 @@ async fn seed1_claim_02_the_settlement_is_registered_with_the_certificate_in_its
     system.finish().await;
 }
 
-async fn seed1_claim_03_the_settlement_tells_how_many_licenses_can_be_granted(mut system: TestSystem) {
+async fn seed1_claim_03_the_settlement_sets_the_number_of_licenses_that_can_be_granted(mut system: TestSystem) {
     system.start_workers();
     system.put_song(1).await;
     let bought = system.buy("alice", 1).await;
@@ -112,7 +112,7 @@ async fn seed1_claim_03_the_settlement_tells_how_many_licenses_can_be_granted(mu
     system.finish().await;
 }
 
-async fn seed1_claim_04_a_license_needs_a_settled_certificate_in_the_database(mut system: TestSystem) {
+async fn seed1_claim_04_a_license_requires_a_settled_certificate_in_the_database(mut system: TestSystem) {
     system.start_workers();
     system.put_song(1).await;
     let bought = system.buy("alice", 1).await;
@@ -195,7 +195,7 @@ async fn seed1_claim_07_an_altered_certificate_is_refused(mut system: TestSystem
     system.finish().await;
 }
 
-async fn seed1_claim_08_a_notice_enables_licenses_if_its_id_is_in_the_database(mut system: TestSystem) {
+async fn seed1_claim_08_a_reception_notice_enables_licenses_only_if_its_id_is_in_the_database(mut system: TestSystem) {
     system.start_workers();
     system.put_song(1).await;
     let (bought, other) = (system.buy("alice", 1).await, system.buy("alice", 1).await);
@@ -216,7 +216,7 @@ async fn seed1_claim_08_a_notice_enables_licenses_if_its_id_is_in_the_database(m
     system.finish().await;
 }
 
-async fn seed1_claim_09_certificates_past_their_time_are_deleted(mut system: TestSystem) {
+async fn seed1_claim_09_expired_certificates_are_deleted(mut system: TestSystem) {
     system.start_workers();
     system.put_song(1).await;
     let old = system.ready("alice", 1).await;
@@ -234,7 +234,7 @@ async fn seed1_claim_09_certificates_past_their_time_are_deleted(mut system: Tes
     system.finish().await;
 }
 
-async fn seed1_claim_10_a_deleted_certificate_and_its_settlement_are_regenerated(mut system: TestSystem) {
+async fn seed1_claim_10_a_reissue_restores_a_deleted_certificate_and_its_settlement(mut system: TestSystem) {
     system.start_workers();
     system.put_song(1).await;
     let bought = system.ready("alice", 1).await;
@@ -256,7 +256,7 @@ async fn seed1_claim_10_a_deleted_certificate_and_its_settlement_are_regenerated
     system.finish().await;
 }
 
-async fn seed1_claim_11_the_count_is_regenerated_too(mut system: TestSystem) {
+async fn seed1_claim_11_a_reissue_restores_the_number_of_granted_licenses(mut system: TestSystem) {
     system.start_workers();
     system.put_song(3).await;
     let (as_it_was, lower) = (system.ready("alice", 1).await, system.ready("bob", 1).await);
@@ -315,14 +315,14 @@ async fn seed1_claim_12_the_account_is_settled_only_after_the_reception_notice(m
     system.finish().await;
 }
 
-async fn seed1_claim_13_an_altered_notice_is_detected_and_instructs_no_settlement(mut system: TestSystem) {
+async fn seed1_claim_13_an_altered_reception_notice_is_detected_and_instructs_no_settlement(mut system: TestSystem) {
     system.start_workers();
     system.put_song(1).await;
     let (_, mut instructions) = system.listen(&[(EVENTS, "settlement.instructed")]).await;
     let (bought, together) = (system.buy("alice", 1).await, system.buy("bob", 2).await);
     let container = together.container_token.clone().expect("several certificates have a container");
 
-    // The storefront can have a certificate checked before it sends the notice.
+    // The storefront can check a certificate before it acknowledges receipt.
     let altered_certificate = altered(&bought.tokens[0], "sub", json!("mallory"));
     assert!(is_altered(&system, &altered_certificate).await);
     refused(&system, &notice(&altered_certificate), "altered").await;
@@ -337,7 +337,7 @@ async fn seed1_claim_13_an_altered_notice_is_detected_and_instructs_no_settlemen
     system.finish().await;
 }
 
-async fn seed1_claim_14_a_certificates_id_is_kept_and_collated_before_settlement(mut system: TestSystem) {
+async fn seed1_claim_14_a_certificate_id_is_registered_and_checked_before_settlement(mut system: TestSystem) {
     system.start_workers();
     system.put_song(1).await;
     let bought = system.buy("alice", 1).await;
@@ -357,7 +357,7 @@ async fn seed1_claim_14_a_certificates_id_is_kept_and_collated_before_settlement
     system.finish().await;
 }
 
-async fn seed1_claim_15_a_containers_id_is_kept_and_collated_before_settlement(mut system: TestSystem) {
+async fn seed1_claim_15_a_container_id_is_registered_and_checked_before_settlement(mut system: TestSystem) {
     system.start_workers();
     system.put_song(1).await;
     let by_container = system.buy("alice", 2).await;
@@ -368,7 +368,7 @@ async fn seed1_claim_15_a_containers_id_is_kept_and_collated_before_settlement(m
     assert_eq!(
         system.rows::<pending_reception::Entity>().await.len(),
         2,
-        "the id of a container stands for all its certificates"
+        "one id represents all certificates of a container"
     );
 
     let never_issued = ContainerClaims {
@@ -398,15 +398,15 @@ async fn seed1_claim_15_a_containers_id_is_kept_and_collated_before_settlement(m
     system.finish().await;
 }
 
-async fn seed1_claim_16_a_certificates_id_is_deleted_once_collated(system: TestSystem) {
+async fn seed1_claim_16_a_certificate_id_is_deleted_after_its_check(system: TestSystem) {
     an_id_is_deleted_once_collated(system, 1).await;
 }
 
-async fn seed1_claim_17_a_containers_id_is_deleted_once_collated(system: TestSystem) {
+async fn seed1_claim_17_a_container_id_is_deleted_after_its_check(system: TestSystem) {
     an_id_is_deleted_once_collated(system, 2).await;
 }
 
-/// For a purchase of this number of certificates.
+/// Checks that the id of a purchase of `count` certificates is deleted after its check.
 async fn an_id_is_deleted_once_collated(mut system: TestSystem, count: usize) {
     system.start_workers();
     system.put_song(1).await;
@@ -425,13 +425,13 @@ async fn an_id_is_deleted_once_collated(mut system: TestSystem, count: usize) {
     let again = system.process(&receipt(&bought)).await;
     assert!(
         matches!(again.reply, Output::CertificateAccepted(accepted) if accepted.repeated),
-        "the id was deleted because it was collated"
+        "the id is deleted, so the notice counts as repeated"
     );
     assert!(again.events.is_empty(), "the settlement is instructed once: {:?}", again.events);
     system.finish().await;
 }
 
-async fn seed1_claim_18_an_id_without_a_notice_in_time_is_deleted(mut system: TestSystem) {
+async fn seed1_claim_18_an_id_without_a_timely_notice_is_deleted(mut system: TestSystem) {
     system.start_workers();
     system.put_song(1).await;
     let (unacknowledged, acknowledged) = (system.buy("alice", 1).await, system.buy("bob", 1).await);
@@ -451,7 +451,7 @@ async fn seed1_claim_18_an_id_without_a_notice_in_time_is_deleted(mut system: Te
     system.finish().await;
 }
 
-async fn seed1_claim_19_the_terminal_holds_the_certificate_and_attaches_it_to_its_license_request(
+async fn seed1_claim_19_the_terminal_stores_the_certificate_and_attaches_it_to_its_license_request(
     mut system: TestSystem,
 ) {
     system.start_workers();
@@ -468,7 +468,7 @@ async fn seed1_claim_19_the_terminal_holds_the_certificate_and_attaches_it_to_it
     assert_eq!(bought.settlement, Instruction::Instructed);
     drop(first);
 
-    // A terminal that is started again still has the certificate.
+    // After a restart, the terminal still has the certificate.
     let mut second = terminal();
     let stored = second.store().certificates().expect("the folder can be read");
     let [stored] = &stored[..] else { panic!("{stored:?}") };
@@ -495,7 +495,7 @@ async fn seed1_claim_19_the_terminal_holds_the_certificate_and_attaches_it_to_it
 
 const DAY_MS: i64 = 86_400_000;
 
-/// The certificate's row in its database.
+/// The certificate's row in the database.
 async fn row(system: &TestSystem, bought: &Bought) -> certificate::Model {
     system.row::<certificate::Entity>(bought.certificates[0]).await.expect("the certificate is in the database")
 }
@@ -517,8 +517,8 @@ fn retired(events: &[Output]) -> Vec<(Uuid, Ending)> {
     ended.collect()
 }
 
-/// Reissues a certificate, with or without a count: with the reissue device, `licet reissue`, on the
-/// services, and with its message on the embedded services.
+/// Reissues a certificate, with or without a count. On RabbitMQ and PostgreSQL it runs the reissue
+/// device, `licet reissue`. On the embedded services it sends the message.
 async fn reissue(system: &TestSystem, certificate: Uuid, granted: Option<i64>) -> CertificateReissued {
     let reason = "the terminal was lost";
     let reply = if system.database_url.is_some() {

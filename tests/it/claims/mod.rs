@@ -1,10 +1,10 @@
-//! One test for each claim of the two seed documents: `distribution` has the claims of seed 1
+//! One test for each claim of the two seed documents. `distribution` tests the claims of seed 1
 //! (distribution of licenses), `privileges` those of seed 2 (licenses and privileges).
 //!
-//! A test checks what its claim says and nothing else. It checks what can be observed: rows of the
+//! Each test checks exactly the statement of its claim. It checks observable results: rows of the
 //! tables that the claim names, replies, events and tokens. Each test runs the real workers on both
-//! pairs of services. The names of two tests contain `presumed`, because the text of their claims is
-//! partly lost.
+//! pairs of services. The names of two tests contain `presumed`, because the text of their claims
+//! is partly lost.
 //!
 //! The last test compares the tables in `docs/claims.md` with the tests.
 
@@ -33,7 +33,7 @@ struct License {
     token: String,
 }
 
-/// Requests a license, which must be issued, and does not acknowledge it.
+/// Requests a license and does not acknowledge it. The license must be issued.
 async fn issued(system: &TestSystem, certificate_token: &str, terminal: &str) -> License {
     match system.ask(&license_request(certificate_token, terminal)).await {
         Output::LicenseIssued(issued) => {
@@ -60,12 +60,12 @@ fn whole(container_token: &str) -> CertificatePresented {
     CertificatePresented { certificate_token: None, container_token: Some(container_token.to_owned()) }
 }
 
-/// The reception notice of a certificate.
+/// A `certificate.receipt` with this token.
 fn notice(certificate_token: &str) -> Request {
     Request::CertificateReceipt(alone(certificate_token))
 }
 
-/// A purchase of the current version of one content, paid with this number of points.
+/// A purchase of the current version of one content item, with this number of points as payment.
 fn order(user: &str, content: &str, points: Option<i64>) -> Request {
     Request::PurchaseRequest(PurchaseRequest {
         user: name(user),
@@ -92,7 +92,8 @@ async fn refused(system: &TestSystem, request: &Request, code: &str) {
     assert_eq!(rows().await, before, "a refusal changes nothing");
 }
 
-/// Sweeps everything that is overdue now, and returns the events. There must be something overdue.
+/// Sweeps everything that is overdue now, and returns the events. At least one object must be
+/// overdue.
 async fn sweep(system: &TestSystem, kind: SweepKind) -> Vec<Output> {
     let id = Uuid::now_v7();
     let due = SweepDue { kind, before: system.resources.clock.now() };
@@ -100,8 +101,8 @@ async fn sweep(system: &TestSystem, kind: SweepKind) -> Vec<Output> {
     system.events_of(id).await
 }
 
-/// Runs the program `licet`, which must succeed, and returns its output. It uses the services of the system
-/// if there are any.
+/// Runs the program `licet`, which must succeed, and returns its output. The program uses RabbitMQ
+/// and PostgreSQL if the system does.
 fn licet(system: &TestSystem, arguments: &[&str]) -> Vec<u8> {
     let mut command = Command::new(program("licet"));
     if let Some(url) = &system.database_url {
@@ -153,7 +154,7 @@ const CLAIMS: &str = include_str!("../../../docs/claims.md");
 const SOURCES: [(&str, &str, usize); 2] =
     [("seed1_claim_", include_str!("distribution.rs"), 19), ("seed2_claim_", include_str!("privileges.rs"), 20)];
 
-/// The names of tests of claims in a text, with repetitions.
+/// The names of claim tests in a text, including repetitions.
 fn names(text: &'static str) -> impl Iterator<Item = &'static str> {
     let words = text.split(|letter: char| !(letter.is_ascii_alphanumeric() || letter == '_'));
     words.filter(|word| SOURCES.iter().any(|(prefix, ..)| word.starts_with(prefix)))
@@ -166,7 +167,11 @@ fn every_claim_has_one_test_and_one_row_in_the_tables_of_claims_md() {
         let (listed, functions) = source.split_once(");").expect("on_both!(...); is at the beginning");
         let declared: Vec<_> = names(listed).collect();
         let numbers: Vec<_> = declared.iter().map(|name| name[prefix.len()..][..2].parse::<usize>()).collect();
-        assert_eq!(numbers, (1..=count).map(Ok).collect::<Vec<_>>(), "each claim of {prefix}* once, in order");
+        assert_eq!(
+            numbers,
+            (1..=count).map(Ok).collect::<Vec<_>>(),
+            "the list contains each claim of {prefix}* once, in order"
+        );
         for name in &declared {
             assert!(functions.contains(&format!("async fn {name}(")), "there is no function {name}");
         }

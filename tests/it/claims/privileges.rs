@@ -1,7 +1,8 @@
-//! The claims of seed 2, about returned licenses and their privileges: a method (1 to 5), an apparatus
-//! (6, 8 to 10), a recording medium (7), a system (11 to 17) and a computer program (18 to 20). The
-//! five groups repeat the same statements, so their tests share steps: a method returns a license in
-//! one step, an apparatus and a system in two, and a program runs as a program on the services.
+//! The claims of seed 2, about returned licenses and their privileges: a method (1 to 5), an
+//! apparatus (6, 8 to 10), a recording medium (7), a system (11 to 17) and a computer program (18
+//! to 20). The five groups repeat the same statements, so their tests share steps. The method
+//! returns a license in one step, the apparatus and the system in two. For the computer program,
+//! the worker programs run on RabbitMQ and PostgreSQL.
 
 use licet_schema::{
     Count, Output, Request, Text,
@@ -31,9 +32,9 @@ on_both!(
     seed2_claim_03_the_privilege_is_stored_with_the_record_of_the_return,
     seed2_claim_04_the_privilege_can_be_the_next_version,
     seed2_claim_05_the_privilege_can_be_points_that_pay_for_purchases,
-    seed2_claim_06_the_apparatus_finds_attributes_by_user_and_deletes_when_the_deletion_is_told,
+    seed2_claim_06_the_apparatus_finds_attributes_by_user_and_deletes_the_license_when_its_deletion_is_reported,
     seed2_claim_07_presumed_the_installed_programs_manage_licenses_and_privileges,
-    seed2_claim_08_presumed_the_apparatus_keeps_collection_or_purchase_with_the_user,
+    seed2_claim_08_presumed_the_apparatus_records_collection_or_purchase_with_the_user,
     seed2_claim_09_the_apparatus_gives_points_that_pay_for_purchases,
     seed2_claim_10_the_apparatus_gives_the_next_version,
     seed2_claim_11_the_system_associates_the_user_of_a_deleted_license_with_the_privilege,
@@ -41,7 +42,7 @@ on_both!(
     seed2_claim_13_the_system_stores_the_privilege_with_that_record,
     seed2_claim_14_the_system_gives_the_next_version,
     seed2_claim_15_the_system_gives_points_that_pay_for_purchases,
-    seed2_claim_16_the_record_rests_on_the_transaction_of_the_license,
+    seed2_claim_16_the_record_is_based_on_the_transaction_of_the_license,
     seed2_claim_17_status_and_privilege_are_sent_to_external_devices,
     seed2_claim_18_the_program_associates_the_user_of_a_deleted_license_with_the_privilege,
     seed2_claim_19_the_program_records_collection_or_purchase_with_the_user,
@@ -68,7 +69,7 @@ async fn seed2_claim_05_the_privilege_can_be_points_that_pay_for_purchases(syste
     in_process(system, async |system| points_are_given_and_pay(system, Way::InOneStep, 1000).await).await;
 }
 
-async fn seed2_claim_06_the_apparatus_finds_attributes_by_user_and_deletes_when_the_deletion_is_told(
+async fn seed2_claim_06_the_apparatus_finds_attributes_by_user_and_deletes_the_license_when_its_deletion_is_reported(
     system: TestSystem,
 ) {
     in_process(system, a_return_goes_through_the_apparatus).await;
@@ -88,7 +89,7 @@ async fn seed2_claim_07_presumed_the_installed_programs_manage_licenses_and_priv
     system.finish().await;
 }
 
-async fn seed2_claim_08_presumed_the_apparatus_keeps_collection_or_purchase_with_the_user(system: TestSystem) {
+async fn seed2_claim_08_presumed_the_apparatus_records_collection_or_purchase_with_the_user(system: TestSystem) {
     in_process(system, async |system| {
         collection_or_purchase_is_recorded(system, Way::InTwoSteps).await;
         let records = system.rows::<collection::Entity>().await;
@@ -123,7 +124,7 @@ async fn seed2_claim_10_the_apparatus_gives_the_next_version(system: TestSystem)
         let given = system.row::<privilege::Entity>(returned.license_return).await.expect("the privilege");
         assert_eq!((given.user.as_str(), given.kind), ("alice", Privilege::Upgrade));
         let bought = system.row::<certificate_record::Entity>(given.certificate.expect("a certificate")).await;
-        let bought = bought.expect("the next version is in the contents management database");
+        let bought = bought.expect("the next version is in the database");
         assert_eq!((bought.user.as_str(), bought.content.as_str(), bought.version.get()), ("alice", "song", 2));
         assert_eq!(bought.amount_minor, Count::ZERO, "an upgrade is free");
     })
@@ -173,9 +174,9 @@ async fn seed2_claim_15_the_system_gives_points_that_pay_for_purchases(system: T
     .await;
 }
 
-async fn seed2_claim_16_the_record_rests_on_the_transaction_of_the_license(system: TestSystem) {
+async fn seed2_claim_16_the_record_is_based_on_the_transaction_of_the_license(system: TestSystem) {
     in_process(system, async |system| {
-        // The first certificate ends with its only license, the second stays live.
+        // The first certificate ends with its only license, and the second stays live.
         for (user, grants) in [("alice", 1), ("bob", 2)] {
             put_returnable_song(system, grants).await;
             let owned = UserLicense::of(system, user).await;
@@ -339,7 +340,7 @@ async fn the_next_version_is_given(system: &TestSystem, way: Way) -> LicenseRetu
     returned
 }
 
-/// Claims 5, 9 and 15: points pay for a content with this price, in full or in part.
+/// Claims 5, 9 and 15: points pay for a content item with this price, in full or in part.
 async fn points_are_given_and_pay(system: &TestSystem, way: Way, price_minor: i64) {
     put_returnable_song(system, 1).await;
     let film = ContentPut { content: name("film"), price: usd(price_minor), ..song(1) };
@@ -406,7 +407,7 @@ enum Way {
     InTwoSteps,
 }
 
-/// A user's license, with the purchase that it comes from.
+/// A user's license, with its purchase.
 #[derive(Clone)]
 struct UserLicense {
     user: &'static str,
@@ -428,7 +429,7 @@ impl UserLicense {
     }
 }
 
-/// Returns a license, and returns what the request that completed it caused.
+/// Gives a license back. Returns the reply and the events of the request that completed the return.
 async fn give_back(system: &TestSystem, owned: &UserLicense, privilege: Privilege, way: Way) -> Processed {
     match way {
         Way::InOneStep => system.process(&owned.returned_for(privilege, true)).await,
@@ -448,7 +449,8 @@ fn completed(processed: Processed) -> LicenseReturned {
     }
 }
 
-/// Registers version 1 of a song with all four privileges: an upgrade once version 2 is registered.
+/// Registers version 1 of a song with all four privileges. The upgrade is offered once version 2 is
+/// registered.
 async fn put_returnable_song(system: &TestSystem, grants: i64) {
     let policy =
         ReturnPolicy { upgrade: Some(true), buyback: Some(usd(300)), collection: Some(true), ..song(1).return_policy };
@@ -474,7 +476,7 @@ async fn record_row(system: &TestSystem, owned: &UserLicense) -> certificate_rec
         .expect("the purchase is in the database")
 }
 
-/// The record of a return: collection or purchase of the license.
+/// The record of a return, which is a collection or a purchase of the license.
 async fn record_of(system: &TestSystem, returned: &LicenseReturned) -> collection::Model {
     system.row::<collection::Entity>(returned.license_return).await.expect("the return is recorded")
 }
@@ -499,8 +501,8 @@ async fn in_process(mut system: TestSystem, steps: impl AsyncFnOnce(&TestSystem)
     system.finish().await;
 }
 
-/// Runs the steps on the worker programs, one process for each worker. Without services it runs them on
-/// workers in this process, as `licet serve` does.
+/// Runs the steps on the worker programs, with one process for each worker. On the embedded
+/// services, it runs them on workers in this process, as `licet serve` does.
 async fn by_programs(mut system: TestSystem, steps: impl AsyncFnOnce(&TestSystem)) {
     let mut programs = Vec::new();
     if system.database_url.is_some() {

@@ -39,7 +39,7 @@ impl DeadCommand {
         serde_json::from_slice(&output.stdout).expect("one JSON object")
     }
 
-    /// The message_ids of the letters that the command reports.
+    /// The message ids of the letters that the command reports.
     fn ids(&self, arguments: &[&str]) -> Vec<String> {
         let report = self.json(arguments);
         let letters = report["letters"].as_array().expect("a list");
@@ -49,7 +49,7 @@ impl DeadCommand {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "needs RabbitMQ and PostgreSQL: run tests/run.sh"]
-async fn an_operator_lists_shows_replays_and_discards_dead_letters() {
+async fn an_operator_can_list_show_replay_and_discard_dead_letters() {
     let mut system = TestSystem::services().await;
     system.start_workers();
     let dead = DeadCommand::of(&system);
@@ -66,14 +66,14 @@ async fn an_operator_lists_shows_replays_and_discards_dead_letters() {
     assert_eq!(dead.ids(&["list"]), ids);
     assert_eq!(dead.ids(&["list", "--queue", "purchase"]), ids[1..]);
     assert_eq!(dead.ids(&["list", "--reason", "REPLY_TO"]), ids[2..]);
-    // The clock of the test's workers is in 2023.
+    // The clock of the test's workers is set to 2023.
     assert_eq!(dead.ids(&["list", "--older-than", "1d"]), ids);
     assert_eq!(dead.ids(&["list", "--newer-than", "1d"]), Vec::<String>::new());
     let report = dead.json(&["list", "--limit", "2"]);
     assert_eq!((&report["looked_at"], &report["beyond_limit"]), (&json!(2), &json!(1)));
     let text = String::from_utf8(dead.run(&["list", "--limit", "2"]).stdout).expect("text");
     assert_eq!(text.lines().count(), 3, "one line for each letter, and one about the rest: {text}");
-    assert!(text.contains("1 attempt ") && text.contains("1 more were not examined"), "{text}");
+    assert!(text.contains("1 attempt ") && text.contains("Letters not examined: 1"), "{text}");
 
     let shown = dead.json(&["show", &ids[1]]);
     let letter = &shown["letters"][0];
@@ -140,11 +140,11 @@ async fn a_worker_program_counts_its_dead_letters_and_a_replay_succeeds_once_the
     let _worker = Process::start(&system, "licet-reissue");
     assert_eq!(replies.next().await.properties.kind.as_deref(), Some("certificate.reissued"));
     let again = system.client.ask_as(id, &request).await.expect("a reply");
-    assert_eq!(outcome(&again), "certificate.reissued", "it is still the same message, not a conflict");
+    assert_eq!(outcome(&again), "certificate.reissued", "the replay is the same message, so there is no conflict");
     system.finish().await;
 }
 
-/// A letter that the broker itself dead-lettered has a sender and a type, and can be replayed.
+/// A message that the broker itself dead-lettered has a sender and a type, and can be replayed.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "needs RabbitMQ and PostgreSQL: run tests/run.sh"]
 async fn a_message_that_the_broker_dead_lettered_can_be_shown_and_replayed() {

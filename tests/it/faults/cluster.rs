@@ -1,4 +1,4 @@
-//! A broker of three nodes, of which the leader of a queue is killed.
+//! A broker with three nodes. The test kills the node that leads a queue.
 
 use super::fixture::Fixture;
 
@@ -6,7 +6,7 @@ const QUEUES: [&str; 2] = ["licet.purchase", "licet.license"];
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 3)]
 #[ignore = "starts RabbitMQ and PostgreSQL of its own: run tests/run.sh"]
-async fn a_cluster_whose_leader_is_killed_under_load_loses_nothing() {
+async fn a_cluster_loses_no_message_when_the_leader_of_a_queue_is_killed_under_load() {
     let mut fixture = Fixture::cluster("cluster").await;
     for queue in QUEUES {
         fixture.pause(300, 1500).await;

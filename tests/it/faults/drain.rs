@@ -1,4 +1,5 @@
-//! SIGTERM: a worker takes no more messages, finishes its batch, publishes, acknowledges and exits.
+//! On SIGTERM, a worker takes no more messages, finishes its batch, publishes, acknowledges and
+//! exits.
 
 use std::time::{Duration, Instant};
 
@@ -28,8 +29,9 @@ async fn a_rolling_restart_of_every_worker_returns_no_message_to_its_queue() {
     fixture.load.wait_for_replies(100).await;
     let (_, remaining) = fixture.finish().await;
     logs.extend(remaining);
-    // RabbitMQ itself returns a message that crosses a cancellation inside the broker, and counts
-    // it (rabbitmq-server, issue 3729): at most one in so short a time, and none twice.
+    // RabbitMQ itself redelivers a message, and counts the delivery, if the consumer is cancelled
+    // while the message is on its way inside the broker (rabbitmq-server, issue 3729). This affects
+    // at most one message for each restart.
     let redelivered: Vec<u64> = logs.iter().map(|log| redelivered(log)).collect();
     println!("redelivered: {redelivered:?}");
     assert!(redelivered.iter().sum::<u64>() <= restarts as u64, "messages were redelivered: {redelivered:?}");
@@ -44,7 +46,7 @@ fn redelivered(log: &str) -> u64 {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 3)]
 #[ignore = "starts RabbitMQ and PostgreSQL of its own: run tests/run.sh"]
-async fn workers_that_are_stopped_while_a_service_does_not_respond_end_in_time() {
+async fn workers_stop_in_time_while_a_service_does_not_respond() {
     let mut fixture = Fixture::single("stop").await;
     for broker in [true, false] {
         let proxy = if broker { &fixture.amqp } else { &fixture.sql };
@@ -64,8 +66,8 @@ async fn workers_that_are_stopped_while_a_service_does_not_respond_end_in_time()
             assert_eq!(code, Some(0), "{name} exits with 0: {log}");
         }
         let elapsed = began.elapsed();
-        // The shutdown timeout is 10 s. One more second for twelve programs on a busy machine to
-        // end.
+        // The shutdown timeout is 10 s. On a busy machine, twelve programs may need one more second
+        // to end.
         assert!(elapsed < Duration::from_secs(11), "all workers stopped after {elapsed:.1?}");
         if broker { &fixture.amqp } else { &fixture.sql }.heal();
         for name in names {

@@ -1,5 +1,5 @@
-//! The fixture of fault tests: services that the test starts, a proxy for each, the worker programs
-//! as processes, and the load; and the checks at the end.
+//! The fixture of fault tests: services that the test starts, a proxy for each service, the worker
+//! programs as processes, and the load. It also performs the checks at the end.
 
 use std::{
     collections::BTreeMap,
@@ -28,9 +28,10 @@ use crate::{
     system::exclusive,
 };
 
-/// A broker that does not respond is noticed after twice this time.
+/// A client notices after twice this time that the broker does not respond.
 const HEARTBEAT_S: u16 = 2;
-/// Settings of the worker programs, with short timeouts so that they notice outages soon.
+/// Settings of the worker programs, with short timeouts, so that the programs detect outages
+/// quickly.
 const SETTINGS: [(&str, &str); 6] = [
     ("LICET_BATCH_MAX", "16"),
     ("LICET_REPLY_TIMEOUT_MS", "2000"),
@@ -39,11 +40,11 @@ const SETTINGS: [(&str, &str); 6] = [
     ("LICET_SWEEP_INTERVAL_S", "3600"),
     ("LICET_LOG", "info"),
 ];
-/// How many processes of these workers run. Every other worker has one process.
+/// The number of processes of these workers. Every other worker has one process.
 const PROCESSES: [(&str, usize); 4] = [("purchase", 2), ("reception", 2), ("license", 2), ("settlement", 2)];
 const TIMEOUT: Duration = Duration::from_secs(60);
 
-/// See the module.
+/// The fixture of a fault test. See the module documentation.
 pub(crate) struct Fixture {
     pub(crate) name: &'static str,
     pub(crate) random: Random,
@@ -51,9 +52,9 @@ pub(crate) struct Fixture {
     folder: tempfile::TempDir,
     pub(crate) rabbits: Vec<Rabbit>,
     pub(crate) postgres: Postgres,
-    /// Between the workers and the broker.
+    /// The proxy between the workers and the broker.
     pub(crate) amqp: Proxy,
-    /// Between the workers and the database.
+    /// The proxy between the workers and the database.
     pub(crate) sql: Proxy,
     pub(crate) workers: Vec<Worker>,
     pub(crate) load: Load,
@@ -65,7 +66,7 @@ pub(crate) struct Fixture {
 /// The process of a worker.
 pub(crate) struct Worker {
     pub(crate) name: &'static str,
-    /// Its number among all processes of the run.
+    /// The number of the process among all worker processes of the run.
     number: usize,
     pub(crate) process: Process,
 }
@@ -171,7 +172,8 @@ impl Fixture {
         tokio::time::sleep(pause).await;
     }
 
-    /// After a fault: measures the time until the first reply to a new request, and records both.
+    /// Measures the time from the end of a fault to the first reply to a new request, and records
+    /// the fault and this time.
     pub(crate) async fn record_recovery(&mut self, kind: &'static str, evidence: impl Into<String>) {
         let recovery = self.load.recovery().await;
         self.record_fault(kind, evidence, Some(recovery));
@@ -233,7 +235,8 @@ impl Fixture {
     }
 }
 
-/// A failed test prints what its servers and workers were doing.
+/// If a test fails, prints the state of its queues and the last log lines of its servers and
+/// workers.
 impl Drop for Fixture {
     fn drop(&mut self) {
         if !std::thread::panicking() {
@@ -284,7 +287,7 @@ async fn open_store(postgres: &Postgres) -> Store {
     Store::open(&url.into(), 2).await.expect("the database answers")
 }
 
-/// The value of a counter of a proxy.
+/// The current value of a proxy's counter.
 pub(crate) fn count(counter: &AtomicU64) -> u64 {
     counter.load(Ordering::Relaxed)
 }

@@ -1,5 +1,6 @@
-//! What the client recorded of every message: the bytes that it sent, whether the broker confirmed
-//! them, and everything that it received. At the end, the records are compared byte for byte.
+//! The records of the client about every message: the bytes that it sent, whether the broker
+//! confirmed them, and everything that it received. At the end, the records are compared byte for
+//! byte.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -11,10 +12,10 @@ use serde_json::Value;
 use tokio::sync::Notify;
 use uuid::Uuid;
 
-/// How long a change of the records can go unnoticed.
+/// The longest time for which a change of the records can go unnoticed.
 const POLL_INTERVAL: Duration = Duration::from_millis(50);
 
-/// A received message: everything that must be the same when it is received again.
+/// A received message, with everything that must be identical when it is received again.
 #[derive(Clone, PartialEq, Eq)]
 pub(crate) struct Received {
     pub(crate) message_id: String,
@@ -33,16 +34,16 @@ impl std::fmt::Debug for Received {
     }
 }
 
-/// One message to Licet.
+/// A message that the client sent to Licet.
 #[derive(Debug)]
 pub(crate) struct Entry {
     pub(crate) kind: &'static str,
     pub(crate) body: Vec<u8>,
-    /// How often it was sent.
+    /// How often the message was sent.
     pub(crate) sent: u64,
-    /// Whether it is sent again only if the broker does not confirm it.
+    /// Whether the message is sent again only if the broker does not confirm it.
     pub(crate) once: bool,
-    /// Whether the broker confirmed it.
+    /// Whether the broker confirmed the message.
     pub(crate) accepted: bool,
     pub(crate) replies: Vec<Received>,
 }
@@ -60,14 +61,14 @@ pub(crate) struct Records {
     /// The ids of all messages, in the order in which they were added.
     pub(crate) order: Vec<Uuid>,
     pub(crate) entries: HashMap<Uuid, Entry>,
-    /// By message_id: the event, and how often it was received.
+    /// Each event by its message id, with the number of times that it was received.
     pub(crate) events: HashMap<String, (Received, u64)>,
     pub(crate) resent: u64,
     pub(crate) nacks: u64,
     pub(crate) returned: u64,
     pub(crate) blocked: u64,
     pub(crate) connections: u64,
-    /// Violated guarantees, one sentence each.
+    /// The violated guarantees, in one sentence each.
     pub(crate) violations: Vec<String>,
 }
 
@@ -157,10 +158,10 @@ pub(crate) fn expected(kind: &str) -> &'static str {
 }
 
 impl Records {
-    /// Compares replies with each other, and replies with events.
+    /// Compares repeated replies with each other, and replies with events.
     ///
     /// # Errors
-    /// The violated guarantees, one sentence each.
+    /// The violated guarantees, in one sentence each.
     pub(crate) fn compare(&self) -> Result<Comparison, Vec<String>> {
         let mut violations = self.violations.clone();
         let mut comparison = Comparison { events: self.events.len(), ..Comparison::default() };
@@ -193,14 +194,15 @@ impl Records {
         if violations.is_empty() { Ok(comparison) } else { Err(violations) }
     }
 
-    /// The number of lost messages: sent once and confirmed, but no event was received.
+    /// The number of lost messages. A message is lost if it was sent once and confirmed, but caused
+    /// no event.
     pub(crate) fn lost(&self) -> usize {
         let causes: HashSet<_> = self.events.values().filter_map(|(event, _)| event.cause).collect();
         let once = self.entries.iter().filter(|(_, entry)| entry.once && entry.accepted);
         once.filter(|(id, _)| !causes.contains(id)).count()
     }
 
-    /// Whether the event of every effect with a reply was received.
+    /// Whether an event was received for every reply that reports an effect.
     pub(crate) fn has_all_events(&self) -> bool {
         let causes: HashSet<_> = self.events.values().map(|(event, _)| (event.cause, event.kind.as_str())).collect();
         let mut replies = self.entries.iter().filter_map(|(id, entry)| Some((*id, entry.replies.first()?)));
@@ -208,8 +210,7 @@ impl Records {
     }
 }
 
-/// Every effect has an event: of the same type and with the same body as the reply, without the
-/// tokens.
+/// Checks that an effect has an event with the type and the body of its reply, without the tokens.
 fn missing_event(id: Uuid, reply: &Received, events: &[&Received]) -> Option<String> {
     if !is_effect(reply) {
         return None;

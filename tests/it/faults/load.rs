@@ -1,8 +1,9 @@
-//! A steady load from a client that shares only the wire contract with Licet: lapin, and JSON
-//! written by hand. Its users buy, acknowledge, pay, request licenses, acknowledge them, and return
-//! some. The client sends a request again with the same id and bytes if no reply arrives. It also
-//! repeats old messages at random and compares the replies. Some purchases are sent once only:
-//! after the confirmation, only the broker and Licet can keep them from being lost.
+//! A steady load from a client that shares only the wire contract with Licet. It uses lapin and
+//! hand-written JSON. Its users buy, acknowledge and pay for certificates, request and acknowledge
+//! licenses, and return some of them. The client sends a request again with the same id and bytes
+//! if no reply arrives. It also repeats old messages at random and compares the replies. Some
+//! purchases are not sent again after the broker has confirmed them. If the broker or Licet loses
+//! such a purchase, the test fails.
 
 use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -20,14 +21,14 @@ use super::{
     wire::{self, Sender},
 };
 
-/// How many lifecycles run at the same time.
+/// The number of lifecycles that run at the same time.
 const LIFECYCLES: usize = 8;
 /// After this time without a reply, a message is sent again.
 const RESEND_AFTER: Duration = Duration::from_secs(2);
 /// The timeout of a request, with all repetitions.
 const TIMEOUT: Duration = Duration::from_secs(120);
 
-/// See the module.
+/// The running load. See the module documentation.
 #[derive(Debug)]
 pub(crate) struct Load {
     pub(crate) upstream: Arc<Upstream>,
@@ -64,23 +65,24 @@ impl Load {
         Self { upstream, running, connections, stop }
     }
 
-    /// Waits until this many more messages of lifecycles have replies.
+    /// Waits until replies to `more` further messages of lifecycles have been received.
     pub(crate) async fn wait_for_replies(&self, more: usize) {
         let has_reply = |entry: &&Entry| !entry.once && !entry.replies.is_empty();
         let count = |records: &Records| records.entries.values().filter(has_reply).count();
         let before = count(&self.upstream.ledger.lock());
         let received = self.upstream.ledger.wait_until(TIMEOUT, |records| count(records) >= before + more).await;
-        assert!(received, "{more} more replies within {TIMEOUT:?}");
+        assert!(received, "{more} more replies did not arrive within {TIMEOUT:?}");
     }
 
-    /// The time from now until the first reply to a new request.
+    /// Measures the time from now until the first reply to a new request.
     pub(crate) async fn recovery(&self) -> Duration {
         let began = Instant::now();
         self.upstream.ask_every("purchase.request", purchase("prober", 1), Duration::from_millis(250)).await;
         began.elapsed()
     }
 
-    /// Stops the lifecycles after their current requests, repeats every message once, and stops.
+    /// Stops the lifecycles after their current requests, repeats every message once, and closes
+    /// the connections.
     pub(crate) async fn finish(&mut self) -> Arc<Ledger> {
         self.stop.cancel();
         while let Some(ended) = self.running.join_next().await {
@@ -89,7 +91,7 @@ impl Load {
         let ledger = self.upstream.ledger.clone();
         ledger.wait_until(TIMEOUT, |records| records.lost() == 0).await;
         let lost = ledger.lock().lost();
-        assert_eq!(lost, 0, "messages that the broker had confirmed are lost");
+        assert_eq!(lost, 0, "messages that the broker confirmed are lost");
         let all = ledger.lock().order.clone();
         for chunk in all.chunks(100) {
             let before: Vec<_> = {
@@ -131,7 +133,7 @@ pub(crate) fn compare(ledger: &Ledger) -> Comparison {
 }
 
 impl Upstream {
-    /// Sends a request until it has a reply.
+    /// Sends a request repeatedly until a reply arrives.
     pub(crate) async fn ask(&self, kind: &'static str, body: Value) -> Value {
         self.ask_every(kind, body, RESEND_AFTER).await
     }
@@ -156,7 +158,7 @@ impl Upstream {
         self.random.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A whole lifecycle of a purchase, or as much of it as is possible before `stop`.
+    /// Runs the whole lifecycle of a purchase, or as much of it as possible before `stop`.
     async fn run_lifecycle(&self, user: &str, stop: &CancellationToken) {
         let count = 1 + self.random().below(3);
         let Some(bought) = self.step("purchase.request", purchase(user, count), stop).await else { return };
@@ -193,8 +195,8 @@ impl Upstream {
         }
     }
 
-    /// The next request of a user, after a short pause. None if the load stops, or if the request
-    /// is refused.
+    /// Sends the next request of a user after a short pause. Returns `None` if the load stops or
+    /// the request is refused.
     async fn step(&self, kind: &'static str, body: Value, stop: &CancellationToken) -> Option<Value> {
         let pause = self.random().ms(20, 100);
         if tokio::time::timeout(pause, stop.cancelled()).await.is_ok() {

@@ -6,8 +6,8 @@
 //! evidence that it happened. At the end, every accepted request has a reply, every repeated
 //! request has the same reply byte for byte, there is no dead letter, and the audit passes.
 //!
-//! `LICET_TEST_SEED` repeats the choices of a run, but not its timing. `LICET_TEST_SOAK_S` sets for
-//! how many seconds the soak test injects faults.
+//! `LICET_TEST_SEED` repeats the choices of a run, but not its timing. `LICET_TEST_SOAK_S` sets the
+//! number of seconds for which the soak test injects faults.
 
 mod cluster;
 mod drain;

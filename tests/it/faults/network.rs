@@ -5,12 +5,13 @@ use std::time::Duration;
 use super::fixture::{Fixture, count};
 use crate::proxy::Network;
 
-/// Longer than the heartbeat, the database timeout and the reply timeout of these tests.
+/// The duration of a silence. It is longer than the heartbeat, the database timeout and the reply
+/// timeout of these tests.
 const SILENCE_MS: (u64, u64) = (6_000, 7_000);
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 3)]
 #[ignore = "starts RabbitMQ and PostgreSQL of its own: run tests/run.sh"]
-async fn a_network_that_fails_between_workers_and_services_loses_nothing() {
+async fn network_faults_between_workers_and_services_lose_no_message() {
     let mut fixture = Fixture::single("network").await;
     for broker in [true, false] {
         for fault in ["cut", "slow", "half_closed", "black_hole"] {
@@ -21,7 +22,7 @@ async fn a_network_that_fails_between_workers_and_services_loses_nothing() {
     fixture.finish().await;
 }
 
-/// Injects a fault into one of the two networks for a while, then heals it.
+/// Injects a fault into one of the two networks, and ends it after a random time.
 pub(super) async fn inject(fixture: &mut Fixture, broker: bool, fault: &str) {
     let (network, kind, (from, to)) = match (fault, broker) {
         ("cut", true) => (Network::Cut, "broker_cut", (500, 2_000)),

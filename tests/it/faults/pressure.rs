@@ -4,18 +4,18 @@ use std::time::Duration;
 
 use super::fixture::Fixture;
 
-/// The alarm lasts longer than a worker waits for a confirmation. A worker that opened a new
-/// connection after each timeout would leave them all open at the broker.
+/// The alarm lasts longer than a worker waits for a confirmation. If a worker opened a new
+/// connection after each timeout, all of them would stay open at the broker.
 #[tokio::test(flavor = "multi_thread", worker_threads = 3)]
 #[ignore = "starts RabbitMQ and PostgreSQL of its own: run tests/run.sh"]
-async fn a_memory_alarm_and_a_full_queue_delay_messages_and_lose_none() {
+async fn a_memory_alarm_and_a_full_queue_delay_messages_but_lose_none() {
     let mut fixture = Fixture::single("pressure").await;
     let before = connections(&fixture);
     tokio::task::block_in_place(|| fixture.rabbits[0].ctl(&["set_vm_memory_high_watermark", "absolute", "1MB"]));
     let ledger = fixture.load.upstream.ledger.clone();
     assert!(
         ledger.wait_until(Duration::from_secs(20), |records| records.blocked > 0).await,
-        "the client received connection.blocked"
+        "the client receives connection.blocked"
     );
     fixture.pause(7_000, 8_000).await;
     let during = connections(&fixture);
@@ -33,10 +33,10 @@ async fn a_memory_alarm_and_a_full_queue_delay_messages_and_lose_none() {
     });
     assert!(
         ledger.wait_until(Duration::from_secs(30), |records| records.nacks > 0).await,
-        "a publish of the client was rejected"
+        "a message of the client is rejected"
     );
-    let was_rejected = || fixture.logs().iter().any(|log| log.contains("the broker does not take a message"));
-    fixture.wait_until("a message of a worker was rejected", was_rejected).await;
+    let was_rejected = || fixture.logs().iter().any(|log| log.contains("the broker did not accept a message"));
+    fixture.wait_until("a message of a worker is rejected", was_rejected).await;
     tokio::task::block_in_place(|| fixture.rabbits[0].ctl(&["clear_policy", "full"]));
     let nacks = ledger.lock().nacks;
     fixture.record_recovery("queue_full", format!("{nacks} negative confirmations")).await;

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use uuid::Uuid;
 
-/// See the module.
+/// A random number generator. See the module documentation.
 #[derive(Clone, Debug)]
 pub(crate) struct Random(u64);
 
@@ -13,7 +13,7 @@ impl Random {
         Self(seed)
     }
 
-    /// The seed in `LICET_TEST_SEED`, or a new one. Prints it.
+    /// Returns and prints the seed in `LICET_TEST_SEED`, or a new seed.
     pub(crate) fn seed() -> u64 {
         let chosen =
             std::env::var("LICET_TEST_SEED").ok().map(|text| text.parse().expect("LICET_TEST_SEED is a number"));

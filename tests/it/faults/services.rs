@@ -1,4 +1,4 @@
-//! PostgreSQL and RabbitMQ stopped, killed and started again.
+//! PostgreSQL and RabbitMQ are stopped, killed and started again.
 
 use super::fixture::Fixture;
 
@@ -7,7 +7,7 @@ const DATABASE_UNAVAILABLE: &str = "the database is unavailable";
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 3)]
 #[ignore = "starts RabbitMQ and PostgreSQL of its own: run tests/run.sh"]
-async fn services_that_are_stopped_or_killed_lose_nothing() {
+async fn stopping_or_killing_the_services_loses_no_message() {
     let mut fixture = Fixture::single("services").await;
     for _ in 0..2 {
         fixture.pause(500, 1_500).await;

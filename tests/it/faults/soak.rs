@@ -4,12 +4,12 @@ use std::time::{Duration, Instant};
 
 use super::{fixture::Fixture, network, services, workers};
 
-/// How many seconds the test injects faults, unless `LICET_TEST_SOAK_S` is set.
+/// The number of seconds for which the test injects faults, unless `LICET_TEST_SOAK_S` is set.
 const SOAK_S: u64 = 40;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 3)]
 #[ignore = "starts RabbitMQ and PostgreSQL of its own: run tests/run.sh"]
-async fn a_soak_of_random_faults_loses_nothing() {
+async fn a_soak_test_with_random_faults_loses_no_message() {
     let configured = std::env::var("LICET_TEST_SOAK_S").ok();
     let seconds = configured.map_or(SOAK_S, |text| text.parse().expect("LICET_TEST_SOAK_S is a number"));
     let duration = Duration::from_secs(seconds);

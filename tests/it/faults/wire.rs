@@ -1,5 +1,6 @@
-//! The client's connections, with lapin alone: one publishes, one receives replies and events. A
-//! lost connection is replaced by a new one, at the next node in turn.
+//! The client's connections, which use lapin and none of Licet's code. One connection publishes,
+//! the other receives replies and events. A lost connection is replaced by a connection to the next
+//! node.
 
 use std::{
     sync::{
@@ -29,7 +30,7 @@ const EVENTS: &str = "upstream.events";
 const CALL_TIMEOUT: Duration = Duration::from_secs(5);
 const RECONNECT_PAUSE: Duration = Duration::from_millis(100);
 
-/// A connection to the first of these nodes that answers, starting with node number `turn`.
+/// Connects to the first of these nodes that answers, starting with node number `turn`.
 pub(crate) async fn connect(urls: &[String], turn: u64) -> Option<Connection> {
     let turn = usize::try_from(turn).unwrap_or_default();
     for url in urls.iter().cycle().skip(turn % urls.len()).take(urls.len()) {
@@ -41,11 +42,11 @@ pub(crate) async fn connect(urls: &[String], turn: u64) -> Option<Connection> {
     None
 }
 
-/// Publishes the messages of the ledger, over one connection after the other.
+/// Publishes the messages of the ledger, over one connection at a time.
 #[derive(Debug)]
 pub(crate) struct Sender {
     ids: mpsc::UnboundedSender<Uuid>,
-    /// The number of the present connection.
+    /// The number of the current connection.
     connection: AtomicU64,
     reconnect: Notify,
 }
@@ -58,7 +59,7 @@ impl Sender {
         (sender.clone(), publish(urls, ledger, sender, waiting))
     }
 
-    /// Queues a message of the ledger to be published. Returns the number of the present
+    /// Queues a message of the ledger to be published. Returns the number of the current
     /// connection.
     pub(crate) fn send(&self, id: Uuid) -> u64 {
         let _ = self.ids.send(id);
@@ -107,7 +108,7 @@ async fn publish(
                 Some(event) = events.next() => if matches!(event, Event::ConnectionBlocked(_)) {
                     ledger.lock().blocked += 1;
                 },
-                // A new connection would be blocked too, so a blocked one is kept.
+                // A new connection would also be blocked, so a blocked connection is kept.
                 () = sender.reconnect.notified() => if !connection.status().blocked() { break },
             }
         }
@@ -148,7 +149,8 @@ fn record_confirmation(ledger: &Ledger, id: Uuid, confirmation: Confirmation) {
     }
 }
 
-/// Declares the client's queues. They survive its connections and the failure of a node.
+/// Declares the client's queues. The queues survive the loss of a connection and the failure of a
+/// node.
 pub(crate) async fn declare(urls: &[String]) {
     let connection = connect(urls, 0).await.expect("the broker answers");
     let channel = connection.create_channel().await.expect("a channel");
@@ -170,7 +172,7 @@ pub(crate) async fn declare(urls: &[String]) {
     connection.close(200, "done".into()).await.expect("the connection closes");
 }
 
-/// Receives replies and events into the ledger, over one connection after the other.
+/// Records replies and events in the ledger, over one connection at a time.
 pub(crate) async fn consume(urls: Vec<String>, ledger: Arc<Ledger>) {
     for turn in 0.. {
         let _ = consume_once(&urls, turn, &ledger).await;
@@ -178,7 +180,7 @@ pub(crate) async fn consume(urls: Vec<String>, ledger: Arc<Ledger>) {
     }
 }
 
-/// Receives until the connection is lost.
+/// Receives messages until the connection is lost.
 async fn consume_once(urls: &[String], turn: u64, ledger: &Ledger) -> Option<()> {
     let connection = connect(urls, turn).await?;
     let channel = in_time(connection.create_channel()).await?;

@@ -1,4 +1,4 @@
-//! Worker processes that are killed at random moments, and while many terminals request licenses.
+//! Worker processes that are killed at random times, and while many terminals request licenses.
 
 use super::{fixture::Fixture, storm};
 
@@ -6,7 +6,7 @@ const KILLS: usize = 15;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 3)]
 #[ignore = "starts RabbitMQ and PostgreSQL of its own: run tests/run.sh"]
-async fn workers_killed_at_random_moments_and_in_a_storm_lose_nothing_and_do_nothing_twice() {
+async fn killing_workers_at_random_times_and_in_a_request_storm_loses_and_repeats_no_effect() {
     let mut fixture = Fixture::single("workers").await;
     for _ in 0..KILLS {
         fixture.pause(50, 600).await;

@@ -1,10 +1,11 @@
 //! Services that a test starts itself: nodes on free loopback ports, with their data in a temporary
-//! folder. A test can stop and kill them. They are killed and deleted when they are dropped.
+//! folder. A test can stop and kill them. A node is killed and its data is deleted when it is
+//! dropped.
 //!
 //! The programs are found where Debian installs them, under the root folders in
-//! `LICET_TEST_BROKER_ROOT` and `LICET_TEST_DATABASE_ROOT` (default `/`). In another root, their
-//! data is inside that root, and each program has its own `/proc`, which ends with its last
-//! process.
+//! `LICET_TEST_BROKER_ROOT` and `LICET_TEST_DATABASE_ROOT` (default `/`). With another root, their
+//! data is inside that root, and each program has its own `/proc`, which is unmounted when the
+//! program ends.
 
 use std::{
     fs::File,
@@ -30,7 +31,7 @@ pub(crate) struct Root {
 }
 
 impl Root {
-    /// The root in this environment variable, and a new folder in it.
+    /// The root folder that this environment variable names, with a new temporary folder in it.
     fn of(variable: &str) -> Self {
         let path = PathBuf::from(std::env::var_os(variable).unwrap_or_else(|| "/".into()));
         // The folder for temporary files has the same path inside the root.
@@ -43,7 +44,7 @@ impl Root {
         Self { path, folder }
     }
 
-    /// A program inside the root, as a command to run.
+    /// The command that runs a program inside the root.
     fn command(&self, program: impl AsRef<Path>) -> Command {
         let mut command = if self.path == Path::new("/") {
             Command::new(program.as_ref())
@@ -52,7 +53,7 @@ impl Root {
             command.arg("--root").arg(&self.path).arg("--mount-proc").arg("--").arg(program.as_ref());
             command
         };
-        // These variables configure the services of the test run, not this one.
+        // These variables configure the services of the test run, not this service.
         for (name, _) in std::env::vars_os() {
             let name = name.to_string_lossy().into_owned();
             if ["LICET_", "RABBITMQ_", "ERL_", "PG"].iter().any(|prefix| name.starts_with(prefix)) {
@@ -89,7 +90,7 @@ impl Root {
     }
 }
 
-/// A server's process. It leads its own process group.
+/// A server's process, which is the leader of its own process group.
 #[derive(Debug)]
 struct Server {
     child: Child,
@@ -135,7 +136,7 @@ impl Server {
         }
     }
 
-    /// Its log up to now.
+    /// The log of the server up to now.
     fn log_text(&self) -> String {
         String::from_utf8_lossy(&std::fs::read(&self.log).unwrap_or_default()).into_owned()
     }
@@ -155,7 +156,7 @@ impl Drop for Server {
     }
 }
 
-/// Signals a process group. A group that has ended already is not an error.
+/// Signals a process group. It is not an error if the group has already ended.
 fn signal_group(signal: &str, group: u32) {
     let _ = Command::new("kill")
         .arg(format!("-{signal}"))

@@ -7,7 +7,7 @@ use super::{Root, Server, free_port};
 /// PostgreSQL refuses to run as root.
 const OWNER: [&str; 4] = ["setpriv", "--reuid=postgres", "--regid=postgres", "--init-groups"];
 
-/// See the module.
+/// A PostgreSQL server. See the module documentation.
 #[derive(Debug)]
 pub(crate) struct Postgres {
     root: Root,
@@ -60,7 +60,7 @@ impl Postgres {
     /// Stops the server without a checkpoint, as `pg_ctl stop -m immediate` does.
     pub(crate) fn stop_immediately(&mut self) {
         let mut server = self.server.take().expect("the server runs");
-        // Only the postmaster gets the signal: it stops its child processes.
+        // Only the postmaster receives the signal. It stops its child processes.
         let status = std::process::Command::new("kill").args(["-QUIT", &server.id().to_string()]).status();
         assert!(status.expect("kill runs").success(), "the postmaster runs");
         server.wait_for_exit("PostgreSQL");

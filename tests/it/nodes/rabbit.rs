@@ -1,4 +1,4 @@
-//! RabbitMQ nodes that a test starts itself: one, or a cluster of three.
+//! RabbitMQ nodes that a test starts itself: a single node, or a cluster of three nodes.
 
 use std::{path::PathBuf, process::Command, sync::Arc};
 
@@ -6,7 +6,7 @@ use super::{Root, Server, free_port, is_open};
 
 const LOOPBACK: &str = "-kernel inet_dist_use_interface {127,0,0,1}";
 
-/// What the nodes of a cluster share: programs, cookie and port mapper (epmd).
+/// The parts that the nodes of a cluster share: programs, cookie and port mapper (epmd).
 #[derive(Debug)]
 struct Installation {
     root: Root,
@@ -16,7 +16,7 @@ struct Installation {
     _epmd: Server,
 }
 
-/// One node.
+/// A RabbitMQ node.
 #[derive(Debug)]
 pub(crate) struct Rabbit {
     installation: Arc<Installation>,
@@ -41,7 +41,8 @@ impl Rabbit {
         let installation = Arc::new(Installation::new());
         let mut nodes: Vec<_> = ["one", "two", "three"].iter().map(|name| Self::new(&installation, name)).collect();
         let names: Vec<_> = nodes.iter().map(|node| node.name.clone()).collect();
-        // All at once: RabbitMQ 4.3 forms a cluster only when it has reached every node.
+        // Start all nodes at once, because RabbitMQ 4.3 forms a cluster only after it has reached
+        // every node.
         for node in &mut nodes {
             node.configure(&names);
             node.launch();
@@ -72,15 +73,16 @@ impl Rabbit {
             lines.extend(
                 numbered.map(|(index, name)| format!("cluster_formation.classic_config.nodes.{} = {name}", index + 1)),
             );
-            // Without it, a minority would continue alone and could lose messages that it
-            // confirmed.
+            // Without this setting, a minority of the nodes would continue alone and could lose
+            // confirmed messages.
             lines.push("cluster_partition_handling = pause_minority".into());
         }
         std::fs::write(folder.join("rabbitmq.conf"), lines.join("\n") + "\n").expect("a file");
         std::fs::write(folder.join("plugins"), "[].\n").expect("a file");
     }
 
-    /// Starts the node, also after it has ended. It may not accept connections yet.
+    /// Starts the node, for the first time or again. When this returns, the node may not accept
+    /// connections yet.
     pub(crate) fn launch(&mut self) {
         let mut command = self.command("rabbitmq-server");
         command.env("RABBITMQ_LOGS", "-");
@@ -88,7 +90,7 @@ impl Rabbit {
     }
 
     /// Waits until the node accepts connections. The port opens before the node is ready, so this
-    /// waits for an answer to the protocol header.
+    /// function waits for an answer to the protocol header.
     pub(crate) fn wait_until_ready(&mut self) {
         let port = self.port;
         let mut server = self.server.take().expect("the node was launched");
@@ -109,13 +111,14 @@ impl Rabbit {
         self.server.take().expect("the node runs").wait_for_exit(&self.name);
     }
 
-    /// Makes the node write to disk which quorum queues it has. RabbitMQ does this with a delay of
-    /// seconds: a node killed before has declared queues without a leader, which do not recover.
+    /// Makes the node write the registrations of its quorum queues to disk. RabbitMQ does this only
+    /// after several seconds. If a node is killed before that, its queues have no leader afterwards
+    /// and do not recover.
     pub(crate) fn write_registrations(&self) {
         self.ctl(&["eval", "[ok = dets:sync(Table) || Table <- dets:all()]."]);
     }
 
-    /// The id of its process.
+    /// The process id of the node.
     pub(crate) fn id(&self) -> u32 {
         self.server.as_ref().expect("the node runs").id()
     }
@@ -135,7 +138,7 @@ impl Rabbit {
         self.try_ctl(arguments).unwrap_or_else(|error| panic!("rabbitmqctl {arguments:?}: {error}"))
     }
 
-    /// Like [`Self::ctl`], for a node that may not answer.
+    /// Like [`Self::ctl`], but returns an error if the node does not answer.
     pub(crate) fn try_ctl(&self, arguments: &[&str]) -> Result<String, String> {
         let mut command = self.command("rabbitmqctl");
         let output = command.args(["--quiet", "-n", &self.name]).args(arguments).output();
@@ -144,7 +147,7 @@ impl Rabbit {
         if output.status.success() { Ok(text(&output.stdout)) } else { Err(text(&output.stderr)) }
     }
 
-    /// The log of the node, as far as it can be read.
+    /// The log of the node, or the error if it cannot be read.
     pub(crate) fn log(&self) -> String {
         std::fs::read(self.folder().join("node.log"))
             .map_or_else(|error| error.to_string(), |bytes| String::from_utf8_lossy(&bytes).into_owned())
@@ -158,7 +161,6 @@ impl Rabbit {
         serde_json::from_str(&output).unwrap_or_else(|error| panic!("{error}: {output}"))
     }
 
-    /// Whether this node has this name.
     pub(crate) fn is_named(&self, name: &str) -> bool {
         self.name == name
     }
@@ -202,7 +204,8 @@ impl Installation {
         let root = Root::of("LICET_TEST_BROKER_ROOT");
         let (programs, version) = root.newest("/usr/lib/rabbitmq/lib", "rabbitmq_server-", "sbin");
         let epmd_port = free_port();
-        // Not as a daemon, so that it ends with the test; and first, or Erlang would start its own.
+        // epmd does not run as a daemon, so that it ends with the test. It starts first, because
+        // Erlang would otherwise start its own.
         let mut epmd = root.command("epmd");
         epmd.args(["-port", &epmd_port.to_string(), "-address", "127.0.0.1"]);
         let mut epmd = Server::start(epmd, &root.folder().join("epmd.log"));

@@ -1,5 +1,6 @@
-//! A terminal that is interrupted between two steps, and how it continues. The cause is a worker that
-//! is not running, so that the reply is sent later and not received, or a file that cannot be deleted.
+//! A terminal is interrupted between two steps and continues later. It is interrupted either
+//! because a worker is not running, so that the reply does not arrive in time, or because a file
+//! cannot be deleted.
 
 use std::{path::Path, time::Duration};
 
@@ -22,13 +23,13 @@ use crate::system::{TestSystem, on_both};
 
 on_both!(
     a_purchase_whose_reply_was_lost_is_completed_and_not_repeated,
-    what_is_stored_and_not_acknowledged_is_acknowledged_by_the_next_run,
+    stored_certificates_and_licenses_are_acknowledged_by_the_next_run,
     a_deletion_is_reported_only_after_the_copy_is_deleted,
-    a_deletion_whose_reply_was_lost_still_brings_the_upgrade,
+    a_deletion_whose_reply_was_lost_still_yields_the_upgrade,
     a_return_that_lapsed_before_the_copy_was_deleted_is_opened_again,
 );
 
-/// A terminal that waits only 3 s for the reply of a worker that does not run.
+/// A terminal that waits only 3 s for the reply of a worker that is not running.
 async fn impatient(system: &TestSystem) -> Terminal {
     terminal(system, Patience { each: Duration::from_secs(3), attempts: 1 }).await
 }
@@ -44,7 +45,7 @@ async fn a_purchase_whose_reply_was_lost_is_completed_and_not_repeated(mut syste
     assert_no_reply(impatient(&system).await.buy(first_version(2)).await, "purchase.request");
     workers.stop().await;
 
-    // Now the purchase is decided, and the terminal that waits for the reply does not run.
+    // The purchase is decided now, but no terminal is running that could receive the reply.
     let (_, mut issued) = system.listen(&[(topology::EVENTS, "certificate.issued")]).await;
     system.start_workers();
     issued.next().await;
@@ -58,7 +59,7 @@ async fn a_purchase_whose_reply_was_lost_is_completed_and_not_repeated(mut syste
     system.finish().await;
 }
 
-async fn what_is_stored_and_not_acknowledged_is_acknowledged_by_the_next_run(mut system: TestSystem) {
+async fn stored_certificates_and_licenses_are_acknowledged_by_the_next_run(mut system: TestSystem) {
     let workers = Workers::start_without(&system, &["reception"]);
     put_songs(&system).await;
     let mut terminal = impatient(&system).await;
@@ -122,13 +123,13 @@ async fn a_deletion_is_reported_only_after_the_copy_is_deleted(mut system: TestS
     system.finish().await;
 }
 
-/// Makes the deletion of the file fail, so that the terminal stops there.
+/// Makes the deletion of the file fail, so that the terminal stops at this step.
 fn replace_with_folder(file: &Path) {
     std::fs::remove_file(file).expect("the file is removed");
     std::fs::create_dir(file).expect("a folder in its place");
 }
 
-async fn a_deletion_whose_reply_was_lost_still_brings_the_upgrade(mut system: TestSystem) {
+async fn a_deletion_whose_reply_was_lost_still_yields_the_upgrade(mut system: TestSystem) {
     system.start_workers();
     put_songs(&system).await;
     let (_, media) = content_file(&system);
@@ -138,8 +139,8 @@ async fn a_deletion_whose_reply_was_lost_still_brings_the_upgrade(mut system: Te
     replace_with_folder(&content);
     terminal.give_back(license, Privilege::Upgrade).await.expect_err("it stops after the return is opened");
     drop(terminal);
-    // The state of a terminal that was interrupted after it deleted both and before it reported
-    // that.
+    // Create the state of a terminal that was interrupted after it deleted both files and before it
+    // reported the deletion.
     std::fs::remove_dir(&content).expect("the content is removed");
     std::fs::remove_file(content.with_extension("json")).expect("the license is removed");
     system.stop_workers().await;

@@ -1,6 +1,6 @@
 //! The invariants of ARCHITECTURE.md, checked on rows. Each function names the number of its
-//! invariant. Invariant 6, that every effect has its message in the journal, concerns the runtime and
-//! is not checked here.
+//! invariant. Invariant 6, that every effect has its message in the journal, concerns the runtime
+//! and is not checked here.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -46,8 +46,8 @@ pub(crate) fn violations(store: &MemoryStore) -> Vec<String> {
     found.0
 }
 
-/// Changes that are never allowed: a permanent row is deleted or changed, a settlement changes to an
-/// outcome other than reversed, or a certificate becomes live again without a reissue.
+/// Changes that are never allowed: a permanent row is deleted or changed, a settlement changes to
+/// an outcome other than reversed, or a certificate becomes live again without a reissue.
 pub(crate) fn forbidden_changes(before: &MemoryStore, after: &MemoryStore) -> Vec<String> {
     let mut found = Violations::default();
     for row in before.rows::<certificate_record::Entity>() {
@@ -104,14 +104,14 @@ fn counts_equal_the_numbers_of_licenses(store: &MemoryStore, found: &mut Violati
         let outstanding = licenses(&[LicenseState::Outstanding]);
         let live = store.get::<certificate::Entity>(&id);
         let counted = live.map_or(record.granted, |row| row.granted).get();
-        found.check(counted == granted, || format!("2: {id} counts {counted} grants, there are {granted}"));
+        found.check(counted == granted, || format!("2: {id} counts {counted} grants, but there are {granted}"));
         let grants = live.map(|row| row.grants).or(record.grants);
         let within = grants.is_none_or(|grants| granted + outstanding <= grants.get());
         found.check(within, || format!("2: {id} has {granted} + {outstanding} licenses, but grants {grants:?}"));
         if let Some(row) = live {
             let counted = row.outstanding.get();
             let same = counted == outstanding;
-            found.check(same, || format!("2: {id} counts {counted} outstanding licenses, there are {outstanding}"));
+            found.check(same, || format!("2: {id} counts {counted} outstanding licenses, but there are {outstanding}"));
         }
     }
 }
@@ -142,7 +142,7 @@ fn settlements_pay_once_and_in_full(store: &MemoryStore, found: &mut Violations)
         let currency = paid_for(store, row).all(|one| Some(&one.currency) == row.currency.as_ref());
         let amount = row.amount_minor.map(|amount| amount.get());
         let in_full = amount == Some(due) && currency && paid_for(store, row).next().is_some();
-        found.check(in_full, || format!("3: the settlement {id} differs from the amount due, {due}"));
+        found.check(in_full, || format!("3: the amount of the settlement {id} differs from the amount due, {due}"));
     }
 }
 
@@ -204,8 +204,12 @@ fn completed_returns_have_one_record_and_one_privilege(store: &MemoryStore, foun
     let completed: BTreeSet<_> = completed.map(|row| row.id).collect();
     let recorded: BTreeSet<_> = store.rows::<collection::Entity>().map(|row| row.id).collect();
     let given: BTreeSet<_> = store.rows::<privilege::Entity>().map(|row| row.id).collect();
-    found.check(completed == recorded, || format!("4: completed are {completed:?}, recorded are {recorded:?}"));
-    found.check(completed == given, || format!("4: completed are {completed:?}, privileges are {given:?}"));
+    found.check(completed == recorded, || {
+        format!("4: the completed returns are {completed:?}, but the recorded returns are {recorded:?}")
+    });
+    found.check(completed == given, || {
+        format!("4: the completed returns are {completed:?}, but the privileges are {given:?}")
+    });
     let licenses: BTreeSet<_> = store.rows::<collection::Entity>().map(|row| row.license).collect();
     found.check(licenses.len() == recorded.len(), || "4: a license was returned twice".into());
     for row in store.rows::<collection::Entity>() {
@@ -221,7 +225,7 @@ fn completed_returns_have_one_record_and_one_privilege(store: &MemoryStore, foun
             Privilege::Buyback => (false, false, true),
             Privilege::Collection => (false, false, false),
         };
-        found.check(present == expected, || format!("4: {row:?} is not one privilege"));
+        found.check(present == expected, || format!("4: {row:?} does not contain exactly one privilege"));
         let exists = |id: Uuid| store.get::<certificate_record::Entity>(&id).is_some();
         found.check(row.certificate.is_none_or(exists), || format!("4: the certificate of {row:?} does not exist"));
     }
@@ -246,7 +250,9 @@ fn open_returns_have_their_license(store: &MemoryStore, found: &mut Violations) 
     let returning = store.rows::<license::Entity>().filter(|row| row.state == LicenseState::Returning);
     let returning: BTreeSet<_> = returning.map(|row| row.id).collect();
     let same = distinct == returning;
-    found.check(same, || format!("4: open returns are of {distinct:?}, returning are {returning:?}"));
+    found.check(same, || {
+        format!("4: the open returns are of {distinct:?}, but the returning licenses are {returning:?}")
+    });
 }
 
 /// Invariant 5.
@@ -262,7 +268,7 @@ fn entries_sum_to_zero(store: &MemoryStore, found: &mut Violations) {
     for row in store.rows::<account::Entity>() {
         let booked = accounts.get(row.name.as_str()).copied().unwrap_or(0);
         let balance = row.balance;
-        found.check(balance == booked, || format!("5: {} has {balance}, its entries sum to {booked}", row.name));
+        found.check(balance == booked, || format!("5: {} has {balance}, but its entries sum to {booked}", row.name));
         found.check(balance >= 0, || format!("5: {} is negative: {balance}", row.name));
     }
     for account in accounts.keys().filter(|account| !account.starts_with("licet:")) {
@@ -281,11 +287,11 @@ fn points_balance_with_certificates_and_debts(store: &MemoryStore, found: &mut V
     let unpaid = store.rows::<certificate::Entity>().filter(|row| row.settled_at.is_none());
     let unpaid: i64 = unpaid.map(|row| row.points.get()).sum();
     let held = sum("licet:held");
-    found.check(held == unpaid, || format!("5: {held} points are held, unpaid certificates need {unpaid}"));
+    found.check(held == unpaid, || format!("5: {held} points are held, but unpaid certificates need {unpaid}"));
     let debts: Vec<_> = store.rows::<account::Entity>().filter(|row| row.name.starts_with("debt:")).collect();
     let owed = sum("licet:owed");
     let total: i64 = debts.iter().map(|row| row.balance).sum();
-    found.check(total == -owed, || format!("5: the debts sum to {total} points, Licet's account has {owed}"));
+    found.check(total == -owed, || format!("5: the debts sum to {total} points, but Licet's account has {owed}"));
     for row in debts.iter().filter(|row| row.balance > 0) {
         let points = balance(&row.name.replacen("debt:", "points:", 1));
         found.check(points == 0, || format!("5: {} is {} while the user has {points} points", row.name, row.balance));
@@ -301,7 +307,7 @@ fn pending_receptions_have_their_certificates(store: &MemoryStore, found: &mut V
         let waiting = store.rows::<certificate::Entity>().filter(unreceived).find(|one| member(one));
         found.check(waiting.is_some(), || format!("7: {} is pending but has no unreceived certificate", row.id));
         let token = waiting.is_none_or(|one| row.container || row.token_digest == Some(one.token_digest));
-        found.check(token, || format!("7: the reception of {} is pending under another token", row.id));
+        found.check(token, || format!("7: the pending reception of {} has another token", row.id));
         let due = waiting.is_none_or(|one| row.due_at == one.settled_at.is_none().then_some(one.receipt_due_at));
         found.check(due, || format!("7: the reception of {} is due at {:?}", row.id, row.due_at));
     }
@@ -315,7 +321,9 @@ fn pending_receptions_have_their_certificates(store: &MemoryStore, found: &mut V
 fn records_have_the_state_of_their_certificates(store: &MemoryStore, found: &mut Violations) {
     for row in store.rows::<certificate_record::Entity>() {
         let live = store.get::<certificate::Entity>(&row.id);
-        found.check(row.ended.is_none() == live.is_some(), || format!("8: {} is {:?}", row.id, row.ended));
+        found.check(row.ended.is_none() == live.is_some(), || {
+            format!("8: the ending of the record {} contradicts the live rows: {:?}", row.id, row.ended)
+        });
         let same = live.is_none_or(|live| live.generation == row.generation);
         found.check(same, || format!("8: the record of {} has another generation", row.id));
     }

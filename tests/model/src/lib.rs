@@ -1,6 +1,6 @@
 //! Tests of the rules over long sequences of messages, and in every order of delivery.
 //!
-//! | module | content |
+//! | module | contents |
 //! |---|---|
 //! | `model` | the reference model, which predicts the response to every message |
 //! | `invariants` | checks of the rows |
@@ -9,11 +9,11 @@
 //! | `orders` | every order in which the messages of one purchase can be delivered |
 //! | [`simulation`] | whole workers with fault injection |
 //!
-//! In a random history, messages are repeated, late, or have wrong tokens or wrong amounts, and the
-//! clock jumps.
+//! In a random history, messages are repeated, arrive late, or contain wrong tokens or wrong
+//! amounts, and the clock jumps.
 //!
-//! Random histories and delivery orders have no journal, locks and database of the runtime. The
-//! simulation has them.
+//! Random histories and delivery orders do not use the journal, the locks and the database of the
+//! runtime. The simulation uses all of them.
 #![cfg_attr(not(test), allow(dead_code, reason = "the simulation does not use everything that the tests use"))]
 
 mod histories;

@@ -11,8 +11,8 @@ pub(crate) struct Response {
 }
 
 impl Response {
-    /// Removes what the specification does not determine: the text of a refusal, the order of events,
-    /// and the order of certificates and privileges in a list.
+    /// Removes the details that the specification does not determine: the text of a refusal, the
+    /// order of events, and the order of certificates and privileges in a list.
     pub(crate) fn normalized(mut self) -> Self {
         for output in self.reply.iter_mut().chain(&mut self.events) {
             match output {

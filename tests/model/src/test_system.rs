@@ -1,8 +1,8 @@
-//! A test system: the rules, the reference model beside them, and a small journal in front.
+//! A test system that runs the rules and the reference model side by side, with a small journal.
 //!
-//! Every message is decided by the rules and predicted by the model, and the rows are checked. There
-//! is no broker, no database and no runtime. A message that is delivered again under its own id gets
-//! the response in the journal; under another id it is decided again.
+//! Every message is decided by the rules and predicted by the model, and the rows are checked.
+//! There is no broker, no database and no runtime. A message that is delivered again under its own
+//! id gets the response in the journal; under another id it is decided again.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -35,7 +35,7 @@ pub(crate) struct TestSystem {
     pub(crate) fixture: Fixture,
     pub(crate) model: Model,
     journal: BTreeMap<u128, Rc<Entry>>,
-    /// The settlements that a provider reported as completed and not as reversed since.
+    /// The settlements that a provider has reported as completed and has not reversed since.
     paid: BTreeSet<(Name, ExternalId)>,
     /// Every message that was decided.
     log: Vec<Rc<Entry>>,
@@ -181,7 +181,8 @@ impl TestSystem {
         lost.map(|(provider, settlement)| format!("the money of {provider}:{settlement} is lost")).collect()
     }
 
-    /// Differences between rows and model: account balances, unmatched money and pending receptions.
+    /// Differences between rows and model: account balances, unmatched money and pending
+    /// receptions.
     pub(crate) fn differences(&self) -> Vec<String> {
         let store = &self.fixture.store;
         let mut balances = BTreeMap::<&str, i64>::new();
@@ -194,7 +195,7 @@ impl TestSystem {
         for account in accounts {
             let (booked, predicted) = (balances.get(account).copied().unwrap_or(0), self.model.balance(account));
             if booked != predicted {
-                differences.push(format!("{account} has {booked} points, the model predicts {predicted}"));
+                differences.push(format!("{account} has {booked} points, but the model predicts {predicted}"));
             }
         }
         type Key<'a> = (&'a Name, &'a ExternalId, Count, Currency);
@@ -208,13 +209,13 @@ impl TestSystem {
         });
         if unmatched != predicted.collect::<BTreeSet<_>>() {
             let predicted = &self.model.unmatched;
-            differences.push(format!("unmatched money is {unmatched:?}, the model predicts {predicted:?}"));
+            differences.push(format!("unmatched money is {unmatched:?}, but the model predicts {predicted:?}"));
         }
         let pending: Vec<_> = store.rows::<pending_reception::Entity>().map(|row| row.id).collect();
         let purchases = self.model.purchases.keys().copied();
         let predicted: Vec<_> = purchases.filter(|id| self.model.awaits_reception(*id)).collect();
         if pending != predicted {
-            differences.push(format!("pending receptions are {pending:?}, the model predicts {predicted:?}"));
+            differences.push(format!("pending receptions are {pending:?}, but the model predicts {predicted:?}"));
         }
         differences
     }

@@ -1,11 +1,12 @@
-//! The catalog worker registers contents: what is sold, at which price, under which terms.
+//! The catalog worker registers contents with their prices and terms.
 //!
-//! In: `content.put`. Out: `content.registered`. A version that is put again is sold under the new
-//! terms from then on; what was bought keeps the terms of its own revision. Putting the same terms
-//! again changes nothing.
+//! In: `content.put`. Out: `content.registered`. If a version is put again, it is sold under the
+//! new terms from then on. Purchases keep the terms of the revision under which they were made.
+//! Putting the same terms again changes nothing.
 //!
-//! Reads the current revisions of the named contents. Locks nothing: two transactions that put one
-//! version at the same time meet at its key, and the later one begins again.
+//! The worker reads the current revisions of the named contents and takes no locks. If two
+//! transactions put the same version at the same time, the later one violates the key and is
+//! retried.
 
 mod rules;
 #[cfg(test)]

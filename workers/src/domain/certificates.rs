@@ -1,5 +1,5 @@
-//! Rules about purchases and their certificates: which certificates belong together, when they are
-//! overdue, what is due for them, how they are settled and how they end.
+//! Rules about purchases and their certificates: members, deadlines, amounts due, settlement and
+//! endings.
 
 use licet_common::{
     decision::{Context, RuleError},
@@ -19,24 +19,24 @@ use super::{
     tables::Tables,
 };
 
-/// The reserved name of the provider that settles what needs no payment provider: purchases paid with
-/// points, free ones, and upgrades.
+/// The reserved provider name for settlements without a payment provider: purchases paid with
+/// points, free purchases, and upgrades.
 pub(crate) const OWN_PROVIDER: &str = "licet";
 
 /// [`OWN_PROVIDER`] as a name.
 pub(crate) fn own_provider() -> Result<Name, Defect> {
-    Name::try_from(OWN_PROVIDER).map_err(|invalid| Defect::violated("the own provider's name is a name", invalid))
+    Name::try_from(OWN_PROVIDER).map_err(|invalid| Defect::violated("the reserved provider name is valid", invalid))
 }
 
-/// A settlement id of Licet's own.
+/// The id of a settlement under the name [`OWN_PROVIDER`].
 pub(crate) fn own_settlement(id: Uuid) -> Result<ExternalId, Defect> {
     ExternalId::try_from(id.to_string()).map_err(|_| Defect::violated("a UUID is an external id", id))
 }
 
-/// A purchase, by the id of its container or of its only certificate.
+/// A purchase, identified by its container or by its only certificate.
 ///
-/// Kept as two kinds: with one lookup for both, a container's id could name a certificate that is in the
-/// same batch by chance.
+/// The two kinds are looked up separately. Otherwise a message could give a certificate's id as a
+/// container's id, and match that certificate if it is loaded for the same batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Subject {
     /// One certificate.
@@ -58,7 +58,7 @@ impl Subject {
         container.map_or(Self::Certificate(certificate), Self::Container)
     }
 
-    /// The purchase that exactly one of two fields names.
+    /// The purchase named by two optional fields, if exactly one of them is present.
     pub(crate) fn of_either(certificate: Option<Uuid>, container: Option<Uuid>) -> Option<Self> {
         match (certificate, container) {
             (Some(certificate), None) => Some(Self::Certificate(certificate)),
@@ -67,7 +67,7 @@ impl Subject {
         }
     }
 
-    /// The purchase of a row that has both columns.
+    /// The purchase of a row that has a column for either kind of id.
     pub(crate) fn of_columns(
         certificate: Option<Uuid>,
         container: Option<Uuid>,
@@ -77,18 +77,19 @@ impl Subject {
             .ok_or_else(|| Defect::violated("a settlement names a certificate or a container", row.to_string()))
     }
 
-    /// The certificate, if the purchase is one.
+    /// The certificate's id, if the purchase is a single certificate.
     pub(crate) fn certificate(self) -> Option<Uuid> {
         if let Self::Certificate(id) = self { Some(id) } else { None }
     }
 
-    /// The container, if the purchase is one.
+    /// The container's id, if the purchase is a container.
     pub(crate) fn container(self) -> Option<Uuid> {
         if let Self::Container(id) = self { Some(id) } else { None }
     }
 }
 
-/// The id that a certificate's history is found by: its container's, or its own.
+/// The id of the purchase that a certificate belongs to: the container's id, or the certificate's
+/// own.
 pub(crate) fn subject_of(certificate: Uuid, container: Option<Uuid>) -> Uuid {
     container.unwrap_or(certificate)
 }
@@ -109,19 +110,20 @@ pub(crate) fn ended_members(tables: &Tables, subject: Subject) -> Result<Vec<&ce
     }
 }
 
-/// The first of several things that are never none.
+/// The first item of a list that is never empty.
 pub(crate) fn first<T>(of: &[T], subject: impl ToString) -> Result<&T, Defect> {
     of.first().ok_or_else(|| Defect::violated("a purchase has at least one certificate", subject))
 }
 
-/// How a record says that its certificate ended.
+/// The ending in the record of an ended certificate.
 pub(crate) fn ending_of(record: &certificate_record::Model) -> Result<Ending, Defect> {
     record.ended.ok_or_else(|| Defect::violated("a certificate without a live row has ended", record.id))
 }
 
-/// How certificates that were bought together have ended by their deadlines at `now`, whether or not a
-/// sweep has recorded it: unpaid ones together, at the earliest deadline of any; paid ones each by
-/// itself, so that all of them must be overdue.
+/// Whether, and how, the deadlines of certificates that were bought together have ended them at
+/// `now`, even if no sweep has recorded it yet. Unpaid certificates end together, at the earliest
+/// of their deadlines. Paid certificates end one by one, so the result is an ending only if all of
+/// them are overdue.
 pub(crate) fn overdue(certificates: &[certificate::Model], now: Timestamp) -> Option<Ending> {
     if certificates.iter().any(|row| row.settled_at.is_some()) {
         return certificates.iter().all(|row| now > row.expires_at).then_some(Ending::Expired);
@@ -135,8 +137,8 @@ pub(crate) fn overdue(certificates: &[certificate::Model], now: Timestamp) -> Op
     }
 }
 
-/// How a purchase has ended, if it has: by its records if none of its certificates is live, otherwise by
-/// its deadlines.
+/// The ending of a purchase, if it has ended. It comes from the records if no certificate of the
+/// purchase is live, and from the deadlines otherwise.
 pub(crate) fn over(
     live: &[certificate::Model],
     ended: &[&certificate_record::Model],
@@ -148,22 +150,22 @@ pub(crate) fn over(
     }
 }
 
-/// How many more licenses a certificate permits.
+/// The number of licenses that a certificate still permits.
 pub(crate) fn remaining(row: &certificate::Model) -> Result<Count, Defect> {
     let used = row.granted.checked_add(row.outstanding);
     used.and_then(|used| row.grants.checked_sub(used))
         .ok_or_else(|| Defect::violated("granted and outstanding licenses are at most the grants", row.id))
 }
 
-/// What is charged for certificates that were bought together: their prices less the points held for
-/// them.
+/// The amount due for certificates that were bought together: their prices minus the points held
+/// for them.
 pub(crate) fn due(context: &Context<'_>, certificates: &[certificate::Model]) -> Result<Money, Defect> {
     let amounts = certificates.iter().map(|row| (row.amount_minor, row.points));
     let currency = first(certificates, context.message_id)?.currency;
     Ok(Money { amount_minor: sum_due(context, amounts)?, currency })
 }
 
-/// The sum of prices less points.
+/// The sum of the prices minus the points.
 pub(crate) fn sum_due(context: &Context<'_>, amounts: impl Iterator<Item = (Count, Count)>) -> Result<Count, Defect> {
     let sum = amounts.map(|(amount, points)| amount.get() - points.get()).sum();
     count(sum, "points pay at most the price, and an amount is at most 2^53-1", context)
@@ -185,8 +187,8 @@ pub(crate) fn retire(tables: &mut Tables, id: Uuid, ending: Ending, now: Timesta
     Ok(Output::CertificateRetired(CertificateRetired { certificate: id, reason: ending }))
 }
 
-/// Settles certificates that were bought together: the points held for them are spent, and their
-/// reception may take as long as they live.
+/// Settles certificates that were bought together. The points held for them become spent, and their
+/// pending reception no longer has a deadline.
 pub(crate) fn settle(
     context: &Context<'_>,
     tables: &mut Tables,
@@ -207,14 +209,14 @@ pub(crate) fn settle(
     let any = first(certificates, context.message_id)?;
     let subject = subject_of(any.id, any.container);
     if tables.pending_receptions.get(&subject)?.is_some() {
-        // A paid certificate may be received as long as it lives. With no deadline here, a sweep's
-        // candidates are exactly what it will end.
+        // The receipt of a paid certificate may be acknowledged until the certificate expires.
+        // Without a deadline here, a reception sweep finds only purchases that it will end.
         tables.pending_receptions.change(&subject)?.due_at = None;
     }
     Ok(())
 }
 
-/// The claims of a certificate's token in this generation.
+/// The claims of a certificate's token for this generation.
 pub(crate) fn claims(
     context: &Context<'_>,
     record: &certificate_record::Model,
@@ -260,7 +262,7 @@ pub(crate) fn record(row: &certificate::Model) -> certificate_record::Model {
     }
 }
 
-/// Checks that a token's generation is the current one of its certificate. `current` is none if the
+/// Checks that a token has its certificate's current generation. `current` is `None` if the
 /// certificate does not exist.
 pub(crate) fn check_generation(current: Option<Count>, presented: i64) -> Result<(), RuleError> {
     match current {
@@ -286,7 +288,7 @@ mod tests {
     };
 
     #[test]
-    fn a_rule_that_reads_what_its_load_forgot_finds_a_defect_and_not_an_absent_row() {
+    fn a_rule_that_reads_a_row_that_was_not_loaded_finds_a_defect_and_not_a_missing_row() {
         let mut fixture = Fixture::with_song();
         let bought = fixture.ready(1);
         let request = license_request(&bought.tokens[0], "player");
@@ -322,19 +324,19 @@ mod tests {
         fixture.ask(license_receipt(&token));
         fixture.store.change::<certificate::Entity>(&bought.certificates[0], |row| row.settlement = None);
         let returned = fixture.try_send(license_return(&token, "alice", Privilege::Points, true));
-        let license = fixture.store.rows::<license::Entity>().next().expect("it is not returned").id;
+        let license = fixture.store.rows::<license::Entity>().next().expect("the license still exists").id;
         assert_eq!(returned, Err(Defect::violated("every license has a settlement", license)));
     }
 
     #[test]
-    fn a_receipt_of_a_license_whose_certificate_left_no_record_is_a_defect_and_changes_nothing() {
+    fn a_receipt_of_a_license_whose_certificate_has_no_record_is_a_defect_and_changes_nothing() {
         let mut fixture = Fixture::with_song();
         let bought = fixture.ready(1);
         let token = fixture.license(&bought, "player").expect("a license");
         let id = bought.certificates[0];
         fixture.store.delete::<certificate::Entity>(&id);
         fixture.store.delete::<certificate_record::Entity>(&id);
-        let defect = fixture.try_send(license_receipt(&token)).expect_err("there is no record to count it in");
+        let defect = fixture.try_send(license_receipt(&token)).expect_err("the certificate has no record");
         assert!(matches!(defect, Defect::RowMissing { .. }), "{defect}");
         let outstanding = licet_schema::entity::LicenseState::Outstanding;
         assert!(fixture.store.rows::<license::Entity>().all(|row| row.state == outstanding));

@@ -1,5 +1,6 @@
-//! What ending certificates and revoking licenses causes besides the rows: gathered in the course of
-//! one message, and added to its decision at the end.
+//! Consequences of ending certificates and revoking licenses, apart from the changed rows: events,
+//! changes of points, and further purchases that are affected. They are collected while a message
+//! is decided, and then added to its decision.
 
 use std::collections::BTreeSet;
 
@@ -20,7 +21,7 @@ use super::{
     tables::Tables,
 };
 
-/// Gathered effects.
+/// The effects collected for one message.
 #[derive(Debug, Default)]
 pub(crate) struct Effects {
     events: Vec<Output>,
@@ -34,7 +35,7 @@ impl Effects {
         self.events.push(event);
     }
 
-    /// Adds a purchase that was changed or made.
+    /// Adds a purchase that the message changed or created.
     pub(crate) fn mention(&mut self, subject: Uuid) {
         self.mentions.insert(subject);
     }
@@ -44,7 +45,7 @@ impl Effects {
         &mut self.points
     }
 
-    /// Adds everything to a decision.
+    /// Adds the collected effects to a decision.
     pub(crate) fn into(
         self,
         context: &Context<'_>,
@@ -55,9 +56,9 @@ impl Effects {
         Ok(decision.with_events(self.events).with_events(self.points.events(context, tables)?))
     }
 
-    /// Ends live certificates of one purchase, of which all live members must be loaded. Points that
-    /// were held for them are returned; the pending reception is deleted with the last certificate that
-    /// waits for it.
+    /// Ends live certificates of one purchase. All live members of the purchase must be loaded.
+    /// Points held for the certificates are returned to the user. The pending reception is deleted
+    /// with the last certificate that waits for it.
     pub(crate) fn end(
         &mut self,
         context: &Context<'_>,
@@ -81,7 +82,8 @@ impl Effects {
         Ok(())
     }
 
-    /// Revokes a license. An open return of it lapses. The certificate's counts are the caller's.
+    /// Revokes a license, and lapses its open return if it has one. The caller updates the counts
+    /// of the certificate.
     pub(crate) fn revoke(
         &mut self,
         context: &Context<'_>,

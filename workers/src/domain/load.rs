@@ -1,5 +1,5 @@
-//! Reads that several workers make, one query for each table. What is locked, and in which order, is
-//! decided in [`super::locks`].
+//! Queries that several workers use, one for each table. The module [`super::locks`] defines which
+//! rows are locked and in which order.
 
 use std::collections::BTreeSet;
 
@@ -13,7 +13,7 @@ use uuid::Uuid;
 
 use super::tables::Tables;
 
-/// Reads what is sold now of these contents, in every version.
+/// Reads the current revision of every version of these contents.
 pub(crate) async fn contents_sold<S: Source>(
     source: &S,
     names: BTreeSet<Name>,
@@ -24,8 +24,8 @@ pub(crate) async fn contents_sold<S: Source>(
     load(source, &mut tables.contents, &columns, keys, Lock::None).await
 }
 
-/// Reads the terms under which the certificates at hand were bought, and what is sold now of their
-/// successors.
+/// Reads the terms under which the loaded certificates were bought, and the current revisions of
+/// their successors.
 pub(crate) async fn terms<S: Source>(source: &S, tables: &mut Tables) -> Result<(), StoreError> {
     let keys: BTreeSet<_> = tables.records.iter().map(|row| (row.content.clone(), row.version, row.revision)).collect();
     let keys = keys.into_iter().map(|(name, version, revision)| vec![name.into(), version.into(), revision.into()]);
@@ -43,7 +43,7 @@ pub(crate) async fn licenses<S: Source>(source: &S, ids: &[Uuid], tables: &mut T
     load(source, &mut tables.returns, &[license_return::Column::License], ids, Lock::None).await
 }
 
-/// Reads licenses and, for those that no longer exist, their returns.
+/// Reads licenses. For licenses that no longer exist, reads their returns instead.
 pub(crate) async fn licenses_or_returns<S: Source>(
     source: &S,
     ids: &[Uuid],
@@ -56,7 +56,7 @@ pub(crate) async fn licenses_or_returns<S: Source>(
     load(source, &mut tables.returns, &[license_return::Column::License], gone, Lock::None).await
 }
 
-/// Reads the returns of these certificates' licenses.
+/// Reads the returns of all licenses of these certificates.
 pub(crate) async fn returns_of<S: Source>(
     source: &S,
     certificates: &BTreeSet<Uuid>,
@@ -66,7 +66,7 @@ pub(crate) async fn returns_of<S: Source>(
     load(source, &mut tables.returns, &[license_return::Column::Certificate], keys, Lock::None).await
 }
 
-/// Reads what these returns gave.
+/// Reads the privileges that these returns granted.
 pub(crate) async fn privileges<S: Source>(
     source: &S,
     returns: Vec<Vec<Value>>,

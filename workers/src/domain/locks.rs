@@ -1,6 +1,6 @@
 //! The order in which every worker locks rows, so that no two transactions wait for each other:
-//! certificates by id; for ids without a live certificate, their records; then accounts by name.
-//! Contents are never locked.
+//! first certificates by id, then the records of certificates that have ended, then accounts by
+//! name. Contents are never locked.
 
 use std::collections::BTreeSet;
 
@@ -32,16 +32,17 @@ impl Wanted {
     }
 }
 
-/// Locks the certificates in key order. Of those that have ended, the records are locked instead.
+/// Locks certificates in key order. For certificates that have ended, locks their records instead.
 ///
 /// # Errors
-/// The database's; [`StoreError::Contended`] if a certificate was reissued meanwhile.
+/// The database reports an error, or a certificate was reissued in the meantime
+/// ([`StoreError::Contended`]).
 pub(crate) async fn certificates<S: Source>(
     source: &S,
     wanted: &Wanted,
     tables: &mut Tables,
 ) -> Result<(), StoreError> {
-    // Resolved without locks: the members of a container never change.
+    // No locks are needed to resolve containers, because their members never change.
     let containers = keys(wanted.containers.iter().copied());
     let members = source
         .select::<certificate_record::Entity>(&[certificate_record::Column::Container], containers, Lock::None)
@@ -59,8 +60,9 @@ pub(crate) async fn certificates<S: Source>(
         tables.records.cover_set(ENDED_IN_CONTAINER, *id);
     }
 
-    // A transaction that ended a certificate while this one waited for it has committed by now, so a new
-    // statement sees the record. The record's lock keeps a reissue from reviving the certificate.
+    // If another transaction ended a certificate while this one waited for its lock, that
+    // transaction has committed by now, so a new statement sees the record. The lock on the record
+    // prevents a reissue from reviving the certificate.
     let live: BTreeSet<Uuid> = tables.certificates.iter().map(|row| row.id).collect();
     let ended = keys(ids.difference(&live).copied());
     let columns = [certificate_record::Column::Id];
@@ -68,15 +70,15 @@ pub(crate) async fn certificates<S: Source>(
     if let Some(alive) =
         tables.records.iter().find(|row| row.ended.is_none() && ids.contains(&row.id) && !live.contains(&row.id))
     {
-        return Err(StoreError::contended(format!("certificate {} was reissued meanwhile", alive.id)));
+        return Err(StoreError::contended(format!("certificate {} was reissued in the meantime", alive.id)));
     }
     Ok(())
 }
 
-/// Locks those of these certificates that no other transaction has locked, and waits for none.
+/// Locks the certificates that no other transaction has locked. Skips the others without waiting.
 ///
 /// # Errors
-/// The database's.
+/// The database reports an error.
 pub(crate) async fn free_certificates<S: Source>(
     source: &S,
     ids: &BTreeSet<Uuid>,
@@ -85,10 +87,10 @@ pub(crate) async fn free_certificates<S: Source>(
     source.select::<certificate::Entity>(&[certificate::Column::Id], ids, Lock::SkipLocked).await
 }
 
-/// Reads the records of the live certificates that are locked: they are written when these end.
+/// Reads the records of the locked live certificates. A record changes when its certificate ends.
 ///
 /// # Errors
-/// The database's.
+/// The database reports an error.
 pub(crate) async fn records<S: Source>(source: &S, tables: &mut Tables) -> Result<(), StoreError> {
     let ids = keys(tables.certificates.iter().map(|row| row.id));
     load(source, &mut tables.records, &[certificate_record::Column::Id], ids, Lock::None).await
@@ -97,7 +99,7 @@ pub(crate) async fn records<S: Source>(source: &S, tables: &mut Tables) -> Resul
 /// Reads accounts without locking them.
 ///
 /// # Errors
-/// The database's.
+/// The database reports an error.
 pub(crate) async fn read_accounts<S: Source>(
     source: &S,
     names: &[String],
@@ -107,14 +109,16 @@ pub(crate) async fn read_accounts<S: Source>(
     load(source, &mut tables.accounts, &[account::Column::Name], names, Lock::None).await
 }
 
-/// Locks accounts in name order. One that does not exist is opened by the first transaction that books
-/// on it: two that do so at once meet at its key, and the later one begins again.
+/// Locks accounts in the order of their names. The first transaction that books points on an
+/// account creates its row. If two transactions create it at the same time, the later one violates
+/// the key and is retried.
 ///
-/// An account that was opened while this transaction waited for another account is seen only by a new
-/// statement. It must not be missed, because a debt is repaid from whatever is credited.
+/// If another transaction created one of the accounts while this one waited for a lock, only a new
+/// statement sees it. A second statement therefore looks for missing accounts: a debt must not be
+/// overlooked, because credited points repay it first.
 ///
 /// # Errors
-/// The database's.
+/// The database reports an error.
 pub(crate) async fn accounts<S: Source>(
     source: &S,
     names: &BTreeSet<String>,

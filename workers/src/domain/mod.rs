@@ -1,17 +1,17 @@
-//! What several workers share: the tables and their locks, and the rules about them.
+//! Code that several workers share: the tables, their locks, and the rules about them.
 //!
-//! | module | what is in it |
+//! | module | content |
 //! |---|---|
-//! | `tables` | the set of tables, and the look-ups that rules make |
+//! | `tables` | the set of tables, and the lookups that rules use |
 //! | `locks` | the order in which every worker locks rows |
-//! | `load` | reads that several workers make |
+//! | `load` | queries that several workers use |
 //! | `certificates` | purchases and their certificates: members, deadlines, amounts, endings |
-//! | `effects` | what ending certificates and revoking licenses causes |
+//! | `effects` | the consequences of ending certificates and revoking licenses |
 //! | `points` | the ledger of points |
-//! | `refusals` | the texts of refusals that several rules use |
-//! | `token_check` | a certificate or container token of a request |
+//! | `refusals` | the refusals that several rules use |
+//! | `token_check` | the certificate or container token of a request |
 //!
-//! No worker module imports another worker's module: what two of them need is here.
+//! No worker module imports the module of another worker. Code that two of them need belongs here.
 
 pub(crate) mod certificates;
 pub(crate) mod effects;
@@ -28,10 +28,10 @@ use licet_schema::Count;
 
 pub use tables::Tables;
 
-/// A count that rules computed.
+/// Converts a number that a rule computed to a count.
 ///
 /// # Errors
-/// The number left the range of a count, which violates `invariant`.
+/// The number is out of range, which violates `invariant`.
 pub(crate) fn count(number: i64, invariant: &'static str, context: &Context<'_>) -> Result<Count, Defect> {
     Count::try_from(number).map_err(|_| Defect::violated(invariant, context.message_id))
 }

@@ -1,7 +1,8 @@
 //! Points, as a double-entry ledger: the entries of every message sum to zero.
 //!
-//! A user has an account for points and one for debt, whose balances are never below zero. Points that
-//! are taken back from a user who has spent them become debt, which later points repay first.
+//! A user has an account for points and an account for debt. Their balances are never negative. If
+//! points are taken back from a user who has already spent them, the missing points become debt.
+//! Points that the user receives later repay the debt first.
 
 use std::collections::BTreeMap;
 
@@ -15,9 +16,9 @@ use licet_schema::{
 
 use super::{count, tables::Tables};
 
-/// Where granted points come from, and where points that are taken back go.
+/// The source of granted points, and the destination of points that are taken back.
 pub(crate) const ISSUED: &str = "licet:issued";
-/// Points that wait for their purchase to be settled.
+/// Points that are held until their purchase is settled or ends.
 pub(crate) const HELD: &str = "licet:held";
 /// Points that paid for something.
 pub(crate) const SPENT: &str = "licet:spent";
@@ -34,15 +35,15 @@ pub(crate) fn debt_account(user: &Name) -> String {
     format!("debt:{user}")
 }
 
-/// Both accounts of a user: those to lock before points are credited or taken back.
+/// Both accounts of a user. Lock them before points are credited or taken back.
 pub(crate) fn accounts(user: &Name) -> [String; 2] {
     [account(user), debt_account(user)]
 }
 
-/// Whether an account belongs to a user, and so has a row with its balance.
+/// Whether an account belongs to a user. Only accounts of users have a row with their balance.
 ///
-/// Licet's own accounts have entries and no balance row, so no transaction waits for their lock. The auditor
-/// sums the entries.
+/// Licet's own accounts have entries but no balance row, so no transaction waits for a lock on
+/// them. The auditor sums their entries.
 fn is_users(account: &str) -> bool {
     !account.starts_with("licet:")
 }
@@ -57,7 +58,7 @@ pub(crate) fn debt(tables: &Tables, user: &Name) -> Result<i64, Defect> {
     balance_of(tables, &debt_account(user))
 }
 
-/// A balance as the contract can express it: at most 2^53-1.
+/// A balance, limited to the maximum of the wire contract (2^53-1).
 pub(crate) fn expressible(context: &Context<'_>, balance: i64) -> Result<Count, Defect> {
     count(balance.min(INTEGER_MAX), "a user's balance is never below zero", context)
 }
@@ -66,7 +67,7 @@ fn balance_of(tables: &Tables, account: &String) -> Result<i64, Defect> {
     Ok(tables.accounts.get(account)?.map_or(0, |row| row.balance))
 }
 
-/// Net changes to users' points in the course of one message.
+/// The net changes to users' points that one message causes.
 #[derive(Debug, Default)]
 pub(crate) struct Changes(BTreeMap<Name, i64>);
 
@@ -75,7 +76,7 @@ impl Changes {
         *self.0.entry(user.clone()).or_insert(0) += delta;
     }
 
-    /// The events about them: one net change for each user.
+    /// The events that announce the changes, one for each user.
     pub(crate) fn events(self, context: &Context<'_>, tables: &Tables) -> Result<Vec<Output>, Defect> {
         let changed = self.0.into_iter().filter(|(_, delta)| *delta != 0);
         let event = |(user, delta): (Name, i64)| {
@@ -86,7 +87,7 @@ impl Changes {
     }
 }
 
-/// Holds a user's points for a purchase. The user must have them.
+/// Holds points of a user for a purchase. The user's balance must be sufficient.
 pub(crate) fn hold(
     context: &Context<'_>,
     tables: &mut Tables,
@@ -99,7 +100,7 @@ pub(crate) fn hold(
     Ok(())
 }
 
-/// Gives a user points. They repay the user's debt first.
+/// Credits points to a user. They repay the user's debt first.
 pub(crate) fn credit(
     context: &Context<'_>,
     tables: &mut Tables,
@@ -116,7 +117,7 @@ pub(crate) fn credit(
     Ok(())
 }
 
-/// Takes points back from a user. Those that the user no longer has become debt.
+/// Takes points back from a user. Points that the user no longer has become debt.
 pub(crate) fn debit(
     context: &Context<'_>,
     tables: &mut Tables,
@@ -131,7 +132,7 @@ pub(crate) fn debit(
     Ok(())
 }
 
-/// Books points from one account to another: two entries that sum to zero.
+/// Transfers points from one account to another with two entries that sum to zero.
 pub(crate) fn transfer(
     context: &Context<'_>,
     tables: &mut Tables,
@@ -143,7 +144,7 @@ pub(crate) fn transfer(
         return Ok(());
     }
     for (account, delta) in [(from, -points), (to, points)] {
-        // Names have no control characters, so no two labels are alike.
+        // Names contain no control characters, so each label is unique.
         book(context, tables, &format!("{from}\0{to}\0{account}"), account, delta)?;
         if is_users(account) {
             change_balance(tables, account.to_owned(), delta)?;
@@ -160,7 +161,8 @@ fn change_balance(tables: &mut Tables, name: String, delta: i64) -> Result<(), D
     Ok(())
 }
 
-/// Makes one entry for each message, direction and account, however often it is booked on.
+/// Adds to an entry. A message has one entry for each account and direction, however many transfers
+/// it makes.
 fn book(context: &Context<'_>, tables: &mut Tables, label: &str, account: &str, delta: i64) -> Result<(), Defect> {
     let id = context.id(&format!("entry:{label}"), 0);
     if let Some(entry) = tables.entries.added_row(&id) {

@@ -1,14 +1,16 @@
-//! The refusals that several rules use: code and text. A refusal that one rule alone uses is in that rule.
+//! The codes and texts of refusals that several rules use. A refusal that only one rule uses is
+//! defined in that rule.
 
 use licet_common::decision::RuleError;
 use licet_schema::{Code, Refusal, Request, message::Ending};
 
-/// A refusal, as a rule returns it.
+/// A refusal, as the error of a rule.
 pub(crate) fn refuse<T>(code: Code, detail: impl Into<String>) -> Result<T, RuleError> {
     Err(Refusal::new(code, detail).into())
 }
 
-/// The refusal of a type that reached the wrong worker's queue, through a binding made by hand.
+/// The refusal of a message that reached the queue of the wrong worker, for example through a
+/// binding that was added by hand.
 pub(crate) fn not_handled(worker: &str, request: &Request) -> Refusal {
     Refusal::new(
         Code::Malformed,
@@ -18,15 +20,15 @@ pub(crate) fn not_handled(worker: &str, request: &Request) -> Refusal {
 
 /// The refusal of a request about a certificate that does not exist.
 pub(crate) fn unknown_certificate() -> Refusal {
-    Refusal::new(Code::UnknownCertificate, "there is no such certificate, and never was")
+    Refusal::new(Code::UnknownCertificate, "no certificate with this id was ever issued")
 }
 
 /// The refusal of a token that a reissue has replaced.
 pub(crate) fn superseded() -> Refusal {
-    Refusal::new(Code::Superseded, "the certificate was reissued: use the latest one")
+    Refusal::new(Code::Superseded, "the certificate was reissued: use the latest token")
 }
 
-/// The refusal that an ending leads to.
+/// The refusal of a request about a certificate that has ended.
 pub(crate) fn refusal_of(ending: Ending) -> Refusal {
     match ending {
         Ending::Exhausted => Refusal::new(Code::Exhausted, "every grant of this certificate is used up"),

@@ -1,5 +1,5 @@
-//! A license that is given back, with the record and the terms that it goes back to; and what a
-//! return may bring.
+//! The rows that a return of a license refers to, and the privileges that can be granted for a
+//! return.
 
 use licet_common::{decision::Context, rows::Defect};
 use licet_schema::{
@@ -12,7 +12,8 @@ use uuid::Uuid;
 
 use super::{certificates::subject_of, points, tables::Tables};
 
-/// See the module.
+/// A license, its certificate's record, the terms of the purchase, and the settlement that paid for
+/// it.
 pub(crate) struct ReturnCase {
     pub(crate) license: license::Model,
     pub(crate) record: certificate_record::Model,
@@ -24,14 +25,14 @@ pub(crate) struct ReturnCase {
 }
 
 impl ReturnCase {
-    /// Collects what belongs to a license.
+    /// Collects the rows that belong to a license.
     ///
     /// # Errors
-    /// Part of it does not exist.
+    /// One of the rows does not exist, or the certificate has no settlement.
     pub(crate) fn of(tables: &Tables, license: license::Model) -> Result<Self, Defect> {
         let record = tables.records.require(&license.certificate)?.clone();
         let terms = tables.contents.require(&(record.content.clone(), record.version, record.revision))?.clone();
-        // While the certificate is live, its row has the settlement.
+        // While the certificate is live, the settlement is in its row, not in the record.
         let live = tables.certificates.get(&license.certificate)?;
         let settlement = live.map_or(&record.settlement, |row| &row.settlement).clone();
         let provider = live.map_or(&record.provider, |row| &row.provider).clone();
@@ -46,7 +47,7 @@ impl ReturnCase {
         subject_of(self.record.id, self.record.container)
     }
 
-    /// What is said about a return that is open, or has lapsed.
+    /// The body that describes an open or lapsed return.
     pub(crate) fn describe(
         &self,
         row: &license_return::Model,
@@ -65,7 +66,7 @@ impl ReturnCase {
         })
     }
 
-    /// Lapses an open return: the license is live again.
+    /// Lapses an open return, which makes the license live again.
     pub(crate) fn lapse(
         &self,
         context: &Context<'_>,
@@ -80,7 +81,7 @@ impl ReturnCase {
     }
 }
 
-/// The attributes of a license, for people.
+/// The attributes of a license that are shown to people.
 pub(crate) fn attributes(
     license: &license::Model,
     record: &certificate_record::Model,
@@ -96,12 +97,13 @@ pub(crate) fn attributes(
     })
 }
 
-/// The state of a license, for people.
+/// The state of a license, as a text that is shown to people.
 pub(crate) fn state_text(state: &str) -> Result<Text, Defect> {
     Text::try_from(state).map_err(|_| Defect::violated("the state of a license is a text", state))
 }
 
-/// What the return of a license that was bought under these terms would bring its user now.
+/// The privileges that the user could receive now for returning a license that was bought under
+/// these terms.
 pub(crate) fn offers(tables: &Tables, terms: &content::Model, user: &Name) -> Result<Vec<Privilege>, Defect> {
     let mut offers = Vec::new();
     if let Some(earned) = terms.return_points
@@ -121,7 +123,7 @@ pub(crate) fn offers(tables: &Tables, terms: &content::Model, user: &Name) -> Re
     Ok(offers)
 }
 
-/// What the terms name as the successor, as it is sold now.
+/// The current revision of the successor that the terms name, if it is sold.
 pub(crate) fn successor(tables: &Tables, terms: &content::Model) -> Result<Option<content::Model>, Defect> {
     let (Some(content), Some(version)) = (&terms.successor_content, terms.successor_version) else {
         return Ok(None);

@@ -1,4 +1,4 @@
-//! The tables, and the look-ups by something other than the key that rules make.
+//! The tables, and the lookups of rules that do not use a primary key.
 
 use licet_common::rows::{Defect, RowSet, Rows, TableVisitor};
 use licet_schema::{
@@ -16,21 +16,21 @@ pub(crate) const LIVE_IN_CONTAINER: &str = "the live certificates of container";
 pub(crate) const ENDED_IN_CONTAINER: &str = "the ended certificates of container";
 /// A certificate, if it has ended.
 pub(crate) const ENDED: &str = "the ended certificate";
-/// A user's licenses, as far as one page needs them.
+/// The licenses of a user that one page needs.
 pub(crate) const PAGE_OF_USER: &str = "the page of licenses of user";
-/// The newest certificates that were bought under an upstream's order number.
+/// The newest certificates that were bought under an order number of an upstream system.
 pub(crate) const NEWEST_OF_REFERENCE: &str = "the newest certificates of reference";
 
 /// The rows of a batch, by table.
 #[derive(Clone, Debug, Default)]
 pub struct Tables {
-    /// What is and was sold.
+    /// Contents that are or were sold.
     pub contents: Rows<content::Entity>,
     /// One permanent record for each certificate ever issued.
     pub records: Rows<certificate_record::Entity>,
     /// Live certificates, locked.
     pub certificates: Rows<certificate::Entity>,
-    /// Certificates and containers that were sent and not acknowledged.
+    /// Certificates and containers that were sent and are not acknowledged yet.
     pub pending_receptions: Rows<pending_reception::Entity>,
     /// Licenses.
     pub licenses: Rows<license::Entity>,
@@ -38,9 +38,9 @@ pub struct Tables {
     pub returns: Rows<license_return::Entity>,
     /// Completed returns.
     pub collections: Rows<collection::Entity>,
-    /// What completed returns gave.
+    /// Privileges that completed returns granted.
     pub privileges: Rows<privilege::Entity>,
-    /// Accounts of points, locked.
+    /// Points accounts, locked.
     pub accounts: Rows<account::Entity>,
     /// New entries of the ledger.
     pub entries: Rows<entry::Entity>,
@@ -50,13 +50,13 @@ pub struct Tables {
     pub unmatched_settlements: Rows<unmatched_settlement::Entity>,
     /// Buy-backs that were paid out.
     pub payouts: Rows<payout::Entity>,
-    /// Whether a sweep found more rows than it takes at once.
+    /// Whether a sweep found as many rows as it processes at once, so more rows may be overdue.
     pub more: bool,
 }
 
 impl RowSet for Tables {
     fn visit(&self, visitor: &mut impl TableVisitor) {
-        // In full, so that a new table cannot be forgotten here.
+        // All fields are named, so that a new table cannot be forgotten here.
         let Self {
             contents,
             records,
@@ -90,14 +90,14 @@ impl RowSet for Tables {
 }
 
 impl Tables {
-    /// What is sold now of a content, in every version.
+    /// The current revision of every version of a content.
     pub(crate) fn sold(&self, content: &Name) -> Result<Vec<&content::Model>, Defect> {
         let columns = [content::Column::Content, content::Column::Current];
         let is_sold = |row: &content::Model| row.current && row.content == *content;
         Ok(self.contents.all(&columns, vec![content.clone().into(), true.into()], is_sold)?.collect())
     }
 
-    /// The record of a certificate that has ended.
+    /// The record of a certificate, if the certificate has ended.
     pub(crate) fn ended(&self, certificate: Uuid) -> Result<Option<&certificate_record::Model>, Defect> {
         let is_it = move |row: &certificate_record::Model| row.id == certificate && row.ended.is_some();
         Ok(self.records.set(ENDED, certificate.into(), is_it)?.next())
@@ -136,7 +136,7 @@ impl Tables {
         Ok(self.returns.all(&columns, vec![certificate.into()], of_it)?.collect())
     }
 
-    /// The money that was received under a provider's settlement id and matches no purchase.
+    /// The unmatched payments that a provider reported under this settlement id.
     pub(crate) fn unmatched(
         &self,
         provider: &Name,

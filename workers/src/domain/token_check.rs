@@ -1,4 +1,4 @@
-//! The token of a request that is about a certificate or a container.
+//! The token of a request about a certificate or a container.
 
 use licet_common::signing::{CertificateClaims, ContainerClaims, Keyring, Presented, TokenError};
 use licet_schema::{Code, Refusal, message::CertificatePresented};
@@ -6,29 +6,29 @@ use uuid::Uuid;
 
 use super::certificates::Subject;
 
-/// A certificate token or a container token, read and not yet verified.
+/// A certificate token or a container token that was read and is not verified yet.
 #[derive(Debug)]
 pub enum PurchaseToken {
-    /// A certificate: bought alone, or a member of a container.
+    /// The token of a certificate that was bought alone or in a container.
     Certificate(Presented<CertificateClaims>),
-    /// A container.
+    /// The token of a container.
     Container(Presented<ContainerClaims>),
 }
 
 impl PurchaseToken {
-    /// Reads the token of a request body.
+    /// Reads the token in the body of a request.
     ///
     /// # Errors
-    /// There is none, there are two, or it cannot be read.
+    /// The body has no token or two tokens, or the token cannot be read.
     pub fn read(body: &CertificatePresented, keyring: &Keyring) -> Result<Self, Refusal> {
         match (&body.certificate_token, &body.container_token) {
             (Some(token), None) => Ok(Self::Certificate(Presented::read(token, keyring)?)),
             (None, Some(token)) => Ok(Self::Container(Presented::read(token, keyring)?)),
-            _ => Err(Refusal::new(Code::Malformed, "give exactly one of certificate_token and container_token")),
+            _ => Err(Refusal::new(Code::Malformed, "provide exactly one of certificate_token and container_token")),
         }
     }
 
-    /// The purchase that it claims to belong to, for looking it up.
+    /// The purchase that the unverified token names. Use it only to look up rows.
     pub(crate) fn unverified_subject(&self) -> Subject {
         match self {
             Self::Certificate(presented) => match presented.unverified().container {
@@ -39,7 +39,7 @@ impl PurchaseToken {
         }
     }
 
-    /// The certificates that it claims to represent, and their container.
+    /// The certificates that the unverified token names, and their container.
     pub(crate) fn unverified_certificates(&self) -> (Vec<Uuid>, Option<Uuid>) {
         match self {
             Self::Certificate(presented) => (vec![presented.unverified_id()], presented.unverified().container),
@@ -49,7 +49,8 @@ impl PurchaseToken {
         }
     }
 
-    /// Verifies it. `stored` is the digest of the token that Licet sent with this id, if known.
+    /// Verifies the token. `stored` is the digest of the token that Licet sent under this id, if it
+    /// is known.
     pub(crate) fn verify(&self, keyring: &Keyring, stored: Option<&[u8]>) -> Result<(), TokenError> {
         match self {
             Self::Certificate(presented) => presented.verify(keyring, stored).map(|_| ()),

@@ -1,12 +1,12 @@
 //! The license worker issues licenses.
 //!
-//! In: `license.request`, with a certificate token. Out: `license.issued`. Guarantees: a license only
-//! for a live, received and settled certificate, and never more licenses than it grants, however many
-//! terminals ask at once. A terminal that asks again before it has acknowledged its license receives
-//! the same license.
+//! In: `license.request`, with a certificate token. Out: `license.issued`. Guarantees: a license is
+//! issued only for a live, received and settled certificate. A certificate never yields more
+//! licenses than it grants, even if many terminals request licenses at the same time. A terminal
+//! that sends another request before it has acknowledged its license receives the same license.
 //!
-//! Locks the certificates; reads their outstanding licenses, and for unpaid ones the other members of
-//! their containers, with which they end.
+//! The worker locks the certificates and then reads their outstanding licenses. For unpaid
+//! certificates it also reads the other members of their containers, because they end together.
 
 mod rules;
 #[cfg(test)]
@@ -34,12 +34,12 @@ use crate::domain::{Tables, locks, refusals::not_handled, tables::LIVE_IN_CONTAI
 #[derive(Clone, Copy, Debug, Default)]
 pub struct License;
 
-/// What it decides about.
+/// A license request whose token was read.
 #[derive(Debug)]
 pub struct Input {
     /// The certificate that permits the license.
     pub certificate: Presented<CertificateClaims>,
-    /// The device; requests without a name count as one device.
+    /// The name of the device. All requests without a name count as the same device.
     pub terminal: Option<Name>,
 }
 
@@ -81,7 +81,7 @@ impl Worker for License {
         let state = sea_orm::ActiveEnum::to_value(&LicenseState::Outstanding);
         let key = |id: Uuid| -> Vec<Value> { vec![id.into(), state.clone().into()] };
         let columns = [license::Column::Certificate, license::Column::State];
-        // Most certificates have no outstanding license: their count says so without a query.
+        // Most certificates have no outstanding license. Their count shows this without a query.
         let (some, none): (Vec<_>, Vec<_>) = tables.certificates.iter().partition(|row| row.outstanding.get() > 0);
         let none: Vec<_> = none.iter().map(|row| key(row.id)).collect();
         let some = some.iter().map(|row| key(row.id)).collect();

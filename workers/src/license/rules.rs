@@ -1,4 +1,4 @@
-//! When a license is issued.
+//! Rules of `license.request`.
 
 use licet_common::{
     decision::{Context, Decision, RuleError},
@@ -43,13 +43,13 @@ pub(super) fn request(context: &Context<'_>, tables: &mut Tables, input: &Input)
         return refuse(Code::NotReceived, detail);
     }
     if row.settled_at.is_none() {
-        return refuse(Code::NotSettled, "the certificate is not paid for yet: ask again after settlement.registered");
+        return refuse(Code::NotSettled, "the certificate is not paid for yet: try again after settlement.registered");
     }
     if let Some(same) = outstanding_for(tables, &row, input)? {
         return Ok(issued(&same, &row)?.unannounced());
     }
     if remaining(&row)? == Count::ZERO {
-        return refuse(Code::Exhausted, "every license that this certificate grants is issued");
+        return refuse(Code::Exhausted, "all licenses that this certificate grants have been issued");
     }
     Ok(issue(context, tables, row, input)?)
 }

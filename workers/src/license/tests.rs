@@ -134,7 +134,7 @@ fn a_terminal_gets_the_same_license_until_it_acknowledges_it() {
     assert_eq!(
         outcome(&fixture.ask(license_request(&bought.tokens[0], "other"))),
         "exhausted",
-        "all three licenses are issued"
+        "all three licenses have been issued"
     );
 }
 

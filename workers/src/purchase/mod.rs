@@ -1,12 +1,14 @@
-//! The purchase worker issues certificates, and checks whether presented ones were altered.
+//! The purchase worker issues certificates, and checks whether presented certificates were altered.
 //!
 //! In: `purchase.request`. Out: `certificate.issued`, with a certificate for each item and, for
-//! several items, a container. Guarantees: all items or none; each certificate has an id of its own;
-//! certificate, record and pending reception are written together; points to be spent are held.
+//! several items, a container. Guarantees: either all items are bought or none. Each certificate
+//! has its own id. Certificate, record and pending reception are written in one transaction. Points
+//! that the purchase will spend are held.
 //!
-//! In: `certificate.check`. Out: `certificate.checked`, from the signature alone.
+//! In: `certificate.check`. Out: `certificate.checked`. The check uses only the token's signature.
 //!
-//! Reads what is sold now of the named contents; locks the points accounts of users who spend points.
+//! The worker locks the points accounts of users who spend points, and reads the current revisions
+//! of the named contents.
 
 mod rules;
 #[cfg(test)]
@@ -29,12 +31,12 @@ use crate::domain::{Tables, load, locks, points, refusals::not_handled, token_ch
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Purchase;
 
-/// What it decides about.
+/// A request whose tokens were read.
 #[derive(Debug)]
 pub enum Input {
     /// A purchase.
     Purchase(PurchaseRequest),
-    /// A check for alterations; none if the token was altered so that it cannot be read.
+    /// A check for alterations. `None` if an alteration made the token unreadable.
     Check(Option<PurchaseToken>),
 }
 
@@ -50,7 +52,8 @@ impl Worker for Purchase {
         match request {
             Request::PurchaseRequest(purchase) => Ok(Input::Purchase(purchase)),
             Request::CertificateCheck(body) => match PurchaseToken::read(&body, keyring) {
-                // That the token was altered is the answer to the question.
+                // An altered token is not refused, because the alteration is the result of the
+                // check.
                 Err(refusal) if refusal.code == Code::Altered => Ok(Input::Check(None)),
                 token => token.map(Some).map(Input::Check),
             },

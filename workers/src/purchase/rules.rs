@@ -1,4 +1,4 @@
-//! What a purchase creates.
+//! Rules of `purchase.request` and `certificate.check`.
 
 use licet_common::{
     decision::{Context, Decision, RuleError},
@@ -25,7 +25,7 @@ use crate::domain::{
     token_check::PurchaseToken,
 };
 
-/// Checks whether a certificate or container is what was signed.
+/// Checks whether the token of a certificate or container has a valid signature.
 pub(super) fn check(context: &Context<'_>, token: Option<&PurchaseToken>) -> Decision {
     let verified = token.filter(|token| token.verify(context.keyring, None).is_ok());
     let (certificates, container) = match token {
@@ -40,7 +40,7 @@ pub(super) fn check(context: &Context<'_>, token: Option<&PurchaseToken>) -> Dec
     }
 }
 
-/// Issues a certificate for each item, and a container for several.
+/// Issues a certificate for each item, and a container if there are several items.
 pub(super) fn purchase(
     context: &Context<'_>,
     tables: &mut Tables,
@@ -84,7 +84,7 @@ pub(super) fn purchase(
     Ok(effects.into(context, tables, Decision::new(reply).about(subject))?)
 }
 
-/// What is sold under an item's name: the version it names, or the highest.
+/// The content of an item: the version that the item names, or the highest version.
 fn sold(tables: &Tables, item: &Item) -> Result<content::Model, RuleError> {
     let named = |row: &&content::Model| item.version.is_none_or(|version| version == row.version);
     let found = tables.sold(&item.content)?.into_iter().filter(named).max_by_key(|row| row.version);
@@ -97,7 +97,7 @@ fn sold(tables: &Tables, item: &Item) -> Result<content::Model, RuleError> {
     }
 }
 
-/// How many points are held: as many as were offered, and no more than the price.
+/// The number of points to hold: the number that was offered, but at most the price.
 fn held_points(
     context: &Context<'_>,
     tables: &Tables,
@@ -106,13 +106,13 @@ fn held_points(
 ) -> Result<Count, RuleError> {
     let Some(offered) = request.points.filter(|points| points.get() > 0) else { return Ok(Count::ZERO) };
     if order.currency != context.terms.points_currency {
-        let detail = format!("points pay for contents in {} alone", context.terms.points_currency);
+        let detail = format!("points can pay only for contents in {}", context.terms.points_currency);
         return refuse(Code::InsufficientPoints, detail);
     }
     let held = offered.min(order.amount_minor);
     let balance = points::balance(tables, &request.user)?;
     if balance < held.get() {
-        return refuse(Code::InsufficientPoints, format!("{held} points are needed, and there are {balance}"));
+        return refuse(Code::InsufficientPoints, format!("{held} points are needed, but the user has {balance}"));
     }
     Ok(held)
 }
@@ -123,7 +123,7 @@ struct Issued {
     signed: Signed,
 }
 
-/// A purchase with its prices and deadlines, before anything is created.
+/// A purchase with its prices and deadlines, before its certificates are created.
 struct Order<'a> {
     user: &'a Name,
     contents: Vec<content::Model>,
@@ -132,7 +132,7 @@ struct Order<'a> {
     amount_minor: Count,
     currency: Currency,
     receipt_due_at: Timestamp,
-    /// The earliest expiry of its certificates.
+    /// The earliest expiry of the certificates.
     expires_at: Timestamp,
 }
 
@@ -144,12 +144,12 @@ impl<'a> Order<'a> {
     ) -> Result<Self, RuleError> {
         let currency = first(&contents, context.message_id)?.currency;
         if contents.iter().any(|content| content.currency != currency) {
-            let detail = "the items are sold in several currencies: buy those of each currency by themselves";
+            let detail = "the items are sold in several currencies: send a separate purchase.request for each currency";
             return refuse(Code::Malformed, detail);
         }
         let amount: i64 = contents.iter().map(|content| content.price_minor.get()).sum();
         if amount > INTEGER_MAX {
-            let detail = "the prices add up to more than an amount can be: buy fewer items at once";
+            let detail = "the sum of the prices exceeds the maximum amount: buy fewer items at once";
             return refuse(Code::Malformed, detail);
         }
         let receipts = contents.iter().map(|content| content.receipt_ttl_s.unwrap_or(context.terms.receipt_ttl));
@@ -167,7 +167,8 @@ impl<'a> Order<'a> {
         })
     }
 
-    /// The certificates in the order of the items. The points pay for the first items first.
+    /// Issues the certificates in the order of the items. Points pay for the items in the same
+    /// order.
     fn certificates(&self, context: &Context<'_>, points: Count) -> Result<Vec<Issued>, Defect> {
         let mut left = points;
         let issue = |(index, content): (usize, &content::Model)| {

@@ -1,4 +1,4 @@
-//! Which rows a query needs.
+//! Reads the rows that queries need.
 
 use std::collections::BTreeSet;
 
@@ -18,7 +18,7 @@ use crate::domain::{
     tables::{LIVE_IN_CONTAINER, NEWEST_OF_REFERENCE, PAGE_OF_USER},
 };
 
-/// Reads a page of a user's licenses, and one more, with what belongs to them.
+/// Reads a page of a user's licenses, one license more, and the rows that belong to them.
 pub(super) async fn holdings<S: Source>(
     source: &S,
     query: &HoldingsQuery,
@@ -84,7 +84,7 @@ pub(super) async fn status<S: Source>(source: &S, query: &StatusQuery, tables: &
         };
         records(source, column, keys([subject.id()]), tables).await?;
     }
-    // Unpaid certificates end with their container, so whether they are overdue depends on all of its members.
+    // Unpaid members of a container end together, so all members determine whether one is overdue.
     let containers: BTreeSet<Uuid> = tables.records.iter().filter_map(|row| row.container).collect();
     records(source, certificate_record::Column::Container, keys(containers.iter().copied()), tables).await?;
     for container in containers {
@@ -93,7 +93,7 @@ pub(super) async fn status<S: Source>(source: &S, query: &StatusQuery, tables: &
     Ok(())
 }
 
-/// Reads records, and the live certificates among them.
+/// Reads records, and the rows of those certificates that are live.
 async fn records<S: Source>(
     source: &S,
     column: certificate_record::Column,

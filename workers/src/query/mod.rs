@@ -1,12 +1,14 @@
-//! The query worker answers questions about what a user has and what state purchases are in.
+//! The query worker answers questions about the licenses of a user and the state of purchases.
 //!
-//! In: `holdings.query`. Out: `holdings.listed`: a page of the user's licenses, each with what its
-//! return would bring, and the user's points and debt.
+//! In: `holdings.query`. Out: `holdings.listed`, with the user's points and debt and a page of the
+//! user's licenses. Each license is listed with the privileges that its return would allow.
 //!
-//! In: `status.query`. Out: `status.listed`: the state of certificates, found by any id that leads to them.
+//! In: `status.query`. Out: `status.listed`, with the state of the certificates to which the given
+//! id belongs.
 //!
-//! Guarantees: nothing changes. No journal row, no lock, no event; a question that is asked again is
-//! answered from the current rows, and a replica of the database is sufficient.
+//! Guarantees: a query changes nothing. It writes no journal row, takes no lock and publishes no
+//! event. A repeated query is answered from the current rows. A read replica of the database is
+//! sufficient.
 
 mod load;
 mod rules;
@@ -30,12 +32,12 @@ use crate::domain::{Tables, refusals::not_handled};
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Query;
 
-/// A question.
+/// A query.
 #[derive(Debug)]
 pub enum Input {
-    /// What does a user have?
+    /// A query for the licenses and points of a user.
     Holdings(HoldingsQuery),
-    /// What state are certificates in?
+    /// A query for the state of certificates.
     Status(StatusQuery),
 }
 
@@ -74,7 +76,7 @@ impl Worker for Query {
     }
 }
 
-/// The most licenses of a page.
+/// The maximum number of licenses on a page.
 fn page(query: &HoldingsQuery) -> usize {
     usize::try_from(query.limit.map_or(PAGE_DEFAULT, Count::get)).unwrap_or(1)
 }

@@ -1,4 +1,4 @@
-//! What a query finds.
+//! Rules of `holdings.query` and `status.query`.
 
 use licet_common::{
     decision::{Context, Decision, RuleError},
@@ -24,7 +24,7 @@ use crate::domain::{
     tables::{NEWEST_OF_REFERENCE, PAGE_OF_USER},
 };
 
-/// A page of what a user holds.
+/// Lists a page of a user's licenses.
 pub(super) fn holdings(context: &Context<'_>, tables: &Tables, query: &HoldingsQuery) -> Result<Decision, Defect> {
     let held = |row: &license::Model| {
         row.user == query.user && query.after.is_none_or(|after| row.id > after) && row.state != LicenseState::Revoked
@@ -67,12 +67,12 @@ fn return_is_late(context: &Context<'_>, tables: &Tables, license: Uuid) -> Resu
     Ok(open.is_some_and(|open| context.now > open.delete_by))
 }
 
-/// The state of certificates.
+/// Lists the state of certificates.
 pub(super) fn status(context: &Context<'_>, tables: &Tables, query: &StatusQuery) -> Result<Decision, RuleError> {
     let found = match &query.reference {
         Some(reference) => {
             let named = |row: &certificate_record::Model| row.reference.as_ref() == Some(reference);
-            // The newest, if one reference names more than a reply can contain.
+            // If the reference names more certificates than fit into a reply, list the newest.
             let mut found: Vec<_> = tables.records.set(NEWEST_OF_REFERENCE, reference.clone().into(), named)?.collect();
             let newest = found.len().saturating_sub(usize::try_from(PAGE_MAX).unwrap_or(usize::MAX));
             found.split_off(newest)
@@ -88,14 +88,14 @@ pub(super) fn status(context: &Context<'_>, tables: &Tables, query: &StatusQuery
         }
     };
     if found.is_empty() && (query.certificate.is_some() || query.container.is_some()) {
-        return refuse(Code::UnknownCertificate, "there is no such certificate or container, and never was");
+        return refuse(Code::UnknownCertificate, "no certificate or container with this id was ever issued");
     }
     let certificates =
         found.into_iter().map(|row| certificate_status(context, tables, row)).collect::<Result<_, _>>()?;
     Ok(Decision::new(Output::StatusListed(StatusListed { certificates })))
 }
 
-/// The purchases that an id leads to.
+/// The purchases to which the id in the query belongs.
 fn subjects(tables: &Tables, query: &StatusQuery) -> Result<Vec<Subject>, RuleError> {
     if let Some(id) = &query.settlement {
         let same = |row: &settlement::Model| row.provider_reference == *id;
@@ -109,13 +109,13 @@ fn subjects(tables: &Tables, query: &StatusQuery) -> Result<Vec<Subject>, RuleEr
         let returned = tables.returns_of_license(id)?.first().map(|row| row.certificate);
         return match standing.or(returned) {
             Some(certificate) => Ok(vec![Subject::Certificate(certificate)]),
-            None => refuse(Code::UnknownLicense, "there is no such license, and never was"),
+            None => refuse(Code::UnknownLicense, "no license with this id was ever issued"),
         };
     }
     if let Some(id) = query.license_return {
         return match tables.returns.get(&id)? {
             Some(row) => Ok(vec![Subject::Certificate(row.certificate)]),
-            None => refuse(Code::UnknownReturn, "there is no such return, and never was"),
+            None => refuse(Code::UnknownReturn, "no return with this id was ever opened"),
         };
     }
     Ok(Subject::of_either(query.certificate, query.container).into_iter().collect())

@@ -1,14 +1,15 @@
-//! The reception worker registers that a certificate, a container or a license arrived at its terminal.
+//! The reception worker registers the arrival of certificates, containers and licenses at
+//! terminals.
 //!
-//! In: `certificate.receipt`. Out: `certificate.accepted`. The receipt is matched with the pending
-//! reception and with the live certificates, and its token is verified. Guarantees: the payment
-//! provider is instructed exactly once, and the pending reception is deleted at the same time; the
-//! receipt of a member is the receipt of its container.
+//! In: `certificate.receipt`. Out: `certificate.accepted`. The worker matches the receipt with the
+//! pending reception and the live certificates, and verifies its token. Guarantees: the payment
+//! provider is instructed exactly once, in the same transaction that deletes the pending reception.
+//! A receipt of a member counts as the receipt of its container.
 //!
-//! In: `license.receipt`. Out: `license.granted`. An outstanding license becomes a granted one; the
-//! last grant ends the certificate.
+//! In: `license.receipt`. Out: `license.granted`. An outstanding license becomes a granted license.
+//! The last grant ends the certificate.
 //!
-//! Locks the certificates; then reads pending receptions, licenses and returns.
+//! The worker locks the certificates, and then reads pending receptions, licenses and returns.
 
 mod rules;
 #[cfg(test)]
@@ -31,12 +32,12 @@ use crate::domain::{Tables, load, locks, refusals::not_handled, token_check::Pur
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Reception;
 
-/// What it decides about.
+/// A receipt whose token was read.
 #[derive(Debug)]
 pub enum Input {
-    /// A certificate, or a container, arrived.
+    /// The receipt of a certificate or a container.
     Certificate(PurchaseToken),
-    /// A license arrived.
+    /// The receipt of a license.
     License(Presented<LicenseClaims>),
 }
 

@@ -1,4 +1,4 @@
-//! What a receipt changes.
+//! Rules of `certificate.receipt` and `license.receipt`.
 
 use licet_common::{
     decision::{Context, Decision, RuleError},
@@ -40,8 +40,9 @@ pub(super) fn certificate(
         return Err(unknown_certificate().into());
     }
     check_current(token, &live, &ended)?;
-    // All certificates of a purchase wait together, unless one was reissued before it was received; and
-    // paid ones end one by one, whether or not a sweep came.
+    // Usually all certificates of a purchase wait for the same receipt. A certificate that was
+    // reissued before it was received waits alone. Paid certificates expire one by one, even if no
+    // sweep has recorded it yet.
     let (received, unreceived): (Vec<_>, Vec<_>) = live.iter().cloned().partition(|row| row.received_at.is_some());
     let is_over_alone = |row: &certificate::Model| {
         row.settled_at.is_some() && overdue(std::slice::from_ref(row), context.now).is_some()
@@ -61,10 +62,10 @@ pub(super) fn certificate(
     Ok(decision)
 }
 
-/// The digest of the token that was sent: what is presented is nearly always that.
+/// The digest of the token that Licet sent. The presented token is nearly always the same.
 fn sent_digest(tables: &Tables, token: &PurchaseToken, live: &[certificate::Model]) -> Result<Option<Digest>, Defect> {
     Ok(match token {
-        // An altered token may name a container that does not contain the certificate.
+        // An altered token may name a container to which the certificate does not belong.
         PurchaseToken::Certificate(one) => {
             live.iter().find(|row| row.id == one.unverified_id()).map(|row| row.token_digest)
         }
@@ -74,7 +75,7 @@ fn sent_digest(tables: &Tables, token: &PurchaseToken, live: &[certificate::Mode
     })
 }
 
-/// Checks that a certificate token is of the current generation.
+/// Checks that a certificate token has the current generation.
 fn check_current(
     token: &PurchaseToken,
     live: &[certificate::Model],
@@ -125,7 +126,7 @@ fn accept(
     Ok(decision.with_event(settle_without_money(context, tables, subject, waiting, amount.currency)?))
 }
 
-/// Settles a purchase that needs no payment: points pay for all of it, or it is free.
+/// Settles a purchase that needs no payment because points pay for all of it or because it is free.
 fn settle_without_money(
     context: &Context<'_>,
     tables: &mut Tables,
@@ -160,14 +161,15 @@ fn settle_without_money(
     }))
 }
 
-/// What several rows of one purchase have in common.
+/// Values that all rows of a purchase share.
 struct Common {
     container: Option<Uuid>,
     currency: Currency,
     reference: Option<ExternalId>,
 }
 
-/// The reply to a receipt that was registered before. Its effect remains, even if the state has changed.
+/// The reply to a receipt that was registered before. The receipt stays in effect, even if the
+/// state has changed since.
 fn repeated(
     context: &Context<'_>,
     subject: Uuid,
@@ -209,7 +211,7 @@ pub(super) fn license(
         if tables.returns_of_license(id)?.iter().any(|one| one.state == ReturnState::Completed) {
             return Ok(granted(context, tables, id, claims.certificate, true)?);
         }
-        return refuse(Code::UnknownLicense, "there is no such license, and never was");
+        return refuse(Code::UnknownLicense, "no license with this id was ever issued");
     };
     match row.state {
         LicenseState::Revoked => {
@@ -233,7 +235,8 @@ fn grant(context: &Context<'_>, tables: &mut Tables, id: Uuid, certificate: Uuid
         row.granted = row.granted.checked_add(Count::ONE).ok_or_else(violated)?;
         used_up = row.granted >= row.grants;
     } else {
-        // The certificate ended while the license was under way: it is granted all the same.
+        // The certificate ended before the license was acknowledged. The license is granted
+        // nevertheless.
         let record = tables.records.change(&certificate)?;
         record.granted = record.granted.checked_add(Count::ONE).ok_or_else(violated)?;
     }
@@ -253,7 +256,7 @@ fn granted(
 ) -> Result<Decision, Defect> {
     let (granted, remaining, container) = match tables.certificates.get(&certificate)? {
         Some(row) => {
-            // An overdue certificate permits no more, whether or not a sweep came.
+            // An overdue certificate permits no more licenses, even if no sweep has ended it yet.
             let is_over = overdue(std::slice::from_ref(row), context.now).is_some();
             (row.granted, if is_over { Count::ZERO } else { remaining(row)? }, row.container)
         }

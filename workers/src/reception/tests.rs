@@ -264,7 +264,7 @@ fn the_last_grant_ends_the_certificate_and_its_record_says_how() {
 }
 
 #[test]
-fn a_token_that_names_a_foreign_container_is_refused_and_no_defect() {
+fn a_token_that_names_the_container_of_another_purchase_is_refused_and_is_not_a_defect() {
     use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
     let mut fixture = Fixture::with_song();
     let (alone, several) = (fixture.buy(1), fixture.buy(2));

@@ -1,13 +1,13 @@
-//! The reissue worker regenerates a certificate that was lost, with its settlement and its count,
-//! whether it has ended or not.
+//! The reissue worker replaces a lost certificate, whether it is live or has ended. The settlement
+//! and the count of granted licenses are restored.
 //!
 //! In: `certificate.reissue`. Out: `certificate.reissued`, with the token of the next generation.
-//! Guarantees: tokens of earlier generations are refused as `superseded` from then on; outstanding
-//! licenses are revoked; the count never falls below the licenses that were returned, so that no
-//! privilege is granted twice. An ended certificate stays ended if it lapsed, was declined or reversed,
-//! or was never paid for.
+//! Guarantees: from then on, tokens of earlier generations are refused as `superseded`. Outstanding
+//! licenses are revoked. The count never falls below the number of returned licenses, so that no
+//! privilege is granted twice. An ended certificate stays ended if it lapsed, was declined or
+//! reversed, or was never paid for.
 //!
-//! Locks all certificates of the purchase; then reads licenses, returns and terms.
+//! The worker locks all certificates of the purchase, and then reads licenses, returns and terms.
 
 mod rules;
 #[cfg(test)]
@@ -58,7 +58,8 @@ impl Worker for Reissue {
         let mut tables = Tables::default();
         let named: BTreeSet<_> = inputs.iter().map(|input| input.certificate).collect();
         let ids = || keys(named.iter().copied());
-        // Resolved without locks: a certificate's container never changes.
+        // No locks are needed to find the container, because a certificate's container never
+        // changes.
         let columns = [certificate_record::Column::Id];
         let records = source.select::<certificate_record::Entity>(&columns, ids(), Lock::None).await?;
         let containers = records.iter().filter_map(|row| row.container).collect();

@@ -1,4 +1,4 @@
-//! What a reissue restores, and what it revokes.
+//! Rules of `certificate.reissue`.
 
 use licet_common::{
     decision::{Context, Decision, RuleError},
@@ -18,7 +18,7 @@ use crate::domain::{
     refusals::{refusal_of, refuse, unknown_certificate},
 };
 
-/// Regenerates a certificate.
+/// Issues the next generation of a certificate.
 pub(super) fn reissue(
     context: &Context<'_>,
     tables: &mut Tables,
@@ -67,7 +67,7 @@ pub(super) fn reissue(
     Ok(effects.into(context, tables, decision)?)
 }
 
-/// Checks that a certificate may be reissued. Returns its live row, if it has not ended.
+/// Checks that a certificate may be reissued. Returns its row if the certificate is live.
 fn restorable(
     context: &Context<'_>,
     tables: &Tables,
@@ -75,24 +75,28 @@ fn restorable(
     subject: Subject,
 ) -> Result<Option<certificate::Model>, RuleError> {
     if let Some(live) = tables.certificates.get(&record.id)? {
-        // Before settlement a purchase ends as a whole. A paid certificate that is overdue is restored.
+        // An unpaid purchase ends as a whole. A paid certificate can be reissued even if it is
+        // overdue.
         let ended = if live.settled_at.is_some() { None } else { overdue(&members(tables, subject)?, context.now) };
         return ended.map_or_else(|| Ok(Some(live.clone())), |ending| Err(refusal_of(ending).into()));
     }
     match ending_of(record)? {
         ending @ (Ending::Lapsed | Ending::Declined | Ending::Reversed) => Err(refusal_of(ending).into()),
-        // There is nothing to restore, its held points were credited, and buying again costs the same.
+        // There is no payment to restore, and the held points were credited back, so a new purchase
+        // costs no more than a reissue.
         Ending::Expired if record.settlement.is_none() => {
-            let detail = "the certificate has expired, and it was never paid for: buy it anew";
+            let detail = "the certificate expired before it was paid for: send a new purchase.request";
             refuse(Code::Expired, detail)
         }
         Ending::Exhausted | Ending::Expired => Ok(None),
     }
 }
 
-/// The live row of an ended certificate, from its record.
+/// Restores the row of an ended certificate from its record.
 fn revived(record: &certificate_record::Model, token_digest: Digest) -> Result<certificate::Model, Defect> {
-    let grants = record.grants.ok_or_else(|| Defect::violated("the record of an end has the grants", record.id))?;
+    let grants = record
+        .grants
+        .ok_or_else(|| Defect::violated("the record of an ended certificate has its grants", record.id))?;
     Ok(certificate::Model {
         id: record.id,
         container: record.container,
@@ -119,7 +123,8 @@ fn revived(record: &certificate_record::Model, token_digest: Digest) -> Result<c
     })
 }
 
-/// Revokes outstanding licenses, and the newest granted ones if fewer are to count. Returns the new count.
+/// Revokes outstanding licenses and, if the request lowers the count, the newest granted licenses.
+/// Returns the new count.
 fn recount(
     context: &Context<'_>,
     tables: &mut Tables,
@@ -132,8 +137,9 @@ fn recount(
     let returns = tables.returns_of_certificate(request.certificate)?;
     let returned = returns.iter().filter(|one| one.state == ReturnState::Completed).count();
     let returned = count(i64::try_from(returned).unwrap_or(i64::MAX), "a count is at most 2^53-1", context)?;
-    // Never below the returned licenses, whose privileges remain, and never above the current count. No
-    // refusal code fits a value out of range, so the reply states the result.
+    // The count is at least the number of returned licenses, whose privileges remain, and at most
+    // the current count. No refusal code fits a value out of range, so it is limited and the reply
+    // states the result.
     let least = returned.min(current);
     let granted = request.granted.map_or(current, |wanted| wanted.clamp(least, current));
     let mut fewer = current.get() - granted.get();
@@ -150,7 +156,7 @@ fn recount(
     Ok(granted)
 }
 
-/// Writes the certificate over its live row, or makes it live again.
+/// Replaces the row of a live certificate, or makes an ended certificate live again.
 fn write(tables: &mut Tables, row: &certificate::Model, subject: Subject) -> Result<(), Defect> {
     if tables.certificates.get(&row.id)?.is_some() {
         *tables.certificates.change(&row.id)? = row.clone();
@@ -173,7 +179,8 @@ fn write(tables: &mut Tables, row: &certificate::Model, subject: Subject) -> Res
     Ok(())
 }
 
-/// What is not received yet is pending, under the token that was sent last.
+/// Creates or updates the pending reception of a certificate that is not received yet, with the
+/// digest of the new token.
 fn wait_for_reception(tables: &mut Tables, row: &certificate::Model, subject: Subject) -> Result<(), Defect> {
     let alone = row.container.is_none();
     if tables.pending_receptions.get(&subject.id())?.is_none() {
@@ -181,7 +188,8 @@ fn wait_for_reception(tables: &mut Tables, row: &certificate::Model, subject: Su
             id: subject.id(),
             container: !alone,
             user: row.user.clone(),
-            // The token of a container is still valid, but only its signature can show it.
+            // The container's token is still valid, but its digest is unknown here, so only its
+            // signature can be checked.
             token_digest: alone.then_some(row.token_digest),
             due_at: row.settled_at.is_none().then_some(row.receipt_due_at),
         });

@@ -180,7 +180,7 @@ fn a_reissue_never_restores_returned_licenses() {
     let (bought, licenses) = exhausted(&mut fixture);
     fixture.ask(license_return(&licenses[0], "alice", Privilege::Points, true));
     let reissued = reissued(&mut fixture, &bought, Some(0));
-    assert_eq!(reissued.granted.get(), 1, "the returned license stays counted");
+    assert_eq!(reissued.granted.get(), 1, "the returned license still counts as granted");
     assert_eq!(reissued.remaining.get(), 2);
 }
 

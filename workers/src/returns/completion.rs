@@ -17,7 +17,7 @@ use crate::domain::{
     returns::{ReturnCase, state_text},
 };
 
-/// Opens a return: the license waits for its deletion.
+/// Opens a return. It completes when the terminal reports that it has deleted its copy.
 pub(super) fn open(tables: &mut Tables, case: &ReturnCase, row: &license_return::Model) -> Result<Decision, Defect> {
     tables.licenses.change(&case.license.id)?.state = LicenseState::Returning;
     let opened = case.describe(row, "returning", ContentStatus::Returning)?;

@@ -1,14 +1,15 @@
 //! The return worker takes licenses back and gives privileges for them.
 //!
-//! In: `license.return`. Out: `license.returned` if the terminal has already deleted its copy, else
-//! `return.opened` with a deadline; then `license.deletion`, and `license.returned`. Guarantees: only
-//! the license's own user returns it, once; a completed return deletes the license and leaves one
-//! collection row, with the transaction that it goes back to, and one privilege: points, the
-//! successor's certificate, money that a payment provider is instructed to pay out, or the collection
-//! row alone, as the terms offer under which the license was bought.
+//! In: `license.return`. Out: `license.returned` if the terminal has already deleted its copy,
+//! otherwise `return.opened` with a deadline. In the second case the terminal sends
+//! `license.deletion`, and the reply is `license.returned`. Guarantees: only the license's own user
+//! can return it, and only once. A completed return deletes the license. It leaves one collection
+//! row, which names the settlement of the purchase, and one privilege: points, a certificate for
+//! the successor, a payout that a payment provider is instructed to make, or only the collection
+//! row. The terms under which the license was bought determine the available privileges.
 //!
-//! Locks the certificates (or, where they have ended, their records), then the points accounts; then
-//! reads licenses, returns and terms.
+//! The worker locks the certificates (or the records of certificates that have ended) and then the
+//! points accounts. After that, it reads licenses, returns and terms.
 
 mod completion;
 mod privilege;
@@ -38,16 +39,16 @@ use crate::domain::{Tables, load, locks, points, refusals::not_handled};
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Returns;
 
-/// What it decides about.
+/// A message about a return, with its token read.
 #[derive(Debug)]
 pub enum Input {
-    /// A user gives a license back.
+    /// A user returns a license.
     Return {
         /// The license.
         license: Box<Presented<LicenseClaims>>,
         /// The user.
         user: Name,
-        /// What the user wants for it.
+        /// The privilege that the user asks for.
         privilege: Privilege,
         /// Whether the terminal has deleted its copy.
         deleted: bool,
@@ -102,7 +103,7 @@ impl Worker for Returns {
                 Input::Deletion { license_return } => returns.push(*license_return),
             }
         }
-        // Resolved without locks: what a return refers to never changes.
+        // No locks are needed here, because the references of a return never change.
         let ids = keys(returns.iter().copied());
         let columns = [license_return::Column::Id];
         let opened = source.select::<license_return::Entity>(&columns, ids.clone(), Lock::None).await?;

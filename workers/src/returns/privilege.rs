@@ -1,4 +1,4 @@
-//! The four privileges: whether one is on offer, and what it consists of.
+//! The four privileges: checking whether one is offered, and granting it.
 
 use licet_common::{
     decision::{Context, RuleError},
@@ -20,21 +20,22 @@ use crate::domain::{
     returns::{ReturnCase, offers, successor},
 };
 
-/// Checks that what the user wants is on offer now.
+/// Checks that the privilege the user asks for is offered now.
 pub(super) fn check_offer(tables: &Tables, case: &ReturnCase, wanted: Privilege) -> Result<(), RuleError> {
     if offers(tables, &case.terms, &case.license.user)?.contains(&wanted) {
         return Ok(());
     }
     let why = match wanted {
-        Privilege::Points => "this content gives no points for a return, or none that the account could hold",
-        Privilege::Upgrade => "this content gives no upgrade for a return, or its successor is not sold",
-        Privilege::Buyback => "this content is not bought back",
-        Privilege::Collection => "this content is not collected",
+        Privilege::Points => "this content gives no points for a return, or the points would exceed the balance limit",
+        Privilege::Upgrade => "this content offers no upgrade for a return, or its successor is not sold",
+        Privilege::Buyback => "this content offers no buy-back",
+        Privilege::Collection => "this content offers no collection record",
     };
-    refuse(Code::NotReturnable, format!("{why}: holdings.query lists what each license would bring back"))
+    refuse(Code::NotReturnable, format!("{why}: holdings.query lists the available privileges of each license"))
 }
 
-/// Grants what a completed return brings: its row, and the token of an upgrade.
+/// Grants the privilege of a completed return. Returns its row and, for an upgrade, the token of
+/// the new certificate.
 pub(super) fn grant(
     context: &Context<'_>,
     tables: &mut Tables,
@@ -81,7 +82,8 @@ pub(super) fn grant(
     Ok((granted, token))
 }
 
-/// Creates a certificate for the successor, received and settled, with the grants that were left.
+/// Creates a certificate for the successor. It counts as received and settled, and takes over the
+/// remaining grants.
 fn upgrade(
     context: &Context<'_>,
     tables: &mut Tables,
@@ -113,7 +115,8 @@ fn upgrade(
     Ok((row, token))
 }
 
-/// Takes the grants that are left from the old certificate, which ends if nothing is outstanding.
+/// Takes the remaining grants from the old certificate. The certificate ends if no license is
+/// outstanding.
 fn carry(
     context: &Context<'_>,
     tables: &mut Tables,

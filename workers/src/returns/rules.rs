@@ -1,4 +1,4 @@
-//! What giving a license back changes.
+//! Rules of `license.return` and `license.deletion`.
 
 use licet_common::{
     decision::{Context, Decision, RuleError},
@@ -18,7 +18,7 @@ use super::{
 };
 use crate::domain::{Tables, certificates::subject_of, refusals::refuse, returns::ReturnCase};
 
-/// A user gives a license back.
+/// A user returns a license.
 pub(super) fn give_back(
     context: &Context<'_>,
     tables: &mut Tables,
@@ -75,7 +75,7 @@ pub(super) fn give_back(
 /// The terminal has deleted its copy.
 pub(super) fn deletion(context: &Context<'_>, tables: &mut Tables, id: Uuid) -> Result<Decision, RuleError> {
     let Some(row) = tables.returns.get(&id)?.cloned() else {
-        return refuse(Code::UnknownReturn, "there is no such return, and never was");
+        return refuse(Code::UnknownReturn, "no return with this id was ever opened");
     };
     if row.state == ReturnState::Completed {
         return Ok(completed_before(tables, &row)?);
@@ -87,7 +87,7 @@ pub(super) fn deletion(context: &Context<'_>, tables: &mut Tables, id: Uuid) -> 
         return Err(revoked().into());
     }
     if row.state == ReturnState::Lapsed || context.now > row.delete_by {
-        let detail = "the return's deadline has passed, and the license is live again: return it anew";
+        let detail = "the return's deadline has passed, so the license is live again: send a new license.return";
         return refuse(Code::Lapsed, detail);
     }
     let case = ReturnCase::of(tables, license)?;
@@ -97,23 +97,24 @@ pub(super) fn deletion(context: &Context<'_>, tables: &mut Tables, id: Uuid) -> 
 }
 
 fn revoked() -> Refusal {
-    Refusal::new(Code::Superseded, "the license was revoked: it brings nothing back")
+    Refusal::new(Code::Superseded, "the license was revoked and cannot be returned")
 }
 
-/// The refusal of a request about a license that has no row.
+/// The refusal of a request about a license that does not exist or no longer exists.
 fn gone(tables: &Tables, license: Uuid) -> Result<Refusal, Defect> {
     let returns = tables.returns_of_license(license)?;
     Ok(if returns.iter().any(|one| one.state == ReturnState::Completed) {
-        Refusal::new(Code::AlreadyReturned, "the license was returned already")
+        Refusal::new(Code::AlreadyReturned, "the license has already been returned")
     } else {
-        Refusal::new(Code::UnknownLicense, "there is no such license, and never was")
+        Refusal::new(Code::UnknownLicense, "no license with this id was ever issued")
     })
 }
 
-/// The deletion was reported before: the same reply, from the recorded rows.
+/// The reply to a deletion that was reported before: the same reply, built from the recorded rows.
 ///
-/// The upgrade's token is in the first reply only: the return's id is public in events, so anyone could
-/// repeat the deletion. A lost token is replaced by `certificate.reissue`.
+/// Only the first reply contains the token of an upgrade. The return's id is public in events, so
+/// anyone could repeat the deletion to obtain the token. `certificate.reissue` replaces a lost
+/// token.
 fn completed_before(tables: &Tables, row: &license_return::Model) -> Result<Decision, Defect> {
     let collected = tables.collections.require(&row.id)?;
     let granted = tables.privileges.require(&row.id)?;

@@ -1,4 +1,4 @@
-//! What a payment changes, and what happens to money that matches no purchase.
+//! Rules of `settlement.completion`, including payments that match no purchase.
 
 use licet_common::{
     decision::{Context, Decision, RuleError},
@@ -19,7 +19,7 @@ use crate::domain::{
     refusals::refusal_of,
 };
 
-/// A provider was paid.
+/// A provider reports a completed payment.
 pub(super) fn decide(
     context: &Context<'_>,
     tables: &mut Tables,
@@ -36,7 +36,7 @@ pub(super) fn decide(
     }
 }
 
-/// Something was registered under this settlement's id before.
+/// A settlement with this id was registered before.
 fn reported_again(
     context: &Context<'_>,
     tables: &mut Tables,
@@ -52,19 +52,20 @@ fn reported_again(
         SettlementOutcome::Reversed if known.amount_minor.is_none() => {
             overtaken(context, tables, subject, report, known)
         }
-        // It was completed and reversed before, whichever purchase it was for.
+        // The payment was completed and then reversed. The purchase that the report names does not
+        // matter.
         SettlementOutcome::Reversed if same_amount(&known, report) => registered(tables, subject, &known, true),
         SettlementOutcome::Completed if same_amount(&known, report) && is_for(&known, subject) => {
             if report.grants.is_none() || known.grants == report.grants {
                 return registered(tables, subject, &known, true);
             }
-            // The same money: there is nothing to keep.
-            let detail = "this settlement was reported before, with other grants";
+            // It is the same payment, so no unmatched payment is recorded.
+            let detail = "this settlement was reported before with a different number of grants";
             let refusal = Refusal::new(Code::AlreadySettled, detail);
             Ok(Decision::refused(&refusal, "settlement.completion").about(subject.id()))
         }
         SettlementOutcome::Completed | SettlementOutcome::Reversed => {
-            let detail = "this settlement was reported before, for another purchase or amount";
+            let detail = "this settlement was reported before for another purchase or amount";
             unmatched(context, tables, subject, report, &Refusal::new(Code::AlreadySettled, detail))
         }
     }
@@ -74,10 +75,10 @@ fn same_amount(known: &settlement::Model, report: &SettlementCompletion) -> bool
     known.amount_minor == Some(report.amount.amount_minor) && known.currency == Some(report.amount.currency)
 }
 
-/// The certificates that this settlement pays for.
+/// The certificates that the settlement pays for.
 ///
 /// # Errors
-/// It pays for none.
+/// The settlement pays for no certificate.
 fn payable(
     context: &Context<'_>,
     tables: &Tables,
@@ -90,14 +91,14 @@ fn payable(
     }
     if let Some(ending) = over(&purchase.live, &purchase.ended, context.now)? {
         return Err(match ending {
-            Ending::Exhausted => already_settled("and used up"),
+            Ending::Exhausted => already_settled("and all its grants are used"),
             Ending::Lapsed | Ending::Expired | Ending::Declined | Ending::Reversed => refusal_of(ending),
         }
         .into());
     }
     let due = due(context, &purchase.live)?;
     if due != report.amount {
-        let detail = format!("{} were paid, and {due} are due", report.amount);
+        let detail = format!("{} was paid, but {due} is due", report.amount);
         return Err(Refusal::new(Code::AmountMismatch, detail).into());
     }
     Ok(purchase.live)
@@ -114,7 +115,8 @@ fn register(
     settle(context, tables, certificates, &report.provider, &report.settlement, grants)?;
     let row = row(context, subject, report, SettlementOutcome::Completed);
     tables.settlements.insert(row.clone())?;
-    // The settlement has its match now. If it stayed in the list, it could be refunded as well.
+    // The settlement is matched now. If it stayed in the table of unmatched payments, it could also
+    // be refunded.
     for kept in tables.unmatched(&report.provider, &report.settlement)? {
         tables.unmatched_settlements.remove(&kept.id)?;
     }
@@ -141,8 +143,8 @@ fn row(
     }
 }
 
-/// The reversal came first: the money came and went. What it would have paid for ends as if both had
-/// come in their order.
+/// Registers a payment whose reversal arrived first. The purchase ends as if both reports had
+/// arrived in order.
 fn overtaken(
     context: &Context<'_>,
     tables: &mut Tables,
@@ -158,7 +160,7 @@ fn overtaken(
                 effects.end(context, tables, subject, &ids, Ending::Reversed)?;
             }
             Err(RuleError::Defect(defect)) => return Err(defect),
-            // It would have paid for nothing.
+            // The settlement would not have paid for the purchase, so there is nothing to end.
             Err(RuleError::Refused(_)) => {}
         }
     }
@@ -183,8 +185,8 @@ fn is_same_money(kept: &unmatched_settlement::Model, report: &SettlementCompleti
     (kept.amount_minor, kept.currency) == (report.amount.amount_minor, report.amount.currency)
 }
 
-/// Money without a match: refused to the provider, kept for the operator, and announced; once, however
-/// often and for whichever purchase it is reported.
+/// Refuses a payment that matches no purchase, records it for the operator, and announces it. It is
+/// recorded only once, even if it is reported several times or for several purchases.
 fn unmatched(
     context: &Context<'_>,
     tables: &mut Tables,

@@ -1,4 +1,4 @@
-//! Which rows a batch of settlements needs.
+//! Locks and reads the rows that a batch of settlements needs.
 
 use std::collections::BTreeSet;
 
@@ -31,11 +31,11 @@ pub(super) async fn load<S: Source>(source: &S, inputs: &[&Input]) -> Result<Tab
     wanted.certificates.extend(&upgraded);
     locks::certificates(source, &wanted, &mut tables).await?;
     if upgraded_from(source, &reversed).await? != upgraded {
-        return Err(StoreError::contended("a license of what is reversed was upgraded meanwhile"));
+        return Err(StoreError::contended("a license of a reversed purchase was upgraded in the meantime"));
     }
     payouts(source, inputs, &mut tables).await?;
     if tables.returns.iter().any(|row| !paid_out.contains(&row.certificate)) {
-        return Err(StoreError::contended("a return that was paid out was opened meanwhile"));
+        return Err(StoreError::contended("the return of a payout was opened in the meantime"));
     }
     settlements(source, inputs, &mut tables).await?;
     if ends_something(inputs, &tables) {
@@ -48,7 +48,7 @@ pub(super) async fn load<S: Source>(source: &S, inputs: &[&Input]) -> Result<Tab
     Ok(tables)
 }
 
-/// The payouts of a batch.
+/// The payout reports of a batch.
 fn payout_reports<'a>(inputs: &[&'a Input]) -> Vec<&'a PayoutCompletion> {
     let report = |input: &&'a Input| match *input {
         Input::Payout(body) => Some(body),
@@ -57,16 +57,17 @@ fn payout_reports<'a>(inputs: &[&'a Input]) -> Vec<&'a PayoutCompletion> {
     inputs.iter().filter_map(report).collect()
 }
 
-/// The certificates of the returns that were paid out. Read without locks: the certificate of a return
-/// never changes.
+/// The certificates of the returns that were paid out. No locks are needed, because the certificate
+/// of a return never changes.
 async fn paid_out<S: Source>(source: &S, inputs: &[&Input]) -> Result<Vec<Uuid>, StoreError> {
     let ids = keys(payout_reports(inputs).iter().map(|body| body.license_return));
     let returns = source.select::<license_return::Entity>(&[license_return::Column::Id], ids, Lock::None).await?;
     Ok(returns.iter().map(|row| row.certificate).collect())
 }
 
-/// Reads these payouts, their returns and what the returns gave. That a return is paid out once, and by
-/// one payout, is ensured by two unique keys; the second transaction begins again.
+/// Reads the reported payouts, their returns and the privileges of the returns. Two unique keys
+/// ensure that a return is paid out only once and by only one payout. A second transaction that
+/// violates one of them is retried.
 async fn payouts<S: Source>(source: &S, inputs: &[&Input], tables: &mut Tables) -> Result<(), StoreError> {
     let reports = payout_reports(inputs);
     if reports.is_empty() {
@@ -82,7 +83,7 @@ async fn payouts<S: Source>(source: &S, inputs: &[&Input], tables: &mut Tables) 
     select_into(source, &mut tables.payouts, &columns, reported, Lock::None).await
 }
 
-/// The certificates that reversals name, members of containers among them.
+/// The certificates that reversals name, including the members of containers.
 async fn reversed<S: Source>(source: &S, inputs: &[&Input]) -> Result<BTreeSet<Uuid>, StoreError> {
     let mut ids = BTreeSet::new();
     let mut containers = Vec::new();
@@ -99,7 +100,8 @@ async fn reversed<S: Source>(source: &S, inputs: &[&Input]) -> Result<BTreeSet<U
     Ok(ids)
 }
 
-/// The certificates that upgrades made of the licenses of these, and of those, and so on.
+/// The certificates that upgrades of these certificates' licenses created, and recursively the
+/// certificates that upgrades of their licenses created.
 async fn upgraded_from<S: Source>(source: &S, certificates: &BTreeSet<Uuid>) -> Result<BTreeSet<Uuid>, StoreError> {
     let mut found = BTreeSet::new();
     let mut next = certificates.clone();
@@ -113,7 +115,7 @@ async fn upgraded_from<S: Source>(source: &S, certificates: &BTreeSet<Uuid>) -> 
     Ok(found)
 }
 
-/// Locks and reads what was registered of these settlements before.
+/// Locks and reads the registered settlements and unmatched payments with the reported ids.
 async fn settlements<S: Source>(source: &S, inputs: &[&Input], tables: &mut Tables) -> Result<(), StoreError> {
     let named: BTreeSet<_> = inputs.iter().filter_map(|input| input.settlement()).collect();
     let keys = || named.iter().map(|(provider, id)| vec![(*provider).clone().into(), (*id).clone().into()]).collect();
@@ -123,15 +125,15 @@ async fn settlements<S: Source>(source: &S, inputs: &[&Input], tables: &mut Tabl
     select_into(source, &mut tables.unmatched_settlements, &columns, keys(), Lock::ForUpdate).await
 }
 
-/// Whether the batch contains more than plain completions, which end no certificate. A completion whose
-/// reversal came first does.
+/// Whether a message of the batch may end a certificate. A completion ends one only if its reversal
+/// arrived first.
 fn ends_something(inputs: &[&Input], tables: &Tables) -> bool {
     inputs.iter().any(|input| !matches!(input, Input::Completion(..)))
         || tables.settlements.iter().any(|row| row.amount_minor.is_none())
 }
 
-/// Reads what endings change besides certificates: records, points, and what the `reversed` ones
-/// granted.
+/// Locks and reads the rows that endings change besides certificates: records, points accounts, and
+/// the licenses, returns and privileges of the `reversed` certificates.
 async fn endings<S: Source>(source: &S, reversed: &BTreeSet<Uuid>, tables: &mut Tables) -> Result<(), StoreError> {
     locks::records(source, tables).await?;
     let users: BTreeSet<_> = tables.records.iter().flat_map(|row| points::accounts(&row.user)).collect();

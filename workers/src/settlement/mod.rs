@@ -1,18 +1,21 @@
-//! The settlement worker registers what payment providers report.
+//! The settlement worker registers the reports of payment providers.
 //!
-//! In: `settlement.completion`. Out: `settlement.registered`. Guarantees: a settlement pays for exactly
-//! one certificate or container, in full, once. It may arrive before the receipt; then nothing more is
-//! charged. Money that matches no purchase, or whose amount differs, is refused. It is nevertheless
-//! recorded and announced as `settlement.unmatched`: it is never dropped.
+//! In: `settlement.completion`. Out: `settlement.registered`. Guarantees: a settlement pays for
+//! exactly one certificate or container, in full and once. If the settlement arrives before the
+//! receipt, nothing more is charged. A payment that matches no purchase or has the wrong amount is
+//! refused, but it is never lost: it is recorded, and announced as `settlement.unmatched`.
 //!
-//! In: `settlement.failure`, `settlement.reversal`. Out: `settlement.registered`. A failure ends the
-//! purchase. A reversal revokes what was paid for, and takes back the points that returns brought. It may
-//! arrive before its completion, which is then registered as reversed.
+//! In: `settlement.failure`, `settlement.reversal`. Out: `settlement.registered`. A failure ends
+//! the purchase. A reversal ends the certificates that were paid for, revokes their licenses, and
+//! takes back the points that were granted for returns. If a reversal arrives before its
+//! completion, the completion is registered as reversed.
 //!
-//! In: `payout.completion`. Out: `payout.registered`. The money of a buy-back was paid out.
+//! In: `payout.completion`. Out: `payout.registered`. It reports that the amount of a buy-back was
+//! paid out.
 //!
-//! Locks the certificates (all members of a container; for a reversal also those that upgrades of
-//! its licenses created), then the settlements registered before, then the points accounts.
+//! The worker locks the certificates, then the settlements with the same ids that are already
+//! registered, then the points accounts. Of a container, it locks all members. For a reversal, it
+//! also locks the certificates that upgrades of the licenses created.
 
 mod completion;
 mod load;
@@ -46,21 +49,21 @@ use crate::domain::{
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Settlement;
 
-/// A report of a provider. A report about a purchase includes the purchase that it names.
+/// A report of a payment provider, with the purchase that it names, if any.
 #[derive(Debug)]
 pub enum Input {
-    /// A provider was paid.
+    /// A payment was completed.
     Completion(Subject, SettlementCompletion),
-    /// The payment failed.
+    /// A payment failed.
     Failure(Subject, SettlementSetback),
-    /// The payment was reversed.
+    /// A payment was reversed.
     Reversal(Subject, SettlementSetback),
-    /// A provider paid out.
+    /// The amount of a buy-back was paid out.
     Payout(PayoutCompletion),
 }
 
 impl Input {
-    /// The purchase that a settlement names.
+    /// The purchase that the report names. Reports of payouts name none.
     fn subject(&self) -> Option<Subject> {
         match self {
             Self::Completion(subject, _) | Self::Failure(subject, _) | Self::Reversal(subject, _) => Some(*subject),
@@ -68,7 +71,7 @@ impl Input {
         }
     }
 
-    /// The settlement's provider and id.
+    /// The provider and the id of the settlement. Reports of payouts have none.
     fn settlement(&self) -> Option<(&Name, &ExternalId)> {
         match self {
             Self::Completion(_, body) => Some((&body.provider, &body.settlement)),

@@ -1,4 +1,4 @@
-//! The money of a buy-back that was paid out.
+//! Rules of `payout.completion`.
 
 use licet_common::{
     decision::{Context, Decision, RuleError},
@@ -12,7 +12,7 @@ use licet_schema::{
 
 use crate::domain::{Tables, certificates::subject_of, refusals::refuse};
 
-/// A provider paid out.
+/// A provider has paid out the amount of a buy-back.
 pub(super) fn decide(
     context: &Context<'_>,
     tables: &mut Tables,
@@ -20,7 +20,7 @@ pub(super) fn decide(
 ) -> Result<Decision, RuleError> {
     let bought_back = tables.privileges.get(&report.license_return)?.filter(|row| row.kind == Privilege::Buyback);
     let Some(bought_back) = bought_back else {
-        return refuse(Code::UnknownReturn, "there is no such return that is to be paid out");
+        return refuse(Code::UnknownReturn, "no completed return with this id has a buy-back to pay out");
     };
     let (Some(amount_minor), Some(currency)) = (bought_back.amount_minor, bought_back.currency) else {
         return Err(Defect::violated("a buy-back has an amount", report.license_return).into());
@@ -33,16 +33,16 @@ pub(super) fn decide(
         if same {
             return Ok(registered(tables, report, true)?);
         }
-        let detail = "this payout was reported before, for another return or amount";
+        let detail = "this payout was reported before for another return or amount";
         return refuse(Code::AlreadySettled, detail);
     }
     let columns = [payout::Column::LicenseReturn];
     let of_return = |row: &payout::Model| row.license_return == report.license_return;
     if tables.payouts.all(&columns, vec![report.license_return.into()], of_return)?.next().is_some() {
-        return refuse(Code::AlreadySettled, "this return was paid out already, by another payout");
+        return refuse(Code::AlreadySettled, "this return has already been paid out by another payout");
     }
     if owed != report.amount {
-        return refuse(Code::AmountMismatch, format!("{} were paid out, and {owed} are owed", report.amount));
+        return refuse(Code::AmountMismatch, format!("{} was paid out, but {owed} is owed", report.amount));
     }
     tables.payouts.insert(payout::Model {
         provider: key.0,

@@ -1,4 +1,4 @@
-//! What completion, failure and reversal share: the purchase that they name, and the reply.
+//! Code that completion, failure and reversal share: finding the purchase, and the reply.
 
 use licet_common::{
     decision::{Decision, RuleError},
@@ -16,7 +16,7 @@ use crate::domain::{
     refusals::refuse,
 };
 
-/// The registered settlement of this id.
+/// The settlement that was registered under this id, if any.
 pub(super) fn registered_before(
     tables: &Tables,
     provider: &Name,
@@ -30,21 +30,21 @@ pub(super) fn is_for(row: &settlement::Model, subject: Subject) -> bool {
     (row.certificate, row.container) == (subject.certificate(), subject.container())
 }
 
-/// The certificates that a settlement may be for, live and ended.
+/// The live and the ended certificates of the purchase that a report names.
 pub(super) struct Purchase<'a> {
     pub(super) live: Vec<certificate::Model>,
     pub(super) ended: Vec<&'a certificate_record::Model>,
 }
 
 impl<'a> Purchase<'a> {
-    /// Finds them.
+    /// Finds the certificates.
     ///
     /// # Errors
-    /// There are none, or a member of a container was named alone.
+    /// There are none, or the report names a single member of a container.
     pub(super) fn of(tables: &'a Tables, subject: Subject) -> Result<Self, RuleError> {
         let (live, ended) = (members(tables, subject)?, ended_members(tables, subject)?);
         if live.is_empty() && ended.is_empty() {
-            return refuse(Code::UnknownCertificate, "there is no such certificate or container, and never was");
+            return refuse(Code::UnknownCertificate, "no certificate or container with this id was ever issued");
         }
         let container = live.first().map_or_else(|| ended.first().and_then(|row| row.container), |row| row.container);
         match (container, subject) {
@@ -56,18 +56,18 @@ impl<'a> Purchase<'a> {
         }
     }
 
-    /// Whether it is paid for.
+    /// Whether the purchase is paid for.
     pub(super) fn is_settled(&self) -> bool {
         self.live.iter().any(|row| row.settled_at.is_some()) || self.ended.iter().any(|row| row.settlement.is_some())
     }
 }
 
-/// The refusal of a report about a purchase that is paid for already.
+/// The refusal of a report about a purchase that is already paid for.
 pub(super) fn already_settled(how: &str) -> Refusal {
-    Refusal::new(Code::AlreadySettled, format!("it is paid for already, {how}"))
+    Refusal::new(Code::AlreadySettled, format!("the purchase is already paid for {how}"))
 }
 
-/// The reply to all three: what is registered now.
+/// The reply to all three: the outcome that is registered now.
 pub(super) fn registered(
     tables: &Tables,
     subject: Subject,

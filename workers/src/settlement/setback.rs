@@ -1,4 +1,4 @@
-//! What a failed or reversed payment undoes.
+//! Rules of `settlement.failure` and `settlement.reversal`.
 
 use std::collections::BTreeSet;
 
@@ -23,7 +23,7 @@ use crate::domain::{
     refusals::{refusal_of, refuse},
 };
 
-/// The payment failed: what it was for is declined.
+/// A payment failed. Its purchase is declined.
 pub(super) fn failure(
     context: &Context<'_>,
     tables: &mut Tables,
@@ -34,7 +34,7 @@ pub(super) fn failure(
         if !is_for(&known, subject) {
             return Err(for_another_purchase().into());
         }
-        // A failure after its completion changes nothing: the reply says what is registered.
+        // A failure after the completion changes nothing. The reply states the registered outcome.
         return Ok(registered(tables, subject, &known, true)?);
     }
     let purchase = Purchase::of(tables, subject)?;
@@ -53,7 +53,7 @@ pub(super) fn failure(
     Ok(effects.into(context, tables, decision)?)
 }
 
-/// The payment was reversed: so is what it paid for.
+/// A payment was reversed. Everything that it paid for is revoked.
 pub(super) fn reversal(
     context: &Context<'_>,
     tables: &mut Tables,
@@ -65,12 +65,13 @@ pub(super) fn reversal(
     };
     let is_for_it = is_for(&known, subject);
     if !is_for_it || is_other_amount(&known, report) {
-        // Not what is registered, but money of the same settlement that was kept without a match.
+        // The report does not match the registered settlement, but it may match an unmatched
+        // payment with the same id.
         if let Some(kept) = give_up_kept(tables, report)? {
             return Ok(registered(tables, subject, &reversed(known, subject, &kept), false)?);
         }
         return Err(if is_for_it {
-            Refusal::new(Code::AmountMismatch, "the settlement was reported with another amount").into()
+            Refusal::new(Code::AmountMismatch, "the settlement was reported before with another amount").into()
         } else {
             for_another_purchase().into()
         });
@@ -85,7 +86,7 @@ pub(super) fn reversal(
             }
             None => registered(tables, subject, &known, true)?,
         },
-        // Unmatched money of this settlement may have been recorded since. It is removed, too.
+        // An unmatched payment with the same id may have been recorded since. It is removed too.
         SettlementOutcome::Reversed => {
             let kept = give_up_kept(tables, report)?;
             registered(tables, subject, &known, kept.is_none())?
@@ -94,7 +95,7 @@ pub(super) fn reversal(
 }
 
 fn for_another_purchase() -> Refusal {
-    Refusal::new(Code::AlreadySettled, "this settlement was reported before, for another purchase")
+    Refusal::new(Code::AlreadySettled, "this settlement was reported before for another purchase")
 }
 
 fn undo(
@@ -118,8 +119,8 @@ fn undo(
     effects.into(context, tables, decision)
 }
 
-/// A settlement of which nothing is registered, at most that it matches nothing: it is registered as
-/// reversed, so that its completion, when it arrives, pays for nothing.
+/// Registers a settlement that is not registered yet as reversed, so that its completion pays for
+/// nothing when it arrives. The settlement may be recorded as unmatched.
 fn of_unknown(
     context: &Context<'_>,
     tables: &mut Tables,
@@ -129,9 +130,9 @@ fn of_unknown(
     let mut row = row(context, subject, report, SettlementOutcome::Reversed);
     match give_up_kept(tables, report)? {
         Some(kept) => row = reversed(row, subject, &kept),
-        // An amount selects one of several that were reported.
+        // An amount selects one of several reported payments.
         None if report.amount.is_some() => {
-            let detail = "no such amount was reported of this settlement: report its reversal without an amount";
+            let detail = "this settlement was not reported with this amount: report its reversal without an amount";
             return refuse(Code::AmountMismatch, detail);
         }
         None => {}
@@ -140,7 +141,8 @@ fn of_unknown(
     Ok(registered(tables, subject, &row, false)?)
 }
 
-/// Removes the unmatched money that this reversal takes back. Returns the row that was reported last.
+/// Removes the unmatched payments that this reversal takes back. Returns the row that was reported
+/// last.
 fn give_up_kept(
     tables: &mut Tables,
     report: &SettlementSetback,
@@ -201,9 +203,10 @@ fn row(
 #[derive(Default)]
 struct Undoing {
     effects: Effects,
-    /// Points that the purchases had spent: they are returned last, when all debts are known.
+    /// Points that the purchases had spent. They are credited last, when all debts are known.
     credits: Vec<(Name, i64)>,
-    /// Purchases that are still to be undone: upgrades made one of another.
+    /// Purchases that are still to be reversed. Reversing a purchase can add the certificates of
+    /// its upgrades.
     left: Vec<Subject>,
     done: BTreeSet<Uuid>,
 }
@@ -248,7 +251,8 @@ impl Undoing {
         Ok(())
     }
 
-    /// Takes back what returned licenses brought. A buy-back that was instructed is not undone.
+    /// Takes back the privileges of returned licenses. A buy-back that was instructed is not
+    /// cancelled.
     fn returns(&mut self, context: &Context<'_>, tables: &mut Tables, certificate: Uuid) -> Result<(), Defect> {
         let returns: Vec<_> = tables.returns_of_certificate(certificate)?.iter().map(|row| row.id).collect();
         for id in returns {

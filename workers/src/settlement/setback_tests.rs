@@ -158,7 +158,7 @@ fn outcomes_of_settlement_reversal() {
             "settlement.registered",
         ),
         (
-            "another purchase than the settlement paid for",
+            "a purchase that the settlement did not pay for",
             |fixture| {
                 fixture.ready(1);
                 let other = fixture.buy(1);
@@ -167,7 +167,7 @@ fn outcomes_of_settlement_reversal() {
             "already_settled",
         ),
         (
-            "another amount than was registered",
+            "an amount that differs from the registered one",
             |fixture| {
                 let bought = fixture.ready(1);
                 fixture.ask(Request::SettlementReversal(SettlementSetback {
@@ -274,7 +274,7 @@ fn a_reversal_takes_points_back_and_later_points_repay_the_missing_ones() {
 }
 
 #[test]
-fn a_reversal_credits_the_points_that_paid_a_part() {
+fn a_reversal_credits_the_points_that_paid_part_of_the_price() {
     let mut fixture = Fixture::with_song();
     fixture.give_points("alice", 300);
     let bought = fixture.buy_with_points(1, 300);

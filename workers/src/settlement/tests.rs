@@ -4,7 +4,7 @@ use uuid::Uuid;
 
 use crate::fixture::{Bought, Fixture, HOUR_MS, check, completion, license_receipt, name, outcome, usd};
 
-/// A `settlement.completion` of `pay-1` with changes.
+/// A `settlement.completion` of the settlement `pay-1`, with changes.
 fn completion_with(bought: &Bought, change: impl Fn(&mut SettlementCompletion)) -> Request {
     match completion(bought, "pay-1", bought.amount) {
         Request::SettlementCompletion(mut body) => {
@@ -164,7 +164,7 @@ fn an_unmatched_payment_is_recorded_and_announced() {
 }
 
 #[test]
-fn an_unmatched_payment_is_recorded_once_and_removed_when_it_finds_its_match() {
+fn an_unmatched_payment_is_recorded_once_and_removed_when_it_is_matched() {
     let mut fixture = Fixture::with_song();
     let bought = fixture.buy(1);
     fixture.ask(completion(&bought, "pay-1", usd(1)));

@@ -1,4 +1,4 @@
-//! The clock of the sweep worker: time as messages.
+//! The clock of the sweep worker, which publishes a message at every interval.
 
 use std::time::Duration;
 
@@ -18,7 +18,8 @@ use uuid::Uuid;
 
 /// The namespace of the clock's message ids.
 const NAMESPACE: Uuid = Uuid::from_u128(0x5eed_0000_0000_5000_8000_0000_c10c_0001);
-/// How long the broker may take to confirm a tick. After that, the next tick replaces it.
+/// The timeout for the broker to confirm a tick. A tick that is not confirmed is replaced by the
+/// next one.
 const CONFIRM_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Publishes a `sweep.due` of each kind at every interval, until `stop`.
@@ -51,15 +52,16 @@ async fn publish(resources: &Resources, kept: Option<Publisher>, due: &[Outgoing
     };
     let outcomes = publisher.publish(due, CONFIRM_TIMEOUT).await?;
     if let Some(outcome) = outcomes.iter().find(|outcome| **outcome != Outcome::Confirmed) {
-        warn!(?outcome, "the broker does not take a sweep: the next comes with the next tick");
+        warn!(?outcome, "the broker did not accept a sweep.due message: the next tick publishes another");
     }
     Ok(publisher)
 }
 
 /// The messages of a tick.
 ///
-/// Several sweep workers publish the same tick under the same id, so it is one message. If the clock is set
-/// back, ticks repeat ids that are in the journal, and nothing is swept until the clock has caught up.
+/// Several sweep workers publish the same tick with the same message ids, so it is processed once.
+/// If the clock is set back, ticks repeat ids that are already in the journal, and nothing is swept
+/// until the clock has caught up.
 fn messages(now: Timestamp, interval_s: u64) -> Vec<Outgoing> {
     let interval_ms = i64::try_from(interval_s).unwrap_or(1).saturating_mul(1000).max(1);
     let before = Timestamp::from_millis(now.as_millis().div_euclid(interval_ms) * interval_ms);
@@ -68,7 +70,7 @@ fn messages(now: Timestamp, interval_s: u64) -> Vec<Outgoing> {
 
 fn message(kind: SweepKind, before: Timestamp) -> Option<Outgoing> {
     let request = Request::SweepDue(SweepDue { kind, before });
-    // A time that RFC 3339 cannot express is not swept.
+    // If RFC 3339 cannot express the time, no tick is published.
     let body = request.encode().ok()?;
     let id = Uuid::new_v5(&NAMESPACE, format!("{}:{}", kind.as_str(), before.as_millis()).as_bytes());
     Some(Outgoing {

@@ -1,5 +1,6 @@
-//! Which rows a sweep needs: candidates are read unlocked; of the certificates, those that no other
-//! transaction uses are locked; what late returns go back to is locked in its turn.
+//! Locks and reads the rows that a sweep needs. Candidates are read without locks. Of the overdue
+//! certificates, only those that no other transaction has locked are locked. The certificates of
+//! late returns are locked in the usual order.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -19,7 +20,7 @@ use crate::domain::{
     tables::LIVE_IN_CONTAINER,
 };
 
-/// Reads the rows of one sweep for each input. What is not overdue at the time of the decision stays.
+/// Reads the rows of one sweep for each input. The rules check again whether a row is overdue.
 pub(super) async fn load<S: Source>(source: &S, inputs: &[&SweepDue]) -> Result<Tables, StoreError> {
     let mut tables = Tables::default();
     for due in inputs {
@@ -58,8 +59,8 @@ fn earliest<E: sea_orm::EntityTrait>(deadline: E::Column, before: Timestamp) -> 
     }
 }
 
-/// Locks the certificates of these purchases, as far as they are free. A purchase is taken as a whole
-/// or not at all.
+/// Locks the certificates of these purchases that no other transaction has locked. A purchase is
+/// swept as a whole or not at all.
 async fn purchases<S: Source>(source: &S, subjects: Vec<Subject>, tables: &mut Tables) -> Result<(), StoreError> {
     let mut wanted = locks::Wanted::default();
     for subject in subjects {
@@ -93,13 +94,13 @@ async fn purchases<S: Source>(source: &S, subjects: Vec<Subject>, tables: &mut T
     Ok(())
 }
 
-/// The accounts of the user who gets points back if the certificate ends.
+/// The accounts of the user, if held points return to the user when the certificate ends.
 fn holders(row: &certificate::Model) -> Vec<String> {
     let held = row.points.get() > 0 && row.settled_at.is_none();
     if held { points::accounts(&row.user).into() } else { Vec::new() }
 }
 
-/// Locks what late returns go back to, and reads the returns again.
+/// Locks the certificates of late returns, and reads the returns again under the locks.
 async fn returns<S: Source>(source: &S, before: Timestamp, tables: &mut Tables) -> Result<(), StoreError> {
     let page = Page::<license_return::Entity> {
         constant: Some((license_return::Column::State, Comparison::Equal, "opened")),

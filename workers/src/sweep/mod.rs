@@ -1,15 +1,18 @@
-//! The sweep worker ends what is overdue: certificates that were not acknowledged or paid for in time
-//! or have expired, and returns whose deletion was not reported in time.
+//! The sweep worker ends overdue certificates and returns: certificates that were not acknowledged
+//! or paid for in time, certificates that have expired, and returns whose deletion was not reported
+//! in time.
 //!
-//! In: `sweep.due`, from the clock of every sweep worker. Out: `certificate.retired`, `return.lapsed`,
-//! `points.changed`; and another `sweep.due` if more is overdue than one batch takes.
+//! In: `sweep.due`, from the clock of every sweep worker. Out: `certificate.retired`,
+//! `return.lapsed` and `points.changed`, and another `sweep.due` if more rows are overdue than one
+//! sweep processes.
 //!
-//! Guarantees: any number of sweep workers have the effect of one (the clock's messages have the same
-//! ids, and a certificate that another transaction has locked is left to it); a sweep locks few rows
-//! for a short time, however much is overdue; one that finds nothing leaves no trace.
+//! Guarantees: several sweep workers have the same effect as one, because their clocks publish
+//! messages with the same ids, and a sweep skips certificates that another transaction has locked.
+//! A sweep locks few rows for a short time, even if many are overdue. A sweep that finds nothing
+//! writes nothing.
 //!
-//! Deadlines are checked again under the locks. Every other worker checks the deadlines of the rows that
-//! it reads, so no reply depends on when a sweep runs.
+//! The worker checks deadlines again under the locks. Every other worker also checks the deadlines
+//! of the rows that it reads, so no reply depends on when a sweep runs.
 
 mod clock;
 mod load;
@@ -30,8 +33,8 @@ use tracing::warn;
 
 use crate::domain::{Tables, refusals::not_handled};
 
-/// The maximum number of rows that one sweep takes. Chunks of 256 without a rest were three times as fast,
-/// but slowed concurrent license requests too much.
+/// The maximum number of rows that one sweep processes. Sweeps of 256 rows without a rest were
+/// three times as fast, but slowed concurrent license requests down too much.
 const ROWS_MAX: u64 = 64;
 
 /// The sweep worker.
@@ -42,7 +45,7 @@ impl Worker for Sweep {
     const NAME: &'static str = "sweep";
     const HANDLES: &'static [&'static str] = &["sweep.due"];
     const RESTS: bool = true;
-    // A transaction locks the rows of one sweep.
+    // Each sweep has its own transaction, so that a transaction locks the rows of only one sweep.
     const BATCH_MAX: Option<u16> = Some(1);
     const SETTINGS: Groups = groups::SWEEP;
 
@@ -67,10 +70,7 @@ impl Worker for Sweep {
     async fn run_beside(resources: &Resources, stop: &CancellationToken) {
         let user = resources.transport.user();
         if !resources.senders.permit(user, "sweep.due") {
-            warn!(
-                user,
-                "[senders] does not let this worker's broker user send sweep.due: nothing is swept until it does"
-            );
+            warn!(user, "[senders] does not permit this worker's broker user to send sweep.due: no sweeps will run");
         }
         clock::tick(resources, stop).await;
     }

@@ -1,4 +1,4 @@
-//! What ends by its deadline.
+//! Rules of `sweep.due`.
 
 use std::collections::BTreeSet;
 
@@ -19,7 +19,7 @@ use crate::domain::{
     returns::ReturnCase,
 };
 
-/// Ends what is overdue among the rows of the batch.
+/// Ends the overdue certificates or returns among the loaded rows.
 pub(super) fn sweep(context: &Context<'_>, tables: &mut Tables, due: &SweepDue) -> Result<Decision, Defect> {
     let before = due.before.min(context.now);
     let mut effects = Effects::default();
@@ -27,14 +27,15 @@ pub(super) fn sweep(context: &Context<'_>, tables: &mut Tables, due: &SweepDue) 
         SweepKind::Reception | SweepKind::Certificate => certificates(context, tables, &mut effects, due.kind, before)?,
         SweepKind::Return => returns(context, tables, &mut effects, before)?,
     };
-    // Continue only while rows end: rows that other transactions have locked are left to the next tick.
+    // Continue only if this sweep ended something. Rows that other transactions have locked are
+    // left to the next tick.
     if ended > 0 && tables.more {
         effects.add_event(Output::SweepDue(SweepDue { before, ..due.clone() }));
     }
     effects.into(context, tables, Decision::nothing())
 }
 
-/// Ends overdue certificates, by purchase. Returns how many groups ended.
+/// Ends overdue certificates, one purchase at a time. Returns the number of groups that ended.
 fn certificates(
     context: &Context<'_>,
     tables: &mut Tables,
@@ -56,7 +57,7 @@ fn certificates(
         if !late {
             continue;
         }
-        // Unpaid ones end together, paid ones each by itself.
+        // Unpaid certificates of a purchase end together, paid ones one by one.
         let groups = if members.iter().any(|row| row.settled_at.is_some()) {
             members.chunks(1).collect::<Vec<_>>()
         } else {
@@ -73,7 +74,8 @@ fn certificates(
     Ok(ended)
 }
 
-/// Lapses late returns: their licenses are live again. Returns how many lapsed.
+/// Lapses late returns, which makes their licenses live again. Returns the number of lapsed
+/// returns.
 fn returns(
     context: &Context<'_>,
     tables: &mut Tables,

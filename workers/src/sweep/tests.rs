@@ -72,7 +72,7 @@ fn a_return_that_is_not_completed_in_time_lapses_and_its_license_is_valid_again(
 }
 
 #[test]
-fn a_sweep_never_looks_into_the_future_and_continues_while_more_is_overdue() {
+fn a_sweep_ignores_future_deadlines_and_continues_while_more_is_overdue() {
     let mut fixture = Fixture::with_song();
     fixture.buy(1);
     let ahead = SweepDue { kind: SweepKind::Reception, before: Timestamp::from_millis(fixture.now_ms + MONTH_MS) };

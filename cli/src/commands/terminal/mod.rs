@@ -1,7 +1,8 @@
-//! `licet terminal`: a client terminal, operated by hand (`licet_client::terminal`).
+//! `licet terminal`: operates a client terminal (`licet_client::terminal`) by hand.
 //!
-//! After its own work, each command continues the operations that earlier commands began. The same
-//! command again is such an operation: a purchase that was interrupted and is repeated is made once.
+//! After its own work, each command continues the operations that earlier commands started. To
+//! continue an operation, you can also repeat the command: an interrupted purchase that is repeated
+//! is made only once.
 
 mod report;
 
@@ -49,19 +50,19 @@ enum Command {
         /// The buyer
         #[arg(value_parser = name)]
         user: Name,
-        /// The contents, each as CONTENT@VERSION, or as CONTENT for its highest version
+        /// The contents, each as CONTENT@VERSION, or as CONTENT for the highest version
         #[arg(required = true, value_name = "CONTENT", value_parser = item)]
         contents: Vec<Item>,
         /// The number of points to spend
         #[arg(long, value_name = "N", value_parser = count)]
         points: Option<Count>,
-        /// An order number of your own
+        /// Your own order number
         #[arg(long, value_name = "ID", value_parser = reference)]
         reference: Option<ExternalId>,
         #[command(flatten)]
         connection: Connection,
     },
-    /// Fetch the license of a certificate, or of every certificate without one; exit code 1 if one is not available yet
+    /// Fetch the license of one certificate or of all; exit code 1 if one is not available yet
     Fetch {
         /// The id of the certificate [default: every certificate without a license]
         certificate: Option<Uuid>,
@@ -70,11 +71,11 @@ enum Command {
         #[command(flatten)]
         connection: Connection,
     },
-    /// Return a license: deletes it and its content
+    /// Return a license, and delete it and its content
     Return {
         /// The id of the license
         license: Uuid,
-        /// The privilege to receive for it
+        /// The privilege to receive for the license
         privilege: Privilege,
         #[command(flatten)]
         connection: Connection,
@@ -83,10 +84,10 @@ enum Command {
     List,
 }
 
-/// What a command that sends messages needs.
+/// The options of commands that send messages.
 #[derive(Args, Clone)]
 struct Connection {
-    /// The published keys [default: those of the keys folder]
+    /// The file of the published keys [default: the keys in the keys folder]
     #[arg(long, value_name = "FILE")]
     jwks: Option<PathBuf>,
     /// The name of the device
@@ -96,10 +97,10 @@ struct Connection {
     settings: CommandSettings<{ BROKER | KEYS | LOG }>,
 }
 
-/// The `media` of the content, as it was registered: all three or none.
+/// The `media` of the content, as it was registered. Either all three options are given or none.
 #[derive(Args)]
 struct MediaArguments {
-    /// Where to download the content: a path, or a file:// or http(s):// URL
+    /// The source of the content: a path, or a file:// or http(s):// URL
     #[arg(long, value_name = "URI", value_parser = text, requires_all = ["certificate", "sha256", "bytes"])]
     media: Option<Text>,
     /// The SHA-256 digest of the content, in hexadecimal digits
@@ -118,7 +119,7 @@ enum Privilege {
     Upgrade,
     /// Money
     Buyback,
-    /// Only a record of the return
+    /// Only a collection record
     Collection,
 }
 
@@ -146,7 +147,7 @@ fn keyring(config: &Config, connection: &Connection) -> Result<Keyring, Failure>
         && let Err(FolderError::Empty { .. }) = licet_common::signing::folder::load(&config.keys)
     {
         return Err(Failure::Usage(
-            "a terminal verifies tokens and has no keys: name a file of published keys with --jwks (`licet keys export` \
+            "the terminal has no keys to verify tokens: name a file of published keys with --jwks (`licet keys export` \
              prints them)"
                 .into(),
         ));
@@ -166,7 +167,7 @@ async fn operate(terminal: &mut Terminal, command: &Command) -> Result<Report, F
             report.fetched(*certificate, terminal.fetch(*certificate, media.media()).await);
         }
         Command::Fetch { certificate: None, .. } => {
-            // Interrupted operations come first: they can store further certificates.
+            // Interrupted operations come first, because they can store further certificates.
             report.resumed(terminal.resume().await.map_err(Failure::work)?);
             for certificate in terminal.wanted().map_err(Failure::work)? {
                 report.fetched(certificate, terminal.fetch(certificate, None).await);
@@ -215,11 +216,12 @@ fn reference(text: &str) -> Result<ExternalId, InvalidValue> {
 }
 
 fn count(text: &str) -> Result<Count, InvalidValue> {
-    // A text that is not a number gets the same error as a negative number.
+    // Text that is not a number gets the same error as a negative number.
     Count::try_from(text.parse::<i64>().unwrap_or(-1))
 }
 
-/// Reads `CONTENT` or `CONTENT@VERSION`. A content whose own name ends like that needs its version.
+/// Reads `CONTENT` or `CONTENT@VERSION`. If the name of a content itself ends with `@` and a
+/// number, its version must be given.
 fn item(text: &str) -> Result<Item, InvalidValue> {
     let versioned = text.rsplit_once('@').and_then(|(content, number)| Some((content, number.parse::<i64>().ok()?)));
     match versioned {
@@ -243,7 +245,7 @@ mod tests {
     }
 
     #[test]
-    fn a_count_is_a_whole_number_that_is_not_negative() {
+    fn a_count_is_a_non_negative_whole_number() {
         assert_eq!(count("7").map(Count::get), Ok(7));
         for text in ["-1", "1.5", "many", ""] {
             assert!(count(text).is_err(), "{text:?}");

@@ -1,4 +1,4 @@
-//! The results of the terminal's commands: sentences for people, one JSON object for programs.
+//! The results of the terminal's commands: sentences for people, or one JSON object for programs.
 
 use std::{collections::BTreeMap, process::ExitCode};
 
@@ -19,14 +19,14 @@ pub(super) struct Report {
     sentences: Vec<String>,
     failures: Vec<String>,
     lists: BTreeMap<&'static str, Vec<Value>>,
-    /// The results of operations that an earlier command began.
+    /// The results of operations that an earlier command started.
     resumed: Option<Value>,
-    /// Whether something failed or is not available yet: exit code 1.
+    /// Whether something failed or is not available yet. The exit code is then 1.
     incomplete: bool,
 }
 
 impl Report {
-    /// Everything in the terminal's folder.
+    /// A list of the terminal's folder.
     pub(super) fn of_store(store: &Store) -> Result<Self, StoreError> {
         let mut report = Self::default();
         for key in ["certificates", "licenses", "returns"] {
@@ -38,7 +38,7 @@ impl Report {
         Ok(report)
     }
 
-    /// Prints it.
+    /// Prints the report. Returns the exit code.
     pub(super) fn print(self, as_json: bool) -> ExitCode {
         self.failures.iter().for_each(|failure| eprintln!("licet: {failure}"));
         if as_json {
@@ -55,7 +55,7 @@ impl Report {
         if self.incomplete { ExitCode::FAILURE } else { ExitCode::SUCCESS }
     }
 
-    /// Adds the results of operations that an earlier command began.
+    /// Adds the results of operations that an earlier command started.
     pub(super) fn resumed(&mut self, all: Vec<Result<Resumed, TerminalError>>) {
         let mut resumed = Self::default();
         for one in all {
@@ -71,7 +71,7 @@ impl Report {
             resumed
                 .failures
                 .iter()
-                .map(|failure| format!("an operation that an earlier command began failed: {failure}")),
+                .map(|failure| format!("an operation that an earlier command started failed: {failure}")),
         );
         self.resumed = (!resumed.lists.is_empty()).then(|| json!(resumed.lists));
         self.incomplete |= resumed.incomplete;
@@ -83,7 +83,7 @@ impl Report {
             Err(error) => return self.failed(&error),
         };
         let ids: Vec<_> = bought.certificates.iter().map(Uuid::to_string).collect();
-        let which = if ids.len() == 1 { "The certificate" } else { "The certificates" };
+        let which = if ids.len() == 1 { "Certificate" } else { "Certificates" };
         let payment = match bought.settlement {
             Instruction::Instructed => format!("The payment provider charges {}.", bought.amount),
             Instruction::NotNeeded => "Nothing is left to pay.".to_owned(),
@@ -96,13 +96,13 @@ impl Report {
     pub(super) fn fetched(&mut self, certificate: Uuid, fetched: Result<Fetched, TerminalError>) {
         let sentence = match &fetched {
             Ok(Fetched::Here { license, content: Some(path) }) => {
-                format!("The license {license} is stored. Its content is in {}.", path.display())
+                format!("License {license} is stored. Its content is in {}.", path.display())
             }
-            Ok(Fetched::Here { license, content: None }) => format!("The license {license} is stored."),
+            Ok(Fetched::Here { license, content: None }) => format!("License {license} is stored."),
             Ok(Fetched::NotPaid) => {
-                format!("The certificate {certificate} is not paid for yet: run this command again.")
+                format!("Certificate {certificate} is not paid for yet: run this command again later.")
             }
-            Ok(Fetched::Ended(code)) => format!("The certificate {certificate} grants no more licenses: {code}."),
+            Ok(Fetched::Ended(code)) => format!("Certificate {certificate} permits no more licenses: {code}."),
             Err(error) => return self.failed(error),
         };
         self.incomplete |= !matches!(fetched, Ok(Fetched::Here { .. }));
@@ -115,7 +115,7 @@ impl Report {
             Err(error) => return self.failed(&error),
         };
         self.incomplete |= !matches!(returned.outcome, Some(Outcome::Returned(_)));
-        let sentence = format!("The license {} {}.", returned.license, outcome(&returned));
+        let sentence = format!("License {} {}.", returned.license, outcome(&returned));
         self.add("returned", json!(returned), sentence);
     }
 
@@ -162,16 +162,16 @@ impl Report {
     }
 }
 
-/// The result of a return, to follow "license ID".
+/// The result of a return, as the predicate of a sentence whose subject is the license.
 fn outcome(returned: &Return) -> String {
     match &returned.outcome {
-        None => format!("is being returned; it must be deleted by {}", returned.delete_by),
+        None => format!("is being returned; its copy must be deleted by {}", returned.delete_by),
         Some(Outcome::Refused(code)) => {
-            format!("could not be returned ({code}); if its copy is deleted, ask for a reissue")
+            format!("could not be returned ({code}); if its copy is already deleted, ask for a reissue")
         }
         Some(Outcome::Returned(brought)) => match (brought.points, brought.certificate, brought.amount) {
             (Some(points), _, _) => format!("was returned for {points} points"),
-            (_, Some(certificate), _) => format!("was returned for the certificate {certificate}"),
+            (_, Some(certificate), _) => format!("was returned for certificate {certificate}"),
             (_, _, Some(amount)) => format!("was returned for {amount}"),
             _ => "was returned for a collection record".to_owned(),
         },

@@ -1,4 +1,4 @@
-//! What the headers of copies say, and which publishers are trusted.
+//! Tests of the headers of copies and of the publishers that are trusted.
 
 use bytes::Bytes;
 
@@ -57,7 +57,7 @@ fn a_copy_carries_nobodys_word_for_ours_and_fits_in_a_frame() {
     assert!(["x-death", "CC", "bulk"].iter().all(|name| !headers.contains_key(*name)), "{headers:?}");
     assert!(headers.values().all(|value| value.len() < 1000));
 
-    // Many tiny headers cost more than their letters.
+    // Many tiny headers need more bytes than their names and values.
     let names: Vec<_> = (0..10_000).map(|number| number.to_string()).collect();
     let tiny: Vec<_> = names.iter().map(|name| (name.as_str(), "")).collect();
     let delivery = arrived(topology::IN, "content.put", Some("shop"), &tiny);
@@ -102,7 +102,7 @@ fn only_our_own_user_and_who_may_speak_for_others_is_trusted() {
         let origin = Origin::of_work(&arrived(topology::RETRY, "licet.catalog", user, &claimed), trust);
         assert_eq!((origin.sender.as_deref(), origin.claim.is_none()), (sender, trusted), "{user:?}");
         let origin = Origin::of_work(&arrived(topology::IN, "content.put", user, &claimed), trust);
-        assert_eq!(origin.sender.as_deref(), user, "on licet.in headers say nothing");
+        assert_eq!(origin.sender.as_deref(), user, "on licet.in, headers are ignored");
     }
 }
 

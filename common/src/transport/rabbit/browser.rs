@@ -1,8 +1,8 @@
-//! Reads a queue message by message, without removing what is not acknowledged.
+//! Reads a queue one message at a time, and removes only messages that are acknowledged.
 //!
-//! `basic.get` keeps one body in memory. A quorum queue may reorder messages if a channel is closed before
-//! it acknowledges them, or if more than 32 are returned at once (3.10.8). So messages are put back in
-//! order, sixteen at a time.
+//! With `basic.get`, only one body is in memory. A quorum queue may reorder messages if a channel
+//! is closed before it acknowledges them, or if more than 32 messages are returned at once
+//! (observed with RabbitMQ 3.10.8). Messages are therefore returned in order, sixteen at a time.
 
 use std::{collections::BTreeSet, time::Duration};
 
@@ -15,8 +15,8 @@ use tokio::time::timeout;
 
 use super::{Delivery, Lost, call, close_connection, from_lapin, short};
 
-/// How many messages are requeued at a time. A channel of RabbitMQ has at most 32 commands in flight to a
-/// quorum queue; it defers further ones and may reorder them.
+/// The number of messages that are requeued at a time. A RabbitMQ channel has at most 32 commands
+/// in flight to a quorum queue. It defers further commands and may reorder them.
 const REQUEUE_CHUNK: usize = 16;
 /// The maximum time to wait until a chunk is back in the queue.
 const REQUEUE_TIMEOUT: Duration = Duration::from_secs(1);
@@ -52,10 +52,10 @@ impl Browser {
         call(self.channel.basic_ack(tag, BasicAckOptions { multiple: false })).await
     }
 
-    /// Requeues the messages in order and closes the connection. It uses nack, which newer brokers do not
-    /// count as a failed delivery.
+    /// Requeues the messages in order and closes the connection. The messages are requeued with
+    /// nack, which newer brokers do not count as a failed delivery.
     pub(in crate::transport) async fn close(self) {
-        // If the connection is lost, the broker requeues them itself.
+        // If the connection is lost, the broker itself requeues the messages.
         let _ = self.requeue().await;
         close_connection(&self.connection).await;
     }
@@ -72,7 +72,8 @@ impl Browser {
                 while self.depth().await? < before + chunk.len() {}
                 Ok::<_, Lost>(())
             };
-            // If another consumer takes messages meanwhile, the count is not reached. Continue after the timeout.
+            // If another consumer takes messages in the meantime, this count is not reached.
+            // Continue after the timeout.
             timeout(REQUEUE_TIMEOUT, back).await.unwrap_or(Ok(()))?;
         }
         Ok(())

@@ -1,10 +1,11 @@
 //! Buffers deliveries between lapin and [`super::Consumer`], with a limit in bytes.
 //!
-//! RabbitMQ limits prefetch in messages, not bytes. Above the limit the consumption is cancelled and
-//! what still arrives is dropped: closing at once lets lapin read on and took 317 MB instead of 84.
-//! Dropped deliveries are not acknowledged, so the broker delivers them again on the next connection.
-//! The same happens if the consumer is dropped. A single body is accepted whatever its size.
-//! [`Pace`] limits the bytes that lapin has read and this task has not taken yet.
+//! RabbitMQ limits prefetch in messages, not in bytes. If the buffer exceeds the limit, the
+//! consumer is cancelled and the deliveries that still arrive are dropped. Closing the connection
+//! immediately would let lapin continue to read, which took 317 MB of memory instead of 84 MB.
+//! Dropped deliveries are not acknowledged, so the broker delivers them again on the next
+//! connection. The same happens if the consumer is dropped. A single body is accepted regardless of
+//! its size. [`Pace`] limits the bytes that lapin has read and this task has not taken yet.
 
 use std::sync::{
     Arc, OnceLock,
@@ -17,7 +18,7 @@ use tokio::sync::mpsc;
 use super::{CONSUMER_TAG, call, lost, pace::Pace, properties::from_lapin, short};
 use crate::transport::{Delivery, Lost};
 
-/// The buffered deliveries of a consumption.
+/// The buffered deliveries of a consumer.
 pub(super) struct Inbox {
     waiting: mpsc::UnboundedReceiver<Result<Delivery, Lost>>,
     usage: Arc<Usage>,
@@ -32,8 +33,8 @@ struct Usage {
 }
 
 impl Inbox {
-    /// Starts to buffer deliveries until they end, the inbox is dropped, or more than `bytes_max` bytes are
-    /// buffered.
+    /// Starts to buffer deliveries until they end, the inbox is dropped, or more than `bytes_max`
+    /// bytes are buffered.
     pub(super) fn start(deliveries: lapin::Consumer, channel: Channel, pace: Arc<Pace>, bytes_max: usize) -> Self {
         let (sender, waiting) = mpsc::unbounded_channel();
         let usage = Arc::new(Usage::default());
@@ -42,7 +43,8 @@ impl Inbox {
         Self { waiting, usage }
     }
 
-    /// The next delivery, or none after the last. Cancelling this future loses no delivery.
+    /// The next delivery. `None` after the last delivery. If this future is cancelled, no delivery
+    /// is lost.
     pub(super) async fn next(&mut self) -> Option<Result<Delivery, Lost>> {
         let next = self.waiting.recv().await;
         if let Some(Ok(delivery)) = &next {
@@ -73,8 +75,8 @@ async fn run(
     }
 }
 
-/// Forwards deliveries to the inbox. Returns true if they ended, and false if the limit was exceeded or
-/// the inbox was dropped.
+/// Forwards deliveries to the inbox. Returns true if the deliveries ended, and false if the limit
+/// was exceeded or the inbox was dropped.
 async fn forward(
     deliveries: &mut PacedDeliveries,
     sender: &mpsc::UnboundedSender<Result<Delivery, Lost>>,
@@ -106,8 +108,8 @@ async fn forward(
     }
 }
 
-/// The deliveries of lapin, taken at the pace of its socket. Dropping them lets the socket be read
-/// without limit, because closing the connection needs the broker's response.
+/// The deliveries of lapin, with the pace of their socket. When they are dropped, the socket is
+/// read without a limit, because closing the connection requires the broker's response.
 struct PacedDeliveries {
     deliveries: lapin::Consumer,
     pace: Arc<Pace>,

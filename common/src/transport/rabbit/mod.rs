@@ -1,10 +1,10 @@
 //! The transport over RabbitMQ, with the client library lapin.
 //!
-//! lapin's own recovery stays off: an acknowledgement must never carry a delivery tag of another
-//! connection. After a lost connection nothing of it is used again.
+//! lapin's own recovery is disabled, because an acknowledgement must never contain a delivery tag
+//! of another connection. After a connection is lost, none of its parts is used again.
 //!
-//! Every call to the broker has a timeout. Waiting for deliveries, and publishing required outputs
-//! again, have no overall timeout; each of their steps has one.
+//! Every call to the broker has a timeout. Waiting for deliveries and publishing guaranteed outputs
+//! again have no overall timeout, but each of their steps has one.
 
 use std::{sync::Arc, time::Duration};
 
@@ -40,11 +40,11 @@ pub(super) use publisher::Publisher;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// The maximum time for a single call, such as a declaration or the opening of a channel.
 const CALL_TIMEOUT: Duration = Duration::from_secs(10);
-/// The AMQP heartbeat in seconds: after this long without traffic, the connection counts as lost.
+/// The AMQP heartbeat, in seconds. After this time without traffic, the connection counts as lost.
 const HEARTBEAT_S: u16 = 10;
 
-/// The frame size of connections that only send. lapin buffers 32 frames each way. A receiving
-/// connection keeps the broker's frame size, because a header must fit in one frame.
+/// The frame size of connections that only send. lapin buffers 32 frames in each direction. A
+/// receiving connection keeps the broker's frame size, because a header must fit in one frame.
 const SEND_FRAME_BYTES_MAX: u32 = 32 << 10;
 
 const CONSUMER_TAG: &str = "licet";
@@ -308,13 +308,14 @@ impl Consumer {
         let deliveries = match call(consume).await {
             Ok(deliveries) => deliveries,
             Err(lost) => {
-                // If the consumption starts only now, no task takes its deliveries. Closing requeues them.
+                // If the broker starts the consumer after this point, no task takes the deliveries.
+                // Closing the connection requeues them.
                 pace.end();
                 close_connection(&connection).await;
                 return Err(lost);
             }
         };
-        // Deliveries without acknowledgement are not redelivered, so none may be dropped.
+        // Deliveries that need no acknowledgement are not redelivered, so none may be dropped.
         let bytes_max = if no_ack { usize::MAX } else { PREFETCHED_BYTES_MAX };
         let inbox = Inbox::start(deliveries, channel.clone(), pace, bytes_max);
         Ok(Self { connection, channel, inbox, stopped: false })
@@ -334,14 +335,15 @@ impl Consumer {
         Ok(taken)
     }
 
-    /// A received delivery. A stream that ends before [`Consumer::stop`] means that the connection is lost.
+    /// A received delivery. A stream that ends before [`Consumer::stop`] means that the connection
+    /// is lost.
     fn arrived(&self, next: Option<Option<Result<Delivery, Lost>>>) -> Result<Option<Delivery>, Lost> {
         if self.overfilled().is_some() {
             return Err(Lost("the prefetched messages exceed the buffer".into()));
         }
         match next {
             Some(Some(delivery)) => delivery.map(Some),
-            Some(None) if !self.stopped => Err(Lost("the broker ended the consumption".into())),
+            Some(None) if !self.stopped => Err(Lost("the broker cancelled the consumer".into())),
             Some(None) | None => Ok(None),
         }
     }
@@ -354,8 +356,9 @@ impl Consumer {
         call(self.channel.basic_reject(tag, BasicRejectOptions { requeue: false })).await
     }
 
-    /// RabbitMQ requeues and counts messages that cross the cancellation (rabbitmq-server issue 3729).
-    /// lapin reports the end of deliveries once, so the consumer remembers it.
+    /// RabbitMQ requeues messages that are in transit during the cancellation, and counts them as
+    /// redelivered (rabbitmq-server issue 3729). lapin reports the end of deliveries only once, so
+    /// the consumer records that it was stopped.
     pub(super) async fn stop(&mut self) -> Result<(), Lost> {
         self.stopped = true;
         let cancel = self.channel.basic_cancel(short(CONSUMER_TAG), BasicCancelOptions::default());

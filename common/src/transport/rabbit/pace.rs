@@ -1,8 +1,8 @@
-//! A socket that is read no further than a fixed number of bytes ahead of the task that takes what was
-//! read. Beyond that, TCP flow control makes the broker wait.
+//! A socket that is read at most a fixed number of bytes ahead of the task that takes the
+//! deliveries. Beyond this limit, TCP flow control makes the broker wait.
 //!
-//! lapin reads on while this task has no processor, and its delegates are forgotten when a consumption
-//! is cancelled. So the socket itself is not read further.
+//! lapin continues to read while this task is not running, and drops its consumer delegates when a
+//! consumer is cancelled. The limit is therefore applied to the socket itself.
 
 use std::{
     future::{Future, poll_fn},
@@ -28,22 +28,22 @@ use futures_util::{
     task::AtomicWaker,
 };
 
-/// How far the reader of a socket is ahead of the task that takes the deliveries.
+/// Limits how far the reader of a socket is ahead of the task that takes the deliveries.
 #[derive(Debug)]
 pub(super) struct Pace {
     bytes_max: usize,
-    /// The bytes that were read since every delivery was last taken.
+    /// The number of bytes that were read since the task last took all deliveries.
     ahead: AtomicUsize,
-    /// No task takes deliveries any more. The socket is read without limit, so that the response to a
-    /// close can arrive.
+    /// Whether no task takes deliveries any more. The socket is then read without a limit, so that
+    /// the response to a close can arrive.
     is_ended: AtomicBool,
     reader: AtomicWaker,
     taker: AtomicWaker,
 }
 
 impl Pace {
-    /// A pace that stops reading when the reader is `bytes_max` bytes ahead. The last read may exceed the
-    /// limit by the size of its buffer.
+    /// Creates a pace that stops reading when the reader is `bytes_max` bytes ahead. The last read
+    /// may exceed the limit by the size of its buffer.
     pub(super) fn new(bytes_max: usize) -> Arc<Self> {
         Arc::new(Self {
             bytes_max,
@@ -54,7 +54,7 @@ impl Pace {
         })
     }
 
-    /// The runtime for lapin, whose sockets follow this pace.
+    /// The runtime for lapin, whose sockets are limited by this pace.
     pub(super) fn runtime(self: &Arc<Self>) -> Runtime<RuntimeParts<Tokio, PacedReactor>> {
         let reactor = PacedReactor { inner: Tokio::current(), pace: self.clone() };
         Runtime::new(RuntimeParts::new(Tokio::current(), reactor))
@@ -62,9 +62,9 @@ impl Pace {
 
     /// The next item that was read.
     ///
-    /// Before it waits, it yields to lapin's thread, which often has more items about to be handed over.
-    /// One message at a time costs two thread switches each: measured, half of the speed
-    /// (docs/performance.md).
+    /// Before it waits, this function yields to lapin's thread, which is often about to pass on
+    /// more items. Passing on messages one at a time costs two thread switches for each message. In
+    /// measurements, this halved the speed (docs/performance.md).
     pub(super) async fn next<S: Stream + Unpin>(&self, stream: &mut S) -> Option<S::Item> {
         if let Some(next) = stream.next().now_or_never() {
             return next;
@@ -82,7 +82,7 @@ impl Pace {
         .await
     }
 
-    /// Lets the reader read without limit from now on.
+    /// Lets the reader read without a limit from now on.
     pub(super) fn end(&self) {
         self.is_ended.store(true, Ordering::SeqCst);
         self.reader.wake();
@@ -92,8 +92,9 @@ impl Pace {
         self.ahead.load(Ordering::SeqCst) < self.bytes_max || self.is_ended.load(Ordering::SeqCst)
     }
 
-    /// Ready when the socket may be read. Checks again after registering, so that no wake-up is missed.
-    /// Wakes the taker, which may have taken every delivery and wait for the rest of a body.
+    /// Ready when the socket may be read. Checks again after registering the waker, so that no
+    /// wake-up is missed. If the socket may not be read, wakes the task that takes the deliveries,
+    /// which may have taken all of them and be waiting for the rest of a body.
     fn poll_may_read(&self, context: &Context<'_>) -> Poll<()> {
         if !self.may_read() {
             self.reader.register(context.waker());
@@ -114,7 +115,7 @@ impl Pace {
     }
 }
 
-/// A socket that is read at a pace.
+/// A socket whose reads are limited by a [`Pace`].
 pub(super) struct Paced<S> {
     socket: S,
     pace: Arc<Pace>,
@@ -160,7 +161,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Paced<S> {
     }
 }
 
-/// Tokio's sockets and timers. The sockets are read at a pace.
+/// Tokio's sockets and timers. The reads of the sockets are limited by a [`Pace`].
 #[derive(Clone, Debug)]
 pub(super) struct PacedReactor {
     inner: Tokio,

@@ -12,7 +12,7 @@ use crate::transport::{Death, Delivery, Properties};
 
 const PERSISTENT: u8 = 2;
 
-/// A delivery of lapin as one of the transport.
+/// Converts a delivery of lapin into a delivery of the transport.
 pub(super) fn from_lapin(delivery: lapin::message::Delivery) -> Delivery {
     let named = |value: &Option<ShortString>| value.as_ref().map(|text| text.as_str().to_owned());
     let properties = &delivery.properties;
@@ -71,7 +71,7 @@ fn text(value: &AMQPValue) -> Option<String> {
     std::str::from_utf8(value.as_bytes()).ok().map(str::to_owned)
 }
 
-/// The properties of a message to publish, which is persistent. `user_id` is set by the publisher.
+/// The properties of a persistent message to publish. The publisher sets `user_id`.
 pub(super) fn to_lapin(properties: &Properties) -> BasicProperties {
     let mut converted = BasicProperties::default().with_delivery_mode(PERSISTENT);
     if let Some(id) = &properties.message_id {
@@ -118,8 +118,9 @@ fn number(value: &AMQPValue) -> Option<u32> {
     }
 }
 
-/// An AMQP short string. A text above 255 bytes becomes empty, which does not occur: texts of foreign
-/// origin (correlation ids, reply queues) arrived as short strings.
+/// An AMQP short string. A text of more than 255 bytes becomes empty. This does not occur in
+/// practice, because texts from other systems (correlation ids, reply queues) arrived as short
+/// strings.
 pub(super) fn short(text: &str) -> ShortString {
     ShortString::try_new(text).unwrap_or_else(|_| ShortString::from(""))
 }

@@ -27,9 +27,9 @@ use super::{
 };
 use crate::transport::{Lost, Outcome, Outgoing};
 
-/// The age from which a channel is replaced after a refusal. RabbitMQ 3.10 may refuse everything on a
-/// channel that met a queue without its leader, or above a limit that was lifted since. Another
-/// channel works.
+/// A channel is replaced after a refusal if it is at least this old. RabbitMQ 3.10 may refuse
+/// everything on a channel that has encountered a queue without a leader, or a queue limit that no
+/// longer applies. Another channel works.
 const REFUSING_CHANNEL_AGE_MAX: Duration = Duration::from_secs(3);
 /// The interval at which a blocked connection is checked.
 const BLOCKED_INTERVAL: Duration = Duration::from_millis(50);
@@ -40,25 +40,27 @@ pub(in crate::transport) struct Publisher {
     connection: Arc<Connection>,
     current: Arc<Mutex<Current>>,
     user: Option<String>,
-    /// The messages that were returned and are not reported yet. lapin attaches a return to whichever
-    /// confirm completes next, so a return is matched by the properties of its message.
+    /// The messages that were returned and are not reported yet. lapin attaches a return to
+    /// whichever confirm completes next. A return is therefore matched with its message by the
+    /// properties of the message.
     returned: Arc<Mutex<BTreeSet<Returned>>>,
 }
 
 /// The current channel.
 struct Current {
     channel: Channel,
-    /// When it was opened (see [`Publisher::change_channel`]).
+    /// When the channel was opened (see [`Publisher::change_channel`]).
     since: Instant,
-    /// Whether a confirm was abandoned on it. lapin attaches a return to whichever confirm completes
-    /// next. An abandoned confirm would take another message's return.
+    /// Whether a confirm was abandoned on this channel. lapin attaches a return to whichever
+    /// confirm completes next, so an abandoned confirm could receive the return of another message.
     has_abandoned_confirm: bool,
-    /// The previous channel. It may still have messages to send, so it is closed only by the next change.
+    /// The previous channel. It may still have messages to send, so it is closed only by the next
+    /// change.
     _previous: Option<Channel>,
 }
 
-/// Identifies a returned message. Two messages that are equal in exchange, routing key and message_id
-/// have the same destination, so either both arrived or neither.
+/// Identifies a returned message. Two messages with the same exchange, routing key and `message_id`
+/// have the same destination, so either both arrived or neither did.
 #[derive(PartialEq, Eq, PartialOrd, Ord)]
 struct Returned {
     exchange: String,
@@ -112,7 +114,8 @@ impl Publisher {
                 self.properties(message),
             )
         });
-        // Wait for the last one first: when it has completed, the others mostly have, which saves wake-ups.
+        // Wait for the last message first. When it has completed, most of the others have too,
+        // which saves wake-ups.
         let mut confirms = Vec::with_capacity(messages.len());
         for sent in start_all(sent).await.iter_mut().rev() {
             match timeout_at(deadline, sent.as_mut()).await {
@@ -164,8 +167,9 @@ impl Publisher {
 
     /// Waits until the connection is not blocked. Returns false at the deadline.
     ///
-    /// During an alarm RabbitMQ reads nothing from publishers and keeps each abandoned connection until
-    /// the alarm ends. A new connection would be blocked by its first message.
+    /// During an alarm, RabbitMQ reads nothing from publishers and keeps each abandoned connection
+    /// until the alarm ends. A new connection would be blocked as soon as it published its first
+    /// message.
     async fn unblocked(&self, deadline: tokio::time::Instant) -> bool {
         let status = self.connection.status();
         while status.blocked() && status.connected() {
@@ -177,10 +181,11 @@ impl Publisher {
         true
     }
 
-    /// The properties of a message. Messages that Licet itself reads get this publisher's `user_id`.
+    /// The properties of a message. Messages that Licet itself reads get this publisher's
+    /// `user_id`.
     ///
-    /// The broker rejects a `user_id` that is not the connection's user. Workers rely on this to know
-    /// the sender and to trust retry headers.
+    /// The broker rejects a `user_id` that is not the connection's user. Workers rely on this to
+    /// know the sender and to trust retry headers.
     fn properties(&self, message: &Outgoing) -> BasicProperties {
         let properties = to_lapin(&message.properties);
         let read_by_licet = topology::is_read_by_licet(&message.exchange, &message.routing_key);
@@ -191,7 +196,7 @@ impl Publisher {
         }
     }
 
-    /// The outcome of one confirm. Remembers the returned message that is attached to it.
+    /// The outcome of one confirm. If a returned message is attached to the confirm, records it.
     fn outcome(&self, confirmation: Confirmation) -> Outcome {
         let outcome = if confirmation.is_ack() { Outcome::Confirmed } else { Outcome::Refused };
         if let Some(message) = confirmation.take_message() {
@@ -228,8 +233,8 @@ impl Publisher {
 
 /// Polls every future once, in their order, so that lapin takes all messages before the first wait.
 ///
-/// One message at a time costs two thread switches each: measured, half of the speed
-/// (docs/performance.md).
+/// Passing on messages one at a time costs two thread switches for each message. Measurements
+/// showed half of the speed (docs/performance.md).
 async fn start_all<F: Future>(futures: impl Iterator<Item = F>) -> Vec<Pin<Box<MaybeDone<F>>>> {
     let mut started: Vec<_> = futures.map(|future| Box::pin(maybe_done(future))).collect();
     poll_fn(|context| {

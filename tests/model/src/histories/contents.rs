@@ -1,4 +1,4 @@
-//! The contents that random histories buy.
+//! The content items that random histories buy.
 
 use licet_schema::{
     Count, Money, Name, Seconds, Version,
@@ -8,14 +8,15 @@ use licet_schema::{
 };
 use licet_workers::fixture::{self, name};
 
-/// The contents by their number: name and version. The next number is a content that is not registered.
+/// The name and version of each content item, by its number. The next number refers to an item that
+/// is never registered.
 pub(crate) const CONTENTS: [(&str, i64); 6] =
     [("song", 1), ("film", 1), ("film", 2), ("game", 1), ("gift", 1), ("book", 1)];
 
 const HOUR_S: i64 = 3600;
 const DAY_S: i64 = 24 * HOUR_S;
 
-/// The terms of a content in one of its variants. Variant 0 is registered first.
+/// The terms of a content item in one of its variants. Variant 0 is registered first.
 pub(crate) fn content(number: usize, variant: usize) -> ContentPut {
     let mut content = match number {
         0 => put(number, usd(1000), 3, 30 * DAY_S, policy(Some(40), false, None, false)),
@@ -82,7 +83,7 @@ fn next(number: usize) -> Option<ContentVersion> {
     Some(ContentVersion { content: name(content), version: self::version(version) })
 }
 
-/// The name and version of the content with this number.
+/// The name and version of the content item with this number.
 pub(crate) fn name_and_version(number: usize) -> (Name, Version) {
     let (content, number) = CONTENTS.get(number).copied().unwrap_or(("noise", 1));
     (name(content), version(number))

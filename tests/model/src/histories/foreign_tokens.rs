@@ -1,4 +1,5 @@
-//! Tokens from other Licet systems: one with the same key, and one with a key that is not trusted.
+//! Tokens from two other Licet systems. One has the same key, the other has a key that is not
+//! trusted.
 
 use ed25519_dalek::SigningKey;
 use licet_common::signing::Keyring;
@@ -30,7 +31,7 @@ impl ForeignTokens {
     }
 
     fn issue(mut fixture: Fixture, fault: Option<Code>, model: &mut Model) -> Self {
-        // Ids depend on the time, so another time gives other ids.
+        // Ids depend on the time, so an earlier time yields different ids.
         let single = fixture.later(-HOUR_MS).ready(1);
         let license = fixture.license(&single, "elsewhere").expect("a license");
         let several = fixture.buy(2);

@@ -11,7 +11,7 @@ pub(crate) fn history() -> impl Strategy<Value = Vec<Vec<Step>>> {
     (bought(), proptest::collection::vec(sequence(), 0..24)).prop_map(|(first, rest)| [vec![first], rest].concat())
 }
 
-/// A few successive steps.
+/// A sequence of one or more steps.
 fn sequence() -> impl Strategy<Value = Vec<Step>> {
     prop_oneof![
         12 => step().prop_map(|step| vec![step]),
@@ -26,7 +26,8 @@ fn sequence() -> impl Strategy<Value = Vec<Step>> {
     ]
 }
 
-/// A member of a paid container expires before the reception, and is reissued afterwards.
+/// A member of a paid container expires before its receipt is acknowledged, and is reissued
+/// afterwards.
 fn expired_and_reissued() -> impl Strategy<Value = Vec<Step>> {
     let (of, flaw, member) = (Pick::NEWEST, Flaw::None, Pick(1));
     let late = Step::Wait(Wait::Seconds(3 * 3600));
@@ -96,12 +97,12 @@ fn reversed_after_return() -> impl Strategy<Value = Vec<Step>> {
     })
 }
 
-/// A purchase, and steps about it in any order.
+/// A purchase, followed by steps that concern it in any order.
 fn in_any_order() -> impl Strategy<Value = Vec<Step>> {
     (buy(), proptest::collection::vec(about_newest(), 3..10)).prop_map(|(buy, rest)| [vec![buy], rest].concat())
 }
 
-/// A step about the newest object.
+/// A step that concerns the newest object.
 fn about_newest() -> impl Strategy<Value = Step> {
     let (of, flaw) = (Pick::NEWEST, Flaw::None);
     let paid = || prop_oneof![3 => Just(Amount::Due), 1 => Just(Amount::OneMore)];
@@ -125,7 +126,7 @@ fn about_newest() -> impl Strategy<Value = Step> {
     ]
 }
 
-/// A purchase that is received and paid for, in any order, or only one of both.
+/// A purchase with its acknowledgement and its payment in either order, or with only one of them.
 fn bought() -> impl Strategy<Value = Vec<Step>> {
     let messages = vec![
         Step::Receive { of: Pick::NEWEST, whole: true, flaw: Flaw::None },
@@ -223,7 +224,7 @@ fn payment() -> impl Strategy<Value = Payment> {
     })
 }
 
-/// The bank, another provider, or one that uses Licet's reserved name.
+/// The bank, another provider, or a provider that uses the name reserved for Licet.
 fn provider() -> impl Strategy<Value = usize> {
     prop_oneof![24 => Just(0_usize), 2 => Just(1), 1 => Just(2)]
 }

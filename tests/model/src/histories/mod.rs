@@ -1,7 +1,7 @@
-//! Random histories: sequences of messages with the most various mistakes.
+//! Random histories: sequences of messages that contain mistakes of many kinds.
 //!
-//! [`generator`] draws a history, which consists of [`script`] steps. [`player`] turns each step into
-//! a message, with the ids and tokens that are known at that point.
+//! [`generator`] creates a history, which consists of [`script`] steps. [`player`] turns each step
+//! into a message, with the ids and tokens that are known at that point.
 
 pub(crate) mod contents;
 mod foreign_tokens;

@@ -1,10 +1,10 @@
-//! The steps of random histories. A step refers to the objects that exist when it is played by a
-//! [`Pick`]. [`super::generator`] defines the probability of each step.
+//! The steps of random histories. With a [`Pick`], a step refers to one of the objects that exist
+//! when it is played. [`super::generator`] defines the probability of each step.
 
 use licet_schema::message::{Privilege, SweepKind};
 
-/// The position of an object among those that exist, counted from the newest. A pick shrinks towards
-/// the newest.
+/// The position of an object among those that exist, counted from the newest. Shrinking moves a
+/// pick towards the newest object.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Pick(pub(crate) usize);
 
@@ -16,11 +16,11 @@ impl Pick {
     }
 }
 
-/// What is wrong with a presented token.
+/// The flaw in a presented token.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Flaw {
     None,
-    /// Of an earlier generation.
+    /// A token of an earlier generation.
     Old,
     Altered,
     /// Issued by another Licet system with the same key.
@@ -45,14 +45,14 @@ pub(crate) enum Target {
     Unknown,
 }
 
-/// The ids of a settlement: the purchase's own or others.
+/// The ids in a settlement message: those of a purchase, or others.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Payment {
     pub(crate) of: Pick,
     pub(crate) target: Target,
     /// The purchase whose settlement id is used instead.
     pub(crate) id_of: Option<Pick>,
-    /// The number of the payment for that purchase, from 0.
+    /// The number of the payment for that purchase, starting at 0.
     pub(crate) attempt: usize,
     pub(crate) provider: usize,
 }
@@ -85,11 +85,11 @@ pub(crate) enum Points {
     TooMany,
 }
 
-/// A movement of the clock.
+/// A change of the clock.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Wait {
     Seconds(i64),
-    /// To the deadline of an existing object, plus this number of milliseconds.
+    /// Moves the clock to the deadline of an existing object, plus this number of milliseconds.
     Deadline(Pick, i64),
 }
 
@@ -109,12 +109,12 @@ pub(crate) enum StatusBy {
 #[derive(Clone, Debug)]
 pub(crate) enum Step {
     Wait(Wait),
-    /// Register a content in one of its variants.
+    /// Register a content item in one of its variants.
     PutContent {
         content: usize,
         variant: usize,
     },
-    /// Buy contents by their number. The flag says whether the item names a version.
+    /// Buy content items by their number. The flag says whether the item names a version.
     Buy {
         user: usize,
         items: Vec<(usize, bool)>,
@@ -184,7 +184,7 @@ pub(crate) enum Step {
         limit: Option<i64>,
     },
     Status(StatusBy),
-    /// Send an earlier message again, under its own id or under another.
+    /// Send an earlier message again, with its own id or with a new one.
     SendAgain {
         of: Pick,
         same_id: bool,

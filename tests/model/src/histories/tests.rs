@@ -1,7 +1,7 @@
 //! Plays random histories.
 //!
-//! `LICET_TEST_SEED` is the seed, `LICET_TEST_HISTORIES` the number of histories. A history that fails
-//! is shrunk and printed with every message.
+//! `LICET_TEST_SEED` sets the seed, and `LICET_TEST_HISTORIES` the number of histories. A history
+//! that fails is shrunk and printed with every message.
 
 use std::{
     cell::RefCell,
@@ -57,7 +57,7 @@ fn play(sequences: &[Vec<Step>], seen: &RefCell<Seen>) -> Result<(), String> {
     Ok(())
 }
 
-/// The number of occurrences in all histories.
+/// The number of occurrences of each outcome and event in all histories.
 #[derive(Debug, Default)]
 struct Seen {
     histories: usize,
@@ -66,7 +66,8 @@ struct Seen {
     events: BTreeMap<String, usize>,
 }
 
-/// Outcomes and events that need a long history, besides one of each type and code.
+/// Outcomes and events that occur only in long histories. The histories must contain these, in
+/// addition to every message type and refusal code.
 const RARE: [&str; 12] = [
     "purchase.request → certificate.issued with points",
     "settlement.completion → settlement.registered reversed",
@@ -95,12 +96,12 @@ impl Seen {
         }
     }
 
-    /// Fails if an outcome never occurred, because the histories then cover too little.
+    /// Fails if an expected outcome or event never occurred. The histories then cover too little.
     fn assert_complete(&self) {
         let outcomes = self.outcomes.keys().filter_map(|line| line.split_once(" → ").map(|(_, outcome)| outcome));
         let word = |name: &str| name.split([' ', '*']).next().unwrap_or_default().to_owned();
         let words: BTreeSet<_> = outcomes.chain(self.events.keys().map(String::as_str)).map(word).collect();
-        // Produced when a message is read, or by the runtime.
+        // These codes are produced when a message is read, or by the runtime.
         let absent = [Code::UnsupportedVersion, Code::Conflict];
         let codes = Code::ALL.iter().filter(|code| !absent.contains(code)).map(|code| code.as_str());
         let kinds = Output::KINDS.iter().filter(|kind| !["request.refused", "sweep.due"].contains(kind)).copied();

@@ -7,7 +7,7 @@ use uuid::Uuid;
 #[derive(Clone, Debug)]
 pub(crate) struct Token {
     pub(crate) subject: TokenSubject,
-    /// Why the token is refused: it was altered, or its key is not trusted.
+    /// The reason for which the token is refused: it was altered, or its key is not trusted.
     pub(crate) fault: Option<Code>,
 }
 

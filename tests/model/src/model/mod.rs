@@ -1,9 +1,9 @@
-//! The reference model: predicts the response to every message, from the specification alone.
+//! The reference model, which predicts the response to every message from the specification alone.
 //!
-//! The model shares no code with the rules except the vocabulary, and it stores its state differently:
-//! it deletes nothing, derives every count when it needs it, and stores facts about a purchase once.
-//! It cannot predict ids and tokens, so it takes them from the actual reply ([`Issued`]). It takes
-//! nothing else from that reply, and it checks that each id is new.
+//! The model shares no code with the rules except the vocabulary, and it stores its state
+//! differently: it deletes nothing, derives every count when it needs it, and stores facts about a
+//! purchase once. It cannot predict ids and tokens, so it takes them from the actual reply
+//! ([`Issued`]). It takes nothing else from that reply, and it checks that each id is new.
 
 mod issued;
 mod license;
@@ -34,7 +34,7 @@ use crate::response::Response;
 use issued::Issued;
 pub(crate) use issued::{Token, TokenSubject};
 
-/// The default time for a reception or a deletion.
+/// The default time limit for acknowledging receipt and for reporting a deletion.
 const DAY_MS: i64 = 86_400_000;
 /// The provider name that is reserved for Licet.
 const LICET: &str = "licet";
@@ -59,11 +59,11 @@ pub(crate) struct Model {
     settlements: BTreeMap<(Name, ExternalId), Settlement>,
     pub(crate) unmatched: Vec<Unmatched>,
     payouts: BTreeMap<(Name, ExternalId), (Uuid, Money)>,
-    /// The balance of every account, Licet's own included.
+    /// The balance of every account, including Licet's own accounts.
     pub(crate) ledger: BTreeMap<String, i64>,
 }
 
-/// A purchase: one certificate, or a container of several.
+/// A purchase: one certificate, or a container of several certificates.
 #[derive(Clone, Debug)]
 pub(crate) struct Purchase {
     pub(crate) user: Name,
@@ -131,7 +131,7 @@ type PurchaseIds = (Option<Uuid>, Option<Uuid>);
 struct Settlement {
     ids: PurchaseIds,
     outcome: SettlementOutcome,
-    /// `None` while only a failure or a reversal was reported.
+    /// `None` if only a failure or a reversal was reported so far.
     amount: Option<Money>,
     grants: Option<Grants>,
 }
@@ -228,8 +228,8 @@ impl Model {
         }
     }
 
-    /// Ends a live certificate whose deadline has passed: alone if it is paid for, or else with its
-    /// purchase.
+    /// Ends a live certificate whose deadline has passed. A paid certificate ends alone, an unpaid
+    /// one with its whole purchase.
     fn end_overdue(&mut self, id: Uuid) {
         let Some(ending) = self.overdue_ending(id).filter(|_| self.is_live(id)) else { return };
         let purchase = self.certificates[&id].purchase;
@@ -257,7 +257,7 @@ impl Model {
         self.certificates[&id].ended.is_none()
     }
 
-    /// Whether a live certificate of the purchase was not received yet.
+    /// Whether the purchase has a live certificate that was not received yet.
     pub(crate) fn awaits_reception(&self, purchase: Uuid) -> bool {
         self.purchases[&purchase].members.iter().any(|id| self.is_live(*id) && !self.certificates[id].received)
     }
@@ -268,8 +268,8 @@ impl Model {
         self.ending(id)
     }
 
-    /// The ending of a certificate: the recorded one, or that of a deadline which no sweep has
-    /// processed yet.
+    /// The ending of a certificate: the recorded one, or the one caused by a deadline that no sweep
+    /// has processed yet.
     fn ending(&self, id: Uuid) -> Option<Ending> {
         self.certificates[&id].ended.or_else(|| self.overdue_ending(id))
     }
@@ -340,7 +340,7 @@ impl Model {
         self.transfer(from, &format!("points:{user}"), points - repaid);
     }
 
-    /// Debits points from a user. What exceeds the user's points becomes debt.
+    /// Debits points from a user. Points that the user does not have become debt.
     fn debit(&mut self, user: &Name, points: i64) {
         let debited = points.min(self.points(user));
         self.transfer(&format!("points:{user}"), "licet:issued", debited);

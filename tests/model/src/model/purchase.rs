@@ -58,14 +58,15 @@ impl Model {
         }))
     }
 
-    /// The current terms of an item: of the version that it names, or of the highest one.
+    /// The current terms of an item: those of the version that it names, or of the highest version.
     fn current_terms(&self, item: &Item) -> Option<Rc<ContentPut>> {
         let of_name = self.contents.iter().filter(|((name, _), _)| *name == item.content);
         let mut matching = of_name.filter(|((_, version), _)| item.version.is_none_or(|wanted| wanted == *version));
         matching.next_back().map(|(_, terms)| Rc::clone(terms))
     }
 
-    /// Adds one certificate for each of these terms. Points cover the first certificates first.
+    /// Adds one certificate for each of these terms. Points are applied to the certificates in
+    /// their order.
     fn add_certificates(
         &mut self,
         terms: &[Rc<ContentPut>],

@@ -1,4 +1,4 @@
-//! Checks of tokens, and the acknowledgement of receptions.
+//! Checks of tokens, and acknowledgements of receipt.
 
 use licet_schema::{
     Code, Output,

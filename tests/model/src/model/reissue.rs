@@ -53,7 +53,7 @@ impl Model {
         }
     }
 
-    /// Revokes a license. An open return of it ends without an event.
+    /// Revokes a license. An open return of the license ends without an event.
     pub(super) fn revoke(&mut self, id: Uuid, reason: Revocation) {
         let license = self.licenses.get_mut(&id).expect("the license is known");
         license.state = LicenseState::Revoked;

@@ -146,7 +146,8 @@ impl Model {
         self.license_returned(id, false)
     }
 
-    /// Issues a certificate for the successor, with the licenses that the old one still granted.
+    /// Issues a certificate for the successor, with the licenses that the old certificate still
+    /// granted.
     fn upgrade(&mut self, old: Uuid) -> (Uuid, String) {
         let terms = self.successor(&self.certificates[&old].terms).expect("the offer was checked");
         let carried = if self.ending(old).is_none() { self.remaining(old) } else { 0 };

@@ -28,7 +28,7 @@ impl Model {
         }
     }
 
-    /// Completes a settlement about which a message was received before.
+    /// Completes a settlement that is already known from an earlier message.
     fn complete_known(
         &mut self,
         body: &SettlementCompletion,
@@ -42,7 +42,8 @@ impl Model {
             SettlementOutcome::Reversed if known.amount.is_none() => Ok(self.complete_after_reversal(body, ids, known)),
             SettlementOutcome::Reversed if same => Ok(repeated(SettlementOutcome::Reversed)),
             SettlementOutcome::Completed if same && known.ids == ids => {
-                // The same money, even if the number of grants differs: it is not recorded as unmatched.
+                // This is the same money even if the number of grants differs, so it is not
+                // unmatched.
                 let agrees = body.grants.is_none() || body.grants == known.grants;
                 return if agrees { Ok(repeated(SettlementOutcome::Completed)) } else { Err(Code::AlreadySettled) };
             }
@@ -61,7 +62,7 @@ impl Model {
         let outcome = SettlementOutcome::Reversed;
         let (amount, grants) = (Some(body.amount), body.grants);
         self.settlements.insert(key_of(body), Settlement { amount, grants, ..known });
-        // The same amount that was recorded as unmatched is reversed too.
+        // If the same amount was recorded as unmatched, it is reversed, too.
         self.unmatched.retain(|one| one.key != key_of(body) || one.amount != body.amount);
         self.registered(ids, &body.settlement, outcome, grants, false)
     }
@@ -150,7 +151,8 @@ impl Model {
                 (None, false)
             }
             Some(known) if known.ids != ids || known.amount.is_some_and(other_amount) => {
-                // It differs from the registered settlement, but may be unmatched money under the same id.
+                // The reversal does not match the registered settlement, but may match unmatched
+                // money with the same id.
                 let refusal = if known.ids == ids { Code::AmountMismatch } else { Code::AlreadySettled };
                 self.remove_unmatched(body).ok_or(refusal)?;
                 (known.grants, false)
@@ -172,8 +174,9 @@ impl Model {
         Ok(self.registered(ids, &body.settlement, outcome, grants, repeated))
     }
 
-    /// Removes unmatched money that was reversed: of this amount, or of every amount. Returns the
-    /// amount that was reported last; at the same time, the one whose message has the greatest id.
+    /// Removes unmatched money that was reversed: this amount, or every amount if none is given.
+    /// Returns the amount that was reported last. If several were reported at the same time, this
+    /// is the amount whose message has the greatest id.
     fn remove_unmatched(&mut self, body: &SettlementSetback) -> Option<Money> {
         let key = key_of_setback(body);
         let matches = |one: &Unmatched| one.key == key && body.amount.is_none_or(|amount| amount == one.amount);
@@ -245,7 +248,7 @@ impl Model {
         Ok(Output::PayoutRegistered(PayoutRegistered { license_return, payout, repeated }))
     }
 
-    /// The purchase with these ids, if it is of this kind. A member of a container is not a purchase.
+    /// The purchase with these ids, if its kind matches. A member of a container is not a purchase.
     fn find_purchase(&self, (certificate, container): PurchaseIds) -> Option<Uuid> {
         let id = certificate.or(container)?;
         self.purchases.get(&id).filter(|one| one.container == container.is_some()).map(|_| id)

@@ -1,4 +1,4 @@
-//! One purchase at some point of its lifecycle.
+//! The state of one purchase during its lifecycle.
 
 use std::{
     collections::BTreeMap,
@@ -22,13 +22,13 @@ use crate::{response::Response, test_system::TestSystem};
 
 const USER: &str = "alice";
 
-/// A message about the purchase. Members and terminals are given by their numbers.
+/// A message about the purchase. Numbers identify members and terminals.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Message {
     Receipt,
     MemberReceipt(usize),
     Completion,
-    /// A completion with a wrong amount, under the id of the correct one.
+    /// A completion with a wrong amount, with the id of the correct completion.
     WrongAmount,
     Failure,
     Reversal,
@@ -51,13 +51,13 @@ use Message::{
 pub(super) struct Lifecycle {
     pub(super) items: usize,
     pub(super) grants: i64,
-    /// Whether points pay for a part.
+    /// Whether points pay for part of the price.
     pub(super) points: bool,
     pub(super) messages: Vec<Message>,
 }
 
 /// The delivery of a message: a request, or a change of the time.
-#[allow(clippy::large_enum_variant, reason = "a few of them in a test")]
+#[allow(clippy::large_enum_variant, reason = "a test creates only a few of them")]
 pub(super) enum Delivery {
     Message(Request),
     Time(i64),
@@ -71,7 +71,7 @@ pub(super) struct State {
     began_at: i64,
     /// The latest token of each certificate.
     latest_tokens: Vec<String>,
-    /// The first license token for each request.
+    /// The first license token for each member and terminal.
     licenses: BTreeMap<(usize, usize), String>,
     returns: BTreeMap<usize, Uuid>,
     observed: Observed,
@@ -84,7 +84,7 @@ pub(super) struct State {
 struct Observed {
     instructed: usize,
     accepted: usize,
-    /// The payment was registered before the reception.
+    /// The payment was registered before the receipt.
     paid_first: bool,
     granted: BTreeMap<Uuid, i64>,
 }
@@ -179,7 +179,8 @@ impl State {
         response
     }
 
-    /// Checks that from here, the right messages lead to a granted license of each certificate.
+    /// Checks that, from this state, the right messages lead to a granted license of each
+    /// certificate.
     pub(super) fn complete(mut self) {
         for (member, certificate) in self.bought.certificates.clone().into_iter().enumerate() {
             let id = 10_000 * (member as u128 + 1);
@@ -198,20 +199,24 @@ impl State {
             let response = self.send(id + 3, license_request(&self.latest_tokens[member], terminal));
             let Some(Output::LicenseIssued(issued)) = response.reply else { panic!("no license: {response:?}") };
             self.send(id + 4, license_receipt(&issued.license_token.expect("a token")));
-            assert_eq!(self.observed.granted.get(&certificate), Some(&1), "no grant");
+            assert_eq!(self.observed.granted.get(&certificate), Some(&1), "each certificate has one grant");
             let charged = self.observed.instructed + usize::from(self.observed.paid_first);
-            assert_eq!(charged, 1, "charged once: {:?}", self.observed);
+            assert_eq!(charged, 1, "the user is charged once: {:?}", self.observed);
         }
     }
 
-    /// Whether the certificate is live, or becomes live by a reissue. A reissue revives it only if it
-    /// expired and was paid for.
+    /// Whether the certificate is live, or becomes live by a reissue. A reissue revives it only if
+    /// it expired and was paid for.
     fn revive(&mut self, id: u128, member: usize, certificate: Uuid) -> bool {
         let Some(ending) = self.system.model.ending_at(self.system.fixture.now_ms, certificate) else { return true };
         let paid = self.settlement(certificate).is_some();
         let reissued = self.send(id, reissue(certificate, None)).reply;
         let live = matches!(reissued, Some(Output::CertificateReissued(_)));
-        assert_eq!(live, ending == Ending::Expired && paid, "{ending:?}, and the reissue: {reissued:?}");
+        assert_eq!(
+            live,
+            ending == Ending::Expired && paid,
+            "the certificate is {ending:?}, and the reply to the reissue is {reissued:?}"
+        );
         self.record(Reissue(member), reissued);
         live
     }
@@ -221,7 +226,7 @@ impl State {
         model.purchases[&model.certificates[&certificate].purchase].settlement.as_ref()
     }
 
-    /// The receipt of the purchase: with the container's token, or the certificate's latest one.
+    /// The receipt of the purchase, with the container's token or the certificate's latest token.
     fn receipt(&self) -> Request {
         let tokens = if self.bought.container.is_some() { &self.bought.tokens } else { &self.latest_tokens };
         receipt(&Bought { tokens: tokens.clone(), ..self.bought.clone() })
@@ -235,7 +240,7 @@ impl Observed {
             Output::CertificateAccepted(body) => {
                 self.accepted += 1;
                 let paid = self.paid_first || body.settlement == Instruction::Instructed;
-                assert!(paid, "a purchase that is not paid for and not free is charged");
+                assert!(paid, "a purchase that is neither paid for nor free is charged");
             }
             Output::SettlementRegistered(body) if body.outcome == SettlementOutcome::Completed => {
                 self.paid_first |= self.accepted == 0;
@@ -246,7 +251,7 @@ impl Observed {
     }
 }
 
-/// The content in two versions. The second is the upgrade of the first.
+/// The song in one of its two versions. The second version is the upgrade of the first.
 fn song_version(number: i64, grants: i64) -> ContentPut {
     let version = |number: i64| number.try_into().expect("a version");
     let policy = ReturnPolicy { upgrade: (number == 1).then_some(true), ..song().return_policy };
@@ -259,7 +264,7 @@ fn song_version(number: i64, grants: i64) -> ContentPut {
     }
 }
 
-/// Another purchase, whose license is returned for points.
+/// Makes another purchase and returns its license for points.
 fn earn_points(system: &mut TestSystem) {
     let other = bought(system.send(3, purchase(1, 0)));
     system.send(4, receipt(&other));

@@ -1,14 +1,16 @@
-//! Every order in which the messages of one purchase can be delivered. Each message is delivered twice
-//! under different ids, and again under each of its ids.
+//! Every order in which the messages of one purchase can be delivered. Each message is delivered
+//! twice under different ids, and again under each of its ids.
 //!
-//! A message is delivered only after the token or id that it needs exists: a license request needs the
-//! token of its certificate, a license receipt the token of its license. All orders are searched depth
-//! first. If two orders lead to the same state (rows, clock, reported payments, known tokens, observed
-//! events), the same delivery has the same result: it is played once and counted for each order.
+//! A message is delivered only after the token or id that it needs exists: a license request needs
+//! the token of its certificate, and a license receipt needs the token of its license. All orders
+//! are searched depth first. If two orders lead to the same state (rows, clock, reported payments,
+//! known tokens, observed events), the same delivery has the same result, so it is played once and
+//! counted for each order.
 //!
 //! From every state that an order reaches, the right messages lead to a granted license, unless the
-//! purchase ended for good. The user is charged once. [`TestSystem`](crate::test_system::TestSystem)
-//! checks after every message that no money and no grant is lost.
+//! purchase ended for good. The user is charged once.
+//! [`TestSystem`](crate::test_system::TestSystem) checks after every message that no money and no
+//! grant is lost.
 
 mod lifecycle;
 
@@ -62,7 +64,7 @@ fn every_order_for_a_container_leads_to_a_grant_of_each_member() {
 }
 
 #[test]
-fn every_order_with_a_setback_loses_no_money() {
+fn every_order_with_a_failure_or_a_reversal_loses_no_money() {
     for items in [1, 2] {
         play_all("a failure", with_points(lifecycle(items, 2, &[&BASIC, &[Failure, WrongAmount]])));
         play_all("a reversal", with_points(lifecycle(items, 2, &[&BASIC, &[Reversal, WrongAmount]])));
@@ -79,7 +81,10 @@ fn every_order_with_deadlines_and_sweeps_loses_no_money() {
     for items in [1, 2] {
         play_all("a late reception", with_points(lifecycle(items, 2, &[&BASIC, &LAPSE])));
         play_all("a certificate that expires", with_points(lifecycle(items, 1, &[&BASIC, &EXPIRY])));
-        play_all("both, and a reversal", with_points(lifecycle(items, 1, &[&BASIC, &LAPSE, &EXPIRY, &[Reversal]])));
+        play_all(
+            "a late reception, an expiry and a reversal",
+            with_points(lifecycle(items, 1, &[&BASIC, &LAPSE, &EXPIRY, &[Reversal]])),
+        );
     }
     let late = [Hours(25), Sweep(SweepKind::Return)];
     play_all("a return that lapses", lifecycle(1, 1, &[&BASIC, &late, &returned(Privilege::Points)]));
@@ -98,7 +103,7 @@ fn every_order_with_a_reissue_leads_to_a_grant() {
 fn play_all(description: &str, lifecycle: Lifecycle) {
     let start = Rc::new(State::new(&lifecycle));
     let mut search = Search { messages: lifecycle.messages, played: HashMap::new(), orders: HashMap::new() };
-    // A message of the clock is delivered once: at a later time it would be another message.
+    // A clock message is delivered once, because it would be a different message at a later time.
     let copies = search.messages.iter().map(|message| if matches!(message, Hours(_) | Sweep(_)) { 1 } else { 2 });
     let copies = copies.collect();
     let orders = search.orders(&start, copies);

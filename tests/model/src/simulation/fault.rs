@@ -1,10 +1,10 @@
-//! The faults that each step of a worker can have, and their probabilities.
+//! The faults that can be injected into each step of a worker, and their probabilities.
 
 use licet_common::fault_injection::Outcome;
 
 use super::workers_under_test::PendingStep;
 
-/// A fault of a step.
+/// A fault that is injected into a step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Fault {
     Fail,
@@ -61,7 +61,7 @@ impl Fault {
             Self::Fail => "fails",
             Self::FailAfterEffect => "takes effect, then fails",
             Self::Refuse => "is refused",
-            Self::Contend => "meets another transaction",
+            Self::Contend => "conflicts with another transaction",
             Self::NoAnswer => "takes effect without an answer",
             Self::NoEffectNoAnswer => "has no effect and no answer",
             Self::KillBefore => "worker killed before",
@@ -80,7 +80,8 @@ pub(super) const MESSAGE_REORDERED: &str = "a message is moved behind others";
 const STEPS: [&str; 10] =
     ["connect", "consume", "receive", "publish", "acknowledge", "ping", "begin", "statement", "commit", "sleep"];
 
-/// The probability of a fault of this step, in a thousand. It is higher for the most important steps.
+/// The probability of a fault in this step, in thousandths. It is higher for the most important
+/// steps.
 pub(super) fn permille(step: &PendingStep) -> usize {
     match step {
         PendingStep::Commit => 120,
@@ -101,7 +102,7 @@ pub(super) fn faults() -> Vec<String> {
     all.map(|(step, fault)| name(step, *fault)).chain(others.map(str::to_owned)).collect()
 }
 
-/// The name of a fault of a step, such as `commit: takes effect, then fails`.
+/// The name of a fault in a step, such as `commit: takes effect, then fails`.
 pub(super) fn name(step: &str, fault: Fault) -> String {
     format!("{step}: {}", fault.description())
 }

@@ -1,23 +1,23 @@
 //! The simulation: whole workers over the in-process broker and SQLite, with fault injection.
 //!
-//! Several copies of every worker run the real loop, one step of one copy at a time. Before each call
-//! that leaves a worker, its [fault injector](licet_common::fault_injection) waits until the simulation
-//! picks this step. The simulation decides whether the call succeeds, fails, or takes effect and then
-//! fails. Workers are killed and stopped at any step, connections are dropped, and messages are
-//! repeated, delayed and reordered. The clock is simulated. One seed determines all choices, so a seed
-//! repeats a run.
+//! Several copies of every worker run the real loop, one step of one copy at a time. Before each
+//! call that leaves a worker, its [fault injector](licet_common::fault_injection) waits until the
+//! simulation selects this step. The simulation decides whether the call succeeds, fails, or takes
+//! effect and then fails. Workers are killed and stopped at any step, connections are dropped, and
+//! messages are repeated, delayed and reordered. The clock is simulated. One seed determines all
+//! choices, so the same seed repeats a run.
 //!
-//! Guarantees that are checked in every run (`oracle`):
+//! Every run checks these guarantees (`oracle`):
 //! - each message is decided once, in the order of the commits, as the reference model predicts;
-//! - only outputs of committed decisions are published, and repeated outputs are identical, byte for
-//!   byte;
-//! - at the end, every message that the broker accepted is decided, every event is published, every
-//!   request is answered, and there are no dead letters;
+//! - only outputs of committed decisions are published, and repeated outputs are identical, byte
+//!   for byte;
+//! - at the end of the run, every message that the broker accepted is decided, every event is
+//!   published, every request is answered, and there are no dead letters;
 //! - the auditor finds no violation after any commit;
 //! - no rule finds a defect.
 //!
-//! [Mutants](Mutant) show that these checks work: the same runs with one step of the loop left out must
-//! fail.
+//! [Mutants](Mutant) show that these checks work: the same runs with one step of the loop left out
+//! must fail.
 //!
 //! Deliberately absent: overlapping transactions, because SQLite has one writer. They are tested on
 //! PostgreSQL with several copies of every worker.
@@ -40,12 +40,12 @@ pub use shrink::Failure;
 
 use play::Plan;
 
-/// The number of events in all runs.
+/// The counts of all runs.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Metrics {
-    /// Runs.
+    /// The number of runs.
     pub runs: u64,
-    /// Steps of workers.
+    /// The number of worker steps.
     pub steps: u64,
     /// Messages that were sent, each counted once.
     pub messages: u64,
@@ -55,7 +55,7 @@ pub struct Metrics {
     pub decided: u64,
     /// Deliveries of replies and events that were compared with decisions.
     pub compared: u64,
-    /// Audits.
+    /// The number of audits.
     pub audits: u64,
     /// Injected faults by name, such as `commit: takes effect, then fails`.
     pub faults: BTreeMap<String, u64>,
@@ -85,8 +85,8 @@ pub fn play(seeds: Range<u64>, mutant: Option<Mutant>) -> Result<Metrics, Failur
     play_plans(seeds.map(|seed| Plan::of(seed, mutant, true)))
 }
 
-/// Plays these seeds with the faults that expose a mutant, but without the mutant. If these runs pass,
-/// a failure with the mutant is its own effect.
+/// Plays these seeds with the faults that expose a mutant, but without the mutant. If these runs
+/// pass, the mutant is the cause of a failure with the mutant.
 ///
 /// # Errors
 /// The first seed that violates a guarantee.

@@ -1,7 +1,7 @@
-//! Mutants: defects of the loop, each of which the simulation must detect.
+//! Mutants: deliberate defects in the worker loop, each of which the simulation must detect.
 //!
-//! A mutant is a step that reports success without happening, not a switch in the code. Its effect on
-//! rows and queues is that of a worker without that step.
+//! A mutant is not a switch in the code. It makes a step report success without taking effect. Rows
+//! and queues then look as if the worker did not have that step.
 
 use licet_common::fault_injection::Outcome;
 use uuid::Uuid;
@@ -36,8 +36,8 @@ impl Mutant {
         Self::ConfirmIgnored,
     ];
 
-    /// The outcome of a step in which the mutant differs. `decided_before` says whether a message was
-    /// decided before; `recomputing`, whether the transaction contains only such messages.
+    /// The outcome of a step that the mutant changes. `decided_before` says whether a message was
+    /// decided before. `recomputing` says whether the transaction contains only such messages.
     pub(super) fn outcome(
         self,
         step: &PendingStep,
@@ -49,7 +49,7 @@ impl Mutant {
             (Self::LockLeftOut, PendingStep::Begin) => Some(Outcome::Pretend),
             (Self::JournalNotConsulted, PendingStep::Statement(text, _)) => without_journal(text),
             (Self::OutputsRecomputed, PendingStep::Begin) => {
-                // A batch whose ids are not looked up does not consist of such messages.
+                // A batch whose ids are not looked up contains no message that was decided before.
                 *recomputing = false;
                 None
             }
@@ -64,8 +64,8 @@ impl Mutant {
         }
     }
 
-    /// Whether this fault is injected together with the mutant. Only faults that expose the mutant are,
-    /// so that each mutant is detected by its own effect.
+    /// Whether this fault is injected together with the mutant. Only faults that expose the mutant
+    /// are injected, so that each mutant is detected by its own effect.
     pub(super) fn is_exposed_by(self, step: &PendingStep, fault: Fault) -> bool {
         match self {
             Self::AckBeforeCommit => {
@@ -81,7 +81,7 @@ impl Mutant {
         }
     }
 
-    /// The outcome that the mutant makes of a fault.
+    /// The outcome of a fault when the mutant is active.
     pub(super) fn mutated(self, outcome: Outcome) -> Outcome {
         if self == Self::ConfirmIgnored { Outcome::Pretend } else { outcome }
     }
@@ -91,7 +91,8 @@ fn is_lookup(text: &str) -> bool {
     text.starts_with("SELECT") && text.contains("FROM \"journal\"")
 }
 
-/// The statement over a journal in which nothing is found and rows can be inserted again.
+/// Replaces a statement on the journal, so that lookups find nothing and rows can be inserted
+/// again.
 fn without_journal(text: &str) -> Option<Outcome> {
     if is_lookup(text) {
         return Some(Outcome::Replace(text.replacen("WHERE (", "WHERE 1 = 0 AND (", 1)));

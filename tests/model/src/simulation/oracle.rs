@@ -1,5 +1,5 @@
-//! The test oracle: compares decisions with the reference model, and published outputs with committed
-//! decisions.
+//! The test oracle: compares decisions with the reference model, and published outputs with
+//! committed decisions.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -26,7 +26,8 @@ pub(super) struct Oracle {
     expected: BTreeMap<Uuid, Vec<Expected>>,
     /// The messages that have a row in the journal.
     journaled: BTreeSet<Uuid>,
-    /// The message ids of the outputs that were published since the last [`Oracle::forget_published`].
+    /// The message ids of the outputs that were published since the last
+    /// [`Oracle::forget_published`].
     published: BTreeSet<String>,
     pub(super) decided: u64,
     pub(super) compared: u64,
@@ -86,7 +87,8 @@ impl Oracle {
         Ok(())
     }
 
-    /// Checks that every message was decided and every event published, when nothing is left to do.
+    /// Checks, when nothing is left to do, that every message was decided and every event was
+    /// published.
     pub(super) fn check_complete(&self, sent: &[Sent]) -> Result<(), String> {
         let undecided = sent.iter().find(|sent| !self.expected.contains_key(&sent.id));
         if let Some(sent) = undecided {

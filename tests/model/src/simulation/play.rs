@@ -1,4 +1,4 @@
-//! One run: random choices until nothing is left to do.
+//! One run, which makes random choices until nothing is left to do.
 
 use std::{cell::RefCell, path::Path, sync::Arc};
 
@@ -34,16 +34,16 @@ use crate::{
     invariants,
 };
 
-/// Copies of each worker.
+/// The number of copies of each worker.
 const COPIES: usize = 2;
 /// The maximum number of steps of one history.
 const STEPS_MAX: usize = 40;
 /// The maximum number of faults of one run.
 const FAULTS_MAX: usize = 40;
-/// The maximum number of refused statements and commits in one run: below the number of attempts, so
-/// that no message becomes a dead letter.
+/// The maximum number of refused statements and commits in one run. It is lower than the number of
+/// attempts, so that no message becomes a dead letter.
 const REFUSED_MAX: usize = topology::WAITS.len();
-/// A run with more choices does not terminate.
+/// A run with more choices is considered endless.
 const CHOICES_MAX: usize = 200_000;
 const START_MS: i64 = 1_700_000_000_000;
 
@@ -83,7 +83,7 @@ impl Plan {
         Self { seed, mutant, mutated, script, faults_max: FAULTS_MAX }
     }
 
-    /// Plays the plan, in a runtime of its own.
+    /// Plays the plan in its own runtime.
     pub(super) fn play(&self) -> Result<Run, Violation> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         let trace = RefCell::new(Vec::new());
@@ -132,12 +132,13 @@ struct Simulation<'a> {
     transport: Transport,
     store: Store,
     clock: Clock,
-    /// The copy that is in a transaction: SQLite has one at a time.
+    /// The copy that is in a transaction. SQLite allows one transaction at a time.
     in_transaction: Option<usize>,
     /// The next step of the history.
     next: usize,
     faults: usize,
-    /// The faults among them that concern no single step: dropped connections, stopped workers.
+    /// The number of these faults that do not concern a single step: dropped connections and
+    /// stopped workers.
     disturbances: usize,
     refused: usize,
     /// Whether no more faults are injected.
@@ -152,7 +153,7 @@ impl<'a> Simulation<'a> {
     async fn new(plan: &'a Plan, trace: &'a RefCell<Vec<String>>) -> Result<Self, String> {
         let transport = Transport::simulated();
         transport.apply(&registry::topology()).await.map_err(|error| error.to_string())?;
-        // In memory where possible, because the database need not survive the run.
+        // Use a file system in memory if possible, because the database need not survive the run.
         let memory = Path::new("/dev/shm");
         let folder = if memory.is_dir() { tempfile::tempdir_in(memory) } else { tempfile::tempdir() };
         let folder = folder.map_err(|error| error.to_string())?;
@@ -391,7 +392,8 @@ impl<'a> Simulation<'a> {
             self.workers.copies[index].uncommitted.clear();
         }
         if committed {
-            // The decisions are final from here on, even if the worker does not learn of the commit.
+            // The decisions are final from here on, even if the worker does not learn of the
+            // commit.
             self.check_decisions(index)?;
         } else if !matches!(outcome, Outcome::Proceed | Outcome::Replace(_)) {
             self.workers.copies[index].uncommitted.clear();
@@ -401,7 +403,8 @@ impl<'a> Simulation<'a> {
         if !matches!(next, Some(PendingStep::Statement(..) | PendingStep::Commit)) {
             self.end_transaction(index);
             if matches!(next, Some(PendingStep::Publish(_) | PendingStep::Ack)) {
-                // Decided without a commit: a query, or a sweep that found nothing.
+                // These messages were decided without a commit: a query, or a sweep that found
+                // nothing.
                 self.check_decisions(index)?;
             }
             self.workers.copies[index].uncommitted.clear();

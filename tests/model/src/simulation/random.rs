@@ -22,7 +22,7 @@ impl Random {
         usize::try_from(self.next() % count).unwrap_or(0)
     }
 
-    /// True with a probability of `permille` in a thousand.
+    /// True with a probability of `permille` thousandths.
     pub(super) fn permille(&mut self, permille: usize) -> bool {
         self.below(1000) < permille
     }

@@ -1,4 +1,4 @@
-//! A worker whose decisions are recorded. It behaves as the worker that it contains.
+//! A worker whose decisions are recorded. It behaves like the worker that it contains.
 
 use licet_common::{
     config::Groups,
@@ -46,8 +46,8 @@ impl<W: Worker> Worker for Recorded<W> {
     const BATCH_MAX: Option<u16> = W::BATCH_MAX;
     const SETTINGS: Groups = W::SETTINGS;
 
-    /// The request, and the result of the worker's `read`. A refusal is an input too, so that `decide`
-    /// is called for every message.
+    /// The request, and the result of the worker's `read`. A refusal is also an input, so that
+    /// `decide` is called for every message.
     type Input = (Request, Result<W::Input, Refusal>);
     type Rows = W::Rows;
 

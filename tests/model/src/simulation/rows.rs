@@ -10,7 +10,7 @@ use licet_schema::entity::Keyed;
 use licet_workers::domain::Tables;
 use sea_orm::{DatabaseConnection, DbErr, EntityTrait, ModelTrait};
 
-/// Stores the rows of one table.
+/// A function that stores the rows of one table.
 type Put = Box<dyn FnOnce(&mut MemoryStore) + Send>;
 
 struct TableReader {

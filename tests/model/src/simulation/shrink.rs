@@ -32,7 +32,7 @@ impl Failure {
         self.plan.seed
     }
 
-    /// The violation.
+    /// The description of the violation.
     pub fn reason(&self) -> &str {
         &self.violation.reason
     }

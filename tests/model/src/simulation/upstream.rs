@@ -26,7 +26,7 @@ pub(super) struct Upstream {
     pub(super) sent: Vec<Sent>,
     replies: (String, Consumer),
     events: (String, Consumer),
-    /// The message ids of the replies that were recorded. A repeated reply has nothing new.
+    /// The message ids of the replies that were recorded. A repeated reply contains nothing new.
     recorded: BTreeSet<Option<String>>,
 }
 
@@ -39,12 +39,13 @@ impl Upstream {
         Ok(Self { transport, player: Player::new(), sent: Vec::new(), replies, events, recorded: BTreeSet::new() })
     }
 
-    /// Plays a step of the history. Returns a description of what was sent.
+    /// Plays a step of the history. Returns a description of the message that was sent.
     pub(super) async fn step(&mut self, step: &Step) -> Result<Option<String>, String> {
         let request = match step {
             Step::Wait(wait) => {
                 let now_ms = self.player.system.fixture.now_ms;
-                // Only random histories set the clock back: the auditor compares times.
+                // The clock is never set back here, because the auditor compares times. Only random
+                // histories do that.
                 self.player.system.fixture.now_ms = self.player.time(*wait, true).max(now_ms);
                 return Ok(None);
             }
@@ -55,7 +56,8 @@ impl Upstream {
             },
             other => self.player.request(other),
         };
-        // An inconsistent message becomes a dead letter. Only random histories contain them.
+        // An inconsistent message becomes a dead letter. Only random histories contain such
+        // messages.
         if request.check().is_err() {
             return Ok(None);
         }

@@ -1,5 +1,5 @@
 //! The workers under test: copies of every worker, each of which takes its next step only when the
-//! simulation lets it.
+//! simulation allows it.
 
 use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
@@ -22,7 +22,7 @@ use uuid::Uuid;
 
 use super::recorded::{Decided, Recorded};
 
-/// A worker that makes no report for this long hangs.
+/// A worker that sends no report for this long is considered to hang.
 const HANG_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// After this number of yields of the single thread, every worker has reacted to a stop signal.
@@ -34,12 +34,12 @@ pub(super) enum PendingStep {
     Connect,
     Consume,
     Receive,
-    /// With this routing key.
+    /// Publishes a message with this routing key.
     Publish(String),
     Ack,
     Ping,
     Begin,
-    /// The statement's text, and the ids among its values.
+    /// Runs a statement: its text, and the ids among its values.
     Statement(String, Vec<Uuid>),
     Commit,
     Sleep,
@@ -84,7 +84,7 @@ impl PendingStep {
 /// A report of a worker to the simulation.
 #[derive(Debug)]
 pub(super) enum Report {
-    /// It is about to take this step, and waits for the outcome.
+    /// The worker is about to take this step, and waits for the outcome.
     Pending(PendingStep, oneshot::Sender<Outcome>),
     /// A rule decided a message.
     Decided(Box<Decided>),
@@ -113,16 +113,16 @@ impl FaultInjector for StepInjector {
 /// A copy of a worker.
 pub(super) struct WorkerCopy {
     pub(super) worker: &'static str,
-    /// Its next step, or `None` if it is not running.
+    /// The next step of the copy, or `None` if the copy is not running.
     pub(super) pending: Option<PendingStep>,
     answer: Option<oneshot::Sender<Outcome>>,
     running: Option<JoinHandle<()>>,
     stop: CancellationToken,
-    /// The decisions in its current transaction.
+    /// The decisions in the current transaction of the copy.
     pub(super) uncommitted: Vec<Decided>,
-    /// Whether the broker dropped its publishing connection.
+    /// Whether the broker dropped the publishing connection of the copy.
     pub(super) publisher_cut: bool,
-    /// Whether the broker dropped its consuming connection.
+    /// Whether the broker dropped the consuming connection of the copy.
     pub(super) consumer_cut: bool,
 }
 
@@ -135,7 +135,7 @@ pub(super) struct WorkersUnderTest {
 }
 
 impl WorkersUnderTest {
-    /// This number of copies of each worker, none of them running.
+    /// Creates this number of copies of each worker. None of them is running yet.
     pub(super) fn new(resources: Resources, copies: usize) -> Self {
         let (reports, received) = mpsc::unbounded_channel();
         let names = registry::names().flat_map(|name| std::iter::repeat_n(name, copies));
@@ -177,7 +177,7 @@ impl WorkersUnderTest {
     pub(super) async fn proceed(&mut self, index: usize, outcome: Outcome) -> Result<(), String> {
         let copy = &mut self.copies[index];
         let step = copy.pending.take();
-        // A new connection was not dropped.
+        // A new connection has not been dropped.
         copy.publisher_cut &= step != Some(PendingStep::Connect);
         copy.consumer_cut &= step != Some(PendingStep::Consume);
         if let Some(answer) = copy.answer.take() {
@@ -204,7 +204,7 @@ impl WorkersUnderTest {
             return Ok(false);
         }
         copy.stop.cancel();
-        // A step that watches the signal is dropped at once. Any other step stays pending.
+        // A step that reacts to the signal is cancelled at once. Any other step stays pending.
         for _ in 0..YIELDS_TO_REACT {
             tokio::task::yield_now().await;
         }

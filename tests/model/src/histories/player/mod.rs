@@ -1,5 +1,5 @@
-//! Plays a history: sends the message of each step ([`requests`]), and records the ids and tokens in
-//! the replies.
+//! Plays a history: sends the message of each step ([`requests`]), and records the ids and tokens
+//! in the replies.
 
 mod requests;
 
@@ -19,7 +19,7 @@ use super::{
 };
 use crate::test_system::TestSystem;
 
-/// This content is registered later, so that some upgrades have no successor at first.
+/// This content item is registered later, so that some upgrades have no successor at first.
 const REGISTERED_LATER: usize = 2;
 
 /// A test system, and the ids and tokens that its users, terminals and providers know.

@@ -1,4 +1,4 @@
-//! The message of each step, made from the ids and tokens that are known.
+//! Builds the message of each step from the known ids and tokens.
 
 use licet_schema::{
     Code, Count, ExternalId, Money, Name, Request, Timestamp,
@@ -74,7 +74,8 @@ impl Player {
         }
     }
 
-    /// The time of a step: relative to the clock, or to the nearest future (or past) deadline.
+    /// The time of a step, relative to the clock or to a future (or past) deadline. Pick 0 is the
+    /// nearest deadline.
     pub(crate) fn time(&self, wait: Wait, future: bool) -> i64 {
         let (now, model) = (self.system.fixture.now_ms, &self.system.model);
         match wait {
