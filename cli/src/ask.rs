@@ -13,7 +13,8 @@ pub(crate) async fn ask(config: &Config, request: &Request) -> Result<Output, Fa
     client.ask(request).await.map_err(Failure::work)
 }
 
-/// The failure of a command whose request was refused, or whose reply has another type than expected.
+/// The failure of a command whose request was refused, or whose reply has another type than
+/// expected.
 pub(crate) fn unexpected(reply: &Output) -> Failure {
     Failure::Work(match reply {
         Output::RequestRefused(refused) => format!("the request was refused as {}: {}", refused.code, refused.detail),

@@ -1,4 +1,5 @@
-//! The program `licet`: prepares, runs and inspects Licet, and acts as an upstream system or a terminal.
+//! The program `licet`: prepares, runs and inspects Licet, and acts as an upstream system or a
+//! terminal.
 //!
 //! `commands` contains one file for each command. The other modules are shared by several commands:
 //!

@@ -55,7 +55,8 @@ impl MigrationTrait for First {
 
     async fn down(&self, _: &SchemaManager) -> Result<(), DbErr> {
         Err(DbErr::Migration(
-            "migrations cannot be reverted, because the tables hold money and rights: restore a backup instead".into(),
+            "migrations cannot be reverted, because they would delete payments and rights: restore a backup instead"
+                .into(),
         ))
     }
 }

@@ -100,8 +100,8 @@ impl Fixture {
         }
     }
 
-    /// Creates a fixture in which the content `song` is registered: 10.00 USD, 3 grants, 40 points for a
-    /// return.
+    /// Creates a fixture in which the content `song` is registered: 10.00 USD, 3 grants, 40 points
+    /// for a return.
     pub fn with_song() -> Self {
         let mut fixture = Self::new();
         fixture.ask(Request::ContentPut(song()));

@@ -156,6 +156,21 @@ mod tests {
     }
 
     #[test]
+    fn the_documents_name_every_worker_and_the_messages_that_it_handles() {
+        let (operations, protocol) = (read("docs/operations.md"), read("docs/protocol.md"));
+        for worker in WORKERS {
+            let handles: Vec<_> = worker.handles.iter().map(|kind| format!("`{kind}`")).collect();
+            let handles = handles.join(", ");
+            let program = format!("| `licet-{}` | {handles}", worker.name);
+            assert!(operations.contains(&program), "docs/operations.md lacks the row {program:?}");
+            let queue = format!("| `licet.{}` | `licet.in` | {handles} |", worker.name);
+            assert!(protocol.contains(&queue), "docs/protocol.md lacks the row {queue:?}");
+        }
+        let start_all = format!("for worker in {}; do", names().collect::<Vec<_>>().join(" "));
+        assert!(operations.contains(&start_all), "docs/operations.md lacks the line {start_all:?}");
+    }
+
+    #[test]
     fn an_unknown_worker_is_an_error_that_names_the_known_ones() {
         let error = find("purchases").expect_err("there is none").to_string();
         assert!(error.contains("\"purchases\"") && error.contains("purchase, reception"), "{error}");

@@ -43,8 +43,8 @@ pub enum MediaError {
         #[source]
         source: io::Error,
     },
-    /// The source differs from the announced content.
-    #[error("{uri} differs from the announced content: {detail}; no part of it was stored")]
+    /// The source differs from the expected content.
+    #[error("{uri} differs from the expected content: {detail}; no part of it was stored")]
     Different {
         /// The address.
         uri: String,

@@ -89,8 +89,8 @@ impl Terminal {
         Ok(open)
     }
 
-    /// Marks earlier returns of the license as lapsed, because Licet opens another return only
-    /// after that.
+    /// Marks earlier returns of the license as lapsed, because Licet opens another return only if
+    /// the earlier ones have lapsed.
     fn close_earlier(&self, open: &Return) -> Result<(), StoreError> {
         let mut earlier = self.store.returns()?.into_iter().filter(|one| {
             one.license == open.license && one.license_return != open.license_return && one.outcome.is_none()

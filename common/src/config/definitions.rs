@@ -172,7 +172,7 @@ pub(super) static SETTINGS: &[Setting] = &[
         group: Group::Terms,
         kind: Kind::Number { unit: "seconds", range: 1..=SECONDS_MAX.unsigned_abs() },
         default: DefaultValue::Value("86400"),
-        description: "Time allowed for a terminal to confirm that it deleted a license that is being returned.",
+        description: "Time allowed for a terminal to report that it deleted a license that is being returned.",
     },
     Setting {
         key: "batch_max",

@@ -107,7 +107,7 @@ pub struct Terms {
     /// The time allowed to acknowledge receipt of a purchase, unless its contents specify another
     /// time.
     pub receipt_ttl: Seconds,
-    /// The time allowed for a terminal to confirm that it deleted a license that is being returned.
+    /// The time allowed for a terminal to report that it deleted a license that is being returned.
     pub return_ttl: Seconds,
 }
 

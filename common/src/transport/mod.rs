@@ -444,9 +444,10 @@ impl Consumer {
 /// Reads a queue from its head, one message at a time, over its own connection.
 ///
 /// Until the browser is closed, other consumers do not see the messages that it has read. Closing
-/// it returns the unacknowledged messages to the head of the queue, in their original order and
-/// with a delivery count that is higher by one. If the browser is dropped or loses its connection
-/// instead, the order is undefined. This process has only one message at a time in memory.
+/// it returns the unacknowledged messages to the head of the queue, in their original order. Some
+/// versions of RabbitMQ also increase their delivery counts. If the browser is dropped or loses its
+/// connection instead, the order is undefined. This process has only one message at a time in
+/// memory.
 #[derive(Debug)]
 pub struct Browser(BrowserBackend);
 

@@ -162,7 +162,8 @@ fn events(row: &journal::Model) -> Result<Vec<Output>, AuditError> {
     decoded.collect()
 }
 
-/// The next journal rows that belong to purchases, in the order of the purchases, with their subjects.
+/// The next journal rows that belong to purchases, in the order of the purchases, with their
+/// subjects.
 async fn journal_after(
     connection: &Transaction,
     after: Option<(Uuid, Uuid)>,
@@ -271,7 +272,7 @@ fn compare_certificate(id: Uuid, purchase: &Purchase, rows: &Rows, findings: &mu
     let received = live.map_or(record.received_at, |row| row.received_at).is_some();
     let settled = live.map_or(&record.settlement, |row| &row.settlement).is_some();
     let accepted = upgraded || purchase.accepted.contains_key(&id);
-    findings.ensure(received == accepted, "the reception of a certificate differs from the journal", id);
+    findings.ensure(received == accepted, "the receipt of a certificate differs from the journal", id);
     let paid = upgraded || purchase.settled > 0;
     findings.ensure(settled == paid, "the settlement of a certificate differs from the journal", id);
     compare_ending(id, purchase, record, findings);

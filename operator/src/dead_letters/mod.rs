@@ -146,7 +146,8 @@ impl Scan<'_> {
     /// Passes each letter to `visit`, which returns the action to take.
     ///
     /// # Errors
-    /// The broker is unavailable, or `visit` fails. Letters that were not removed stay in their queues.
+    /// The broker is unavailable, or `visit` fails. Letters that were not removed stay in their
+    /// queues.
     pub async fn run(
         &self,
         mut visit: impl AsyncFnMut(&Letter) -> Result<Action, DeadLetterError>,

@@ -1,8 +1,8 @@
 //! The history of a purchase, read from the journal: every decided message about the purchase, with
 //! the events that it caused.
 //!
-//! A purchase is found by its own id, by the id of a certificate, container, license or return, by the
-//! last characters of such an id, or by the name of its user.
+//! A purchase is found by its own id, by the id of a certificate, container, license or return, by
+//! the last characters of such an id, or by the name of its user.
 
 use std::{collections::BTreeSet, fmt};
 

@@ -12,10 +12,8 @@ pub fn sentence(event: &Output) -> String {
         Output::ContentRegistered(body) => format!("Version {} of {} was registered.", body.version, body.content),
         Output::CertificateIssued(body) => issued(body),
         Output::CertificateAccepted(body) => match body.settlement {
-            Instruction::Instructed => "The reception of the purchase was acknowledged.".to_owned(),
-            Instruction::NotNeeded => {
-                "The reception of the purchase was acknowledged. Nothing is left to pay.".to_owned()
-            }
+            Instruction::Instructed => "Receipt of the purchase was acknowledged.".to_owned(),
+            Instruction::NotNeeded => "Receipt of the purchase was acknowledged. Nothing is left to pay.".to_owned(),
         },
         Output::SettlementInstructed(body) => {
             format!("The payment provider was instructed to charge {} to {}.", body.amount, body.user)
@@ -46,7 +44,7 @@ pub fn sentence(event: &Output) -> String {
             )
         }
         Output::LicenseGranted(body) => {
-            format!("The reception of license {} of certificate {} was acknowledged.", body.license, body.certificate)
+            format!("Receipt of license {} of certificate {} was acknowledged.", body.license, body.certificate)
         }
         Output::LicenseRevoked(body) => {
             let why = match body.reason {
@@ -143,7 +141,7 @@ fn points(body: &PointsChanged) -> String {
 pub(super) fn ending(ending: Ending) -> &'static str {
     match ending {
         Ending::Exhausted => "all its grants are used",
-        Ending::Lapsed => "its reception was not acknowledged in time",
+        Ending::Lapsed => "its receipt was not acknowledged in time",
         Ending::Expired => "it expired",
         Ending::Declined => "its payment was declined",
         Ending::Reversed => "its payment was refunded or charged back",

@@ -44,7 +44,7 @@ bodies! {
     }
 
     /// `certificate.reissue`: replaces a certificate with its next generation, which keeps the
-    /// settlement and the number of granted licenses.
+    /// settlement and, by default, the number of granted licenses.
     pub struct CertificateReissue {
         /// The certificate.
         pub certificate: Uuid,

@@ -74,8 +74,8 @@ pub const SUSPECT_DELIVERIES: u32 = 3;
 pub const DELIVERY_LIMIT: i64 = 200;
 
 /// The delivery limit of the other queues, which is effectively no limit. RabbitMQ 4.x drops a
-/// message after 20 deliveries unless the queue sets a limit, and browsing dead letters counts as a
-/// delivery.
+/// message after 20 deliveries unless the queue sets a limit, and some versions count browsing a
+/// dead letter as a delivery.
 pub const DELIVERY_UNLIMITED: i64 = 1_000_000_000;
 
 /// The name and the message types of a worker, from which the topology is built. The registry in

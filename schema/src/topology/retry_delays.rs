@@ -2,7 +2,7 @@
 
 /// The delays between attempts. The first entry applies after the first failure. Each delay has its
 /// own queue, because in a queue with mixed delays the first message would delay all messages
-/// behind it.
+/// behind it. The delay of an existing queue cannot change, so a new delay needs a new name.
 pub const WAITS: &[Wait] = &[
     Wait { name: "1s", delay_ms: 1_000 },
     Wait { name: "10s", delay_ms: 10_000 },

@@ -32,7 +32,19 @@ impl Response {
         match request {
             Request::HoldingsQuery(_) | Request::StatusQuery(_) => false,
             Request::SweepDue(_) => !self.events.is_empty(),
-            _ => true,
+            Request::ContentPut(_)
+            | Request::PurchaseRequest(_)
+            | Request::CertificateCheck(_)
+            | Request::CertificateReceipt(_)
+            | Request::CertificateReissue(_)
+            | Request::SettlementCompletion(_)
+            | Request::SettlementFailure(_)
+            | Request::SettlementReversal(_)
+            | Request::PayoutCompletion(_)
+            | Request::LicenseRequest(_)
+            | Request::LicenseReceipt(_)
+            | Request::LicenseReturn(_)
+            | Request::LicenseDeletion(_) => true,
         }
     }
 }

@@ -1,6 +1,6 @@
 //! The order in which every worker locks rows, so that no two transactions wait for each other:
-//! first certificates by id, then the records of certificates that have ended, then accounts by
-//! name. Contents are never locked.
+//! first certificates by id, then the records of certificates that have ended, then settlements by
+//! key (only in the settlement worker), then accounts by name. Contents are never locked.
 
 use std::collections::BTreeSet;
 

@@ -32,7 +32,7 @@ pub(crate) fn superseded() -> Refusal {
 pub(crate) fn refusal_of(ending: Ending) -> Refusal {
     match ending {
         Ending::Exhausted => Refusal::new(Code::Exhausted, "every grant of this certificate is used up"),
-        Ending::Lapsed => Refusal::new(Code::Lapsed, "the certificate's reception was not acknowledged in time"),
+        Ending::Lapsed => Refusal::new(Code::Lapsed, "the receipt of the certificate was not acknowledged in time"),
         Ending::Expired => Refusal::new(Code::Expired, "the certificate has expired"),
         Ending::Declined => Refusal::new(Code::Declined, "the payment for this certificate was declined"),
         Ending::Reversed => Refusal::new(Code::Reversed, "the payment for this certificate was reversed"),

@@ -60,7 +60,8 @@ fn holding(context: &Context<'_>, tables: &Tables, row: &license::Model) -> Resu
     })
 }
 
-/// Whether a license's open return has missed its deadline, so that the license can be returned again.
+/// Whether a license's open return has missed its deadline, so that the license can be returned
+/// again.
 fn return_is_late(context: &Context<'_>, tables: &Tables, license: Uuid) -> Result<bool, Defect> {
     let returns = tables.returns_of_license(license)?;
     let open = returns.iter().find(|one| one.state == ReturnState::Opened);

@@ -82,8 +82,8 @@ fn restorable(
     }
     match ending_of(record)? {
         ending @ (Ending::Lapsed | Ending::Declined | Ending::Reversed) => Err(refusal_of(ending).into()),
-        // There is no payment to restore, and the held points were credited back, so a new purchase
-        // costs no more than a reissue.
+        // There is no payment to restore, and the held points were credited back. The user loses
+        // nothing by buying again.
         Ending::Expired if record.settlement.is_none() => {
             let detail = "the certificate expired before it was paid for: send a new purchase.request";
             refuse(Code::Expired, detail)

@@ -10,8 +10,8 @@
 //! takes back the points that were granted for returns. If a reversal arrives before its
 //! completion, the completion is registered as reversed.
 //!
-//! In: `payout.completion`. Out: `payout.registered`. It reports that the amount of a buy-back was
-//! paid out.
+//! In: `payout.completion`. Out: `payout.registered`. The request reports that the amount of a
+//! buy-back was paid out.
 //!
 //! The worker locks the certificates, then the settlements with the same ids that are already
 //! registered, then the points accounts. Of a container, it locks all members. For a reversal, it

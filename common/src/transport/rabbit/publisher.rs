@@ -233,8 +233,8 @@ impl Publisher {
 
 /// Polls every future once, in their order, so that lapin takes all messages before the first wait.
 ///
-/// Passing on messages one at a time costs two thread switches for each message. Measurements
-/// showed half of the speed (docs/performance.md).
+/// Passing on messages one at a time costs two thread switches for each message. In measurements,
+/// this halved the speed (docs/performance.md).
 async fn start_all<F: Future>(futures: impl Iterator<Item = F>) -> Vec<Pin<Box<MaybeDone<F>>>> {
     let mut started: Vec<_> = futures.map(|future| Box::pin(maybe_done(future))).collect();
     poll_fn(|context| {

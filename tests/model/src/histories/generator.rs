@@ -114,7 +114,7 @@ fn about_newest() -> impl Strategy<Value = Step> {
         2 => reversed.prop_map(|amount| Step::Reverse { payment: own_payment(), amount }),
         4 => (0..2_usize).prop_map(move |terminal| Step::RequestLicense { of, terminal, flaw }),
         4 => Just(Step::ConfirmLicense { of, flaw }),
-        2 => (0..4_usize, any::<bool>()).prop_map(move |(number, deleted)| {
+        2 => (0..Privilege::ALL.len(), any::<bool>()).prop_map(move |(number, deleted)| {
             Step::Return { of, as_user: None, choice: Choice::Offered(number), deleted, flaw }
         }),
         2 => Just(Step::ConfirmDeletion { of, known: true }),
@@ -250,10 +250,9 @@ fn return_or_payout() -> impl Strategy<Value = Step> {
 
 fn return_license() -> impl Strategy<Value = Step> {
     let as_user = prop_oneof![16 => Just(None), 1 => (0..3_usize).prop_map(Some)];
-    let privileges = [Privilege::Points, Privilege::Upgrade, Privilege::Buyback, Privilege::Collection];
     let choice = prop_oneof![
-        5 => (0..4_usize).prop_map(Choice::Offered),
-        1 => (0..4_usize).prop_map(move |number| Choice::Any(privileges[number])),
+        5 => (0..Privilege::ALL.len()).prop_map(Choice::Offered),
+        1 => (0..Privilege::ALL.len()).prop_map(|number| Choice::Any(Privilege::ALL[number])),
     ];
     (pick(), as_user, choice, any::<bool>(), flaw()).prop_map(|(of, as_user, choice, deleted, flaw)| Step::Return {
         of,

@@ -8,7 +8,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
 };
 
-use licet_schema::{Code, Output, Request};
+use licet_schema::{Code, Output, Request, message::Privilege};
 use licet_workers::fixture::outcome;
 use proptest::test_runner::{Config, RngAlgorithm, TestCaseError, TestError, TestRng, TestRunner};
 
@@ -110,6 +110,10 @@ impl Seen {
         }
         for kind in Request::KINDS {
             assert!(self.outcomes.keys().any(|line| line.starts_with(kind)), "{kind} was never sent");
+        }
+        for privilege in Privilege::ALL {
+            let given = |name: &String| name.contains("license.returned") && name.ends_with(privilege.as_str());
+            assert!(self.outcomes.keys().chain(self.events.keys()).any(given), "{privilege} was never given");
         }
         for what in RARE {
             let seen = self.outcomes.contains_key(what) || self.events.contains_key(what);
