@@ -84,9 +84,24 @@ impl Defect {
 #[derive(Clone, Debug)]
 pub struct Rows<E: Keyed> {
     rows: BTreeMap<E::Key, Row<E::Model>>,
-    /// The lookups that were made. Keys are columns or the name of a set. Values are the values
-    /// that were looked up.
-    lookups: HashMap<String, HashSet<Vec<Part>>>,
+    /// What `load` requested by columns: a few entries, which are searched without an allocation.
+    lookups: Vec<Lookup<E>>,
+    /// What `load` requested by the name of a set.
+    sets: HashMap<&'static str, HashSet<Part>>,
+}
+
+/// The requested values of a combination of columns.
+#[derive(Clone, Debug)]
+struct Lookup<E: Keyed> {
+    columns: Vec<E::Column>,
+    values: HashSet<Vec<Part>>,
+}
+
+impl<E: Keyed> Lookup<E> {
+    fn is_by(&self, mut columns: impl Iterator<Item = E::Column>) -> bool {
+        let is_next = |own: &E::Column| columns.next().is_some_and(|column| column.as_str() == own.as_str());
+        self.columns.iter().all(is_next) && columns.next().is_none()
+    }
 }
 
 #[derive(Clone, Debug)]
@@ -121,7 +136,7 @@ pub struct Change<'a, M> {
 
 impl<E: Keyed> Default for Rows<E> {
     fn default() -> Self {
-        Self { rows: BTreeMap::new(), lookups: HashMap::new() }
+        Self { rows: BTreeMap::new(), lookups: Vec::new(), sets: HashMap::new() }
     }
 }
 
@@ -135,14 +150,13 @@ impl<E: Keyed> Rows<E> {
 
     /// Records that all rows whose `columns` have one of these `keys` are loaded.
     pub fn cover(&mut self, columns: &[E::Column], keys: &[Vec<Value>]) {
-        let covered = self.lookups.entry(names(columns)).or_default();
-        covered.extend(keys.iter().map(|key| parts(key)));
+        self.values_of(columns.iter().copied()).extend(keys.iter().map(|key| parts(key)));
     }
 
     /// Records that a set of rows is loaded. This is for sets that the values of columns cannot
     /// describe.
-    pub fn cover_set(&mut self, set: &str, key: impl Into<Value>) {
-        self.lookups.entry(set.to_owned()).or_default().insert(parts(&[key.into()]));
+    pub fn cover_set(&mut self, set: &'static str, key: impl Into<Value>) {
+        self.sets.entry(set).or_default().insert(Part::from(&key.into()));
     }
 
     /// The row with this key, if it exists.
@@ -152,7 +166,7 @@ impl<E: Keyed> Rows<E> {
     pub fn get(&self, key: &E::Key) -> Result<Option<&E::Model>, Defect> {
         match self.rows.get(key) {
             Some(row) => Ok(row.current()),
-            None => self.check_covered(&primary_key::<E>(), &E::key_values(key)).map(|()| None),
+            None => self.check_covered(primary_key::<E>(), &E::key_values(key)).map(|()| None),
         }
     }
 
@@ -175,7 +189,7 @@ impl<E: Keyed> Rows<E> {
         values: Vec<Value>,
         matches: F,
     ) -> Result<impl Iterator<Item = &'a E::Model> + use<'a, E, F>, Defect> {
-        self.check_covered(&names(columns), &values)?;
+        self.check_covered(columns.iter().copied(), &values)?;
         Ok(self.iter().filter(move |row| matches(row)))
     }
 
@@ -189,7 +203,10 @@ impl<E: Keyed> Rows<E> {
         key: Value,
         matches: F,
     ) -> Result<impl Iterator<Item = &'a E::Model> + use<'a, E, F>, Defect> {
-        self.check_covered(set, std::slice::from_ref(&key))?;
+        let part = Part::from(&key);
+        if !self.sets.get(set).is_some_and(|keys| keys.contains(&part)) {
+            return Err(not_loaded::<E>(set, &[part]));
+        }
         Ok(self.iter().filter(move |row| matches(row)))
     }
 
@@ -250,7 +267,7 @@ impl<E: Keyed> Rows<E> {
         match self.rows.remove(key) {
             // The row was never stored, so there is nothing to delete.
             Some(Row::Added(row)) => {
-                self.lookups.entry(primary_key::<E>()).or_default().insert(parts(&E::key_values(key)));
+                self.values_of(primary_key::<E>()).insert(parts(&E::key_values(key)));
                 Ok(row)
             }
             Some(Row::Loaded(row) | Row::Changed { now: row, .. }) => {
@@ -280,12 +297,23 @@ impl<E: Keyed> Rows<E> {
         self.rows.iter().filter_map(|(key, row)| matches!(row, Row::Removed).then_some(key)).collect()
     }
 
-    fn check_covered(&self, what: &str, values: &[Value]) -> Result<(), Defect> {
+    fn values_of(&mut self, columns: impl Iterator<Item = E::Column> + Clone) -> &mut HashSet<Vec<Part>> {
+        let found = self.lookups.iter().position(|lookup| lookup.is_by(columns.clone()));
+        let index = found.unwrap_or_else(|| {
+            self.lookups.push(Lookup { columns: columns.collect(), values: HashSet::new() });
+            self.lookups.len() - 1
+        });
+        &mut self.lookups[index].values
+    }
+
+    fn check_covered(&self, columns: impl Iterator<Item = E::Column> + Clone, values: &[Value]) -> Result<(), Defect> {
         let parts = parts(values);
-        if self.lookups.get(what).is_some_and(|covered| covered.contains(&parts)) {
+        let lookup = self.lookups.iter().find(|lookup| lookup.is_by(columns.clone()));
+        if lookup.is_some_and(|lookup| lookup.values.contains(&parts)) {
             return Ok(());
         }
-        Err(Defect::NotLoaded { table: table::<E>(), lookup: format!("{what} = {parts:?}") })
+        let names: Vec<_> = columns.map(|column| column.as_str().to_owned()).collect();
+        Err(not_loaded::<E>(&names.join(", "), &parts))
     }
 }
 
@@ -343,19 +371,12 @@ fn parts(values: &[Value]) -> Vec<Part> {
     values.iter().map(Part::from).collect()
 }
 
-fn names<C: IdenStatic>(columns: &[C]) -> String {
-    let mut names = String::new();
-    for column in columns {
-        if !names.is_empty() {
-            names.push_str(", ");
-        }
-        names.push_str(column.as_str());
-    }
-    names
+fn primary_key<E: Keyed>() -> impl Iterator<Item = E::Column> + Clone {
+    E::PrimaryKey::iter().map(PrimaryKeyToColumn::into_column)
 }
 
-fn primary_key<E: Keyed>() -> String {
-    names(&E::PrimaryKey::iter().map(PrimaryKeyToColumn::into_column).collect::<Vec<_>>())
+fn not_loaded<E: Keyed>(what: &str, parts: &[Part]) -> Defect {
+    Defect::NotLoaded { table: table::<E>(), lookup: format!("{what} = {parts:?}") }
 }
 
 fn table<E: Keyed>() -> String {
