@@ -101,7 +101,7 @@ async fn the_benchmark_refuses_a_broker_with_other_consumers() {
     let (amqp, database) = (amqp_url(), system.database_url.clone().expect("a PostgreSQL database"));
     let settings = [("LICET_AMQP_URL", amqp.as_str()), ("LICET_DATABASE_URL", database.as_str())];
     let output = run("licet-bench", &["full"], &settings, system.folder.path());
-    fails(&output, 2, "a broker (LICET_AMQP_URL) of its own");
+    fails(&output, 2, "use a separate broker (LICET_AMQP_URL)");
     system.finish().await;
 }
 

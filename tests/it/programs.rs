@@ -79,7 +79,7 @@ fn an_error_names_each_missing_installation_step_with_sqlite() {
     fails(&run("licet", &["serve"], &settings, at), 1, "broker at 127.0.0.1:1");
     fails(&run("licet", &["serve", "kitchen"], &settings, at), 2, "kitchen");
     assert!(run("licet", &["audit"], &settings, at).status.success());
-    fails(&run("licet", &["show", "nobody"], &settings, at), 1, "nothing is known");
+    fails(&run("licet", &["show", "nobody"], &settings, at), 1, "no purchase matches");
 
     let lock = std::fs::File::options().write(true).open(at.join("licet.db.lock")).expect("the lock file");
     lock.try_lock().expect("the lock is free");
