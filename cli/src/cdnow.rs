@@ -41,7 +41,7 @@ pub(crate) fn file(path: &Path, most: Option<usize>) -> Result<Vec<Purchase>, Fa
     Ok(all)
 }
 
-/// The distinct prices in these purchases. Each price becomes a content.
+/// The distinct prices in these purchases. Each price becomes a content item.
 pub(crate) fn prices(purchases: &[Purchase]) -> BTreeSet<i64> {
     purchases.iter().flat_map(|purchase| purchase.cents.iter().copied()).collect()
 }

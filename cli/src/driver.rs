@@ -154,8 +154,8 @@ impl Driver {
         }
     }
 
-    /// Registers a content for each price, then completes every purchase, `in_flight` of them at a
-    /// time.
+    /// Registers a content item for each price, then completes every purchase, `in_flight` of them
+    /// at a time.
     ///
     /// # Errors
     /// A purchase was not completed.

@@ -3,7 +3,7 @@
 //! - [`Client`] publishes requests with confirms and waits for their replies.
 //! - [`Events`] receives the events that Licet publishes.
 //! - [`verify`] verifies tokens offline with published keys.
-//! - [`terminal`] stores certificates, licenses and contents on a user's device.
+//! - [`terminal`] stores certificates, licenses and content on a user's device.
 //! - [`provide`] is a payment provider for trials.
 //!
 //! A request that is repeated with the same message_id is processed only once. Licet answers the

@@ -11,7 +11,7 @@ pub enum Verified {
     Certificate(CertificateClaims),
     /// A container of certificates that were bought together.
     Container(ContainerClaims),
-    /// A license, which permits its user to use a content.
+    /// A license, which permits its user to use a content version.
     License(LicenseClaims),
 }
 

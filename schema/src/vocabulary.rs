@@ -171,7 +171,7 @@ checked_integer!(
     Grants, 1, INTEGER_MAX, "a number of grants"
 );
 checked_integer!(
-    /// The version of a content. 1 to 2^53-1.
+    /// The version of a content item. 1 to 2^53-1.
     Version, 1, INTEGER_MAX, "a version"
 );
 checked_integer!(

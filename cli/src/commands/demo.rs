@@ -45,7 +45,7 @@ use crate::{
 /// The introduction to the histories.
 const HISTORIES: &str = "
 These are the histories of one purchase and of the rare cases. A user buys certificates. With a certificate
-that is paid for, a terminal requests a license, which permits the use of a content. A history lists each
+that is paid for, a terminal requests a license, which permits the use of its content. A history lists each
 message and the events that it caused. Ids are shortened to their last 8 characters.
 ";
 

@@ -1,4 +1,4 @@
-//! Downloads contents from files and web servers.
+//! Downloads content from files and web servers.
 //!
 //! The download is written to a temporary file and hashed. The file gets its final name only if it
 //! has the announced length and SHA-256 digest. If the source is longer than announced, reading
@@ -25,7 +25,7 @@ const CHUNK_BYTES: usize = 64 * 1024;
 /// The timeout for a connection, for a response and for each part of its body.
 const HTTP_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// An error that prevented the download of a content. No part of the content is stored.
+/// An error that prevented the download of a content item. No part of the content is stored.
 #[derive(Debug, thiserror::Error)]
 pub enum MediaError {
     /// The terminal does not support this kind of address.
@@ -105,7 +105,7 @@ fn hexadecimal(digest: &[u8]) -> String {
     })
 }
 
-/// The source of a content.
+/// The source of a content item.
 #[derive(Debug, PartialEq, Eq)]
 enum Source {
     File(PathBuf),

@@ -15,7 +15,7 @@ fn media(uri: &str, sha256: &str, bytes: i64) -> Media {
     }
 }
 
-/// A folder with a content, the path of the content, and the path for its copy.
+/// A folder with a content file, the path of the file, and the path for its copy.
 fn folder() -> (tempfile::TempDir, PathBuf, PathBuf) {
     let folder = tempfile::tempdir().expect("a folder");
     let (song, copy) = (folder.path().join("a song.ogg"), folder.path().join("copy"));

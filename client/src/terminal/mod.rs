@@ -1,5 +1,5 @@
 //! A client terminal. It buys certificates, stores them, requests licenses with them, downloads
-//! contents, and returns licenses.
+//! content, and returns licenses.
 //!
 //! Guarantees: a terminal acknowledges a certificate or license only after it has verified it and
 //! stored it on disk. It reports a deletion only after it has deleted the copy. The program may

@@ -1,5 +1,5 @@
-//! The terminal's folder. It contains records as small JSON files, and contents next to their
-//! licenses.
+//! The terminal's folder. It contains records as small JSON files, and content next to its
+//! license.
 //!
 //! ```text
 //! requests/      requests whose reply is not stored yet, by the id of their subject
@@ -168,7 +168,7 @@ impl Store {
         let mut ids = Vec::new();
         for path in files(&self.folder.join(R::FOLDER))? {
             let name = path.file_name().and_then(OsStr::to_str);
-            // Other files are not records. They are contents, or files that a person put here.
+            // Other files are not records. They are content, or files that a person put here.
             ids.extend(name.and_then(|name| Uuid::parse_str(name.strip_suffix(".json")?).ok()));
         }
         ids.sort_unstable();

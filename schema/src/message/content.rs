@@ -7,7 +7,7 @@ use crate::{
 };
 
 bodies! {
-    /// `content.put`: registers a version of a content, or changes its terms for future purchases.
+    /// `content.put`: registers a content version, or changes its terms for future purchases.
     /// Certificates that were already bought keep their terms.
     pub struct ContentPut {
         /// The name of the content.
@@ -34,7 +34,7 @@ bodies! {
         pub media: Option<Media>,
     }
 
-    /// One version of a content.
+    /// One version of a content item.
     #[derive(Hash)]
     pub struct ContentVersion {
         /// The name of the content.
@@ -56,7 +56,7 @@ bodies! {
         pub collection: Option<bool>,
     }
 
-    /// Where a content can be downloaded, and how to verify the download.
+    /// Where a content item can be downloaded, and how to verify the download.
     pub struct Media {
         /// The URL.
         pub uri: Text,
@@ -66,7 +66,8 @@ bodies! {
         pub bytes: Count,
     }
 
-    /// `content.registered`: reply and event. A content was registered or its terms were changed.
+    /// `content.registered`: reply and event. A content version was registered, or its terms were
+    /// changed.
     pub struct ContentRegistered {
         /// The name of the content.
         pub content: Name,

@@ -117,7 +117,7 @@ words! {
         Collection = "collection",
     }
 
-    /// The status of the user's copy of a content.
+    /// The status of the user's copy of a content item.
     pub enum ContentStatus {
         /// In use.
         Live = "live",

@@ -175,7 +175,8 @@ impl SettlementSetback {
 
 fn check_one_purchase(certificate: Option<Uuid>, container: Option<Uuid>) -> Result<(), InvalidValue> {
     match (certificate, container) {
-        // Licet never issues the nil UUID. In the arrays of a statement, it represents NULL.
+        // Licet never issues the nil UUID. In the array parameters of an SQL statement, it
+        // represents NULL.
         (Some(id), _) | (None, Some(id)) if id.is_nil() => {
             Err(InvalidValue("the nil UUID is not the id of a certificate or container".into()))
         }

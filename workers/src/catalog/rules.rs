@@ -9,7 +9,7 @@ use licet_schema::{
 
 use crate::domain::Tables;
 
-/// Registers the terms under which a content is sold from now on.
+/// Registers the terms under which a content version is sold from now on.
 pub(super) fn put(context: &Context<'_>, tables: &mut Tables, put: &ContentPut) -> Result<Decision, RuleError> {
     let current = tables.sold(&put.content)?.into_iter().find(|row| row.version == put.version).cloned();
     let reply = Output::ContentRegistered(ContentRegistered { content: put.content.clone(), version: put.version });

@@ -90,7 +90,7 @@ impl RowSet for Tables {
 }
 
 impl Tables {
-    /// The current revision of every version of a content.
+    /// The current revision of every content version.
     pub(crate) fn sold(&self, content: &Name) -> Result<Vec<&content::Model>, Defect> {
         let columns = [content::Column::Content, content::Column::Current];
         let is_sold = |row: &content::Model| row.current && row.content == *content;

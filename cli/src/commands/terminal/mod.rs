@@ -50,7 +50,7 @@ enum Command {
         /// The buyer
         #[arg(value_parser = name)]
         user: Name,
-        /// The contents, each as CONTENT@VERSION, or as CONTENT for the highest version
+        /// The content items, each as CONTENT@VERSION, or as CONTENT for the highest version
         #[arg(required = true, value_name = "CONTENT", value_parser = item)]
         contents: Vec<Item>,
         /// The number of points to spend
@@ -80,7 +80,7 @@ enum Command {
         #[command(flatten)]
         connection: Connection,
     },
-    /// List the stored certificates, licenses, contents and returns
+    /// List the stored certificates, licenses, content and returns
     List,
 }
 
@@ -220,8 +220,8 @@ fn count(text: &str) -> Result<Count, InvalidValue> {
     Count::try_from(text.parse::<i64>().unwrap_or(-1))
 }
 
-/// Reads `CONTENT` or `CONTENT@VERSION`. If the name of a content itself ends with `@` and a
-/// number, its version must be given.
+/// Reads `CONTENT` or `CONTENT@VERSION`. If the name of a content item itself ends with `@` and
+/// a number, its version must be given.
 fn item(text: &str) -> Result<Item, InvalidValue> {
     let versioned = text.rsplit_once('@').and_then(|(content, number)| Some((content, number.parse::<i64>().ok()?)));
     match versioned {
