@@ -14,8 +14,8 @@ use std::{
 
 use licet_schema::entity::Keyed;
 use sea_orm::{
-    ColumnTrait, ColumnType, ConnectionTrait, DatabaseBackend, EntityTrait, IdenStatic, Iterable, PrimaryKeyToColumn,
-    Statement, Value, sea_query::ArrayType,
+    ColumnTrait, ColumnType, ConnectionTrait, DatabaseBackend, EntityTrait, FromQueryResult, IdenStatic, Iterable,
+    PrimaryKeyToColumn, QueryResult, Statement, Value, sea_query::ArrayType,
 };
 
 use super::{Lock, Page, StoreError};
@@ -36,9 +36,19 @@ pub async fn select<E: Keyed>(
     keys: Vec<Vec<Value>>,
     lock: Lock,
 ) -> Result<Vec<E::Model>, StoreError> {
-    let mut found = Vec::new();
+    let statements = selects::<E>(connection.get_database_backend(), columns, keys, lock);
+    decoded::<E>(query(connection, statements).await?)
+}
+
+/// The statements that read the rows of `E` by `keys`.
+fn selects<E: Keyed>(
+    backend: DatabaseBackend,
+    columns: &[E::Column],
+    keys: Vec<Vec<Value>>,
+    lock: Lock,
+) -> Vec<Statement> {
     if keys.is_empty() {
-        return Ok(found);
+        return Vec::new();
     }
     let table = Table::of::<E>();
     let names = list(columns, |column| quoted(column.as_str()));
@@ -48,21 +58,21 @@ pub async fn select<E: Keyed>(
         Lock::ForUpdate => format!(" ORDER BY {} FOR UPDATE", table.key),
         Lock::SkipLocked => format!(" ORDER BY {} FOR UPDATE SKIP LOCKED", table.key),
     };
-    match connection.get_database_backend() {
+    match backend {
         DatabaseBackend::Postgres => {
             let slots = slots(0, columns.len());
             let text = format!("{head} (SELECT * FROM unnest({slots})){tail}");
             let arrays = arrays(columns.iter().map(kind_of::<E>).collect(), keys);
-            found = query::<E>(connection, text, arrays).await?;
+            vec![Statement::from_sql_and_values(backend, text, arrays)]
         }
         _ => {
-            for chunk in chunks(keys, true) {
+            let statement = |chunk: Vec<Vec<Value>>| {
                 let text = format!("{head} (VALUES {})", rows_of_slots(chunk.len(), columns.len()));
-                found.extend(query::<E>(connection, text, chunk.into_iter().flatten().collect()).await?);
-            }
+                Statement::from_sql_and_values(backend, text, chunk.into_iter().flatten())
+            };
+            chunks(keys, true).into_iter().map(statement).collect()
         }
     }
-    Ok(found)
 }
 
 /// Reads the rows of a page.
@@ -91,16 +101,30 @@ pub(super) async fn page<E: EntityTrait>(
     values.push(i64::try_from(page.limit).unwrap_or(i64::MAX).into());
     let text =
         format!("SELECT {columns} FROM \"{name}\" WHERE {conditions} ORDER BY \"{order}\"{direction} LIMIT {limit}");
-    query::<E>(connection, text, values).await
+    let statement = Statement::from_sql_and_values(connection.get_database_backend(), text, values);
+    decoded::<E>(query(connection, vec![statement]).await?)
 }
 
-async fn query<E: EntityTrait>(
+/// The rows that these statements return. The function is not generic over the entity, so that it
+/// is compiled only once.
+async fn query(
     connection: &impl ConnectionTrait,
-    text: String,
-    values: Vec<Value>,
-) -> Result<Vec<E::Model>, StoreError> {
-    let statement = Statement::from_sql_and_values(connection.get_database_backend(), text, values);
-    Ok(E::find().from_raw_sql(statement).all(connection).await?)
+    statements: Vec<Statement>,
+) -> Result<Vec<QueryResult>, StoreError> {
+    let mut rows = Vec::new();
+    for statement in statements {
+        let mut found = connection.query_all(statement).await?;
+        match rows.is_empty() {
+            true => rows = found,
+            false => rows.append(&mut found),
+        }
+    }
+    Ok(rows)
+}
+
+fn decoded<E: EntityTrait>(rows: Vec<QueryResult>) -> Result<Vec<E::Model>, StoreError> {
+    let decode = |row: &QueryResult| E::Model::from_query_result(row, "").map_err(StoreError::from);
+    rows.iter().map(decode).collect()
 }
 
 /// The description of a table from which statements are built.
