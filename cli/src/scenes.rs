@@ -1,6 +1,6 @@
 //! The rare cases of the demo, which few of the real purchases include: all four privileges, a
-//! payment with points, a reissue, a reversal, a lapse and an expiry. The last two move the clock
-//! ahead.
+//! payment with points, a reissue, a reversal, a partial refund, a won dispute, a lapse and an
+//! expiry. The last two move the clock ahead.
 
 use std::time::Duration;
 
@@ -11,7 +11,8 @@ use licet_client::{
         message::{
             CertificatePresented, CertificateReissue, CertificateReissued, CertificateRetired, ContentPut,
             ContentVersion, Ending, Item, LicenseDeletion, LicenseReceipt, LicenseRequest, LicenseReturn,
-            LicenseReturned, Privilege, PrivilegeGranted, PurchaseRequest, ReturnPolicy, SettlementSetback,
+            LicenseReturned, Privilege, PrivilegeGranted, PurchaseRequest, ReturnPolicy, SettlementRegistered,
+            SettlementReinstatement, SettlementReversal,
         },
         money::Currency,
         vocabulary::Grants,
@@ -35,7 +36,7 @@ const POINTS: i64 = 150;
 /// The result of a scene.
 #[derive(Debug, serde::Serialize)]
 pub(crate) struct Scene {
-    /// The name of the scene, in one word.
+    /// The name of the scene, in one or two words.
     pub(crate) name: &'static str,
     /// A sentence that describes the scene.
     pub(crate) shown: String,
@@ -92,6 +93,8 @@ impl Scenes {
             self.points_spent().await?,
             self.reissue().await?,
             self.reversal().await?,
+            self.partial_refund().await?,
+            self.won_dispute().await?,
             self.lapse().await?,
             self.expiry().await?,
         ])
@@ -157,22 +160,64 @@ impl Scenes {
         self.licensed(bought.token(1)?).await?;
         let spent = self.paid("edsger", 1, POINTS).await?;
         self.licensed(spent.token(0)?).await?;
-        let reversal = Request::SettlementReversal(SettlementSetback {
-            certificate: None,
-            container: Some(bought.purchase),
-            settlement: ExternalId::try_from(format!("charge-{}", bought.purchase))?,
-            provider: Name::try_from("trial")?,
-            reason: Text::try_from("chargeback")?,
-            amount: None,
-        });
-        let reply = self.client.ask(&reversal).await?;
-        let Output::SettlementRegistered(_) = reply else { return Err(unexpected("settlement.reversal", &reply)) };
+        self.refund(&bought, "chargeback", None).await?;
         self.wait_for("license.revoked", |event| matches!(event, Output::LicenseRevoked(_))).await?;
         let shown = format!(
             "edsger had a payment charged back; the license was revoked, and the {POINTS} points that edsger had \
              received for another and spent became a debt"
         );
         Ok(Scene { name: "reversal", shown, purchase: bought.purchase })
+    }
+
+    async fn partial_refund(&mut self) -> Result<Scene, DriveError> {
+        let bought = self.paid("frances", 2, 0).await?;
+        self.licensed(bought.token(0)?).await?;
+        let part = Money::new(300, Currency::try_from("USD")?)?;
+        let part = self.refund(&bought, "goodwill", Some(part)).await?;
+        let member =
+            SettlementReversal { certificate: Some(bought.certificate(0)?), container: None, ..reversal(&bought)? };
+        let all = self.refunded(SettlementReversal { refund: Some(ExternalId::try_from("member")?), ..member }).await?;
+        self.licensed(bought.token(1)?).await?;
+        let shown = format!(
+            "frances was refunded {part} of a payment for two albums and kept both; then one album was refunded too and \
+             revoked alone: {all} in all"
+        );
+        Ok(Scene { name: "partial refund", shown, purchase: bought.purchase })
+    }
+
+    async fn won_dispute(&mut self) -> Result<Scene, DriveError> {
+        let bought = self.paid("katherine", 1, 0).await?;
+        self.licensed(bought.token(0)?).await?;
+        self.refund(&bought, "dispute", None).await?;
+        let SettlementReversal { certificate, container, settlement, provider, .. } = reversal(&bought)?;
+        let (refund, reason) = (Some(ExternalId::try_from("dispute")?), Text::try_from("the dispute was won")?);
+        let won = SettlementReinstatement { certificate, container, settlement, provider, refund, reason };
+        let reply = self.client.ask(&Request::SettlementReinstatement(won)).await?;
+        let Output::SettlementRegistered(_) = reply else { return Err(unexpected("settlement.reinstatement", &reply)) };
+        let reason = Text::try_from("the dispute was won")?;
+        let reissue = CertificateReissue { certificate: bought.certificate(0)?, reason, granted: None };
+        let reply = self.client.ask(&Request::CertificateReissue(reissue)).await?;
+        let Output::CertificateReissued(CertificateReissued { certificate_token: Some(token), .. }) = reply else {
+            return Err(unexpected("certificate.reissue", &reply));
+        };
+        self.licensed(&token).await?;
+        let shown = "katherine's bank took a payment back, and the license was revoked; the dispute was won, and a \
+                     reissue brought the certificate back with all its licenses"
+            .to_owned();
+        Ok(Scene { name: "won dispute", shown, purchase: bought.purchase })
+    }
+
+    /// Reports a refund of a purchase. Returns the sum of its refunds.
+    async fn refund(&self, bought: &Bought, id: &str, amount: Option<Money>) -> Result<Money, DriveError> {
+        self.refunded(SettlementReversal { refund: Some(ExternalId::try_from(id)?), amount, ..reversal(bought)? }).await
+    }
+
+    async fn refunded(&self, refund: SettlementReversal) -> Result<Money, DriveError> {
+        let reply = self.client.ask(&Request::SettlementReversal(refund)).await?;
+        match reply {
+            Output::SettlementRegistered(SettlementRegistered { refunded: Some(sum), .. }) => Ok(sum),
+            _ => Err(unexpected("settlement.reversal", &reply)),
+        }
     }
 
     async fn lapse(&mut self) -> Result<Scene, DriveError> {
@@ -333,4 +378,18 @@ fn version(number: i64) -> Result<Version, InvalidValue> {
 
 fn usd(minor: i64) -> Result<Money, InvalidValue> {
     Money::new(minor, Currency::try_from("USD")?)
+}
+
+/// A refund of everything that was paid for a purchase.
+fn reversal(bought: &Bought) -> Result<SettlementReversal, DriveError> {
+    let alone = bought.certificates.len() == 1;
+    Ok(SettlementReversal {
+        certificate: alone.then_some(bought.purchase),
+        container: (!alone).then_some(bought.purchase),
+        settlement: ExternalId::try_from(format!("charge-{}", bought.purchase))?,
+        provider: Name::try_from("trial")?,
+        refund: None,
+        amount: None,
+        reason: Text::try_from("the customer asked for it")?,
+    })
 }

@@ -8,7 +8,7 @@ use futures_util::future::BoxFuture;
 use licet_common::transport::{Consumer, Delivery, Lost, Transport};
 use licet_schema::{
     Code, ExternalId, InvalidValue, Name, Output, Request, Text,
-    message::{PayoutCompletion, PayoutInstructed, SettlementCompletion, SettlementInstructed, SettlementSetback},
+    message::{PayoutCompletion, PayoutInstructed, SettlementCompletion, SettlementFailure, SettlementInstructed},
     topology,
 };
 use tokio::task::JoinSet;
@@ -147,13 +147,12 @@ fn charge(subject: Uuid, charges: Charges, instructed: SettlementInstructed) -> 
             amount: instructed.amount,
             grants: None,
         }),
-        Charges::Fail => Request::SettlementFailure(SettlementSetback {
+        Charges::Fail => Request::SettlementFailure(SettlementFailure {
             certificate: instructed.certificate,
             container: instructed.container,
             settlement,
             provider,
             reason: Text::try_from("the trial provider declines every charge")?,
-            amount: None,
         }),
     })
 }

@@ -7,9 +7,9 @@
 use futures_util::future::BoxFuture;
 use licet_common::store::{Store, StoreError};
 use licet_schema::{
-    Money, Request, Text,
+    ExternalId, Money, Request, Text,
     entity::unmatched_settlement,
-    message::{SettlementCompletion, SettlementSetback},
+    message::{SettlementCompletion, SettlementReversal},
 };
 use sea_orm::{EntityTrait, QueryOrder};
 use uuid::Uuid;
@@ -90,25 +90,29 @@ pub fn assign(payment: &Unmatched, to: Purchase) -> Request {
 
 /// The request that records that this payment was refunded through its provider.
 pub fn refund(payment: &Unmatched, reason: Text) -> Request {
-    Request::SettlementReversal(SettlementSetback {
+    Request::SettlementReversal(SettlementReversal {
         certificate: payment.certificate,
         container: payment.container,
         settlement: payment.settlement.clone(),
         provider: payment.provider.clone(),
-        reason,
+        // Another refund of the same settlement may be registered under the settlement's id.
+        refund: ExternalId::try_from(format!("unmatched-{}", payment.id)).ok(),
         amount: Some(amount(payment)),
+        reason,
     })
 }
 
 #[cfg(test)]
 mod tests {
-    use licet_schema::{Code, Count, ExternalId, Name, Timestamp, money::Currency};
+    use licet_schema::{Code, Count, Name, Timestamp, message::UnmatchedKind, money::Currency};
 
     use super::*;
 
     fn payment() -> Unmatched {
         Unmatched {
             id: Uuid::from_u128(1),
+            kind: UnmatchedKind::Payment,
+            refund: None,
             provider: Name::try_from("bank").expect("a name"),
             settlement: ExternalId::try_from("pay-1").expect("an id"),
             certificate: Some(Uuid::from_u128(2)),

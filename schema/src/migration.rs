@@ -44,6 +44,8 @@ impl MigrationTrait for First {
         create(manager, entity::account::Entity).await?;
         create(manager, entity::entry::Entity).await?;
         create(manager, entity::settlement::Entity).await?;
+        create(manager, entity::refund::Entity).await?;
+        create(manager, entity::reinstatement::Entity).await?;
         create(manager, entity::unmatched_settlement::Entity).await?;
         create(manager, entity::journal::Entity).await?;
         create(manager, entity::mention::Entity).await?;
@@ -75,7 +77,9 @@ const INDEXES: &[&str] = &[
     "CREATE INDEX license_return_certificate ON license_return (certificate)",
     "CREATE INDEX license_return_delete_by ON license_return (delete_by) WHERE state = 'opened'",
     "CREATE INDEX settlement_provider_reference ON settlement (provider_reference)",
-    "CREATE UNIQUE INDEX unmatched_settlement_key ON unmatched_settlement (provider, settlement, amount_minor, currency)",
+    "CREATE INDEX reinstatement_settlement ON reinstatement (provider, settlement)",
+    "CREATE UNIQUE INDEX unmatched_settlement_key ON unmatched_settlement \
+     (provider, settlement, kind, COALESCE(refund, ''), amount_minor, currency)",
     "CREATE INDEX entry_account ON entry (account)",
     "CREATE INDEX journal_subject ON journal (subject) WHERE subject IS NOT NULL",
 ];

@@ -147,7 +147,16 @@ fn bodies() -> BTreeMap<&'static str, serde_json::Value> {
         ),
         (
             "settlement.reversal",
-            json!({"certificate": id, "settlement": "pay-1", "provider": "bank", "reason": "chargeback"}),
+            json!({
+                "certificate": id, "settlement": "pay-1", "provider": "bank", "refund": "re-1", "amount": money,
+                "reason": "chargeback"
+            }),
+        ),
+        (
+            "settlement.reinstatement",
+            json!({
+                "certificate": id, "settlement": "pay-1", "provider": "bank", "refund": "re-1", "reason": "dispute won"
+            }),
         ),
         ("payout.completion", json!({"license_return": id, "payout": "out-1", "provider": "bank", "amount": money})),
         ("certificate.reissue", json!({"certificate": id, "reason": "terminal lost", "granted": 0})),

@@ -8,7 +8,8 @@ use licet_schema::{
     Output, Request, Text,
     message::{
         CertificateReissue, ContentPut, ContentVersion, LicenseDeletion, LicenseReturn, PayoutCompletion, Privilege,
-        PurchaseRequest, ReturnPolicy, SettlementCompletion, SweepDue, SweepKind,
+        PurchaseRequest, ReturnPolicy, SettlementCompletion, SettlementFailure, SettlementReversal, SweepDue,
+        SweepKind,
     },
     topology,
     vocabulary::Grants,
@@ -20,7 +21,7 @@ use crate::{
     protocol::examples_of,
     system::{
         Bought, Mailbox, TestSystem, completion, external_id, license_receipt, license_request, message, name, on_both,
-        outcome, purchase, receipt, song, usd, version,
+        outcome, purchase, receipt, reversal, song, usd, version,
     },
 };
 
@@ -50,6 +51,7 @@ async fn every_event_has_the_fields_of_an_example_and_no_token(mut system: TestS
     listener.a_buyback_from_a_container().await;
     listener.an_upgrade_that_ends_its_certificate().await;
     listener.a_return_that_lapses_and_a_reissue().await;
+    listener.a_late_payment().await;
     let documented: BTreeSet<_> = Output::KINDS.iter().filter(|kind| !NEVER_EVENTS.contains(kind)).copied().collect();
     let received: BTreeSet<_> = listener.received.iter().map(String::as_str).collect();
     assert_eq!(received, documented, "every documented event was sent");
@@ -120,6 +122,21 @@ impl Listener<'_> {
             granted: None,
         };
         assert_eq!(outcome(&self.process(&Request::CertificateReissue(reissue)).await), "certificate.reissued");
+    }
+
+    async fn a_late_payment(&mut self) {
+        let bought = Bought::of(self.process(&purchase("erin", 2)).await);
+        let SettlementReversal { certificate, container, settlement, provider, reason, .. } = reversal(&bought);
+        let failure = SettlementFailure { certificate, container, settlement, provider, reason };
+        assert_eq!(outcome(&self.process(&Request::SettlementFailure(failure)).await), "settlement.registered");
+        let Request::SettlementCompletion(paid) = completion(&bought) else { unreachable!() };
+        let paid = SettlementCompletion { grants: Grants::try_from(2i64).ok(), ..paid };
+        assert_eq!(outcome(&self.process(&Request::SettlementCompletion(paid)).await), "settlement.registered");
+        for (amount, expected) in [(500, "settlement.registered"), (1501, "amount_mismatch")] {
+            let (refund, amount) = (Some(external_id(&format!("re-{amount}"))), Some(usd(amount)));
+            let refund = SettlementReversal { refund, amount, ..reversal(&bought) };
+            assert_eq!(outcome(&self.process(&Request::SettlementReversal(refund)).await), expected);
+        }
     }
 
     /// Buys certificates, acknowledges their receipt, and pays, first too little and then the

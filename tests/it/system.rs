@@ -20,7 +20,7 @@ use licet_schema::{
     entity::{Keyed, journal},
     message::{
         CertificatePresented, ContentPut, Item, LicenseReceipt, LicenseRequest, LicenseReturn, Privilege,
-        PurchaseRequest, ReturnPolicy, SettlementCompletion,
+        PurchaseRequest, ReturnPolicy, SettlementCompletion, SettlementReversal,
     },
     money::Currency,
     topology,
@@ -380,6 +380,19 @@ pub(crate) fn completion(bought: &Bought) -> Request {
         amount: bought.amount,
         grants: None,
     })
+}
+
+/// A refund of everything that was paid for a purchase with [`completion`].
+pub(crate) fn reversal(bought: &Bought) -> SettlementReversal {
+    SettlementReversal {
+        certificate: bought.container.is_none().then(|| bought.certificates[0]),
+        container: bought.container,
+        settlement: external_id(&format!("pay-{}", bought.certificates[0])),
+        provider: name("bank"),
+        refund: None,
+        amount: None,
+        reason: Text::try_from("chargeback").expect("a text"),
+    }
 }
 
 pub(crate) fn license_request(certificate_token: &str, terminal: &str) -> Request {

@@ -19,8 +19,8 @@ use licet_schema::{
     entity::{Keyed, account},
     message::{
         CertificatePresented, CertificateReissue, ContentPut, ContentVersion, Item, LicenseReceipt, LicenseRequest,
-        LicenseReturn, Privilege, PurchaseRequest, ReturnPolicy, SettlementCompletion, SettlementSetback, SweepDue,
-        SweepKind,
+        LicenseReturn, Privilege, PurchaseRequest, ReturnPolicy, SettlementCompletion, SettlementFailure,
+        SettlementReinstatement, SettlementReversal, SweepDue, SweepKind,
     },
     money::Currency,
     vocabulary::Grants,
@@ -413,16 +413,48 @@ pub fn completion(bought: &Bought, id: &str, amount: Money) -> Request {
     })
 }
 
-/// A report that the payment of a purchase failed or was reversed, from the provider `bank`.
-pub fn setback(bought: &Bought, id: &str) -> SettlementSetback {
-    SettlementSetback {
+/// A report that the payment of a purchase failed, from the provider `bank`.
+pub fn failure(bought: &Bought, id: &str) -> SettlementFailure {
+    SettlementFailure {
         certificate: bought.container.is_none().then(|| bought.certificates[0]),
         container: bought.container,
-        settlement: ExternalId::try_from(id).expect("an id"),
+        settlement: external(id),
         provider: name("bank"),
         reason: Text::try_from("reported by the bank").expect("a text"),
-        amount: None,
     }
+}
+
+/// A report that everything that was paid for a purchase is refunded, from the provider `bank`.
+pub fn reversal(bought: &Bought, id: &str) -> SettlementReversal {
+    SettlementReversal {
+        certificate: bought.container.is_none().then(|| bought.certificates[0]),
+        container: bought.container,
+        settlement: external(id),
+        provider: name("bank"),
+        refund: None,
+        amount: None,
+        reason: Text::try_from("reported by the bank").expect("a text"),
+    }
+}
+
+/// A report that all refunds of a settlement are undone, from the provider `bank`.
+pub fn reinstatement(bought: &Bought, id: &str) -> SettlementReinstatement {
+    SettlementReinstatement {
+        certificate: bought.container.is_none().then(|| bought.certificates[0]),
+        container: bought.container,
+        settlement: external(id),
+        provider: name("bank"),
+        refund: None,
+        reason: Text::try_from("the dispute was won").expect("a text"),
+    }
+}
+
+/// An id of another system.
+///
+/// # Panics
+/// The text is not an id.
+pub fn external(id: &str) -> ExternalId {
+    ExternalId::try_from(id).expect("an id")
 }
 
 /// A request to reissue a certificate.

@@ -107,7 +107,7 @@ fn refund(arguments: Refund) -> Result<ExitCode, Failure> {
     let config = configure(arguments.settings, LOG_OF_TOOLS)?;
     block_on(async {
         let payment = find(&config, arguments.id).await?;
-        register(&config, &unmatched::refund(&payment, reason), SettlementOutcome::Reversed).await?;
+        register(&config, &unmatched::refund(&payment, reason), SettlementOutcome::Refunded).await?;
         report::print("The payment was recorded as refunded.");
         Ok(ExitCode::SUCCESS)
     })
@@ -156,7 +156,7 @@ fn line(payment: &Unmatched) -> String {
 
 #[cfg(test)]
 mod tests {
-    use licet_schema::{Code, Count, ExternalId, Name, Timestamp, money::Currency};
+    use licet_schema::{Code, Count, ExternalId, Name, Timestamp, message::UnmatchedKind, money::Currency};
 
     use super::*;
 
@@ -164,6 +164,8 @@ mod tests {
     fn a_payment_is_listed_with_its_amount_in_major_units_and_the_purchase_that_it_names() {
         let payment = Unmatched {
             id: Uuid::from_u128(1),
+            kind: UnmatchedKind::Payment,
+            refund: None,
             provider: Name::try_from("bank").expect("a name"),
             settlement: ExternalId::try_from("pay-1").expect("an id"),
             certificate: None,

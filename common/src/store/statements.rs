@@ -107,10 +107,7 @@ pub(super) async fn page<E: EntityTrait>(
 
 /// The rows that these statements return. The function is not generic over the entity, so that it
 /// is compiled only once.
-async fn query(
-    connection: &impl ConnectionTrait,
-    statements: Vec<Statement>,
-) -> Result<Vec<QueryResult>, StoreError> {
+async fn query(connection: &impl ConnectionTrait, statements: Vec<Statement>) -> Result<Vec<QueryResult>, StoreError> {
     let mut rows = Vec::new();
     for statement in statements {
         let mut found = connection.query_all(statement).await?;

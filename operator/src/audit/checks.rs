@@ -89,7 +89,7 @@ pub(super) const CHECKS: &[Check] = &[
         find: "SELECT u.settlement FROM unmatched_settlement u \
                JOIN settlement s ON s.provider = u.provider \
                AND s.provider_reference = u.settlement AND s.amount_minor = u.amount_minor \
-               AND s.currency = u.currency \
+               AND s.currency = u.currency AND u.kind = 'payment' AND u.reason <> 'reversed' \
                AND COALESCE(s.container, s.certificate) = COALESCE(u.container, u.certificate)",
     },
     Check {
@@ -103,10 +103,37 @@ pub(super) const CHECKS: &[Check] = &[
     },
     Check {
         invariant: 3,
-        what: "a live certificate whose settlement was reversed or failed",
+        what: "a live certificate whose settlement was reversed, has failed or has not arrived",
         find: "SELECT c.id FROM certificate c JOIN settlement s ON s.provider = c.provider \
                AND s.provider_reference = c.settlement \
                WHERE s.outcome <> 'completed'",
+    },
+    Check {
+        invariant: 3,
+        what: "a settlement whose refunds exceed the payment, or differ from the sum that it records",
+        find: "SELECT s.provider_reference FROM settlement s LEFT JOIN \
+               (SELECT provider, settlement, COALESCE(SUM(counted_minor), 0) AS parts, \
+                SUM(CASE WHEN counted_minor IS NULL THEN 1 ELSE 0 END) AS rests \
+                FROM refund WHERE NOT unmatched AND outcome IN ('refunded', 'reversed') \
+                GROUP BY provider, settlement) r \
+               ON r.provider = s.provider AND r.settlement = s.provider_reference \
+               WHERE s.refunded_minor <> CASE WHEN r.rests > 0 THEN s.amount_minor \
+               ELSE COALESCE(r.parts, 0) END OR r.parts > s.amount_minor",
+    },
+    Check {
+        invariant: 3,
+        what: "a settlement that is reversed although not everything is refunded, or the opposite",
+        find: "SELECT s.provider_reference FROM settlement s WHERE s.amount_minor > 0 \
+               AND (s.outcome = 'reversed') <> (s.refunded_minor = s.amount_minor)",
+    },
+    Check {
+        invariant: 3,
+        what: "a refunded member of a container that is not revoked",
+        find: "SELECT cr.id FROM refund r JOIN settlement s ON s.provider = r.provider \
+               AND s.provider_reference = r.settlement AND s.container IS NOT NULL \
+               JOIN certificate_record cr ON cr.id = r.certificate \
+               WHERE NOT r.unmatched AND r.outcome IN ('refunded', 'reversed') \
+               AND (cr.ended IS NULL OR cr.ended <> 'reversed' OR cr.reinstated)",
     },
     Check {
         invariant: 5,
@@ -200,9 +227,10 @@ pub(super) const CHECKS: &[Check] = &[
     },
     Check {
         invariant: 6,
-        what: "a settlement, a payout or an entry whose message is not in the journal",
+        what: "a settlement, a refund, a reinstatement, a payout or an entry whose message is not in the journal",
         find: "SELECT x.cause FROM (SELECT cause FROM settlement UNION SELECT cause \
-               FROM payout UNION SELECT cause FROM entry) x \
+               FROM payout UNION SELECT cause FROM entry UNION SELECT cause FROM refund \
+               UNION SELECT id FROM reinstatement) x \
                LEFT JOIN journal j ON j.id = x.cause WHERE j.id IS NULL",
     },
     Check {

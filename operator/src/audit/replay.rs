@@ -34,7 +34,11 @@ struct Purchase {
     /// settled from the start.
     upgraded: Option<Uuid>,
     accepted: BTreeMap<Uuid, u32>,
+    /// How often a payment was received.
     settled: u32,
+    /// Whether the payment was received and refunded by one message, because the refund arrived
+    /// first.
+    refunded_at_once: bool,
     issued: BTreeMap<Uuid, u32>,
     granted: BTreeMap<Uuid, u32>,
     returned: BTreeMap<Uuid, u32>,
@@ -43,6 +47,8 @@ struct Purchase {
     retired: BTreeMap<Uuid, Vec<Timestamp>>,
     /// The times at which each certificate was reissued.
     reissued: BTreeMap<Uuid, Vec<Timestamp>>,
+    /// The times at which each certificate became live again in the same generation.
+    restored: BTreeMap<Uuid, Vec<Timestamp>>,
 }
 
 impl Purchase {
@@ -64,6 +70,7 @@ impl Purchase {
                 self.upgrades.extend(body.privilege.certificate);
             }
             Output::CertificateReissued(body) => self.reissued.entry(body.certificate).or_default().push(at),
+            Output::CertificateRestored(body) => self.restored.entry(body.certificate).or_default().push(at),
             _ => self.count_ending(event, at),
         }
     }
@@ -140,6 +147,11 @@ pub(super) async fn compare_with_journal(connection: &Transaction) -> Result<(u6
             }
             let purchase = page.entry(*subject).or_default();
             for event in events(row)? {
+                if let Output::SettlementRegistered(body) = &event
+                    && row.kind == "settlement.completion"
+                {
+                    purchase.refunded_at_once |= body.outcome != SettlementOutcome::Completed;
+                }
                 purchase.count(&event, row.decided_at);
             }
         }
@@ -273,12 +285,12 @@ fn compare_certificate(id: Uuid, purchase: &Purchase, rows: &Rows, findings: &mu
     let settled = live.map_or(&record.settlement, |row| &row.settlement).is_some();
     let accepted = upgraded || purchase.accepted.contains_key(&id);
     findings.ensure(received == accepted, "the receipt of a certificate differs from the journal", id);
-    let paid = upgraded || purchase.settled > 0;
+    let paid = upgraded || purchase.settled > 0 || purchase.refunded_at_once;
     findings.ensure(settled == paid, "the settlement of a certificate differs from the journal", id);
     compare_ending(id, purchase, record, findings);
 }
 
-/// Checks that a certificate ended at most once, and at most once more after each reissue, and that
+/// Checks that a certificate ended at most once, and at most once more after each reissue or restoration, and that
 /// its record has the state of its last event.
 fn compare_ending(id: Uuid, purchase: &Purchase, record: &certificate_record::Model, findings: &mut Findings) {
     let count_and_last = |times: &BTreeMap<Uuid, Vec<Timestamp>>| {
@@ -287,10 +299,12 @@ fn compare_ending(id: Uuid, purchase: &Purchase, record: &certificate_record::Mo
     };
     let (endings, last_ended) = count_and_last(&purchase.retired);
     let (reissues, last_reissued) = count_and_last(&purchase.reissued);
-    findings.ensure(endings <= 1 + reissues, "a certificate ended twice", id);
-    // The order of an ending and a reissue in the same millisecond is unknown.
-    if last_ended != last_reissued || last_ended.is_none() {
-        let ended = last_ended > last_reissued;
+    let (restorations, last_restored) = count_and_last(&purchase.restored);
+    findings.ensure(endings <= 1 + reissues + restorations, "a certificate ended twice", id);
+    let last_revived = last_reissued.max(last_restored);
+    // The order of two events in the same millisecond is unknown.
+    if last_ended != last_revived || last_ended.is_none() {
+        let ended = last_ended > last_revived;
         findings.ensure(record.ended.is_some() == ended, "the ending of a certificate differs from the journal", id);
     }
     let generation = i64::try_from(1 + reissues).unwrap_or(i64::MAX);

@@ -2,8 +2,10 @@
 
 use licet_schema::{
     Output,
-    message::{CertificateIssued, Ending, Instruction, LicenseReturned, PointsChanged, Privilege, Revocation},
-    message::{SettlementOutcome, SettlementRegistered},
+    message::{
+        CertificateIssued, Ending, Instruction, LicenseReturned, PointsChanged, Privilege, Restoration, Revocation,
+        SettlementOutcome, SettlementRegistered,
+    },
 };
 
 /// Describes an event in one or two sentences with full ids.
@@ -22,9 +24,16 @@ pub fn sentence(event: &Output) -> String {
         Output::SettlementUnmatched(body) => {
             let amount = body.amount.map(|amount| format!(" of {amount}")).unwrap_or_default();
             let (settlement, provider, reason) = (&body.settlement, &body.provider, body.reason);
-            format!(
-                "Payment {settlement}{amount} from {provider} matches no purchase ({reason}). An operator must assign or refund it."
-            )
+            match &body.refund {
+                Some(refund) => format!(
+                    "Refund {refund}{amount} of payment {settlement} from {provider} does not match the payment \
+                     ({reason}). An operator must clarify it with the provider."
+                ),
+                None => format!(
+                    "Payment {settlement}{amount} from {provider} matches no purchase ({reason}). An operator must \
+                     assign or refund it."
+                ),
+            }
         }
         Output::CertificateReissued(body) => format!(
             "Certificate {} was reissued in generation {}: {} of its licenses count as granted, and it grants {}.",
@@ -36,6 +45,9 @@ pub fn sentence(event: &Output) -> String {
         Output::CertificateRetired(body) => {
             format!("Certificate {} ended: {}.", body.certificate, ending(body.reason))
         }
+        Output::CertificateRestored(body) => match body.reason {
+            Restoration::Paid => format!("Certificate {} is live again, because it was paid for.", body.certificate),
+        },
         Output::LicenseIssued(body) => {
             format!(
                 "License {} was issued. Its certificate grants {}.",
@@ -108,13 +120,18 @@ fn registered(body: &SettlementRegistered) -> String {
         SettlementOutcome::Completed => "was received",
         SettlementOutcome::Failed => "failed",
         SettlementOutcome::Reversed => "was refunded or charged back",
+        SettlementOutcome::Refunded => "was refunded in part",
+        SettlementOutcome::Pending => "has not arrived yet; a report of its refund or reinstatement was kept",
+        SettlementOutcome::Reinstated => "was reinstated: a reissue brings back what its reversal revoked",
     };
+    let refunded = body.refunded.filter(|sum| sum.amount_minor.get() > 0);
+    let refunded = refunded.map(|sum| format!(" {sum} of it is refunded.")).unwrap_or_default();
     let grants = match body.grants.map(|grants| grants.get()) {
         Some(1) => " Each certificate grants 1 license.".to_owned(),
         Some(grants) => format!(" Each certificate grants {grants} licenses."),
         None => String::new(),
     };
-    format!("Payment {} {what}.{grants}", body.settlement)
+    format!("Payment {} {what}.{refunded}{grants}", body.settlement)
 }
 
 fn returned(body: &LicenseReturned) -> String {
@@ -272,6 +289,7 @@ mod tests {
                 settlement: ExternalId::try_from("pay-1").expect("an id"),
                 outcome,
                 grants,
+                refunded: None,
                 repeated: false,
                 reference: None,
             }))

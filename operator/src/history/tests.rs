@@ -41,6 +41,11 @@ fn record(certificate: Uuid, container: Option<Uuid>, user: &str) -> certificate
         granted: Count::ONE,
         ended: Some(Ending::Exhausted),
         ended_at: None,
+        reinstated: false,
+        token_digest: None,
+        issued_at: None,
+        receipt_due_at: None,
+        expires_at: None,
     }
 }
 

@@ -4,7 +4,7 @@
 
 use sea_orm::entity::prelude::*;
 
-use super::Keyed;
+use super::{Digest, Keyed};
 use crate::{Count, ExternalId, Name, Timestamp, Version, message::Ending, money::Currency};
 
 /// A row of `certificate_record`.
@@ -54,6 +54,20 @@ pub struct Model {
     pub ended: Option<Ending>,
     /// When the certificate ended, in Unix milliseconds. `None` while the certificate is live.
     pub ended_at: Option<Timestamp>,
+    /// Whether the reversal that ended the certificate was undone, so that a reissue brings the
+    /// certificate back.
+    pub reinstated: bool,
+    /// The SHA-256 of the valid token. Only of a certificate that ended unpaid, which a late
+    /// payment restores.
+    pub token_digest: Option<Digest>,
+    /// When that token was issued, in Unix milliseconds.
+    pub issued_at: Option<Timestamp>,
+    /// The deadline for acknowledging receipt, in Unix milliseconds. Only of a certificate that
+    /// ended unpaid.
+    pub receipt_due_at: Option<Timestamp>,
+    /// When the certificate would have expired, in Unix milliseconds. Only of a certificate that
+    /// ended unpaid.
+    pub expires_at: Option<Timestamp>,
 }
 
 /// Intentionally empty, because no query uses the relations of sea-orm.

@@ -26,6 +26,8 @@ pub mod mention;
 pub mod payout;
 pub mod pending_reception;
 pub mod privilege;
+pub mod refund;
+pub mod reinstatement;
 pub mod settlement;
 pub mod unmatched_settlement;
 

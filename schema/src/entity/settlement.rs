@@ -19,14 +19,16 @@ pub struct Model {
     pub certificate: Option<Uuid>,
     /// The container that the settlement is for.
     pub container: Option<Uuid>,
-    /// The latest reported outcome.
+    /// `completed`, `failed`, or `reversed` once everything that was paid is refunded.
     pub outcome: SettlementOutcome,
-    /// The amount paid, in minor units. `None` if only a failure or a reversal was reported.
+    /// The amount paid, in minor units. `None` if only a failure was reported.
     pub amount_minor: Option<Count>,
     /// The currency of the amount.
     pub currency: Option<Currency>,
     /// The number of licenses per certificate, if the settlement specifies it.
     pub grants: Option<Grants>,
+    /// The sum of the refunds that were not undone, in minor units.
+    pub refunded_minor: Count,
     /// When the settlement was registered, in Unix milliseconds.
     pub registered_at: Timestamp,
     /// The id of the message that reported the settlement.

@@ -1,33 +1,38 @@
-//! Payments that match no purchase, or whose amount is not the amount due. A row remains until an
-//! operator assigns or refunds the payment, or until the payment is matched to a purchase.
+//! Money that matches no purchase: payments that pay for nothing, and refunds of more than was paid.
+//! The row of a payment remains until an operator assigns or refunds the payment, or until it is
+//! matched to a purchase.
 
 use sea_orm::entity::prelude::*;
 
 use super::Keyed;
-use crate::{Code, Count, ExternalId, Name, Timestamp, money::Currency};
+use crate::{Code, Count, ExternalId, Name, Timestamp, message::UnmatchedKind, money::Currency};
 
 /// A row of `unmatched_settlement`.
 #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
 #[sea_orm(table_name = "unmatched_settlement")]
 pub struct Model {
-    /// The id of the message that reported the payment.
+    /// The id of the message that reported the money.
     #[sea_orm(primary_key, auto_increment = false)]
     pub id: Uuid,
+    /// Whether the money came in or went out.
+    pub kind: UnmatchedKind,
     /// The payment provider.
     pub provider: Name,
     /// The provider's id of the settlement.
     pub settlement: ExternalId,
+    /// The provider's id of the refund. `None` for a payment.
+    pub refund: Option<ExternalId>,
     /// The certificate that the message named.
     pub certificate: Option<Uuid>,
     /// The container that the message named.
     pub container: Option<Uuid>,
-    /// The amount paid, in minor units.
+    /// The amount paid or refunded, in minor units.
     pub amount_minor: Count,
     /// The currency of the amount.
     pub currency: Currency,
-    /// Why the payment was refused.
+    /// Why the money matches no purchase.
     pub reason: Code,
-    /// When the payment was reported, in Unix milliseconds.
+    /// When the money was reported, in Unix milliseconds.
     pub told_at: Timestamp,
 }
 

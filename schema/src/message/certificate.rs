@@ -80,6 +80,15 @@ bodies! {
         /// How it ended.
         pub reason: Ending,
     }
+
+    /// `certificate.restored`: event. A certificate that ended is live again in the same
+    /// generation. Its tokens are valid again.
+    pub struct CertificateRestored {
+        /// The certificate.
+        pub certificate: Uuid,
+        /// Why it is live again.
+        pub reason: Restoration,
+    }
 }
 
 words! {
@@ -89,6 +98,12 @@ words! {
         Instructed = "instructed",
         /// The purchase is already paid for, or the amount is zero.
         NotNeeded = "not_needed",
+    }
+
+    /// Why an ended certificate is live again.
+    pub enum Restoration {
+        /// It was paid for after it had been declined or had lapsed.
+        Paid = "paid",
     }
 
     /// How a certificate ended.

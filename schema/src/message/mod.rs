@@ -87,8 +87,9 @@ messages! {
         CertificateCheck(CertificatePresented) = "certificate.check",
         CertificateReceipt(CertificatePresented) = "certificate.receipt",
         SettlementCompletion(SettlementCompletion) = "settlement.completion",
-        SettlementFailure(SettlementSetback) = "settlement.failure",
-        SettlementReversal(SettlementSetback) = "settlement.reversal",
+        SettlementFailure(SettlementFailure) = "settlement.failure",
+        SettlementReversal(SettlementReversal) = "settlement.reversal",
+        SettlementReinstatement(SettlementReinstatement) = "settlement.reinstatement",
         PayoutCompletion(PayoutCompletion) = "payout.completion",
         LicenseRequest(LicenseRequest) = "license.request",
         LicenseReceipt(LicenseReceipt) = "license.receipt",
@@ -120,6 +121,7 @@ messages! {
         RequestRefused(RequestRefused) = "request.refused",
         SettlementInstructed(SettlementInstructed) = "settlement.instructed",
         CertificateRetired(CertificateRetired) = "certificate.retired",
+        CertificateRestored(CertificateRestored) = "certificate.restored",
         PointsChanged(PointsChanged) = "points.changed",
         ContentDeleted(ContentDeleted) = "content.deleted",
         SettlementUnmatched(SettlementUnmatched) = "settlement.unmatched",
@@ -151,8 +153,9 @@ impl Request {
             Self::PurchaseRequest(body) => body.check(),
             Self::CertificateCheck(body) | Self::CertificateReceipt(body) => body.check(),
             Self::SettlementCompletion(body) => body.check(),
-            Self::SettlementFailure(body) => body.check_failure(),
-            Self::SettlementReversal(body) => body.check_reversal(),
+            Self::SettlementFailure(body) => body.check(),
+            Self::SettlementReversal(body) => body.check(),
+            Self::SettlementReinstatement(body) => body.check(),
             Self::HoldingsQuery(body) => body.check(),
             Self::StatusQuery(body) => body.check(),
             Self::LicenseRequest(_)
@@ -244,9 +247,11 @@ mod tests {
         let purchases = [json!({"certificate": null}), json!({"container": ID}), json!({"certificate": NIL})];
         only_consistent_as_it_is("settlement.completion", &completion, &purchases);
         only_consistent_as_it_is("settlement.failure", &setback, &purchases);
-        only_consistent_as_it_is("settlement.failure", &setback, &[json!({"amount": money})]);
         only_consistent_as_it_is("settlement.reversal", &setback, &purchases);
-        only_consistent_as_it_is("settlement.reversal", &with(&setback, json!({"amount": money})), &purchases);
+        let refund = with(&setback, json!({"amount": money, "refund": "re-1"}));
+        only_consistent_as_it_is("settlement.reversal", &refund, &purchases);
+        let reinstatement = with(&setback, json!({"refund": "re-1"}));
+        only_consistent_as_it_is("settlement.reinstatement", &reinstatement, &purchases);
         let limits = [json!({"limit": 0}), json!({"limit": PAGE_MAX + 1})];
         only_consistent_as_it_is("holdings.query", &json!({"user": "alice"}), &limits);
         only_consistent_as_it_is("holdings.query", &json!({"user": "alice", "limit": PAGE_MAX}), &limits);

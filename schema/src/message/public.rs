@@ -26,9 +26,13 @@ impl Output {
             Self::RequestRefused(body) => body.code.to_string(),
             Self::SettlementInstructed(body) => return first(body.container, body.certificate),
             Self::CertificateRetired(body) => body.certificate.to_string(),
+            Self::CertificateRestored(body) => body.certificate.to_string(),
             Self::PointsChanged(body) => body.user.to_string(),
             Self::ContentDeleted(body) => body.license.to_string(),
-            Self::SettlementUnmatched(body) => format!("{}:{}", body.provider, body.settlement),
+            Self::SettlementUnmatched(body) => match &body.refund {
+                Some(refund) => format!("{}:{}:{refund}", body.provider, body.settlement),
+                None => format!("{}:{}", body.provider, body.settlement),
+            },
             Self::CertificateReissued(body) => body.certificate.to_string(),
             Self::PayoutRegistered(body) => body.license_return.to_string(),
             Self::HoldingsListed(body) => body.user.to_string(),
@@ -80,6 +84,7 @@ impl Output {
             | Self::ReturnLapsed(_)
             | Self::SettlementInstructed(_)
             | Self::CertificateRetired(_)
+            | Self::CertificateRestored(_)
             | Self::PointsChanged(_)
             | Self::ContentDeleted(_)
             | Self::SettlementUnmatched(_)

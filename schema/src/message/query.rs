@@ -114,6 +114,8 @@ words! {
         Declined = "declined",
         /// Its payment was refunded or charged back.
         Reversed = "reversed",
+        /// The reversal of its payment was undone. `certificate.reissue` brings it back.
+        Reinstated = "reinstated",
     }
 }
 

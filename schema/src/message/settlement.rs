@@ -28,9 +28,9 @@ bodies! {
         pub grants: Option<Grants>,
     }
 
-    /// `settlement.failure` and `settlement.reversal`: the payment failed, or was refunded or
-    /// charged back. The body names exactly one of `certificate` and `container`.
-    pub struct SettlementSetback {
+    /// `settlement.failure`: the payment failed. The body names exactly one of `certificate` and
+    /// `container`.
+    pub struct SettlementFailure {
         /// The certificate, if it was bought without a container.
         pub certificate: Option<Uuid>,
         /// The container, if several certificates were bought together.
@@ -41,15 +41,51 @@ bodies! {
         pub provider: Name,
         /// A human-readable reason.
         pub reason: Text,
-        /// The amount of the reversed payment. Required if the provider reported several amounts
-        /// under this settlement id. A failure has no amount.
+    }
+
+    /// `settlement.reversal`: the payment was refunded or charged back, in full or in part. The
+    /// body names exactly one of `certificate` and `container`.
+    pub struct SettlementReversal {
+        /// The certificate, if it was bought without a container. Or a member of the container that
+        /// the settlement paid for: then this member alone is refunded and revoked.
+        pub certificate: Option<Uuid>,
+        /// The container, if several certificates were bought together.
+        pub container: Option<Uuid>,
+        /// The provider's id of the settlement.
+        pub settlement: ExternalId,
+        /// The payment provider.
+        pub provider: Name,
+        /// The provider's id of the refund. If absent, the settlement's id.
+        pub refund: Option<ExternalId>,
+        /// The amount refunded. If absent, what was paid for the named member, or everything that
+        /// is not refunded yet.
         pub amount: Option<Money>,
+        /// A human-readable reason.
+        pub reason: Text,
+    }
+
+    /// `settlement.reinstatement`: a reversal was undone, for example because a dispute was won.
+    /// The body names exactly one of `certificate` and `container`.
+    pub struct SettlementReinstatement {
+        /// The certificate that the reversal named.
+        pub certificate: Option<Uuid>,
+        /// The container that the reversal named.
+        pub container: Option<Uuid>,
+        /// The provider's id of the settlement.
+        pub settlement: ExternalId,
+        /// The payment provider.
+        pub provider: Name,
+        /// The provider's id of the refund that was undone. If absent, all refunds of the
+        /// settlement that are registered so far.
+        pub refund: Option<ExternalId>,
+        /// A human-readable reason.
+        pub reason: Text,
     }
 
     /// `settlement.registered`: reply and event. A settlement message was recorded. The body names
     /// exactly one of `certificate` and `container`.
     pub struct SettlementRegistered {
-        /// The certificate, if it was bought without a container.
+        /// The certificate, if it was bought without a container, or the refunded member.
         pub certificate: Option<Uuid>,
         /// The container, if several certificates were bought together.
         pub container: Option<Uuid>,
@@ -59,6 +95,8 @@ bodies! {
         pub outcome: SettlementOutcome,
         /// The number of licenses that each certificate grants.
         pub grants: Option<Grants>,
+        /// The sum of the refunds so far. Absent if the payment has no refunds.
+        pub refunded: Option<Money>,
         /// Whether the outcome had already been recorded.
         pub repeated: bool,
         /// The order number of the upstream system.
@@ -80,20 +118,24 @@ bodies! {
         pub reference: Option<ExternalId>,
     }
 
-    /// `settlement.unmatched`: event. A payment matches no purchase. Licet keeps a record of the
-    /// payment until an operator assigns or refunds it.
+    /// `settlement.unmatched`: event. Money matches no purchase: a payment, or a refund of more than
+    /// was paid. Licet keeps a record of it until an operator resolves it.
     pub struct SettlementUnmatched {
+        /// Whether the money came in or went out.
+        pub kind: UnmatchedKind,
         /// The provider's id of the settlement.
         pub settlement: ExternalId,
+        /// The provider's id of the refund. Absent for a payment.
+        pub refund: Option<ExternalId>,
         /// The payment provider.
         pub provider: Name,
         /// The certificate that the settlement message named.
         pub certificate: Option<Uuid>,
         /// The container that the settlement message named.
         pub container: Option<Uuid>,
-        /// The amount paid.
+        /// The amount paid or refunded.
         pub amount: Option<Money>,
-        /// The reason the payment matches no purchase.
+        /// The reason the money matches no purchase.
         pub reason: Code,
     }
 
@@ -131,14 +173,28 @@ bodies! {
 }
 
 words! {
-    /// The outcome of a settlement.
+    /// The outcome of a settlement message.
     pub enum SettlementOutcome {
         /// The payment was received.
         Completed = "completed",
         /// The payment failed.
         Failed = "failed",
-        /// The payment was refunded or charged back.
+        /// What the refund is for was revoked: the purchase, or a member of it.
         Reversed = "reversed",
+        /// The refund was counted and revoked nothing.
+        Refunded = "refunded",
+        /// The message arrived before the message that it refers to, and is kept until then.
+        Pending = "pending",
+        /// The reversal was undone. What it revoked comes back by `certificate.reissue`.
+        Reinstated = "reinstated",
+    }
+
+    /// Whether unmatched money came in or went out.
+    pub enum UnmatchedKind {
+        /// A payment that pays for nothing.
+        Payment = "payment",
+        /// A refund of more than was paid.
+        Refund = "refund",
     }
 }
 
@@ -152,23 +208,32 @@ impl SettlementCompletion {
     }
 }
 
-impl SettlementSetback {
-    /// Checks the body of a `settlement.failure`.
+impl SettlementFailure {
+    /// Checks that the body names exactly one purchase.
     ///
     /// # Errors
-    /// The body has an amount, or does not name exactly one purchase.
-    pub fn check_failure(&self) -> Result<(), InvalidValue> {
-        if self.amount.is_some() {
-            return Err(InvalidValue("omit amount in settlement.failure: nothing was paid".into()));
-        }
+    /// The body names both a certificate and a container, or neither, or the nil UUID.
+    pub fn check(&self) -> Result<(), InvalidValue> {
         check_one_purchase(self.certificate, self.container)
     }
+}
 
-    /// Checks the body of a `settlement.reversal`.
+impl SettlementReversal {
+    /// Checks that the body names exactly one purchase.
     ///
     /// # Errors
-    /// The body does not name exactly one purchase.
-    pub fn check_reversal(&self) -> Result<(), InvalidValue> {
+    /// The body names both a certificate and a container, or neither, or the nil UUID.
+    pub fn check(&self) -> Result<(), InvalidValue> {
+        check_one_purchase(self.certificate, self.container)
+    }
+}
+
+impl SettlementReinstatement {
+    /// Checks that the body names exactly one purchase.
+    ///
+    /// # Errors
+    /// The body names both a certificate and a container, or neither, or the nil UUID.
+    pub fn check(&self) -> Result<(), InvalidValue> {
         check_one_purchase(self.certificate, self.container)
     }
 }

@@ -9,7 +9,7 @@ use licet_schema::{
     ExternalId, Name,
     entity::{
         LicenseState, ReturnState, account, certificate, certificate_record, collection, entry, license,
-        license_return, payout, pending_reception, privilege, settlement, unmatched_settlement,
+        license_return, payout, pending_reception, privilege, refund, settlement, unmatched_settlement,
     },
     message::{Ending, Privilege, SettlementOutcome},
 };
@@ -35,6 +35,7 @@ pub(crate) fn violations(store: &MemoryStore) -> Vec<String> {
     settlements_pay_once_and_in_full(store, &mut found);
     certificates_and_settlements_refer_to_each_other(store, &mut found);
     reversals_end_everything_they_paid_for(store, &mut found);
+    refunds_sum_to_what_their_settlement_says(store, &mut found);
     completed_returns_have_one_record_and_one_privilege(store, &mut found);
     open_returns_have_their_license(store, &mut found);
     entries_sum_to_zero(store, &mut found);
@@ -46,8 +47,8 @@ pub(crate) fn violations(store: &MemoryStore) -> Vec<String> {
     found.0
 }
 
-/// Changes that are never allowed: a permanent row is deleted or changed, a settlement changes to
-/// an outcome other than reversed, or a certificate becomes live again without a reissue.
+/// Changes that are never allowed: a permanent row is deleted or changed, a payment is forgotten, or
+/// a certificate becomes live again without a reissue or a late payment.
 pub(crate) fn forbidden_changes(before: &MemoryStore, after: &MemoryStore) -> Vec<String> {
     let mut found = Violations::default();
     for row in before.rows::<certificate_record::Entity>() {
@@ -60,11 +61,17 @@ pub(crate) fn forbidden_changes(before: &MemoryStore, after: &MemoryStore) -> Ve
         found.check(same, || format!("8: the purchase data of {} has changed", row.id));
         let revived = row.ended.is_some() && now.is_some_and(|now| now.ended.is_none());
         let reissued = now.is_some_and(|now| now.generation.get() == row.generation.get() + 1);
-        found.check(!revived || reissued, || format!("8: {} is live again without a reissue", row.id));
+        let paid = row.settlement.is_none()
+            && matches!(row.ended, Some(Ending::Declined | Ending::Lapsed))
+            && after.get::<certificate::Entity>(&row.id).is_some_and(|live| live.settlement.is_some());
+        found.check(!revived || reissued || paid, || format!("8: {} is live again without a reissue", row.id));
     }
     for row in before.rows::<settlement::Entity>() {
         let now = after.get::<settlement::Entity>(&(row.provider.clone(), row.provider_reference.clone()));
-        let allowed = now.is_some_and(|now| now.outcome == row.outcome || now.outcome == SettlementOutcome::Reversed);
+        let allowed = now.is_some_and(|now| match row.amount_minor {
+            Some(_) => (now.amount_minor, now.currency) == (row.amount_minor, row.currency),
+            None => row.outcome != SettlementOutcome::Failed || now.outcome != SettlementOutcome::Pending,
+        });
         let id = || format!("{}:{}", row.provider, row.provider_reference);
         found.check(allowed, || format!("3: the settlement {} changed to {now:?}", id()));
     }
@@ -181,6 +188,34 @@ fn reversals_end_everything_they_paid_for(store: &MemoryStore, found: &mut Viola
         let key = Some(key_of(row));
         for record in paid_for(store, row).filter(|one| settlement_of(store, one) == key) {
             check_reversed(store, record.id, found);
+        }
+    }
+}
+
+/// Invariant 3: the refunds that count sum to at most the payment, and a refunded member is revoked.
+fn refunds_sum_to_what_their_settlement_says(store: &MemoryStore, found: &mut Violations) {
+    for row in store.rows::<settlement::Entity>() {
+        let counts = |one: &&refund::Model| {
+            (&one.provider, &one.settlement) == (&row.provider, &row.provider_reference)
+                && !one.unmatched
+                && matches!(one.outcome, SettlementOutcome::Refunded | SettlementOutcome::Reversed)
+        };
+        let refunds: Vec<_> = store.rows::<refund::Entity>().filter(counts).collect();
+        let paid = row.amount_minor.map_or(0, |amount| amount.get());
+        let sum: i64 = refunds.iter().filter_map(|one| one.counted_minor).map(|amount| amount.get()).sum();
+        let rest = refunds.iter().any(|one| one.counted_minor.is_none());
+        let everything = rest || (!refunds.is_empty() && sum == paid);
+        let (id, refunded) = (&row.provider_reference, row.refunded_minor.get());
+        found.check(sum <= paid, || format!("3: {sum} of {paid} was refunded of the settlement {id}"));
+        let expected = if everything { paid } else { sum };
+        found.check(refunded == expected, || format!("3: {id} says {refunded} is refunded, but it is {expected}"));
+        let reversed = row.outcome == SettlementOutcome::Reversed;
+        found
+            .check(reversed == everything, || format!("3: {id} is {:?}, but {sum} of {paid} is refunded", row.outcome));
+        for member in refunds.iter().filter(|_| row.container.is_some()).filter_map(|one| one.certificate) {
+            let record = store.get::<certificate_record::Entity>(&member);
+            let revoked = record.is_some_and(|one| one.ended == Some(Ending::Reversed) && !one.reinstated);
+            found.check(revoked, || format!("3: the refunded member {member} is not revoked"));
         }
     }
 }
@@ -337,7 +372,8 @@ fn records_have_the_state_of_their_certificates(store: &MemoryStore, found: &mut
 fn unmatched_money_is_recorded_once(store: &MemoryStore, found: &mut Violations) {
     let mut recorded = BTreeSet::new();
     for row in store.rows::<unmatched_settlement::Entity>() {
-        let first = recorded.insert((&row.provider, &row.settlement, row.amount_minor, &row.currency));
+        let money = (row.amount_minor, &row.currency);
+        let first = recorded.insert((&row.provider, &row.settlement, &row.refund, money));
         found.check(first, || format!("3: {}:{} is recorded twice", row.provider, row.settlement));
     }
 }

@@ -40,6 +40,7 @@ impl Response {
             | Request::SettlementCompletion(_)
             | Request::SettlementFailure(_)
             | Request::SettlementReversal(_)
+            | Request::SettlementReinstatement(_)
             | Request::PayoutCompletion(_)
             | Request::LicenseRequest(_)
             | Request::LicenseReceipt(_)

@@ -15,8 +15,8 @@ use licet_common::{
     rows::{RowSet, Rows, TableVisitor},
 };
 use licet_schema::{
-    Count, ExternalId, Name, Output, Request,
-    entity::{Keyed, entry, pending_reception, settlement, unmatched_settlement},
+    Code, Count, ExternalId, Name, Output, Request,
+    entity::{Keyed, entry, pending_reception, refund, settlement, unmatched_settlement},
     message::SettlementOutcome,
     money::Currency,
 };
@@ -140,7 +140,9 @@ impl TestSystem {
             (Request::SettlementCompletion(body), _) if body.provider.as_str() != "licet" => {
                 self.paid.insert((body.provider.clone(), body.settlement.clone()));
             }
-            (Request::SettlementReversal(body), Some(Output::SettlementRegistered(reply))) if !reply.repeated => {
+            (Request::SettlementReversal(body), Some(Output::SettlementRegistered(reply)))
+                if !reply.repeated && reply.outcome != SettlementOutcome::Pending =>
+            {
                 self.paid.remove(&(body.provider.clone(), body.settlement.clone()));
             }
             _ => {}
@@ -155,6 +157,9 @@ impl TestSystem {
                 Some((&body.provider, &body.settlement))
             }
             (Request::SettlementReversal(body), Some(Output::SettlementRegistered(_))) => {
+                Some((&body.provider, &body.settlement))
+            }
+            (Request::SettlementReinstatement(body), Some(Output::SettlementRegistered(_))) => {
                 Some((&body.provider, &body.settlement))
             }
             _ => None,
@@ -176,6 +181,9 @@ impl TestSystem {
                 || store
                     .rows::<unmatched_settlement::Entity>()
                     .any(|row| (&row.provider, &row.settlement) == (&key.0, &key.1))
+                || store
+                    .rows::<refund::Entity>()
+                    .any(|row| row.unmatched && (&row.provider, &row.settlement) == (&key.0, &key.1))
         };
         let lost = self.paid.iter().filter(|key| !kept(key));
         lost.map(|(provider, settlement)| format!("the money of {provider}:{settlement} is lost")).collect()
@@ -198,14 +206,14 @@ impl TestSystem {
                 differences.push(format!("{account} has {booked} points, but the model predicts {predicted}"));
             }
         }
-        type Key<'a> = (&'a Name, &'a ExternalId, Count, Currency);
+        type Key<'a> = (&'a Name, &'a ExternalId, &'a Option<ExternalId>, Count, Currency, Code);
         let unmatched: BTreeSet<Key<'_>> = store
             .rows::<unmatched_settlement::Entity>()
-            .map(|row| (&row.provider, &row.settlement, row.amount_minor, row.currency))
+            .map(|row| (&row.provider, &row.settlement, &row.refund, row.amount_minor, row.currency, row.reason))
             .collect();
         let predicted = self.model.unmatched.iter().map(|one| {
             let (provider, settlement) = &one.key;
-            (provider, settlement, one.amount.amount_minor, one.amount.currency)
+            (provider, settlement, &one.refund, one.amount.amount_minor, one.amount.currency, one.reason)
         });
         if unmatched != predicted.collect::<BTreeSet<_>>() {
             let predicted = &self.model.unmatched;

@@ -7,7 +7,7 @@ use licet_common::{
 };
 use licet_schema::{
     Count, ExternalId, Money, Name, Output, Timestamp,
-    entity::{certificate, certificate_record},
+    entity::{certificate, certificate_record, pending_reception},
     message::{CertificateRetired, Ending},
     token::CertificateClaims,
 };
@@ -184,7 +184,90 @@ pub(crate) fn retire(tables: &mut Tables, id: Uuid, ending: Ending, now: Timesta
     record.generation = row.generation;
     record.ended = Some(ending);
     record.ended_at = Some(now);
+    // A late payment makes an unpaid certificate live again as it was.
+    if row.settled_at.is_none() {
+        record.token_digest = Some(row.token_digest);
+        record.issued_at = Some(row.issued_at);
+        record.receipt_due_at = Some(row.receipt_due_at);
+        record.expires_at = Some(row.expires_at);
+    }
     Ok(Output::CertificateRetired(CertificateRetired { certificate: id, reason: ending }))
+}
+
+/// Makes a certificate that ended unpaid live again, in the same generation.
+pub(crate) fn restore(tables: &mut Tables, id: Uuid) -> Result<certificate::Model, Defect> {
+    let record = tables.records.change(&id)?;
+    let kept = || Defect::violated("the record of a certificate that ended unpaid keeps its token and deadlines", id);
+    let row = certificate::Model {
+        id,
+        container: record.container,
+        user: record.user.clone(),
+        content: record.content.clone(),
+        version: record.version,
+        revision: record.revision,
+        amount_minor: record.amount_minor,
+        currency: record.currency,
+        points: record.points,
+        reference: record.reference.clone(),
+        generation: record.generation,
+        token_digest: record.token_digest.ok_or_else(kept)?,
+        issued_at: record.issued_at.ok_or_else(kept)?,
+        receipt_due_at: record.receipt_due_at.ok_or_else(kept)?,
+        expires_at: record.expires_at.ok_or_else(kept)?,
+        received_at: record.received_at,
+        settlement: None,
+        provider: None,
+        settled_at: None,
+        grants: record.grants.ok_or_else(kept)?,
+        granted: record.granted,
+        outstanding: Count::ZERO,
+    };
+    make_live(record, row.generation);
+    tables.certificates.insert(row.clone())?;
+    Ok(row)
+}
+
+/// Clears what the record of an ended certificate says of its end.
+pub(crate) fn make_live(record: &mut certificate_record::Model, generation: Count) {
+    *record = certificate_record::Model {
+        generation,
+        received_at: None,
+        settlement: None,
+        provider: None,
+        settled_at: None,
+        grants: None,
+        granted: Count::ZERO,
+        ended: None,
+        ended_at: None,
+        reinstated: false,
+        token_digest: None,
+        issued_at: None,
+        receipt_due_at: None,
+        expires_at: None,
+        ..record.clone()
+    };
+}
+
+/// Creates or updates the pending reception of a certificate that is not received yet, with the
+/// digest of the new token.
+pub(crate) fn wait_for_reception(tables: &mut Tables, row: &certificate::Model) -> Result<(), Defect> {
+    let subject = Subject::of(row.id, row.container);
+    let alone = row.container.is_none();
+    if tables.pending_receptions.get(&subject.id())?.is_none() {
+        return tables.pending_receptions.insert(pending_reception::Model {
+            id: subject.id(),
+            container: !alone,
+            user: row.user.clone(),
+            // The container's token is still valid, but its digest is unknown here, so only its
+            // signature can be checked.
+            token_digest: alone.then_some(row.token_digest),
+            due_at: row.settled_at.is_none().then_some(row.receipt_due_at),
+        });
+    }
+    if alone {
+        tables.pending_receptions.change(&subject.id())?.token_digest = Some(row.token_digest);
+    }
+    Ok(())
 }
 
 /// Settles certificates that were bought together. The points held for them become spent, and their
@@ -259,6 +342,11 @@ pub(crate) fn record(row: &certificate::Model) -> certificate_record::Model {
         granted: Count::ZERO,
         ended: None,
         ended_at: None,
+        reinstated: false,
+        token_digest: None,
+        issued_at: None,
+        receipt_due_at: None,
+        expires_at: None,
     }
 }
 

@@ -132,6 +132,23 @@ pub(crate) fn debit(
     Ok(())
 }
 
+/// Takes points that pay for something again after they were credited. Points that the user no
+/// longer has become debt.
+pub(crate) fn spend(
+    context: &Context<'_>,
+    tables: &mut Tables,
+    changes: &mut Changes,
+    user: &Name,
+    points: i64,
+) -> Result<(), Defect> {
+    let taken = points.min(balance(tables, user)?);
+    transfer(context, tables, &account(user), SPENT, taken)?;
+    transfer(context, tables, OWED, &debt_account(user), points - taken)?;
+    transfer(context, tables, ISSUED, SPENT, points - taken)?;
+    changes.add(user, -taken);
+    Ok(())
+}
+
 /// Transfers points from one account to another with two entries that sum to zero.
 pub(crate) fn transfer(
     context: &Context<'_>,

@@ -5,8 +5,9 @@ use licet_schema::{
     ExternalId, Name,
     entity::{
         account, certificate, certificate_record, collection, content, entry, license, license_return, payout,
-        pending_reception, privilege, settlement, unmatched_settlement,
+        pending_reception, privilege, refund, reinstatement, settlement, unmatched_settlement,
     },
+    message::UnmatchedKind,
 };
 use uuid::Uuid;
 
@@ -46,6 +47,10 @@ pub struct Tables {
     pub entries: Rows<entry::Entity>,
     /// Registered settlements.
     pub settlements: Rows<settlement::Entity>,
+    /// Refunds of settlements.
+    pub refunds: Rows<refund::Entity>,
+    /// Reinstatements that wait for their refund.
+    pub reinstatements: Rows<reinstatement::Entity>,
     /// Money that matches no purchase.
     pub unmatched_settlements: Rows<unmatched_settlement::Entity>,
     /// Buy-backs that were paid out.
@@ -69,12 +74,16 @@ impl RowSet for Tables {
             accounts,
             entries,
             settlements,
+            refunds,
+            reinstatements,
             unmatched_settlements,
             payouts,
             more: _,
         } = self;
         visitor.table(contents);
         visitor.table(settlements);
+        visitor.table(refunds);
+        visitor.table(reinstatements);
         visitor.table(records);
         visitor.table(certificates);
         visitor.table(pending_receptions);
@@ -136,15 +145,38 @@ impl Tables {
         Ok(self.returns.all(&columns, vec![certificate.into()], of_it)?.collect())
     }
 
-    /// The unmatched payments that a provider reported under this settlement id.
+    /// The unmatched money that a provider reported under this settlement id: payments or refunds.
     pub(crate) fn unmatched(
         &self,
+        kind: UnmatchedKind,
         provider: &Name,
         settlement: &ExternalId,
     ) -> Result<Vec<unmatched_settlement::Model>, Defect> {
         let columns = [unmatched_settlement::Column::Provider, unmatched_settlement::Column::Settlement];
         let key = vec![provider.clone().into(), settlement.clone().into()];
-        let same = |row: &unmatched_settlement::Model| row.provider == *provider && row.settlement == *settlement;
+        let same = |row: &unmatched_settlement::Model| {
+            row.kind == kind && row.provider == *provider && row.settlement == *settlement
+        };
         Ok(self.unmatched_settlements.all(&columns, key, same)?.cloned().collect())
+    }
+
+    /// The refunds of a settlement, in the order of their ids.
+    pub(crate) fn refunds_of(&self, provider: &Name, settlement: &ExternalId) -> Result<Vec<refund::Model>, Defect> {
+        let columns = [refund::Column::Provider, refund::Column::Settlement];
+        let key = vec![provider.clone().into(), settlement.clone().into()];
+        let same = |row: &refund::Model| row.provider == *provider && row.settlement == *settlement;
+        Ok(self.refunds.all(&columns, key, same)?.cloned().collect())
+    }
+
+    /// The reinstatements of a settlement that wait for their refund, in the order of their ids.
+    pub(crate) fn reinstatements_of(
+        &self,
+        provider: &Name,
+        settlement: &ExternalId,
+    ) -> Result<Vec<reinstatement::Model>, Defect> {
+        let columns = [reinstatement::Column::Provider, reinstatement::Column::Settlement];
+        let key = vec![provider.clone().into(), settlement.clone().into()];
+        let same = |row: &reinstatement::Model| row.provider == *provider && row.settlement == *settlement;
+        Ok(self.reinstatements.all(&columns, key, same)?.cloned().collect())
     }
 }

@@ -17,7 +17,7 @@ use uuid::Uuid;
 use super::page;
 use crate::domain::{
     Tables,
-    certificates::{Subject, members, overdue, remaining},
+    certificates::{Subject, ending_of, members, overdue, remaining},
     points,
     refusals::refuse,
     returns::{attributes, offers},
@@ -143,7 +143,7 @@ fn certificate_status(
     let Some(row) = tables.certificates.get(&record.id)? else {
         return Ok(CertificateStatus {
             certificate: record.id,
-            state: state_of(crate::domain::certificates::ending_of(record)?),
+            state: if record.reinstated { CertificateState::Reinstated } else { state_of(ending_of(record)?) },
             reference,
             granted: record.granted,
             remaining: Count::ZERO,

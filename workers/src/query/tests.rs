@@ -6,7 +6,7 @@ use licet_schema::{
 use uuid::Uuid;
 
 use crate::fixture::{
-    Bought, Fixture, HOUR_MS, check, generous_song, license_receipt, license_return, name, outcome, sequel, setback,
+    Bought, Fixture, HOUR_MS, check, generous_song, license_receipt, license_return, name, outcome, reversal, sequel,
 };
 
 fn holdings(fixture: &mut Fixture, after: Option<Uuid>, limit: i64) -> HoldingsListed {
@@ -103,7 +103,7 @@ fn the_status_of_a_certificate_follows_its_messages_and_deadlines() {
     seen.push(states(&status(&mut fixture, of(&bought))));
     fixture.sweep(SweepKind::Certificate);
     seen.push(states(&status(&mut fixture, of(&bought))));
-    fixture.ask(Request::SettlementReversal(setback(&bought, "pay-1")));
+    fixture.ask(Request::SettlementReversal(reversal(&bought, "pay-1")));
     seen.push(states(&status(&mut fixture, of(&bought))));
     use CertificateState::{Expired, Issued, Received, Reversed, Settled};
     assert_eq!(seen.concat(), [Issued, Received, Settled, Expired, Expired, Reversed]);

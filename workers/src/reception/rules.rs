@@ -147,6 +147,7 @@ fn settle_without_money(
         amount_minor: Some(Count::ZERO),
         currency: Some(currency),
         grants: None,
+        refunded_minor: Count::ZERO,
         registered_at: context.now,
         cause: context.message_id,
     })?;
@@ -156,6 +157,7 @@ fn settle_without_money(
         settlement: id,
         outcome: SettlementOutcome::Completed,
         grants: None,
+        refunded: None,
         repeated: false,
         reference: any.reference.clone(),
     }))

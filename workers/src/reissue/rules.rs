@@ -6,13 +6,13 @@ use licet_common::{
 };
 use licet_schema::{
     Code, Count, Output,
-    entity::{Digest, LicenseState, ReturnState, certificate, certificate_record, pending_reception},
+    entity::{Digest, LicenseState, ReturnState, certificate, certificate_record},
     message::{CertificateReissue, CertificateReissued, Ending, Revocation},
 };
 
 use crate::domain::{
     Tables,
-    certificates::{Subject, claims, ending_of, members, overdue, remaining},
+    certificates::{Subject, claims, ending_of, make_live, members, overdue, remaining, wait_for_reception},
     count,
     effects::Effects,
     refusals::{refusal_of, refuse, unknown_certificate},
@@ -54,7 +54,7 @@ pub(super) fn reissue(
         outstanding: Count::ZERO,
         ..standing
     };
-    write(tables, &row, subject)?;
+    write(tables, &row)?;
     let decision = Decision::new(Output::CertificateReissued(CertificateReissued {
         certificate: id,
         certificate_token: Some(signed.token),
@@ -81,6 +81,7 @@ fn restorable(
         return ended.map_or_else(|| Ok(Some(live.clone())), |ending| Err(refusal_of(ending).into()));
     }
     match ending_of(record)? {
+        Ending::Reversed if record.reinstated => Ok(None),
         ending @ (Ending::Lapsed | Ending::Declined | Ending::Reversed) => Err(refusal_of(ending).into()),
         // There is no payment to restore, and the held points were credited back. The user loses
         // nothing by buying again.
@@ -157,45 +158,15 @@ fn recount(
 }
 
 /// Replaces the row of a live certificate, or makes an ended certificate live again.
-fn write(tables: &mut Tables, row: &certificate::Model, subject: Subject) -> Result<(), Defect> {
+fn write(tables: &mut Tables, row: &certificate::Model) -> Result<(), Defect> {
     if tables.certificates.get(&row.id)?.is_some() {
         *tables.certificates.change(&row.id)? = row.clone();
     } else {
         tables.certificates.insert(row.clone())?;
     }
-    let record = tables.records.change(&row.id)?;
-    record.generation = row.generation;
-    record.received_at = None;
-    record.settlement = None;
-    record.provider = None;
-    record.settled_at = None;
-    record.grants = None;
-    record.granted = Count::ZERO;
-    record.ended = None;
-    record.ended_at = None;
+    make_live(tables.records.change(&row.id)?, row.generation);
     if row.received_at.is_none() {
-        wait_for_reception(tables, row, subject)?;
-    }
-    Ok(())
-}
-
-/// Creates or updates the pending reception of a certificate that is not received yet, with the
-/// digest of the new token.
-fn wait_for_reception(tables: &mut Tables, row: &certificate::Model, subject: Subject) -> Result<(), Defect> {
-    let alone = row.container.is_none();
-    if tables.pending_receptions.get(&subject.id())?.is_none() {
-        return tables.pending_receptions.insert(pending_reception::Model {
-            id: subject.id(),
-            container: !alone,
-            user: row.user.clone(),
-            // The container's token is still valid, but its digest is unknown here, so only its
-            // signature can be checked.
-            token_digest: alone.then_some(row.token_digest),
-            due_at: row.settled_at.is_none().then_some(row.receipt_due_at),
-        });
-    }
-    if alone {
-        tables.pending_receptions.change(&subject.id())?.token_digest = Some(row.token_digest);
+        wait_for_reception(tables, row)?;
     }
     Ok(())
 }

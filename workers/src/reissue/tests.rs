@@ -8,8 +8,8 @@ use licet_schema::{
 use uuid::Uuid;
 
 use crate::fixture::{
-    Bought, Fixture, HOUR_MS, check, license_receipt, license_request, license_return, outcome, receipt, reissue,
-    setback,
+    Bought, Fixture, HOUR_MS, check, failure, license_receipt, license_request, license_return, outcome, receipt,
+    reissue, reversal,
 };
 
 const MONTH_MS: i64 = 31 * 24 * HOUR_MS;
@@ -97,7 +97,7 @@ fn outcomes_of_certificate_reissue() {
             "a declined certificate",
             |fixture| {
                 let bought = fixture.buy(1);
-                fixture.ask(licet_schema::Request::SettlementFailure(setback(&bought, "pay-1")));
+                fixture.ask(licet_schema::Request::SettlementFailure(failure(&bought, "pay-1")));
                 fixture.ask(reissue(bought.certificates[0], None))
             },
             "declined",
@@ -106,7 +106,7 @@ fn outcomes_of_certificate_reissue() {
             "an exhausted certificate whose payment was reversed",
             |fixture| {
                 let (bought, _) = exhausted(fixture);
-                fixture.ask(licet_schema::Request::SettlementReversal(setback(&bought, "pay-1")));
+                fixture.ask(licet_schema::Request::SettlementReversal(reversal(&bought, "pay-1")));
                 fixture.ask(reissue(bought.certificates[0], None))
             },
             "reversed",

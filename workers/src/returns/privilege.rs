@@ -106,6 +106,7 @@ fn upgrade(
         grants: Some(
             row.grants.try_into().map_err(|_| Defect::violated("an upgrade grants at least one license", row.id))?,
         ),
+        refunded_minor: Count::ZERO,
         registered_at: context.now,
         cause: context.message_id,
     })?;

@@ -5,25 +5,30 @@
 //! receipt, nothing more is charged. A payment that matches no purchase or has the wrong amount is
 //! refused, but it is never lost: it is recorded, and announced as `settlement.unmatched`.
 //!
-//! In: `settlement.failure`, `settlement.reversal`. Out: `settlement.registered`. A failure ends
-//! the purchase. A reversal ends the certificates that were paid for, revokes their licenses, and
-//! takes back the points that were granted for returns. If a reversal arrives before its
-//! completion, the completion is registered as reversed.
+//! In: `settlement.failure`, `settlement.reversal`, `settlement.reinstatement`. Out:
+//! `settlement.registered`. A failure declines the purchase; a later payment makes it live again. A
+//! reversal refunds a payment in full or in part. It ends the certificates that it refunds, revokes
+//! their licenses, and takes back the points that were granted for returns. A reinstatement undoes a
+//! reversal. A reversal or reinstatement that arrives too early is kept until it can be applied, so
+//! the same messages have the same result in every order.
 //!
 //! In: `payout.completion`. Out: `payout.registered`. The request reports that the amount of a
 //! buy-back was paid out.
 //!
 //! The worker locks the certificates, then the settlements with the same ids that are already
-//! registered, then the points accounts. Of a container, it locks all members. For a reversal, it
+//! registered, then the points accounts. It locks all members of a container. For a reversal, it
 //! also locks the certificates that upgrades of the licenses created.
 
 mod completion;
+mod failure;
 mod load;
 mod payout;
-mod rules;
-mod setback;
+mod refund;
 #[cfg(test)]
-mod setback_tests;
+mod refund_tests;
+mod reinstatement;
+mod revocation;
+mod rules;
 #[cfg(test)]
 mod tests;
 
@@ -34,8 +39,8 @@ use licet_common::{
     store::{Source, StoreError},
 };
 use licet_schema::{
-    Code, ExternalId, Name, Refusal, Request,
-    message::{PayoutCompletion, SettlementCompletion, SettlementSetback},
+    Code, Name, Refusal, Request,
+    message::{PayoutCompletion, SettlementCompletion, SettlementFailure, SettlementReinstatement, SettlementReversal},
 };
 use uuid::Uuid;
 
@@ -44,6 +49,7 @@ use crate::domain::{
     certificates::{OWN_PROVIDER, Subject},
     refusals::not_handled,
 };
+use rules::Named;
 
 /// The settlement worker.
 #[derive(Clone, Copy, Debug, Default)]
@@ -55,35 +61,39 @@ pub enum Input {
     /// A payment was completed.
     Completion(Subject, SettlementCompletion),
     /// A payment failed.
-    Failure(Subject, SettlementSetback),
-    /// A payment was reversed.
-    Reversal(Subject, SettlementSetback),
+    Failure(Subject, SettlementFailure),
+    /// A payment was refunded or charged back.
+    Reversal(Subject, SettlementReversal),
+    /// A reversal was undone.
+    Reinstatement(Subject, SettlementReinstatement),
     /// The amount of a buy-back was paid out.
     Payout(PayoutCompletion),
 }
 
 impl Input {
-    /// The purchase that the report names. Reports of payouts name none.
-    fn subject(&self) -> Option<Subject> {
-        match self {
-            Self::Completion(subject, _) | Self::Failure(subject, _) | Self::Reversal(subject, _) => Some(*subject),
-            Self::Payout(_) => None,
-        }
+    /// The purchase and the settlement that the report names. Reports of payouts name none.
+    fn named(&self) -> Option<Named<'_>> {
+        let (subject, provider, settlement) = match self {
+            Self::Completion(subject, body) => (*subject, &body.provider, &body.settlement),
+            Self::Failure(subject, body) => (*subject, &body.provider, &body.settlement),
+            Self::Reversal(subject, body) => (*subject, &body.provider, &body.settlement),
+            Self::Reinstatement(subject, body) => (*subject, &body.provider, &body.settlement),
+            Self::Payout(_) => return None,
+        };
+        Some(Named { subject, provider, settlement })
     }
 
-    /// The provider and the id of the settlement. Reports of payouts have none.
-    fn settlement(&self) -> Option<(&Name, &ExternalId)> {
-        match self {
-            Self::Completion(_, body) => Some((&body.provider, &body.settlement)),
-            Self::Failure(_, body) | Self::Reversal(_, body) => Some((&body.provider, &body.settlement)),
-            Self::Payout(_) => None,
-        }
+    /// Whether the report is a reversal or a reinstatement.
+    fn is_about_a_refund(&self) -> bool {
+        matches!(self, Self::Reversal(..) | Self::Reinstatement(..))
     }
 
     fn provider(&self) -> &Name {
         match self {
             Self::Completion(_, body) => &body.provider,
-            Self::Failure(_, body) | Self::Reversal(_, body) => &body.provider,
+            Self::Failure(_, body) => &body.provider,
+            Self::Reversal(_, body) => &body.provider,
+            Self::Reinstatement(_, body) => &body.provider,
             Self::Payout(body) => &body.provider,
         }
     }
@@ -91,8 +101,13 @@ impl Input {
 
 impl Worker for Settlement {
     const NAME: &'static str = "settlement";
-    const HANDLES: &'static [&'static str] =
-        &["settlement.completion", "settlement.failure", "settlement.reversal", "payout.completion"];
+    const HANDLES: &'static [&'static str] = &[
+        "settlement.completion",
+        "settlement.failure",
+        "settlement.reversal",
+        "settlement.reinstatement",
+        "payout.completion",
+    ];
 
     type Input = Input;
     type Rows = Tables;
@@ -106,6 +121,9 @@ impl Worker for Settlement {
             Request::SettlementCompletion(body) => Input::Completion(subject(body.certificate, body.container)?, body),
             Request::SettlementFailure(body) => Input::Failure(subject(body.certificate, body.container)?, body),
             Request::SettlementReversal(body) => Input::Reversal(subject(body.certificate, body.container)?, body),
+            Request::SettlementReinstatement(body) => {
+                Input::Reinstatement(subject(body.certificate, body.container)?, body)
+            }
             Request::PayoutCompletion(body) => Input::Payout(body),
             other => return Err(not_handled(Self::NAME, &other)),
         };
@@ -116,7 +134,7 @@ impl Worker for Settlement {
     }
 
     fn subject(&self, input: &Input) -> Option<Uuid> {
-        input.subject().map(Subject::id)
+        input.named().map(|named| named.subject.id())
     }
 
     async fn load<S: Source>(&self, source: &S, inputs: &[&Input]) -> Result<Tables, StoreError> {
@@ -125,9 +143,22 @@ impl Worker for Settlement {
 
     fn decide(&self, context: &Context<'_>, tables: &mut Tables, input: &Input) -> Result<Decision, RuleError> {
         match input {
-            Input::Completion(subject, body) => Ok(completion::decide(context, tables, *subject, body)?),
-            Input::Failure(subject, body) => setback::failure(context, tables, *subject, body),
-            Input::Reversal(subject, body) => setback::reversal(context, tables, *subject, body),
+            Input::Completion(subject, body) => {
+                let named = Named { subject: *subject, provider: &body.provider, settlement: &body.settlement };
+                Ok(completion::decide(context, tables, named, body)?)
+            }
+            Input::Failure(subject, body) => {
+                let named = Named { subject: *subject, provider: &body.provider, settlement: &body.settlement };
+                failure::decide(context, tables, named)
+            }
+            Input::Reversal(subject, body) => {
+                let named = Named { subject: *subject, provider: &body.provider, settlement: &body.settlement };
+                refund::decide(context, tables, named, body)
+            }
+            Input::Reinstatement(subject, body) => {
+                let named = Named { subject: *subject, provider: &body.provider, settlement: &body.settlement };
+                reinstatement::decide(context, tables, named, body)
+            }
             Input::Payout(body) => payout::decide(context, tables, body),
         }
     }

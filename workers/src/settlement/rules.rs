@@ -1,14 +1,15 @@
-//! Code that completion, failure and reversal share: finding the purchase, and the reply.
+//! Code that the rules of the settlement messages share: finding the purchase, and the reply.
 
 use licet_common::{
-    decision::{Decision, RuleError},
+    decision::{Context, Decision, RuleError},
     rows::Defect,
 };
 use licet_schema::{
-    Code, ExternalId, Name, Output, Refusal,
-    entity::{certificate, certificate_record, settlement},
-    message::SettlementRegistered,
+    Code, Count, ExternalId, Money, Name, Output, Refusal,
+    entity::{certificate, certificate_record, refund, settlement},
+    message::{SettlementOutcome, SettlementRegistered},
 };
+use uuid::Uuid;
 
 use crate::domain::{
     Tables,
@@ -16,18 +17,143 @@ use crate::domain::{
     refusals::refuse,
 };
 
-/// The settlement that was registered under this id, if any.
-pub(super) fn registered_before(
-    tables: &Tables,
-    provider: &Name,
-    id: &ExternalId,
-) -> Result<Option<settlement::Model>, Defect> {
-    Ok(tables.settlements.get(&(provider.clone(), id.clone()))?.cloned())
+/// A message about a settlement: the purchase that it names, and the key of the settlement.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Named<'a> {
+    pub(super) subject: Subject,
+    pub(super) provider: &'a Name,
+    pub(super) settlement: &'a ExternalId,
+}
+
+impl Named<'_> {
+    /// The settlement that was registered under this id, if any.
+    pub(super) fn registered_before(&self, tables: &Tables) -> Result<Option<settlement::Model>, Defect> {
+        Ok(tables.settlements.get(&(self.provider.clone(), self.settlement.clone()))?.cloned())
+    }
+
+    /// The refunds of the settlement.
+    pub(super) fn refunds(&self, tables: &Tables) -> Result<Vec<refund::Model>, Defect> {
+        tables.refunds_of(self.provider, self.settlement)
+    }
+
+    /// The reply: an outcome, and the refunds that are registered now.
+    pub(super) fn registered(
+        &self,
+        tables: &Tables,
+        outcome: SettlementOutcome,
+        repeated: bool,
+    ) -> Result<Decision, Defect> {
+        let row = self.registered_before(tables)?;
+        let refunds = self.refunds(tables)?;
+        let purchase = purchase_of(tables, self.subject)?;
+        let reference = match members(tables, purchase)?.first() {
+            Some(live) => live.reference.clone(),
+            None => ended_members(tables, purchase)?.first().and_then(|record| record.reference.clone()),
+        };
+        Ok(Decision::new(Output::SettlementRegistered(SettlementRegistered {
+            certificate: self.subject.certificate(),
+            container: self.subject.container(),
+            settlement: self.settlement.clone(),
+            outcome,
+            grants: row.as_ref().and_then(|row| row.grants),
+            refunded: refunded_so_far(row.as_ref(), &refunds)?,
+            repeated,
+            reference,
+        }))
+        .about(purchase.id()))
+    }
+}
+
+/// Writes the row of a settlement, which may exist already.
+pub(super) fn write(tables: &mut Tables, row: settlement::Model) -> Result<(), Defect> {
+    let key = (row.provider.clone(), row.provider_reference.clone());
+    match tables.settlements.get(&key)? {
+        Some(_) => *tables.settlements.change(&key)? = row,
+        None => tables.settlements.insert(row)?,
+    }
+    Ok(())
+}
+
+/// Registers a settlement whose payment has not arrived, so that its refunds and reinstatements can
+/// be found.
+pub(super) fn expect_payment(context: &Context<'_>, tables: &mut Tables, named: Named<'_>) -> Result<(), Defect> {
+    if named.registered_before(tables)?.is_some() {
+        return Ok(());
+    }
+    tables.settlements.insert(settlement::Model {
+        provider: named.provider.clone(),
+        provider_reference: named.settlement.clone(),
+        certificate: named.subject.certificate(),
+        container: named.subject.container(),
+        outcome: SettlementOutcome::Pending,
+        amount_minor: None,
+        currency: None,
+        grants: None,
+        refunded_minor: Count::ZERO,
+        registered_at: context.now,
+        cause: context.message_id,
+    })
+}
+
+/// The sum of the refunds, if any was counted. `None` if the settlement has only kept refunds.
+fn refunded_so_far(row: Option<&settlement::Model>, refunds: &[refund::Model]) -> Result<Option<Money>, Defect> {
+    if refunds.iter().all(|one| one.outcome == SettlementOutcome::Pending) {
+        return Ok(None);
+    }
+    if let Some(paid) = row.and_then(paid) {
+        let amount_minor = row.map_or(paid.amount_minor, |row| row.refunded_minor);
+        return Ok(Some(Money { amount_minor, ..paid }));
+    }
+    // Only money that paid for nothing was refunded.
+    let returned = refunds.iter().filter(|one| one.outcome == SettlementOutcome::Refunded);
+    let returned: Vec<_> = returned.filter_map(|one| one.counted_minor.zip(one.currency)).collect();
+    let Some((_, currency)) = returned.first() else { return Ok(None) };
+    let sum = returned.iter().try_fold(Count::ZERO, |sum, (amount, _)| sum.checked_add(*amount));
+    let amount_minor = sum.ok_or_else(|| Defect::violated("a count is at most 2^53-1", "refunds"))?;
+    Ok(Some(Money { amount_minor, currency: *currency }))
+}
+
+/// The amount of a settlement that was paid.
+pub(super) fn paid(row: &settlement::Model) -> Option<Money> {
+    row.amount_minor.zip(row.currency).map(|(amount_minor, currency)| Money { amount_minor, currency })
 }
 
 /// Whether a registered settlement names this purchase.
 pub(super) fn is_for(row: &settlement::Model, subject: Subject) -> bool {
     (row.certificate, row.container) == (subject.certificate(), subject.container())
+}
+
+/// The purchase to which a certificate or container belongs.
+pub(super) fn purchase_of(tables: &Tables, subject: Subject) -> Result<Subject, Defect> {
+    let Subject::Certificate(id) = subject else { return Ok(subject) };
+    let container = match tables.certificates.get(&id)? {
+        Some(live) => live.container,
+        None => tables.ended(id)?.and_then(|record| record.container),
+    };
+    Ok(Subject::of(id, container))
+}
+
+/// What a message about a settlement means by the certificate or container that it names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Target {
+    /// The purchase that the settlement is for.
+    Whole,
+    /// One certificate of the container that the settlement is for.
+    Member(Uuid),
+    /// Another purchase.
+    Other,
+}
+
+impl Target {
+    pub(super) fn of(tables: &Tables, row: &settlement::Model, subject: Subject) -> Result<Self, Defect> {
+        if is_for(row, subject) {
+            return Ok(Self::Whole);
+        }
+        Ok(match subject {
+            Subject::Certificate(id) if is_for(row, purchase_of(tables, subject)?) => Self::Member(id),
+            Subject::Certificate(_) | Subject::Container(_) => Self::Other,
+        })
+    }
 }
 
 /// The live and the ended certificates of the purchase that a report names.
@@ -67,25 +193,7 @@ pub(super) fn already_settled(how: &str) -> Refusal {
     Refusal::new(Code::AlreadySettled, format!("the purchase is already paid for {how}"))
 }
 
-/// The reply to all three: the outcome that is registered now.
-pub(super) fn registered(
-    tables: &Tables,
-    subject: Subject,
-    row: &settlement::Model,
-    repeated: bool,
-) -> Result<Decision, Defect> {
-    let reference = match members(tables, subject)?.first() {
-        Some(live) => live.reference.clone(),
-        None => ended_members(tables, subject)?.first().and_then(|record| record.reference.clone()),
-    };
-    Ok(Decision::new(Output::SettlementRegistered(SettlementRegistered {
-        certificate: subject.certificate(),
-        container: subject.container(),
-        settlement: row.provider_reference.clone(),
-        outcome: row.outcome,
-        grants: row.grants,
-        repeated,
-        reference,
-    }))
-    .about(subject.id()))
+/// The refusal of a report about a settlement that is registered for another purchase.
+pub(super) fn for_another_purchase() -> Refusal {
+    Refusal::new(Code::AlreadySettled, "this settlement was reported before for another purchase")
 }

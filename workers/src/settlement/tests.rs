@@ -117,7 +117,7 @@ fn outcomes_of_settlement_completion() {
                 let bought = fixture.buy(1);
                 fixture.later(25 * HOUR_MS).settle(&bought, "pay-1")
             },
-            "lapsed",
+            "settlement.registered",
         ),
         (
             "a purchase that expired",

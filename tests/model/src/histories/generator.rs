@@ -85,15 +85,22 @@ fn reversed_after_return() -> impl Strategy<Value = Vec<Step>> {
         )),
     ];
     let more = || proptest::collection::vec(about_newest(), 0..4);
-    let reversed = Step::Reverse { payment: Payment { of: Pick(1), ..own_payment() }, amount: None };
-    (used, more(), more()).prop_map(move |((privilege, used), meanwhile, then)| {
+    let payment = || Payment { of: Pick(1), ..own_payment() };
+    let reversed = Step::Reverse { payment: payment(), amount: None, refund: None };
+    let won = Step::Reinstate { payment: payment(), refund: None };
+    let undone = any::<bool>();
+    (used, more(), more(), undone).prop_map(move |((privilege, used), meanwhile, then, undone)| {
         let start = vec![
             buy(Points::None),
             Step::Receive { of, whole: true, flaw },
             Step::Complete { payment: own_payment(), amount: Amount::Due, grants: None },
         ];
         let back = Step::Return { of, as_user: None, choice: Choice::Any(privilege), deleted: true, flaw };
-        [with_license(start, 0), vec![back], used, meanwhile, vec![reversed.clone()], then].concat()
+        [with_license(start, 0), vec![back], used, meanwhile, vec![reversed.clone()], then]
+            .concat()
+            .into_iter()
+            .chain(undone.then(|| won.clone()))
+            .collect()
     })
 }
 
@@ -106,12 +113,18 @@ fn in_any_order() -> impl Strategy<Value = Vec<Step>> {
 fn about_newest() -> impl Strategy<Value = Step> {
     let (of, flaw) = (Pick::NEWEST, Flaw::None);
     let paid = || prop_oneof![3 => Just(Amount::Due), 1 => Just(Amount::OneMore)];
-    let reversed = prop_oneof![3 => Just(None), 1 => paid().prop_map(Some)];
+    let reversed = || prop_oneof![3 => Just(None), 1 => paid().prop_map(Some), 2 => Just(Some(Amount::Part))];
+    let payment = || {
+        prop_oneof![4 => Just(Target::Whole), 1 => Just(Target::Member)]
+            .prop_map(|target| Payment { target, ..own_payment() })
+    };
     prop_oneof![
         4 => Just(Step::Receive { of, whole: true, flaw }),
         5 => paid().prop_map(|amount| Step::Complete { payment: own_payment(), amount, grants: None }),
         1 => Just(Step::Fail(own_payment())),
-        2 => reversed.prop_map(|amount| Step::Reverse { payment: own_payment(), amount }),
+        3 => (payment(), reversed(), refund())
+            .prop_map(|(payment, amount, refund)| Step::Reverse { payment, amount, refund }),
+        2 => (payment(), refund()).prop_map(|(payment, refund)| Step::Reinstate { payment, refund }),
         4 => (0..2_usize).prop_map(move |terminal| Step::RequestLicense { of, terminal, flaw }),
         4 => Just(Step::ConfirmLicense { of, flaw }),
         2 => (0..Privilege::ALL.len(), any::<bool>()).prop_map(move |(number, deleted)| {
@@ -201,9 +214,15 @@ fn settlement() -> impl Strategy<Value = Step> {
         5 => (payment(), amount(), grants)
             .prop_map(|(payment, amount, grants)| Step::Complete { payment, amount, grants }),
         2 => payment().prop_map(Step::Fail),
-        3 => (payment(), prop_oneof![2 => Just(None), 1 => amount().prop_map(Some)])
-            .prop_map(|(payment, amount)| Step::Reverse { payment, amount }),
+        3 => (payment(), prop_oneof![2 => Just(None), 1 => amount().prop_map(Some)], refund())
+            .prop_map(|(payment, amount, refund)| Step::Reverse { payment, amount, refund }),
+        2 => (payment(), refund()).prop_map(|(payment, refund)| Step::Reinstate { payment, refund }),
     ]
+}
+
+/// The number of a refund.
+fn refund() -> impl Strategy<Value = Option<usize>> {
+    prop_oneof![2 => Just(None), 3 => (0..4_usize).prop_map(Some)]
 }
 
 fn payment() -> impl Strategy<Value = Payment> {
@@ -234,6 +253,7 @@ fn amount() -> impl Strategy<Value = Amount> {
         12 => Just(Amount::Due),
         1 => Just(Amount::Price),
         1 => Just(Amount::OneMore),
+        2 => Just(Amount::Part),
         1 => Just(Amount::OtherCurrency),
     ]
 }

@@ -64,6 +64,8 @@ pub(crate) enum Amount {
     /// The price without the deduction of points.
     Price,
     OneMore,
+    /// A third.
+    Part,
     OtherCurrency,
 }
 
@@ -137,9 +139,16 @@ pub(crate) enum Step {
         grants: Option<i64>,
     },
     Fail(Payment),
+    /// Refund a payment, under the settlement's id or under the id of this refund.
     Reverse {
         payment: Payment,
         amount: Option<Amount>,
+        refund: Option<usize>,
+    },
+    /// Undo one refund or all.
+    Reinstate {
+        payment: Payment,
+        refund: Option<usize>,
     },
     RequestLicense {
         of: Pick,

@@ -68,10 +68,18 @@ struct Seen {
 
 /// Outcomes and events that occur only in long histories. The histories must contain these, in
 /// addition to every message type and refusal code.
-const RARE: [&str; 12] = [
+const RARE: [&str; 20] = [
     "purchase.request → certificate.issued with points",
     "settlement.completion → settlement.registered reversed",
-    "settlement.completion → settlement.registered* reversed",
+    "settlement.completion → settlement.registered reinstated",
+    "settlement.completion → reversed",
+    "settlement.completion → insufficient_points",
+    "settlement.reversal → settlement.registered pending",
+    "settlement.reversal → settlement.registered refunded",
+    "settlement.reversal → settlement.registered reinstated",
+    "settlement.reversal → amount_mismatch",
+    "settlement.reinstatement → settlement.registered pending",
+    "settlement.reinstatement → settlement.registered reinstated",
     "settlement.failure → settlement.registered* completed",
     "settlement.reversal → settlement.registered* reversed",
     "license.return → license.returned upgrade",

@@ -23,16 +23,16 @@ use licet_schema::{
     Code, Count, ExternalId, Money, Name, Output, Request, Timestamp, Version,
     message::{
         CertificateRetired, ContentPut, ContentRegistered, Ending, PointsChanged, Privilege, PrivilegeGranted,
-        RequestRefused, SettlementOutcome, SweepDue, SweepKind,
+        RequestRefused, SweepDue, SweepKind,
     },
     money::Currency,
-    vocabulary::Grants,
 };
 use uuid::Uuid;
 
 use crate::response::Response;
 use issued::Issued;
 pub(crate) use issued::{Token, TokenSubject};
+use settlement::Settlement;
 
 /// The default time limit for acknowledging receipt and for reporting a deletion.
 const DAY_MS: i64 = 86_400_000;
@@ -87,6 +87,8 @@ pub(crate) struct Certificate {
     pub(crate) received: bool,
     grants: i64,
     pub(crate) ended: Option<Ending>,
+    /// Whether the reversal that ended it was undone.
+    pub(crate) reinstated: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -127,22 +129,17 @@ pub(crate) enum ReturnState {
 /// The ids in a settlement message: certificate and container.
 type PurchaseIds = (Option<Uuid>, Option<Uuid>);
 
-#[derive(Clone, Debug)]
-struct Settlement {
-    ids: PurchaseIds,
-    outcome: SettlementOutcome,
-    /// `None` if only a failure or a reversal was reported so far.
-    amount: Option<Money>,
-    grants: Option<Grants>,
-}
-
 /// Money that matches no purchase.
 #[derive(Clone, Debug)]
 pub(crate) struct Unmatched {
     pub(crate) key: (Name, ExternalId),
+    /// The refund, if the money went out.
+    pub(crate) refund: Option<ExternalId>,
     pub(crate) amount: Money,
+    pub(crate) reason: Code,
     /// Time and id of the message that reported it.
     reported: (i64, Uuid),
+    ids: PurchaseIds,
 }
 
 impl Model {
@@ -176,6 +173,7 @@ impl Model {
             Request::SettlementCompletion(body) => self.complete_settlement(body),
             Request::SettlementFailure(body) => self.fail_settlement(body),
             Request::SettlementReversal(body) => self.reverse_settlement(body),
+            Request::SettlementReinstatement(body) => self.reinstate_settlement(body),
             Request::PayoutCompletion(body) => self.complete_payout(body),
             Request::LicenseRequest(body) => self.issue_license(body),
             Request::LicenseReceipt(body) => self.confirm_license(body),

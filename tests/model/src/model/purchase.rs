@@ -89,6 +89,7 @@ impl Model {
                 received: false,
                 grants: terms.grants.get(),
                 ended: None,
+                reinstated: false,
             };
             self.add_certificate(id, one, token, container);
             members.push(id);

@@ -104,6 +104,7 @@ impl Model {
                 Some(Ending::Lapsed) => CertificateState::Lapsed,
                 Some(Ending::Expired) => CertificateState::Expired,
                 Some(Ending::Declined) => CertificateState::Declined,
+                Some(Ending::Reversed) if self.certificates[&id].reinstated => CertificateState::Reinstated,
                 Some(Ending::Reversed) => CertificateState::Reversed,
                 None if bought.settlement.is_some() => CertificateState::Settled,
                 None if self.certificates[&id].received => CertificateState::Received,

@@ -98,10 +98,8 @@ impl Model {
         let key = (LICET.try_into().expect("a name"), reference);
         self.settle(purchase, key.clone(), None);
         let currency = self.certificates[&self.purchases[&purchase].members[0]].price.currency;
-        let outcome = SettlementOutcome::Completed;
-        self.settlements
-            .insert(key.clone(), Settlement { ids, outcome, amount: Some(money(0, currency)), grants: None });
-        let event = self.registered(ids, &key.1, outcome, None, false);
+        self.settlements.insert(key.clone(), Settlement::free(ids, money(0, currency)));
+        let event = self.registered(ids, &key, SettlementOutcome::Completed, false);
         self.events.push(event);
     }
 

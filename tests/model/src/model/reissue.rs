@@ -13,7 +13,7 @@ impl Model {
         let id = body.certificate;
         let one = self.certificates.get(&id).ok_or(Code::UnknownCertificate)?;
         let paid = self.purchase_of(id).settlement.is_some();
-        match self.ending(id) {
+        match self.ending(id).filter(|ending| *ending != Ending::Reversed || !one.reinstated) {
             Some(ending @ (Ending::Lapsed | Ending::Declined | Ending::Reversed)) => return Err(refusal(ending)),
             Some(Ending::Expired) if !paid => return Err(Code::Expired),
             Some(Ending::Expired | Ending::Exhausted) | None => {}
@@ -22,7 +22,7 @@ impl Model {
         let container = self.purchase_of(id).container.then_some(one.purchase);
         let expires_at = self.now + one.terms.certificate_ttl_s.get() * 1000;
         let one = self.certificate_mut(id);
-        (one.generation, one.expires_at, one.ended) = (generation, expires_at, None);
+        (one.generation, one.expires_at, one.ended, one.reinstated) = (generation, expires_at, None, false);
         let token = self.issued.certificate(0).1;
         self.add_token(token.clone(), TokenSubject::Certificate { id, generation, container });
         self.revoke_for_reissue(id, body.granted.map(|granted| granted.get()));

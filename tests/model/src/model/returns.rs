@@ -6,7 +6,7 @@ use licet_schema::{
     Code, Output,
     message::{
         ContentDeleted, ContentPut, ContentStatus, LicenseDeletion, LicenseReturn, LicenseReturned, PayoutInstructed,
-        Privilege, PrivilegeGranted, ReturnOpened, SettlementOutcome,
+        Privilege, PrivilegeGranted, ReturnOpened,
     },
 };
 use uuid::Uuid;
@@ -179,11 +179,11 @@ impl Model {
             received: true,
             grants: 1 + carried,
             ended: None,
+            reinstated: false,
         };
         self.add_certificate(id, one, token.clone(), None);
         self.purchases.insert(id, bought);
-        let outcome = SettlementOutcome::Completed;
-        self.settlements.insert(key, Settlement { ids: (Some(id), None), outcome, amount: Some(price), grants: None });
+        self.settlements.insert(key, Settlement::free((Some(id), None), price));
         (id, token)
     }
 

@@ -1,99 +1,240 @@
-//! Settlements that complete, fail or are reversed, and payouts.
+//! Settlements that complete, fail, are refunded or reinstated, and payouts.
+
+use std::collections::BTreeMap;
 
 use licet_schema::{
     Code, ExternalId, Money, Name, Output,
     message::{
-        Ending, PayoutCompletion, PayoutRegistered, PrivilegeGranted, Revocation, SettlementCompletion,
-        SettlementOutcome, SettlementRegistered, SettlementSetback, SettlementUnmatched,
+        CertificateRestored, Ending, PayoutCompletion, PayoutRegistered, PrivilegeGranted, Restoration, Revocation,
+        SettlementCompletion, SettlementFailure, SettlementOutcome, SettlementRegistered, SettlementReinstatement,
+        SettlementReversal, SettlementUnmatched, UnmatchedKind,
     },
     vocabulary::Grants,
 };
 use uuid::Uuid;
 
-use super::{LICET, LicenseState, Model, PurchaseIds, Settlement, Unmatched, money, refusal};
+use super::{LICET, LicenseState, Model, PurchaseIds, Unmatched, money, refusal};
+
+type Key = (Name, ExternalId);
+
+/// What is known of a provider's settlement.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Settlement {
+    pub(super) ids: PurchaseIds,
+    failed: bool,
+    /// The amount, once the payment was received.
+    paid: Option<Money>,
+    grants: Option<Grants>,
+    refunds: BTreeMap<ExternalId, Refund>,
+    /// Reinstatements that wait for their refund.
+    kept: Vec<Option<ExternalId>>,
+}
+
+#[derive(Clone, Debug)]
+struct Refund {
+    ids: PurchaseIds,
+    amount: Option<Money>,
+    state: RefundState,
+    /// What it counted for before it was undone, if it counted.
+    undone: Option<Option<i64>>,
+    revoked: bool,
+    message: Uuid,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum RefundState {
+    /// The payment has not arrived.
+    Kept,
+    /// It counts for this part of the payment, or for all that is left.
+    Counts(Option<i64>),
+    /// It returned money that paid for nothing.
+    Returned(Money),
+    Undone,
+}
+
+impl Refund {
+    fn outcome(&self) -> SettlementOutcome {
+        match self.state {
+            RefundState::Kept => SettlementOutcome::Pending,
+            RefundState::Undone => SettlementOutcome::Reinstated,
+            RefundState::Counts(_) if self.revoked => SettlementOutcome::Reversed,
+            RefundState::Counts(_) | RefundState::Returned(_) => SettlementOutcome::Refunded,
+        }
+    }
+
+    /// The part that it counts or counted for. `None` if it was never applied to the payment.
+    fn applied(&self) -> Option<Option<i64>> {
+        match self.state {
+            RefundState::Counts(part) => Some(part),
+            RefundState::Undone => self.undone,
+            RefundState::Kept | RefundState::Returned(_) => None,
+        }
+    }
+
+    fn stands(&self) -> bool {
+        matches!(self.state, RefundState::Counts(_) | RefundState::Returned(_))
+    }
+}
+
+impl Settlement {
+    /// The settlement of a purchase for which nothing is due.
+    pub(super) fn free(ids: PurchaseIds, nothing: Money) -> Self {
+        Self { ids, paid: Some(nothing), ..Self::default() }
+    }
+
+    /// The sum of the amounts that count.
+    fn counted(&self) -> i64 {
+        let counted = self.refunds.values().filter_map(|one| match one.state {
+            RefundState::Counts(part) => part,
+            _ => None,
+        });
+        counted.sum()
+    }
+
+    fn all_refunded(&self) -> bool {
+        let mut standing = self.refunds.values().filter(|one| matches!(one.state, RefundState::Counts(_))).peekable();
+        let paid = self.paid.map(|paid| paid.amount_minor.get());
+        standing.peek().is_some()
+            && (standing.any(|one| one.state == RefundState::Counts(None)) || Some(self.counted()) == paid)
+    }
+
+    /// Whether all refunds but `without`, undone ones included, add up to the payment.
+    fn added_up(&self, without: Option<&ExternalId>) -> bool {
+        let refunds = self.refunds.iter().filter(|(id, _)| Some(*id) != without);
+        let parts: Vec<_> = refunds.filter_map(|(_, one)| one.applied()).collect();
+        let sum: i64 = parts.iter().flatten().sum();
+        let paid = self.paid.map_or(i64::MAX, |paid| paid.amount_minor.get());
+        !parts.is_empty() && (parts.contains(&None) || sum >= paid)
+    }
+
+    /// Whether this refund, which arrived after the reinstatement of all refunds, may have been sent
+    /// before it: together, the refunds do not exceed the payment.
+    fn fits(&self, id: &ExternalId) -> bool {
+        let others = self.refunds.iter().filter(|(other, _)| *other != id).filter_map(|(_, one)| one.applied());
+        let others: Vec<_> = others.collect();
+        match self.refunds[id].state {
+            RefundState::Counts(Some(part)) => {
+                let sum = others.iter().flatten().sum::<i64>() + part;
+                self.paid.is_some_and(|paid| sum <= paid.amount_minor.get())
+            }
+            RefundState::Counts(None) => !others.contains(&None),
+            _ => true,
+        }
+    }
+
+    /// The sum of the refunds, if there are any but kept ones.
+    fn refunded(&self) -> Option<Money> {
+        if self.refunds.values().all(|one| one.state == RefundState::Kept) {
+            return None;
+        }
+        if let Some(paid) = self.paid {
+            let sum = if self.all_refunded() { paid.amount_minor.get() } else { self.counted() };
+            return Some(money(sum, paid.currency));
+        }
+        let returned = self.refunds.values().filter_map(|one| match one.state {
+            RefundState::Returned(amount) => Some(amount),
+            _ => None,
+        });
+        returned.reduce(|sum, one| money(sum.amount_minor.get() + one.amount_minor.get(), sum.currency))
+    }
+}
 
 impl Model {
     pub(super) fn complete_settlement(&mut self, body: &SettlementCompletion) -> Result<Output, Code> {
         refuse_licet(&body.provider)?;
         let ids = (body.certificate, body.container);
-        if let Some(known) = self.settlements.get(&key_of(body)).cloned() {
-            return self.complete_known(body, ids, known);
+        let key = (body.provider.clone(), body.settlement.clone());
+        let known = self.settlements.get(&key).cloned().unwrap_or_default();
+        if let Some(paid) = known.paid {
+            let same = paid == body.amount && known.ids == ids;
+            return match (same, known.all_refunded()) {
+                (false, _) => Err(self.record_payment(body, Code::AlreadySettled)),
+                (true, true) => Err(self.record_payment(body, Code::Reversed)),
+                // This is the same money even if the number of grants differs, so it is not
+                // unmatched.
+                (true, false) if body.grants.is_some() && body.grants != known.grants => Err(Code::AlreadySettled),
+                (true, false) => Ok(self.registered(ids, &key, SettlementOutcome::Completed, true)),
+            };
+        }
+        if known.failed && known.ids != ids {
+            return Err(self.record_payment(body, Code::AlreadySettled));
         }
         match self.payable(ids, body.amount) {
             Ok(purchase) => Ok(self.pay(body, ids, purchase)),
-            Err(code) => {
-                self.record_unmatched(body, code);
-                Err(code)
-            }
+            Err(code) => Err(self.record_payment(body, code)),
         }
-    }
-
-    /// Completes a settlement that is already known from an earlier message.
-    fn complete_known(
-        &mut self,
-        body: &SettlementCompletion,
-        ids: PurchaseIds,
-        known: Settlement,
-    ) -> Result<Output, Code> {
-        let same = known.amount == Some(body.amount);
-        let repeated = |outcome| self.registered(ids, &body.settlement, outcome, known.grants, true);
-        let result = match known.outcome {
-            SettlementOutcome::Failed => Err(Code::Declined),
-            SettlementOutcome::Reversed if known.amount.is_none() => Ok(self.complete_after_reversal(body, ids, known)),
-            SettlementOutcome::Reversed if same => Ok(repeated(SettlementOutcome::Reversed)),
-            SettlementOutcome::Completed if same && known.ids == ids => {
-                // This is the same money even if the number of grants differs, so it is not
-                // unmatched.
-                let agrees = body.grants.is_none() || body.grants == known.grants;
-                return if agrees { Ok(repeated(SettlementOutcome::Completed)) } else { Err(Code::AlreadySettled) };
-            }
-            SettlementOutcome::Completed | SettlementOutcome::Reversed => Err(Code::AlreadySettled),
-        };
-        result.inspect_err(|code| self.record_unmatched(body, *code))
-    }
-
-    /// The reversal was received before the completion.
-    fn complete_after_reversal(&mut self, body: &SettlementCompletion, ids: PurchaseIds, known: Settlement) -> Output {
-        if ids == known.ids
-            && let Ok(purchase) = self.payable(ids, body.amount)
-        {
-            self.end_unpaid(purchase, Ending::Reversed);
-        }
-        let outcome = SettlementOutcome::Reversed;
-        let (amount, grants) = (Some(body.amount), body.grants);
-        self.settlements.insert(key_of(body), Settlement { amount, grants, ..known });
-        // If the same amount was recorded as unmatched, it is reversed, too.
-        self.unmatched.retain(|one| one.key != key_of(body) || one.amount != body.amount);
-        self.registered(ids, &body.settlement, outcome, grants, false)
     }
 
     /// The purchase that this amount pays for.
     fn payable(&self, ids: PurchaseIds, amount: Money) -> Result<Uuid, Code> {
-        let purchase = self.unpaid(ids)?;
-        let members = &self.purchases[&purchase].members;
-        let due = money(self.due(members), self.certificates[&members[0]].price.currency);
-        if due == amount { Ok(purchase) } else { Err(Code::AmountMismatch) }
-    }
-
-    /// The purchase with these ids, if it is not paid for yet.
-    fn unpaid(&self, ids: PurchaseIds) -> Result<Uuid, Code> {
         let purchase = self.find_purchase(ids).ok_or(Code::UnknownCertificate)?;
         let bought = &self.purchases[&purchase];
         if bought.settlement.is_some() {
             return Err(Code::AlreadySettled);
         }
-        self.ending(bought.members[0]).map_or(Ok(purchase), |ending| Err(refusal(ending)))
+        let expiry = bought.members.iter().map(|id| self.certificates[id].expires_at).min();
+        match self.ending(bought.members[0]) {
+            None => {}
+            Some(Ending::Lapsed | Ending::Declined) if expiry.is_some_and(|expiry| self.now <= expiry) => {}
+            Some(Ending::Lapsed | Ending::Declined | Ending::Expired) => return Err(Code::Expired),
+            Some(ending) => return Err(refusal(ending)),
+        }
+        if money(self.due(&bought.members), self.certificates[&bought.members[0]].price.currency) != amount {
+            return Err(Code::AmountMismatch);
+        }
+        let points: i64 = bought.members.iter().map(|id| self.certificates[id].points).sum();
+        match self.is_live(bought.members[0]) || points <= self.points(&bought.user) {
+            true => Ok(purchase),
+            false => Err(Code::InsufficientPoints),
+        }
     }
 
     fn pay(&mut self, body: &SettlementCompletion, ids: PurchaseIds, purchase: Uuid) -> Output {
-        let (key, outcome) = (key_of(body), SettlementOutcome::Completed);
+        let key = (body.provider.clone(), body.settlement.clone());
+        let user = self.purchases[&purchase].user.clone();
+        for id in self.purchases[&purchase].members.clone() {
+            if !self.is_live(id) {
+                self.certificate_mut(id).ended = None;
+                let points = self.certificates[&id].points;
+                self.transfer(&format!("points:{user}"), "licet:held", points);
+                let reason = Restoration::Paid;
+                self.events.push(Output::CertificateRestored(CertificateRestored { certificate: id, reason }));
+            }
+        }
         self.settle(purchase, key.clone(), body.grants);
-        self.unmatched.retain(|one| one.key != key);
-        self.settlements.insert(key, Settlement { ids, outcome, amount: Some(body.amount), grants: body.grants });
-        self.registered(ids, &body.settlement, outcome, body.grants, false)
+        self.unmatched.retain(|one| one.key != key || one.refund.is_some());
+        let row = self.settlements.entry(key.clone()).or_default();
+        (row.ids, row.failed, row.paid, row.grants) = (ids, false, Some(body.amount), body.grants);
+        let mut undone = false;
+        for id in row.refunds.keys().cloned().collect::<Vec<_>>() {
+            let one = &mut self.settlements.get_mut(&key).expect("it was just registered").refunds;
+            let one = one.get_mut(&id).expect("it is known");
+            let covers_all = matches!(one.state, RefundState::Returned(_)) && one.amount.is_none() && one.ids == ids;
+            if one.state != RefundState::Kept && !covers_all {
+                continue;
+            }
+            one.state = RefundState::Kept;
+            let one = one.clone();
+            match self.part(&key, &id, &one) {
+                Ok(part) => {
+                    self.count_refund(&key, &id, part);
+                    undone |= self.undo_if_kept(&key, &id);
+                }
+                Err(code) => {
+                    self.settlements.get_mut(&key).expect("it is known").refunds.remove(&id);
+                    self.record_refund(&key, &id, &one, code);
+                }
+            }
+        }
+        let outcome = match (self.settlements[&key].all_refunded(), undone) {
+            (true, _) => SettlementOutcome::Reversed,
+            (false, true) => SettlementOutcome::Reinstated,
+            (false, false) => SettlementOutcome::Completed,
+        };
+        self.registered(ids, &key, outcome, false)
     }
 
-    pub(super) fn settle(&mut self, purchase: Uuid, key: (Name, ExternalId), grants: Option<Grants>) {
+    pub(super) fn settle(&mut self, purchase: Uuid, key: Key, grants: Option<Grants>) {
         let bought = self.purchases.get_mut(&purchase).expect("the purchase is known");
         bought.settlement = Some(key);
         for id in bought.members.clone() {
@@ -104,99 +245,307 @@ impl Model {
         }
     }
 
-    /// Records money that matches no purchase, with one event for each amount.
-    fn record_unmatched(&mut self, body: &SettlementCompletion, reason: Code) {
-        let key = key_of(body);
-        if self.unmatched.iter().any(|one| one.key == key && one.amount == body.amount) {
-            return;
+    /// Records a payment that matches no purchase, with one event for each amount. Returns the code
+    /// of the refusal.
+    fn record_payment(&mut self, body: &SettlementCompletion, code: Code) -> Code {
+        let key = (body.provider.clone(), body.settlement.clone());
+        if self.unmatched.iter().any(|one| one.key == key && one.refund.is_none() && one.amount == body.amount) {
+            return code;
         }
-        self.unmatched.push(Unmatched { key, amount: body.amount, reported: (self.now, self.message) });
-        self.events.push(Output::SettlementUnmatched(SettlementUnmatched {
-            settlement: body.settlement.clone(),
-            provider: body.provider.clone(),
-            certificate: body.certificate,
-            container: body.container,
-            amount: Some(body.amount),
+        let mut reason = code;
+        if let Some(known) = self.settlements.get_mut(&key) {
+            let returned = |one: &Refund| match one.state {
+                RefundState::Returned(amount) => amount.amount_minor == body.amount.amount_minor,
+                _ => false,
+            };
+            if known.refunds.values().any(returned) {
+                reason = Code::Reversed;
+            } else {
+                let kept = known.refunds.iter_mut().filter(|(_, one)| one.state == RefundState::Kept);
+                let mut kept = kept.filter(|(_, one)| one.amount.is_none_or(|amount| amount == body.amount));
+                if let Some((id, one)) = kept.next() {
+                    one.state = RefundState::Returned(body.amount);
+                    if !known.kept.iter().any(|kept| kept.as_ref().is_none_or(|kept| kept == id)) {
+                        return code;
+                    }
+                    one.state = RefundState::Undone;
+                    known.kept.retain(|kept| kept.as_ref() != Some(id));
+                }
+            }
+        }
+        let one = Unmatched {
+            key,
+            refund: None,
+            amount: body.amount,
             reason,
-        }));
-    }
-
-    pub(super) fn fail_settlement(&mut self, body: &SettlementSetback) -> Result<Output, Code> {
-        refuse_licet(&body.provider)?;
-        let ids = (body.certificate, body.container);
-        match self.settlements.get(&key_of_setback(body)) {
-            Some(known) if known.ids != ids => return Err(Code::AlreadySettled),
-            Some(known) => return Ok(self.registered(ids, &body.settlement, known.outcome, known.grants, true)),
-            None => {}
-        }
-        let purchase = self.unpaid(ids)?;
-        self.end_unpaid(purchase, Ending::Declined);
-        let outcome = SettlementOutcome::Failed;
-        self.settlements.insert(key_of_setback(body), Settlement { ids, outcome, amount: None, grants: None });
-        Ok(self.registered(ids, &body.settlement, outcome, None, false))
-    }
-
-    pub(super) fn reverse_settlement(&mut self, body: &SettlementSetback) -> Result<Output, Code> {
-        refuse_licet(&body.provider)?;
-        let ids = (body.certificate, body.container);
-        let (key, outcome) = (key_of_setback(body), SettlementOutcome::Reversed);
-        let other_amount = |known: Money| body.amount.is_some_and(|amount| amount != known);
-        let (grants, repeated) = match self.settlements.get(&key).cloned() {
-            None => {
-                let amount = self.remove_unmatched(body);
-                if amount.is_none() && body.amount.is_some() {
-                    return Err(Code::AmountMismatch);
-                }
-                self.settlements.insert(key, Settlement { ids, outcome, amount, grants: None });
-                (None, false)
-            }
-            Some(known) if known.ids != ids || known.amount.is_some_and(other_amount) => {
-                // The reversal does not match the registered settlement, but may match unmatched
-                // money with the same id.
-                let refusal = if known.ids == ids { Code::AmountMismatch } else { Code::AlreadySettled };
-                self.remove_unmatched(body).ok_or(refusal)?;
-                (known.grants, false)
-            }
-            Some(known) if known.outcome == SettlementOutcome::Completed => {
-                self.settlements.insert(key, Settlement { outcome, ..known });
-                self.reverse_purchase(ids);
-                (known.grants, false)
-            }
-            Some(known) if known.outcome == SettlementOutcome::Failed => match self.remove_unmatched(body) {
-                Some(amount) => {
-                    self.settlements.insert(key, Settlement { outcome, amount: Some(amount), ..known });
-                    (known.grants, false)
-                }
-                None => return Ok(self.registered(ids, &body.settlement, known.outcome, known.grants, true)),
-            },
-            Some(known) => (known.grants, self.remove_unmatched(body).is_none()),
+            reported: (self.now, self.message),
+            ids: (body.certificate, body.container),
         };
-        Ok(self.registered(ids, &body.settlement, outcome, grants, repeated))
+        self.announce_unmatched(one);
+        reason
     }
 
-    /// Removes unmatched money that was reversed: this amount, or every amount if none is given.
-    /// Returns the amount that was reported last. If several were reported at the same time, this
-    /// is the amount whose message has the greatest id.
-    fn remove_unmatched(&mut self, body: &SettlementSetback) -> Option<Money> {
-        let key = key_of_setback(body);
-        let matches = |one: &Unmatched| one.key == key && body.amount.is_none_or(|amount| amount == one.amount);
+    /// Records a refund that does not match its payment.
+    fn record_refund(&mut self, key: &Key, id: &ExternalId, one: &Refund, reason: Code) {
+        let Some(amount) = one.amount else { return };
+        let same = |known: &Unmatched| &known.key == key && known.refund.as_ref() == Some(id) && known.amount == amount;
+        if !self.unmatched.iter().any(same) {
+            let (key, refund, reported) = (key.clone(), Some(id.clone()), (self.now, one.message));
+            self.announce_unmatched(Unmatched { key, refund, amount, reason, reported, ids: one.ids });
+        }
+    }
+
+    fn announce_unmatched(&mut self, one: Unmatched) {
+        self.events.push(Output::SettlementUnmatched(SettlementUnmatched {
+            kind: if one.refund.is_some() { UnmatchedKind::Refund } else { UnmatchedKind::Payment },
+            settlement: one.key.1.clone(),
+            refund: one.refund.clone(),
+            provider: one.key.0.clone(),
+            certificate: one.ids.0,
+            container: one.ids.1,
+            amount: Some(one.amount),
+            reason: one.reason,
+        }));
+        self.unmatched.push(one);
+    }
+
+    pub(super) fn fail_settlement(&mut self, body: &SettlementFailure) -> Result<Output, Code> {
+        refuse_licet(&body.provider)?;
+        let ids = (body.certificate, body.container);
+        let key = (body.provider.clone(), body.settlement.clone());
+        if let Some(known) = self.settlements.get(&key)
+            && (known.failed || known.paid.is_some())
+        {
+            let outcome = match known.failed {
+                true => SettlementOutcome::Failed,
+                false if known.all_refunded() => SettlementOutcome::Reversed,
+                false => SettlementOutcome::Completed,
+            };
+            return if known.ids == ids {
+                Ok(self.registered(ids, &key, outcome, true))
+            } else {
+                Err(Code::AlreadySettled)
+            };
+        }
+        let purchase = self.find_purchase(ids).ok_or(Code::UnknownCertificate)?;
+        if self.purchases[&purchase].settlement.is_some() {
+            return Err(Code::AlreadySettled);
+        }
+        if let Some(ending) = self.ending(self.purchases[&purchase].members[0]) {
+            return Err(refusal(ending));
+        }
+        self.end_unpaid(purchase, Ending::Declined);
+        let row = self.settlements.entry(key.clone()).or_default();
+        (row.ids, row.failed) = (ids, true);
+        Ok(self.registered(ids, &key, SettlementOutcome::Failed, false))
+    }
+
+    pub(super) fn reverse_settlement(&mut self, body: &SettlementReversal) -> Result<Output, Code> {
+        refuse_licet(&body.provider)?;
+        let ids = (body.certificate, body.container);
+        let key = (body.provider.clone(), body.settlement.clone());
+        let id = body.refund.clone().unwrap_or_else(|| body.settlement.clone());
+        let known = self.settlements.get(&key).cloned().unwrap_or_default();
+        if let Some(one) = known.refunds.get(&id) {
+            let same = one.ids == ids && one.amount == body.amount;
+            let outcome = one.outcome();
+            return if same { Ok(self.registered(ids, &key, outcome, true)) } else { Err(Code::AmountMismatch) };
+        }
+        let (amount, message) = (body.amount, self.message);
+        let one = Refund { ids, amount, state: RefundState::Kept, undone: None, revoked: false, message };
+        let part = match known.paid.is_some() || known.failed {
+            true => self.part(&key, &id, &one).map(Some),
+            false => Ok(None),
+        };
+        let reduces = amount.is_none() && matches!(part, Ok(Some(Part::Amount(_) | Part::Rest)));
+        let returned = if reduces { None } else { self.take_back(&key, amount) };
+        let row = |model: &mut Self, one: Refund| {
+            let new = Settlement { ids, ..Settlement::default() };
+            model.settlements.entry(key.clone()).or_insert(new).refunds.insert(id.clone(), one);
+        };
+        match (returned, part) {
+            (Some(amount), _) => row(self, Refund { state: RefundState::Returned(amount), ..one }),
+            (None, Ok(part)) => {
+                row(self, one);
+                if let Some(part) = part {
+                    self.count_refund(&key, &id, part);
+                }
+            }
+            (None, Err(code)) => {
+                self.record_refund(&key, &id, &one, code);
+                return Err(code);
+            }
+        }
+        self.undo_if_kept(&key, &id);
+        let outcome = self.settlements[&key].refunds[&id].outcome();
+        Ok(self.registered(ids, &key, outcome, false))
+    }
+
+    /// What a refund of a known settlement counts for.
+    fn part(&self, key: &Key, id: &ExternalId, one: &Refund) -> Result<Part, Code> {
+        let known = &self.settlements[key];
+        let whole = one.ids == known.ids;
+        let member = one.ids.0.filter(|id| {
+            let container = self.certificates.get(id).map(|one| one.purchase);
+            known.ids.1.is_some() && container == known.ids.1
+        });
+        if !whole && member.is_none() {
+            return Err(Code::AlreadySettled);
+        }
+        let Some(paid) = known.paid else { return Ok(Part::Later) };
+        let mut others = known.clone();
+        others.refunds.remove(id);
+        let left = paid.amount_minor.get() - others.counted();
+        let part = match (one.amount, member) {
+            (Some(amount), _) => amount,
+            (None, Some(member)) => money(self.due(&[member]).min(left), paid.currency),
+            (None, None) if others.all_refunded() => return Ok(Part::Nothing),
+            (None, None) => return Ok(Part::Rest),
+        };
+        match part.currency == paid.currency && part.amount_minor.get() <= left {
+            true => Ok(Part::Amount(part.amount_minor.get())),
+            false => Err(Code::AmountMismatch),
+        }
+    }
+
+    fn count_refund(&mut self, key: &Key, id: &ExternalId, part: Part) {
+        let state = match part {
+            Part::Amount(amount) => RefundState::Counts(Some(amount)),
+            Part::Rest | Part::Nothing => RefundState::Counts(None),
+            Part::Later => return,
+        };
+        self.refund_mut(key, id).state = state;
+        let known = &self.settlements[key];
+        let at_some_time = known.added_up(None) && !known.added_up(Some(id));
+        let revoked = self.follow_refunds(key, at_some_time);
+        self.refund_mut(key, id).revoked = revoked;
+    }
+
+    fn refund_mut(&mut self, key: &Key, id: &ExternalId) -> &mut Refund {
+        let refunds = &mut self.settlements.get_mut(key).expect("the settlement is known").refunds;
+        refunds.get_mut(id).expect("the refund is known")
+    }
+
+    /// Removes unmatched payments that were refunded: those of this amount, or all. Returns the
+    /// amount that was reported last. If several were reported at the same time, this is the amount
+    /// whose message has the greatest id.
+    fn take_back(&mut self, key: &Key, amount: Option<Money>) -> Option<Money> {
+        let matches = |one: &Unmatched| {
+            one.key == *key && one.refund.is_none() && amount.is_none_or(|amount| amount == one.amount)
+        };
         let last = self.unmatched.iter().filter(|one| matches(one)).max_by_key(|one| one.reported);
         let last = last.map(|one| one.amount);
         self.unmatched.retain(|one| !matches(one));
         last
     }
 
-    /// Reverses everything that the payment paid for. Points that were earned with it are debited
-    /// before points that were spent on it are credited.
-    fn reverse_purchase(&mut self, ids: PurchaseIds) {
-        let Some(purchase) = self.find_purchase(ids) else { return };
-        let user = self.purchases[&purchase].user.clone();
-        let (mut earned, mut spent) = (0, 0);
-        for id in self.purchases[&purchase].members.clone() {
-            self.reverse_certificate(id, &mut earned, &mut spent);
+    pub(super) fn reinstate_settlement(&mut self, body: &SettlementReinstatement) -> Result<Output, Code> {
+        refuse_licet(&body.provider)?;
+        let ids = (body.certificate, body.container);
+        let key = (body.provider.clone(), body.settlement.clone());
+        let selects = |id: &ExternalId| body.refund.as_ref().is_none_or(|refund| refund == id);
+        let known = self.settlements.get(&key).cloned().unwrap_or_default();
+        let selected: BTreeMap<_, _> = known.refunds.iter().filter(|(id, _)| selects(id)).collect();
+        if (known.failed || known.paid.is_some()) && !selected.values().any(|one| one.ids == ids) {
+            let of_container = ids.0.and_then(|id| self.certificates.get(&id)).map(|one| one.purchase);
+            if known.ids != ids && (known.ids.1.is_none() || of_container != known.ids.1) {
+                return Err(Code::AlreadySettled);
+            }
         }
-        self.debit(&user, earned);
-        self.credit("licet:spent", &user, spent);
+        let standing: Vec<_> = selected.iter().filter(|(_, one)| one.stands()).map(|(id, _)| (*id).clone()).collect();
+        let refused = |one: &Unmatched| one.key == key && one.refund.as_ref().is_some_and(selects);
+        let kept_before = known.kept.contains(&body.refund);
+        let (outcome, repeated) = if !standing.is_empty() {
+            self.undo(&key, &standing);
+            (SettlementOutcome::Reinstated, false)
+        } else if self.unmatched.iter().any(refused) {
+            self.unmatched.retain(|one| !refused(one));
+            (SettlementOutcome::Reinstated, false)
+        } else if !selected.is_empty() && selected.values().all(|one| one.state == RefundState::Undone) {
+            (SettlementOutcome::Reinstated, true)
+        } else {
+            (SettlementOutcome::Pending, kept_before)
+        };
+        if !kept_before && (outcome == SettlementOutcome::Pending || body.refund.is_none()) {
+            let new = Settlement { ids, ..Settlement::default() };
+            self.settlements.entry(key.clone()).or_insert(new).kept.push(body.refund.clone());
+        }
+        Ok(self.registered(ids, &key, outcome, repeated))
+    }
+
+    /// Undoes a refund whose reinstatement arrived before it.
+    fn undo_if_kept(&mut self, key: &Key, id: &ExternalId) -> bool {
+        let known = &self.settlements[key];
+        if !known.refunds[id].stands() {
+            return false;
+        }
+        let own = known.kept.contains(&Some(id.clone()));
+        if !own && !(known.kept.contains(&None) && known.fits(id)) {
+            return false;
+        }
+        self.settlements.get_mut(key).expect("it is known").kept.retain(|kept| kept.as_ref() != Some(id));
+        self.undo(key, std::slice::from_ref(id));
+        true
+    }
+
+    fn undo(&mut self, key: &Key, refunds: &[ExternalId]) {
+        for id in refunds {
+            let one = self.refund_mut(key, id);
+            let (state, ids) = (one.state, one.ids);
+            one.undone = one.applied();
+            one.state = RefundState::Undone;
+            if let RefundState::Returned(amount) = state
+                && !self.unmatched.iter().any(|one| one.key == *key && one.refund.is_none() && one.amount == amount)
+            {
+                let (reason, reported) = (Code::Reversed, (self.now, self.message));
+                self.announce_unmatched(Unmatched { key: key.clone(), refund: None, amount, reason, reported, ids });
+            }
+        }
+        let Some(paid) = self.settlements[key].paid else { return };
+        self.follow_refunds(key, false);
+        if !self.settlements[key].all_refunded() {
+            let repeated = |one: &Unmatched| {
+                one.key == *key && one.refund.is_none() && one.reason == Code::Reversed && one.amount == paid
+            };
+            self.unmatched.retain(|one| !repeated(one));
+        }
+    }
+
+    /// Revokes what the refunds of a payment cover, and reinstates what they no longer cover.
+    /// `at_some_time` tells that everything would have been refunded if nothing had been undone first.
+    /// Returns whether something was revoked. Points that were earned are debited before points that
+    /// were spent are credited.
+    fn follow_refunds(&mut self, key: &Key, at_some_time: bool) -> bool {
+        let known = self.settlements[key].clone();
+        let Some(purchase) = self.find_purchase(known.ids) else { return false };
+        let bought = self.purchases[&purchase].clone();
+        let named =
+            known.refunds.values().filter(|one| bought.container && matches!(one.state, RefundState::Counts(_)));
+        let named: Vec<_> = named.filter_map(|one| one.ids.0).collect();
+        let (mut revoked, mut reinstated) = (Vec::new(), Vec::new());
+        for id in bought.members {
+            let one = &self.certificates[&id];
+            let reversed = one.ended == Some(Ending::Reversed) && !one.reinstated;
+            let covered = known.all_refunded() || named.contains(&id);
+            if !reversed && (covered || at_some_time) {
+                revoked.push(id);
+            }
+            if !covered && (reversed || at_some_time) {
+                reinstated.push(id);
+            }
+        }
+        let (mut earned, mut spent) = (0, 0);
+        revoked.iter().for_each(|id| self.reverse_certificate(*id, &mut earned, &mut spent));
+        self.debit(&bought.user, earned);
+        self.credit("licet:spent", &bought.user, spent);
+        let (mut earned, mut spent) = (0, 0);
+        reinstated.iter().for_each(|id| self.reinstate_certificate(*id, &mut earned, &mut spent));
+        self.credit("licet:issued", &bought.user, earned);
+        let taken = spent.min(self.points(&bought.user));
+        self.transfer(&format!("points:{}", bought.user), "licet:spent", taken);
+        self.transfer("licet:owed", &format!("debt:{}", bought.user), spent - taken);
+        self.transfer("licet:issued", "licet:spent", spent - taken);
+        !revoked.is_empty()
     }
 
     fn reverse_certificate(&mut self, certificate: Uuid, earned: &mut i64, spent: &mut i64) {
@@ -204,7 +553,7 @@ impl Model {
             self.end(certificate, Ending::Reversed);
         }
         let one = self.certificate_mut(certificate);
-        one.ended = Some(Ending::Reversed);
+        (one.ended, one.reinstated) = (Some(Ending::Reversed), false);
         *spent += one.points;
         let licenses: Vec<_> = self.licenses.iter().filter(|(_, one)| one.certificate == certificate).collect();
         for (id, state) in licenses.into_iter().map(|(id, one)| (*id, one.state)).collect::<Vec<_>>() {
@@ -220,6 +569,21 @@ impl Model {
                     }
                 }
                 LicenseState::Revoked => {}
+            }
+        }
+    }
+
+    fn reinstate_certificate(&mut self, certificate: Uuid, earned: &mut i64, spent: &mut i64) {
+        let one = self.certificate_mut(certificate);
+        one.reinstated = true;
+        *spent += one.points;
+        let returned = |one: &&super::License| one.certificate == certificate && one.state == LicenseState::Returned;
+        let returned: Vec<_> = self.licenses.iter().filter(|(_, one)| returned(one)).map(|(id, _)| *id).collect();
+        for id in returned {
+            let granted = self.privilege_of(id);
+            *earned += granted.points.map_or(0, |points| points.get());
+            if let Some(upgrade) = granted.certificate {
+                self.reinstate_certificate(upgrade, earned, spent);
             }
         }
     }
@@ -257,28 +621,38 @@ impl Model {
     pub(super) fn registered(
         &self,
         (certificate, container): PurchaseIds,
-        settlement: &ExternalId,
+        key: &Key,
         outcome: SettlementOutcome,
-        grants: Option<Grants>,
         repeated: bool,
     ) -> Output {
         let purchase = match certificate {
             Some(id) => self.certificates.get(&id).map(|one| one.purchase),
             None => self.find_purchase((None, container)),
         };
-        let reference = purchase.and_then(|id| self.purchases[&id].reference.clone());
-        let settlement = settlement.clone();
-        let body = SettlementRegistered { certificate, container, settlement, outcome, grants, repeated, reference };
-        Output::SettlementRegistered(body)
+        let known = self.settlements.get(key);
+        Output::SettlementRegistered(SettlementRegistered {
+            certificate,
+            container,
+            settlement: key.1.clone(),
+            outcome,
+            grants: known.and_then(|one| one.grants),
+            refunded: known.and_then(Settlement::refunded),
+            repeated,
+            reference: purchase.and_then(|id| self.purchases[&id].reference.clone()),
+        })
     }
 }
 
-fn key_of(body: &SettlementCompletion) -> (Name, ExternalId) {
-    (body.provider.clone(), body.settlement.clone())
-}
-
-fn key_of_setback(body: &SettlementSetback) -> (Name, ExternalId) {
-    (body.provider.clone(), body.settlement.clone())
+/// What a refund counts for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Part {
+    Amount(i64),
+    /// Everything that is left.
+    Rest,
+    /// Nothing is left.
+    Nothing,
+    /// The payment has not arrived.
+    Later,
 }
 
 /// The provider name `licet` is reserved.

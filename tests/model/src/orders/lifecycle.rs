@@ -6,15 +6,17 @@ use std::{
 };
 
 use licet_schema::{
-    ExternalId, Name, Output, Request, Timestamp,
+    Code, ExternalId, Name, Output, Request, Timestamp,
+    entity::{account, certificate, certificate_record, refund, settlement, unmatched_settlement},
     message::{
         self, CertificatePresented, ContentPut, ContentVersion, Ending, Instruction, LicenseDeletion, LicenseReturned,
-        Privilege, ReturnPolicy, SettlementOutcome, SweepDue, SweepKind,
+        Privilege, ReturnPolicy, SettlementOutcome, SettlementReinstatement, SettlementReversal, SweepDue, SweepKind,
     },
     vocabulary::Grants,
 };
 use licet_workers::fixture::{
-    Bought, HOUR_MS, completion, license_receipt, license_return, name, purchase, receipt, reissue, setback, song, usd,
+    Bought, HOUR_MS, completion, external, failure, license_receipt, license_return, name, purchase, receipt,
+    reinstatement, reissue, reversal, song, usd,
 };
 use uuid::Uuid;
 
@@ -32,6 +34,13 @@ pub(super) enum Message {
     WrongAmount,
     Failure,
     Reversal,
+    /// A refund under this number, of this amount in minor units.
+    Refund(u8, i64),
+    /// A refund under this number, of a member.
+    MemberRefund(u8, usize),
+    /// The reinstatement of the refund with this number, or of the reversal.
+    Reinstatement(Option<u8>),
+    ReinstatementOfAll,
     LicenseRequest(usize, usize),
     LicenseReceipt(usize, usize),
     Return(usize, Privilege),
@@ -43,8 +52,8 @@ pub(super) enum Message {
 }
 
 use Message::{
-    Completion, Deletion, Failure, Hours, LicenseReceipt, LicenseRequest, MemberReceipt, Receipt, Reissue, Return,
-    Reversal, Sweep, WrongAmount,
+    Completion, Deletion, Failure, Hours, LicenseReceipt, LicenseRequest, MemberReceipt, MemberRefund, Receipt, Refund,
+    Reinstatement, ReinstatementOfAll, Reissue, Return, Reversal, Sweep, WrongAmount,
 };
 
 /// A purchase and the messages about it.
@@ -128,8 +137,23 @@ impl State {
             }),
             Completion => completion(bought, "pay-1", bought.amount),
             WrongAmount => completion(bought, "pay-1", usd(1)),
-            Failure => Request::SettlementFailure(setback(bought, "pay-1")),
-            Reversal => Request::SettlementReversal(setback(bought, "pay-1")),
+            Failure => Request::SettlementFailure(failure(bought, "pay-1")),
+            Reversal => Request::SettlementReversal(reversal(bought, "pay-1")),
+            Refund(number, amount) => {
+                let (refund, amount) = (Some(refund_id(number)), Some(usd(amount)));
+                Request::SettlementReversal(SettlementReversal { refund, amount, ..reversal(bought, "pay-1") })
+            }
+            MemberRefund(number, member) => Request::SettlementReversal(SettlementReversal {
+                certificate: Some(bought.certificates[member]),
+                container: None,
+                refund: Some(refund_id(number)),
+                ..reversal(bought, "pay-1")
+            }),
+            Reinstatement(number) => Request::SettlementReinstatement(SettlementReinstatement {
+                refund: Some(number.map_or_else(|| external("pay-1"), refund_id)),
+                ..reinstatement(bought, "pay-1")
+            }),
+            ReinstatementOfAll => Request::SettlementReinstatement(reinstatement(bought, "pay-1")),
             LicenseRequest(member, terminal) => license_request(&bought.tokens[member], terminal),
             LicenseReceipt(member, terminal) => license_receipt(self.licenses.get(&(member, terminal))?),
             Return(member, privilege) => license_return(self.licenses.get(&(member, 0))?, USER, privilege, false),
@@ -205,10 +229,41 @@ impl State {
         }
     }
 
-    /// Whether the certificate is live, or becomes live by a reissue. A reissue revives it only if
-    /// it expired and was paid for.
+    /// The state of money and rights, without what is allowed to depend on the order: times, and
+    /// payments that arrived again after their reversal.
+    pub(super) fn money_and_rights(&self) -> String {
+        let store = &self.system.fixture.store;
+        let mut text = String::new();
+        for row in store.rows::<certificate_record::Entity>() {
+            let settled = store.get::<certificate::Entity>(&row.id).is_some_and(|live| live.settled_at.is_some());
+            text += &format!("{} {:?} {} {settled}\n", row.id, row.ended, row.reinstated);
+        }
+        for row in store.rows::<settlement::Entity>() {
+            let amount = row.amount_minor.map(|amount| amount.get());
+            text += &format!("{} {} {amount:?} {}\n", row.provider_reference, row.outcome, row.refunded_minor);
+        }
+        for row in store.rows::<refund::Entity>() {
+            let undone = row.outcome == SettlementOutcome::Reinstated;
+            text += &format!("{} {:?} {undone}\n", row.refund, row.counted_minor);
+        }
+        for row in store.rows::<account::Entity>() {
+            text += &format!("{} {}\n", row.name, row.balance);
+        }
+        for row in store.rows::<unmatched_settlement::Entity>().filter(|row| row.reason != Code::Reversed) {
+            text += &format!("unmatched {} {}\n", row.amount_minor, row.reason);
+        }
+        text
+    }
+
+    /// Whether the certificate is live, or becomes live by a payment or a reissue. A payment revives
+    /// it if it was declined or lapsed, and a reissue if it expired and was paid for.
     fn revive(&mut self, id: u128, member: usize, certificate: Uuid) -> bool {
-        let Some(ending) = self.system.model.ending_at(self.system.fixture.now_ms, certificate) else { return true };
+        let now = self.system.fixture.now_ms;
+        let ending = self.system.model.ending_at(now, certificate);
+        if matches!(ending, Some(Ending::Declined | Ending::Lapsed)) && self.settlement(certificate).is_none() {
+            self.send(id + 5, completion(&self.bought, "pay-3", self.bought.amount));
+        }
+        let Some(ending) = self.system.model.ending_at(now, certificate) else { return true };
         let paid = self.settlement(certificate).is_some();
         let reissued = self.send(id, reissue(certificate, None)).reply;
         let live = matches!(reissued, Some(Output::CertificateReissued(_)));
@@ -249,6 +304,10 @@ impl Observed {
             _ => {}
         }
     }
+}
+
+fn refund_id(number: u8) -> ExternalId {
+    external(&format!("re-{number}"))
 }
 
 /// The song in one of its two versions. The second version is the upgrade of the first.

@@ -14,15 +14,18 @@
 
 mod lifecycle;
 
-use std::{collections::HashMap, rc::Rc};
+use std::{
+    collections::{BTreeSet, HashMap},
+    rc::Rc,
+};
 
 use licet_schema::message::{Privilege, SweepKind};
 
 use lifecycle::{
     Lifecycle,
     Message::{
-        self, Completion, Deletion, Failure, Hours, LicenseReceipt, LicenseRequest, MemberReceipt, Receipt, Reissue,
-        Return, Reversal, Sweep, WrongAmount,
+        self, Completion, Deletion, Failure, Hours, LicenseReceipt, LicenseRequest, MemberReceipt, MemberRefund,
+        Receipt, Refund, Reinstatement, ReinstatementOfAll, Reissue, Return, Reversal, Sweep, WrongAmount,
     },
     State,
 };
@@ -100,20 +103,63 @@ fn every_order_with_a_reissue_leads_to_a_grant() {
     play_all("a reissue and a return", lifecycle(1, 1, &[&BASIC, &[Reissue(0)], &returned(Privilege::Upgrade)]));
 }
 
+#[test]
+fn every_order_of_payments_refunds_and_reinstatements_ends_in_one_state() {
+    let whole = [Completion, Reversal, Reinstatement(None)];
+    for items in [1, 2] {
+        let play = |messages: &[&[Message]]| converge(with_points(lifecycle(items, 2, messages)));
+        play(&[&whole, &[Failure]]);
+        play(&[&[Completion, Failure, Refund(1, 300), Reinstatement(Some(1))]]);
+        play(&[&[Completion, Refund(1, 300), Refund(2, 400), Reinstatement(Some(2))]]);
+        play(&[&[Completion, Receipt, Refund(1, 300), Reversal]]);
+        let all = if items == 1 { 960 } else { 1960 };
+        play(&[&[Completion, Refund(1, 300), Refund(2, all - 300), Reinstatement(Some(1))]]);
+    }
+    let members = |messages: &[Message]| converge(with_points(lifecycle(3, 1, &[messages])));
+    members(&[Completion, MemberRefund(1, 0), MemberRefund(2, 1), Reinstatement(Some(1))]);
+    members(&[Completion, MemberRefund(1, 0), Refund(2, 200), Failure]);
+    members(&[Completion, MemberRefund(1, 0), Reversal, Reinstatement(None)]);
+    members(&[Completion, Refund(1, 300), Reversal, ReinstatementOfAll]);
+    members(&[Completion, Refund(1, 300), Refund(2, 400), ReinstatementOfAll, Failure]);
+    members(&[Completion, MemberRefund(1, 0), Refund(2, 400), ReinstatementOfAll]);
+}
+
+/// Plays all orders, and checks that they end in the same state of money and rights.
+fn converge(lifecycle: Lifecycle) {
+    let messages = lifecycle.messages.clone();
+    let ends = play(&lifecycle, false).ends;
+    assert_eq!(ends.len(), 1, "{messages:?} ends in several states:\n{ends:#?}");
+}
+
 fn play_all(description: &str, lifecycle: Lifecycle) {
-    let start = Rc::new(State::new(&lifecycle));
-    let mut search = Search { messages: lifecycle.messages, played: HashMap::new(), orders: HashMap::new() };
+    let (items, grants) = (lifecycle.items, lifecycle.grants);
+    let Search { count, played, .. } = play(&lifecycle, true);
+    let played = played.len();
+    println!("{description} ({items} bought, {grants} grants): {count} orders, {played} different deliveries");
+}
+
+/// Plays all orders. If `complete`, checks from each state that the right messages lead to a grant.
+fn play(lifecycle: &Lifecycle, complete: bool) -> Search {
+    let start = Rc::new(State::new(lifecycle));
+    let messages = lifecycle.messages.clone();
+    let mut search = Search { messages, complete, ..Search::default() };
     // A clock message is delivered once, because it would be a different message at a later time.
     let copies = search.messages.iter().map(|message| if matches!(message, Hours(_) | Sweep(_)) { 1 } else { 2 });
     let copies = copies.collect();
-    let orders = search.orders(&start, copies);
-    let (items, grants, played) = (lifecycle.items, lifecycle.grants, search.played.len());
-    println!("{description} ({items} bought, {grants} grants): {orders} orders, {played} different deliveries");
+    search.count = search.orders(&start, copies);
+    search
 }
 
 /// The search through all orders.
+#[derive(Default)]
 struct Search {
     messages: Vec<Message>,
+    /// Whether to check that the right messages lead to a grant.
+    complete: bool,
+    /// The number of orders.
+    count: u128,
+    /// The states of money and rights in which orders end.
+    ends: BTreeSet<String>,
     /// The state after each delivery: by the state before, the message and its copy.
     played: HashMap<(u64, usize, u128), Rc<State>>,
     /// The number of orders from each state, by the remaining copies of each message.
@@ -135,6 +181,9 @@ impl Search {
             orders += self.orders(&next, left);
         }
         // Without further deliveries, this order is complete.
+        if orders == 0 {
+            self.ends.insert(state.money_and_rights());
+        }
         let orders = orders.max(1);
         self.orders.insert(known, orders);
         orders
@@ -153,7 +202,9 @@ impl Search {
         next.system.forget(id);
         next.deliver(message, id, delivery);
         next.system.redeliver_all();
-        next.clone().complete();
+        if self.complete {
+            next.clone().complete();
+        }
         let next = Rc::new(next);
         self.played.insert((state.digest, index, copy), Rc::clone(&next));
         Some(next)

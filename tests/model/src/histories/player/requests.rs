@@ -4,7 +4,8 @@ use licet_schema::{
     Code, Count, ExternalId, Money, Name, Request, Timestamp,
     message::{
         CertificatePresented, CertificateReissue, Item, LicenseDeletion, LicenseReceipt, LicenseRequest, LicenseReturn,
-        PayoutCompletion, Privilege, PurchaseRequest, SettlementCompletion, SettlementSetback, SweepDue,
+        PayoutCompletion, Privilege, PurchaseRequest, SettlementCompletion, SettlementFailure, SettlementReinstatement,
+        SettlementReversal, SweepDue,
     },
     vocabulary::Grants,
 };
@@ -37,8 +38,9 @@ impl Player {
             Step::Check { of, whole, flaw } => Request::CertificateCheck(self.presented(*of, *whole, *flaw)),
             Step::Receive { of, whole, flaw } => Request::CertificateReceipt(self.presented(*of, *whole, *flaw)),
             Step::Complete { payment, amount, grants } => self.completion(payment, *amount, *grants),
-            Step::Fail(payment) => Request::SettlementFailure(self.setback(payment, None)),
-            Step::Reverse { payment, amount } => Request::SettlementReversal(self.setback(payment, *amount)),
+            Step::Fail(payment) => self.failure(payment),
+            Step::Reverse { payment, amount, refund } => self.reversal(payment, *amount, *refund),
+            Step::Reinstate { payment, refund } => self.reinstatement(payment, *refund),
             Step::RequestLicense { of, terminal, flaw } => Request::LicenseRequest(LicenseRequest {
                 certificate_token: self.certificate_token(*of, *flaw),
                 terminal: [None, Some("phone"), Some("player")][*terminal].map(name),
@@ -237,13 +239,34 @@ impl Player {
         varied(Money { amount_minor: count(due), currency }, price, amount)
     }
 
-    fn setback(&mut self, payment: &Payment, amount: Option<Amount>) -> SettlementSetback {
+    /// The ids in a settlement message: certificate, container, settlement and provider.
+    fn settlement_ids(&mut self, payment: &Payment) -> (Option<Uuid>, Option<Uuid>, ExternalId, Name) {
         let of = payment.id_of.unwrap_or(payment.of);
         let settlement = self.payment_id("pay", of, payment.attempt, self.purchases.len());
         let (certificate, container) = self.target(payment);
+        (certificate, container, settlement, provider(payment.provider))
+    }
+
+    fn failure(&mut self, payment: &Payment) -> Request {
+        let (certificate, container, settlement, provider) = self.settlement_ids(payment);
         let reason = "the card was stolen".try_into().expect("a text");
-        let (provider, amount) = (provider(payment.provider), amount.map(|amount| self.amount(payment.of, amount)));
-        SettlementSetback { certificate, container, settlement, provider, reason, amount }
+        Request::SettlementFailure(SettlementFailure { certificate, container, settlement, provider, reason })
+    }
+
+    fn reversal(&mut self, payment: &Payment, amount: Option<Amount>, refund: Option<usize>) -> Request {
+        let (certificate, container, settlement, provider) = self.settlement_ids(payment);
+        let (refund, amount) = (refund_id(&settlement, refund), amount.map(|amount| self.amount(payment.of, amount)));
+        let reason = "the card was stolen".try_into().expect("a text");
+        let body = SettlementReversal { certificate, container, settlement, provider, refund, amount, reason };
+        Request::SettlementReversal(body)
+    }
+
+    fn reinstatement(&mut self, payment: &Payment, refund: Option<usize>) -> Request {
+        let (certificate, container, settlement, provider) = self.settlement_ids(payment);
+        let refund = refund_id(&settlement, refund);
+        let reason = "the dispute was won".try_into().expect("a text");
+        let body = SettlementReinstatement { certificate, container, settlement, provider, refund, reason };
+        Request::SettlementReinstatement(body)
     }
 
     fn license_return(&self, of: Pick, known: bool) -> Uuid {
@@ -291,6 +314,14 @@ fn provider(number: usize) -> Name {
     name(["bank", "wallet", "licet"][number])
 }
 
+/// The id of a refund: the settlement's id, or another.
+fn refund_id(settlement: &ExternalId, number: Option<usize>) -> Option<ExternalId> {
+    number.map(|number| match number {
+        0 => settlement.clone(),
+        number => external(format!("re-{number}")),
+    })
+}
+
 fn external(id: String) -> ExternalId {
     ExternalId::try_from(id).expect("an id")
 }
@@ -306,6 +337,7 @@ fn varied(due: Money, price: i64, amount: Amount) -> Money {
         Amount::Due => due,
         Amount::Price => Money { amount_minor: count(price), ..due },
         Amount::OneMore => Money { amount_minor: count(minor + 1), ..due },
+        Amount::Part => Money { amount_minor: count(minor / 3), ..due },
         Amount::OtherCurrency if due.currency == usd(0).currency => eur(minor),
         Amount::OtherCurrency => usd(minor),
     }

@@ -1,0 +1,4 @@
+//! Cases from the field: faults that users of other systems reported. Each test is named by the
+//! number of its case.
+
+mod refunds;

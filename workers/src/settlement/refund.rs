@@ -1,0 +1,369 @@
+//! Rules of `settlement.reversal`: refunds and chargebacks, in full or in part.
+//!
+//! What the refunds of a settlement amount to depends on the set of refunds alone, not on their
+//! order: a certificate is revoked if a refund names it, or if everything is refunded
+//! ([`super::revocation`]).
+
+use licet_common::{
+    decision::{Context, Decision, RuleError},
+    rows::Defect,
+};
+use licet_schema::{
+    Code, Count, ExternalId, Money, Name, Output, Refusal,
+    entity::{refund, settlement, unmatched_settlement},
+    message::{SettlementOutcome, SettlementReversal, SettlementUnmatched, UnmatchedKind},
+};
+use uuid::Uuid;
+
+use super::{
+    reinstatement, revocation,
+    rules::{Named, Target, expect_payment, for_another_purchase, paid},
+};
+use crate::domain::{Tables, certificates::Subject, effects::Effects, refusals::refuse};
+
+/// A payment was refunded or charged back.
+pub(super) fn decide(
+    context: &Context<'_>,
+    tables: &mut Tables,
+    named: Named<'_>,
+    report: &SettlementReversal,
+) -> Result<Decision, RuleError> {
+    let id = report.refund.as_ref().unwrap_or(named.settlement);
+    if let Some(known) = tables.refunds.get(&(named.provider.clone(), named.settlement.clone(), id.clone()))? {
+        let same = (known.certificate, known.container) == (named.subject.certificate(), named.subject.container());
+        if same && reported(known) == report.amount {
+            return Ok(named.registered(tables, known.outcome, true)?);
+        }
+        let detail = "this refund was reported before with another amount or for another purchase";
+        return refuse(Code::AmountMismatch, detail);
+    }
+    let new = refund::Model {
+        provider: named.provider.clone(),
+        settlement: named.settlement.clone(),
+        refund: id.clone(),
+        certificate: named.subject.certificate(),
+        container: named.subject.container(),
+        amount_minor: report.amount.map(|amount| amount.amount_minor),
+        currency: report.amount.map(|amount| amount.currency),
+        outcome: SettlementOutcome::Pending,
+        counted_minor: None,
+        unmatched: false,
+        registered_at: context.now,
+        cause: context.message_id,
+    };
+    let counted = match named.registered_before(tables)? {
+        Some(row) if row.outcome != SettlementOutcome::Pending => match count(tables, named, &row, &new) {
+            Ok(counted) => Ok(counted),
+            Err(RuleError::Refused(refusal)) => Err(refusal),
+            Err(RuleError::Defect(defect)) => return Err(defect.into()),
+        },
+        _ => Ok(Counted::Later),
+    };
+    let mut effects = Effects::default();
+    // An amount can select money that paid for nothing. Without an amount, such money is only looked
+    // for if nothing is left of the payment.
+    let reduces_payment = report.amount.is_none() && matches!(counted, Ok(Counted::Part(_) | Counted::Rest));
+    if !reduces_payment && let Some(row) = take_back(tables, named, &new)? {
+        expect_payment(context, tables, named)?;
+        tables.refunds.insert(row)?;
+    } else {
+        let row = match counted {
+            Ok(counted) => counted.written(new),
+            Err(refusal) => return Ok(refused(context, tables, &new, &refusal)?),
+        };
+        expect_payment(context, tables, named)?;
+        let is_applied = revocation::counts(&row);
+        tables.refunds.insert(row)?;
+        if is_applied {
+            apply(context, tables, &mut effects, named, id)?;
+        }
+    }
+    reinstatement::apply_kept(context, tables, &mut effects, named, id)?;
+    let key = (named.provider.clone(), named.settlement.clone(), id.clone());
+    let outcome = tables.refunds.require(&key)?.outcome;
+    let decision = named.registered(tables, outcome, false)?;
+    Ok(effects.into(context, tables, decision)?)
+}
+
+/// The amount that a message reported.
+fn reported(row: &refund::Model) -> Option<Money> {
+    row.amount_minor.zip(row.currency).map(|(amount_minor, currency)| Money { amount_minor, currency })
+}
+
+fn subject_of(row: &refund::Model) -> Result<Subject, Defect> {
+    Subject::of_columns(row.certificate, row.container, &row.refund)
+}
+
+/// What a refund counts for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Counted {
+    /// This part of the payment.
+    Part(Count),
+    /// Everything that the other refunds leave.
+    Rest,
+    /// Nothing, because everything is refunded already.
+    Nothing,
+    /// The payment has not arrived yet.
+    Later,
+}
+
+impl Counted {
+    /// The row of the refund, before it is known whether the refund revokes something.
+    fn written(self, row: refund::Model) -> refund::Model {
+        match self {
+            Self::Part(part) => {
+                refund::Model { counted_minor: Some(part), outcome: SettlementOutcome::Refunded, ..row }
+            }
+            Self::Rest | Self::Nothing => refund::Model { outcome: SettlementOutcome::Refunded, ..row },
+            Self::Later => row,
+        }
+    }
+}
+
+/// What a refund counts for, next to the other refunds of its settlement.
+///
+/// # Errors
+/// The refund is for another purchase, in another currency, or exceeds what is left of the payment.
+fn count(
+    tables: &Tables,
+    named: Named<'_>,
+    row: &settlement::Model,
+    one: &refund::Model,
+) -> Result<Counted, RuleError> {
+    let target = match Target::of(tables, row, subject_of(one)?)? {
+        Target::Other => return Err(for_another_purchase().into()),
+        target => target,
+    };
+    let Some(paid) = paid(row) else { return Ok(Counted::Later) };
+    let mut others = named.refunds(tables)?;
+    others.retain(|other| other.refund != one.refund);
+    let left = paid.amount_minor.checked_sub(revocation::sum(&others)?).unwrap_or(Count::ZERO);
+    let part = match (target, reported(one)) {
+        (_, Some(amount)) => amount,
+        (Target::Member(id), None) => {
+            let record = tables.records.require(&id)?;
+            let price = record.amount_minor.checked_sub(record.points).unwrap_or(Count::ZERO);
+            Money { amount_minor: price.min(left), ..paid }
+        }
+        (Target::Whole | Target::Other, None) if revocation::is_everything(row, &others)? => {
+            return Ok(Counted::Nothing);
+        }
+        (Target::Whole | Target::Other, None) => return Ok(Counted::Rest),
+    };
+    if part.currency != paid.currency || part.amount_minor > left {
+        let left = Money { amount_minor: left, ..paid };
+        return refuse(Code::AmountMismatch, format!("{part} was refunded, but only {left} of {paid} was left"));
+    }
+    Ok(Counted::Part(part.amount_minor))
+}
+
+/// Lets a refund take effect that is written as counted.
+fn apply(
+    context: &Context<'_>,
+    tables: &mut Tables,
+    effects: &mut Effects,
+    named: Named<'_>,
+    id: &ExternalId,
+) -> Result<(), Defect> {
+    let Some(row) = named.registered_before(tables)? else { return Ok(()) };
+    if revocation::update(context, tables, effects, &row, Some(id))? {
+        let key = (named.provider.clone(), named.settlement.clone(), id.clone());
+        tables.refunds.change(&key)?.outcome = SettlementOutcome::Reversed;
+    }
+    Ok(())
+}
+
+/// Applies the refunds and reinstatements of a payment that arrived before it. Returns the outcome
+/// of the payment.
+pub(super) fn apply_kept(
+    context: &Context<'_>,
+    tables: &mut Tables,
+    effects: &mut Effects,
+    named: Named<'_>,
+    row: &settlement::Model,
+) -> Result<SettlementOutcome, Defect> {
+    let mut reinstated = false;
+    for kept in named.refunds(tables)? {
+        // A refund of everything also covers a payment that arrives after money that paid for
+        // nothing.
+        let everything = kept.unmatched
+            && kept.outcome == SettlementOutcome::Refunded
+            && kept.amount_minor.is_none()
+            && subject_of(&kept)? == named.subject;
+        if kept.outcome != SettlementOutcome::Pending && !everything {
+            continue;
+        }
+        let kept = refund::Model { unmatched: false, outcome: SettlementOutcome::Pending, counted_minor: None, ..kept };
+        match count(tables, named, row, &kept) {
+            Ok(counted) => {
+                let key = key_of(&kept);
+                *tables.refunds.change(&key)? = counted.written(kept);
+                apply(context, tables, effects, named, &key.2)?;
+                reinstated |= reinstatement::apply_kept(context, tables, effects, named, &key.2)?;
+            }
+            // It is treated as if it had arrived after the payment.
+            Err(RuleError::Refused(refusal)) => {
+                tables.refunds.remove(&key_of(&kept))?;
+                if let Some(event) = record(context, tables, &kept, refusal.code)? {
+                    effects.add_event(event);
+                }
+            }
+            Err(RuleError::Defect(defect)) => return Err(defect),
+        }
+    }
+    let outcome = named.registered_before(tables)?.map(|row| row.outcome);
+    Ok(match outcome {
+        Some(SettlementOutcome::Completed) if reinstated => SettlementOutcome::Reinstated,
+        Some(outcome) => outcome,
+        None => SettlementOutcome::Completed,
+    })
+}
+
+fn key_of(row: &refund::Model) -> (Name, ExternalId, ExternalId) {
+    (row.provider.clone(), row.settlement.clone(), row.refund.clone())
+}
+
+/// Removes the unmatched payments that a refund returned: those with its amount, or all if it has
+/// none. Returns the row of the refund. `None` if there is no such payment.
+fn take_back(tables: &mut Tables, named: Named<'_>, new: &refund::Model) -> Result<Option<refund::Model>, Defect> {
+    let mut kept = tables.unmatched(UnmatchedKind::Payment, named.provider, named.settlement)?;
+    kept.retain(|row| reported(new).is_none_or(|amount| money(row) == amount));
+    for row in &kept {
+        tables.unmatched_settlements.remove(&row.id)?;
+    }
+    let last = kept.into_iter().max_by_key(|row| (row.told_at, row.id));
+    Ok(last.map(|last| returned(new.clone(), money(&last))))
+}
+
+/// The row of a refund that returned money that paid for nothing.
+fn returned(row: refund::Model, amount: Money) -> refund::Model {
+    refund::Model {
+        outcome: SettlementOutcome::Refunded,
+        unmatched: true,
+        counted_minor: Some(amount.amount_minor),
+        currency: Some(amount.currency),
+        ..row
+    }
+}
+
+fn money(row: &unmatched_settlement::Model) -> Money {
+    Money { amount_minor: row.amount_minor, currency: row.currency }
+}
+
+/// Whether a payment that matches no purchase was refunded.
+pub(super) enum OfUnmatched {
+    /// No.
+    None,
+    /// Its refund arrived first.
+    Now,
+    /// It was received and refunded before, so this is new money.
+    Before,
+}
+
+/// Looks for a refund of a payment that matches no purchase.
+pub(super) fn of_unmatched(tables: &mut Tables, named: Named<'_>, amount: Money) -> Result<OfUnmatched, Defect> {
+    let refunds = named.refunds(tables)?;
+    let returns = |one: &&refund::Model| reported(one).is_none_or(|reported| reported == amount);
+    let is_counted = |one: &&refund::Model| one.unmatched && one.counted_minor == Some(amount.amount_minor);
+    if refunds.iter().any(|one| is_counted(&one) && one.outcome == SettlementOutcome::Refunded) {
+        return Ok(OfUnmatched::Before);
+    }
+    let kept = refunds.iter().filter(|one| one.outcome == SettlementOutcome::Pending);
+    let Some(kept) = kept.clone().find(returns) else { return Ok(OfUnmatched::None) };
+    let mut row = returned(kept.clone(), amount);
+    // If the refund was undone already, the payment is unmatched again.
+    let undone = reinstatement::take_kept(tables, named, &row.refund, true)?;
+    if undone {
+        row.outcome = SettlementOutcome::Reinstated;
+    }
+    let key = key_of(&row);
+    *tables.refunds.change(&key)? = row;
+    Ok(if undone { OfUnmatched::None } else { OfUnmatched::Now })
+}
+
+/// Refuses a refund. If it names an amount, the amount is recorded for the operator and announced.
+fn refused(
+    context: &Context<'_>,
+    tables: &mut Tables,
+    new: &refund::Model,
+    refusal: &Refusal,
+) -> Result<Decision, Defect> {
+    let refused = Decision::refused(refusal, "settlement.reversal").about(subject_of(new)?.id());
+    Ok(refused.with_events(record(context, tables, new, refusal.code)?))
+}
+
+/// Records a refund that does not match its payment. Returns the event that announces it, if it was
+/// not recorded before.
+fn record(
+    context: &Context<'_>,
+    tables: &mut Tables,
+    one: &refund::Model,
+    reason: Code,
+) -> Result<Option<Output>, Defect> {
+    let Some(amount) = reported(one) else { return Ok(None) };
+    let kept = tables.unmatched(UnmatchedKind::Refund, &one.provider, &one.settlement)?;
+    if kept.iter().any(|row| row.refund.as_ref() == Some(&one.refund) && money(row) == amount) {
+        return Ok(None);
+    }
+    tables.unmatched_settlements.insert(unmatched_settlement::Model {
+        id: one.cause,
+        kind: UnmatchedKind::Refund,
+        provider: one.provider.clone(),
+        settlement: one.settlement.clone(),
+        refund: Some(one.refund.clone()),
+        certificate: one.certificate,
+        container: one.container,
+        amount_minor: amount.amount_minor,
+        currency: amount.currency,
+        reason,
+        told_at: context.now,
+    })?;
+    Ok(Some(Output::SettlementUnmatched(SettlementUnmatched {
+        kind: UnmatchedKind::Refund,
+        settlement: one.settlement.clone(),
+        refund: Some(one.refund.clone()),
+        provider: one.provider.clone(),
+        certificate: one.certificate,
+        container: one.container,
+        amount: Some(amount),
+        reason,
+    })))
+}
+
+/// Records the payment again whose refund was undone, because it still pays for nothing.
+pub(super) fn record_again(
+    context: &Context<'_>,
+    tables: &mut Tables,
+    one: &refund::Model,
+) -> Result<Option<Output>, Defect> {
+    let (Some(amount_minor), Some(currency)) = (one.counted_minor, one.currency) else { return Ok(None) };
+    let amount = Money { amount_minor, currency };
+    let kept = tables.unmatched(UnmatchedKind::Payment, &one.provider, &one.settlement)?;
+    if kept.iter().any(|row| money(row) == amount) {
+        return Ok(None);
+    }
+    let id: Uuid = context.id(&format!("unmatched:{}", one.refund), 0);
+    tables.unmatched_settlements.insert(unmatched_settlement::Model {
+        id,
+        kind: UnmatchedKind::Payment,
+        provider: one.provider.clone(),
+        settlement: one.settlement.clone(),
+        refund: None,
+        certificate: one.certificate,
+        container: one.container,
+        amount_minor,
+        currency,
+        reason: Code::Reversed,
+        told_at: context.now,
+    })?;
+    Ok(Some(Output::SettlementUnmatched(SettlementUnmatched {
+        kind: UnmatchedKind::Payment,
+        settlement: one.settlement.clone(),
+        refund: None,
+        provider: one.provider.clone(),
+        certificate: one.certificate,
+        container: one.container,
+        amount: Some(amount),
+        reason: Code::Reversed,
+    })))
+}

@@ -1,0 +1,157 @@
+//! Rules of `settlement.reinstatement`: a refund was undone, for example because a dispute was won.
+
+use licet_common::{
+    decision::{Context, Decision, RuleError},
+    rows::Defect,
+};
+use licet_schema::{
+    Code, ExternalId,
+    entity::{refund, reinstatement},
+    message::{SettlementOutcome, SettlementReinstatement, UnmatchedKind},
+};
+
+use super::{
+    refund::record_again,
+    revocation,
+    rules::{Named, Target, expect_payment, for_another_purchase, paid},
+};
+use crate::domain::{Tables, effects::Effects};
+
+/// A reversal was undone.
+pub(super) fn decide(
+    context: &Context<'_>,
+    tables: &mut Tables,
+    named: Named<'_>,
+    report: &SettlementReinstatement,
+) -> Result<Decision, RuleError> {
+    let selected = |id: &ExternalId| report.refund.as_ref().is_none_or(|refund| refund == id);
+    let mut refunds = named.refunds(tables)?;
+    refunds.retain(|one| selected(&one.refund));
+    if let Some(row) = named.registered_before(tables)?.filter(|row| row.outcome != SettlementOutcome::Pending) {
+        let is_named = refunds
+            .iter()
+            .any(|one| (one.certificate, one.container) == (named.subject.certificate(), named.subject.container()));
+        if !is_named && Target::of(tables, &row, named.subject)? == Target::Other {
+            return Err(for_another_purchase().into());
+        }
+    }
+    let mut effects = Effects::default();
+    let standing: Vec<_> = refunds.iter().filter(|one| is_standing(one)).cloned().collect();
+    let kept = tables.reinstatements_of(named.provider, named.settlement)?;
+    let is_kept = kept.iter().any(|one| one.refund == report.refund);
+    let (outcome, repeated) = if !standing.is_empty() {
+        undo(context, tables, &mut effects, named, &standing)?;
+        (SettlementOutcome::Reinstated, false)
+    } else if forget_refused(tables, named, &selected)? {
+        (SettlementOutcome::Reinstated, false)
+    } else if !refunds.is_empty() && refunds.iter().all(|one| one.outcome == SettlementOutcome::Reinstated) {
+        (SettlementOutcome::Reinstated, true)
+    } else {
+        (SettlementOutcome::Pending, is_kept)
+    };
+    // The reinstatement of all refunds also includes those that are still on their way.
+    if !is_kept && (outcome == SettlementOutcome::Pending || report.refund.is_none()) {
+        expect_payment(context, tables, named)?;
+        tables.reinstatements.insert(reinstatement::Model {
+            id: context.message_id,
+            provider: named.provider.clone(),
+            settlement: named.settlement.clone(),
+            refund: report.refund.clone(),
+            registered_at: context.now,
+        })?;
+    }
+    let decision = named.registered(tables, outcome, repeated)?;
+    Ok(effects.into(context, tables, decision)?)
+}
+
+/// Whether a refund took effect and was not undone.
+fn is_standing(one: &refund::Model) -> bool {
+    matches!(one.outcome, SettlementOutcome::Refunded | SettlementOutcome::Reversed)
+}
+
+/// Undoes a refund that has just taken effect, if its reinstatement arrived before it. Returns whether
+/// it did.
+pub(super) fn apply_kept(
+    context: &Context<'_>,
+    tables: &mut Tables,
+    effects: &mut Effects,
+    named: Named<'_>,
+    id: &ExternalId,
+) -> Result<bool, Defect> {
+    let refunds = named.refunds(tables)?;
+    let Some(one) = refunds.iter().find(|one| one.refund == *id && is_standing(one)) else { return Ok(false) };
+    let row = named.registered_before(tables)?;
+    let is_included = match &row {
+        Some(row) if !one.unmatched => revocation::was_undone(row, &refunds, id)?,
+        _ => true,
+    };
+    let undone = take_kept(tables, named, id, is_included)?;
+    if undone {
+        undo(context, tables, effects, named, std::slice::from_ref(one))?;
+    }
+    Ok(undone)
+}
+
+/// Whether the reinstatement of a refund arrived before the refund: its own, or that of all refunds
+/// if it `is_included` there. Its own is removed.
+pub(super) fn take_kept(
+    tables: &mut Tables,
+    named: Named<'_>,
+    refund: &ExternalId,
+    is_included: bool,
+) -> Result<bool, Defect> {
+    let kept = tables.reinstatements_of(named.provider, named.settlement)?;
+    if let Some(own) = kept.iter().find(|one| one.refund.as_ref() == Some(refund)) {
+        tables.reinstatements.remove(&own.id)?;
+        return Ok(true);
+    }
+    Ok(is_included && kept.iter().any(|one| one.refund.is_none()))
+}
+
+/// Undoes refunds. Money that paid for nothing is unmatched again. A payment that was recorded
+/// again after its reversal is the same money, so it is no longer unmatched.
+fn undo(
+    context: &Context<'_>,
+    tables: &mut Tables,
+    effects: &mut Effects,
+    named: Named<'_>,
+    refunds: &[refund::Model],
+) -> Result<(), Defect> {
+    for one in refunds {
+        let key = (one.provider.clone(), one.settlement.clone(), one.refund.clone());
+        tables.refunds.change(&key)?.outcome = SettlementOutcome::Reinstated;
+        if one.unmatched
+            && let Some(event) = record_again(context, tables, one)?
+        {
+            effects.add_event(event);
+        }
+    }
+    let Some(row) = named.registered_before(tables)? else { return Ok(()) };
+    let Some(paid) = paid(&row) else { return Ok(()) };
+    revocation::update(context, tables, effects, &row, None)?;
+    if named.registered_before(tables)?.is_some_and(|row| row.outcome == SettlementOutcome::Completed) {
+        for kept in tables.unmatched(UnmatchedKind::Payment, named.provider, named.settlement)? {
+            let is_repeated = kept.reason == Code::Reversed
+                && (kept.amount_minor, kept.currency) == (paid.amount_minor, paid.currency);
+            if is_repeated {
+                tables.unmatched_settlements.remove(&kept.id)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Forgets refunds that were refused because they did not match their payment. Returns whether
+/// there were any.
+fn forget_refused(
+    tables: &mut Tables,
+    named: Named<'_>,
+    selected: &impl Fn(&ExternalId) -> bool,
+) -> Result<bool, Defect> {
+    let mut refused = tables.unmatched(UnmatchedKind::Refund, named.provider, named.settlement)?;
+    refused.retain(|row| row.refund.as_ref().is_some_and(selected));
+    for row in &refused {
+        tables.unmatched_settlements.remove(&row.id)?;
+    }
+    Ok(!refused.is_empty())
+}
