@@ -74,6 +74,7 @@ const INDEXES: &[&str] = &[
     "CREATE INDEX license_return_license ON license_return (license)",
     "CREATE INDEX license_return_certificate ON license_return (certificate)",
     "CREATE INDEX license_return_delete_by ON license_return (delete_by) WHERE state = 'opened'",
+    "CREATE INDEX payout_license_return ON payout (license_return)",
     "CREATE INDEX settlement_provider_reference ON settlement (provider_reference)",
     "CREATE UNIQUE INDEX unmatched_settlement_key ON unmatched_settlement (provider, settlement, amount_minor, currency)",
     "CREATE INDEX entry_account ON entry (account)",

@@ -3,7 +3,7 @@
 use licet_schema::{
     Output,
     message::{CertificateIssued, Ending, Instruction, LicenseReturned, PointsChanged, Privilege, Revocation},
-    message::{SettlementOutcome, SettlementRegistered},
+    message::{PayoutOutcome, SettlementOutcome, SettlementRegistered},
 };
 
 /// Describes an event in one or two sentences with full ids.
@@ -74,9 +74,16 @@ pub fn sentence(event: &Output) -> String {
         Output::PayoutInstructed(body) => {
             format!("The payment provider was instructed to pay {} to {}.", body.amount, body.user)
         }
-        Output::PayoutRegistered(body) => {
-            format!("Payout {} for return {} was completed.", body.payout, body.license_return)
-        }
+        Output::PayoutRegistered(body) => match body.outcome {
+            PayoutOutcome::Completed => {
+                format!("Payout {} for return {} was completed.", body.payout, body.license_return)
+            }
+            PayoutOutcome::Failed => format!("Payout {} for return {} failed.", body.payout, body.license_return),
+            PayoutOutcome::Pending => format!(
+                "Payout {} for return {} failed before its completion was reported.",
+                body.payout, body.license_return
+            ),
+        },
         Output::RequestRefused(body) => {
             format!("{} was refused as {}: {}", body.message_type, body.code, body.detail)
         }

@@ -90,6 +90,7 @@ messages! {
         SettlementFailure(SettlementSetback) = "settlement.failure",
         SettlementReversal(SettlementSetback) = "settlement.reversal",
         PayoutCompletion(PayoutCompletion) = "payout.completion",
+        PayoutFailure(PayoutFailure) = "payout.failure",
         LicenseRequest(LicenseRequest) = "license.request",
         LicenseReceipt(LicenseReceipt) = "license.receipt",
         LicenseReturn(LicenseReturn) = "license.return",
@@ -161,6 +162,7 @@ impl Request {
             | Self::LicenseDeletion(_)
             | Self::CertificateReissue(_)
             | Self::PayoutCompletion(_)
+            | Self::PayoutFailure(_)
             | Self::SweepDue(_) => Ok(()),
         }
     }

@@ -41,6 +41,7 @@ impl Response {
             | Request::SettlementFailure(_)
             | Request::SettlementReversal(_)
             | Request::PayoutCompletion(_)
+            | Request::PayoutFailure(_)
             | Request::LicenseRequest(_)
             | Request::LicenseReceipt(_)
             | Request::LicenseReturn(_)

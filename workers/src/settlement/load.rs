@@ -3,14 +3,10 @@
 use std::collections::BTreeSet;
 
 use licet_common::store::{Lock, Source, StoreError, keys, load as select_into};
-use licet_schema::{
-    entity::{license, license_return, payout, settlement, unmatched_settlement},
-    message::PayoutCompletion,
-};
-use sea_orm::Value;
+use licet_schema::entity::{license, settlement, unmatched_settlement};
 use uuid::Uuid;
 
-use super::Input;
+use super::{Input, payout_load};
 use crate::domain::{
     Tables,
     certificates::{Subject, subject_of},
@@ -24,7 +20,7 @@ pub(super) async fn load<S: Source>(source: &S, inputs: &[&Input]) -> Result<Tab
     for subject in inputs.iter().filter_map(|input| input.subject()) {
         wanted.add(subject);
     }
-    let paid_out = paid_out(source, inputs).await?;
+    let paid_out = payout_load::certificates(source, inputs).await?;
     wanted.certificates.extend(&paid_out);
     let reversed = reversed(source, inputs).await?;
     let upgraded = upgraded_from(source, &reversed).await?;
@@ -33,7 +29,7 @@ pub(super) async fn load<S: Source>(source: &S, inputs: &[&Input]) -> Result<Tab
     if upgraded_from(source, &reversed).await? != upgraded {
         return Err(StoreError::contended("a license of a reversed purchase was upgraded in the meantime"));
     }
-    payouts(source, inputs, &mut tables).await?;
+    payout_load::rows(source, inputs, &mut tables).await?;
     if tables.returns.iter().any(|row| !paid_out.contains(&row.certificate)) {
         return Err(StoreError::contended("the return of a payout was opened in the meantime"));
     }
@@ -46,41 +42,6 @@ pub(super) async fn load<S: Source>(source: &S, inputs: &[&Input]) -> Result<Tab
     let pending = named.chain(live).chain(upgraded).collect();
     load::pending_receptions(source, pending, &mut tables).await?;
     Ok(tables)
-}
-
-/// The payout reports of a batch.
-fn payout_reports<'a>(inputs: &[&'a Input]) -> Vec<&'a PayoutCompletion> {
-    let report = |input: &&'a Input| match *input {
-        Input::Payout(body) => Some(body),
-        Input::Completion(..) | Input::Failure(..) | Input::Reversal(..) => None,
-    };
-    inputs.iter().filter_map(report).collect()
-}
-
-/// The certificates of the returns that were paid out. No locks are needed, because the certificate
-/// of a return never changes.
-async fn paid_out<S: Source>(source: &S, inputs: &[&Input]) -> Result<Vec<Uuid>, StoreError> {
-    let ids = keys(payout_reports(inputs).iter().map(|body| body.license_return));
-    let returns = source.select::<license_return::Entity>(&[license_return::Column::Id], ids, Lock::None).await?;
-    Ok(returns.iter().map(|row| row.certificate).collect())
-}
-
-/// Reads the reported payouts, their returns and the privileges of the returns. Two unique keys
-/// ensure that a return is paid out only once and by only one payout. A second transaction that
-/// violates one of them is retried.
-async fn payouts<S: Source>(source: &S, inputs: &[&Input], tables: &mut Tables) -> Result<(), StoreError> {
-    let reports = payout_reports(inputs);
-    if reports.is_empty() {
-        return Ok(());
-    }
-    let ids = || keys(reports.iter().map(|body| body.license_return));
-    select_into(source, &mut tables.returns, &[license_return::Column::Id], ids(), Lock::None).await?;
-    load::privileges(source, ids(), tables).await?;
-    select_into(source, &mut tables.payouts, &[payout::Column::LicenseReturn], ids(), Lock::None).await?;
-    let reported: Vec<Vec<Value>> =
-        reports.iter().map(|body| vec![body.provider.clone().into(), body.payout.clone().into()]).collect();
-    let columns = [payout::Column::Provider, payout::Column::Payout];
-    select_into(source, &mut tables.payouts, &columns, reported, Lock::None).await
 }
 
 /// The certificates that reversals name, including the members of containers.

@@ -10,8 +10,9 @@
 //! takes back the points that were granted for returns. If a reversal arrives before its
 //! completion, the completion is registered as reversed.
 //!
-//! In: `payout.completion`. Out: `payout.registered`. The request reports that the amount of a
-//! buy-back was paid out.
+//! In: `payout.completion`, `payout.failure`. Out: `payout.registered`. The amount of a buy-back was
+//! paid out, or its payout failed. A failure is final, also before its completion. Every payout is
+//! recorded, even if its completion is refused, because the money has left the provider.
 //!
 //! The worker locks the certificates, then the settlements with the same ids that are already
 //! registered, then the points accounts. Of a container, it locks all members. For a reversal, it
@@ -20,6 +21,9 @@
 mod completion;
 mod load;
 mod payout;
+mod payout_load;
+#[cfg(test)]
+mod payout_tests;
 mod rules;
 mod setback;
 #[cfg(test)]
@@ -35,7 +39,7 @@ use licet_common::{
 };
 use licet_schema::{
     Code, ExternalId, Name, Refusal, Request,
-    message::{PayoutCompletion, SettlementCompletion, SettlementSetback},
+    message::{PayoutCompletion, PayoutFailure, SettlementCompletion, SettlementSetback},
 };
 use uuid::Uuid;
 
@@ -58,8 +62,41 @@ pub enum Input {
     Failure(Subject, SettlementSetback),
     /// A payment was reversed.
     Reversal(Subject, SettlementSetback),
-    /// The amount of a buy-back was paid out.
-    Payout(PayoutCompletion),
+    /// The amount of a buy-back was paid out, or its payout failed.
+    Payout(PayoutReport),
+}
+
+/// A report about a payout.
+#[derive(Debug)]
+pub enum PayoutReport {
+    /// The amount was paid out.
+    Completion(PayoutCompletion),
+    /// The payout failed.
+    Failure(PayoutFailure),
+}
+
+impl PayoutReport {
+    fn license_return(&self) -> Uuid {
+        match self {
+            Self::Completion(body) => body.license_return,
+            Self::Failure(body) => body.license_return,
+        }
+    }
+
+    /// The key of the payout.
+    fn key(&self) -> (Name, ExternalId) {
+        match self {
+            Self::Completion(body) => (body.provider.clone(), body.payout.clone()),
+            Self::Failure(body) => (body.provider.clone(), body.payout.clone()),
+        }
+    }
+
+    fn provider(&self) -> &Name {
+        match self {
+            Self::Completion(body) => &body.provider,
+            Self::Failure(body) => &body.provider,
+        }
+    }
 }
 
 impl Input {
@@ -84,7 +121,7 @@ impl Input {
         match self {
             Self::Completion(_, body) => &body.provider,
             Self::Failure(_, body) | Self::Reversal(_, body) => &body.provider,
-            Self::Payout(body) => &body.provider,
+            Self::Payout(report) => report.provider(),
         }
     }
 }
@@ -92,7 +129,7 @@ impl Input {
 impl Worker for Settlement {
     const NAME: &'static str = "settlement";
     const HANDLES: &'static [&'static str] =
-        &["settlement.completion", "settlement.failure", "settlement.reversal", "payout.completion"];
+        &["settlement.completion", "settlement.failure", "settlement.reversal", "payout.completion", "payout.failure"];
 
     type Input = Input;
     type Rows = Tables;
@@ -106,7 +143,8 @@ impl Worker for Settlement {
             Request::SettlementCompletion(body) => Input::Completion(subject(body.certificate, body.container)?, body),
             Request::SettlementFailure(body) => Input::Failure(subject(body.certificate, body.container)?, body),
             Request::SettlementReversal(body) => Input::Reversal(subject(body.certificate, body.container)?, body),
-            Request::PayoutCompletion(body) => Input::Payout(body),
+            Request::PayoutCompletion(body) => Input::Payout(PayoutReport::Completion(body)),
+            Request::PayoutFailure(body) => Input::Payout(PayoutReport::Failure(body)),
             other => return Err(not_handled(Self::NAME, &other)),
         };
         if input.provider().as_str() == OWN_PROVIDER {
@@ -128,7 +166,8 @@ impl Worker for Settlement {
             Input::Completion(subject, body) => Ok(completion::decide(context, tables, *subject, body)?),
             Input::Failure(subject, body) => setback::failure(context, tables, *subject, body),
             Input::Reversal(subject, body) => setback::reversal(context, tables, *subject, body),
-            Input::Payout(body) => payout::decide(context, tables, body),
+            Input::Payout(PayoutReport::Completion(body)) => payout::completion(context, tables, body),
+            Input::Payout(PayoutReport::Failure(body)) => payout::failure(context, tables, body),
         }
     }
 }
