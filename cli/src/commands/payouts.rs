@@ -197,10 +197,19 @@ mod tests {
             ],
         };
         let line = line(&buyback);
-        assert!(line.contains("  3.00 USD  failed  to alice, returned 1970-01-01T00:00:00Z, purchase reversed"), "{line}");
-        assert!(line.contains("; out-1 from bank failed: the account is closed; out-2 from bank paid 2.99 USD"), "{line}");
+        assert!(
+            line.contains("  3.00 USD  failed  to alice, returned 1970-01-01T00:00:00Z, purchase reversed"),
+            "{line}"
+        );
+        assert!(
+            line.contains("; out-1 from bank failed: the account is closed; out-2 from bank paid 2.99 USD"),
+            "{line}"
+        );
         let json = as_json(&buyback);
         assert_eq!((&json["state"], &json["reversed"]), (&json!("failed"), &json!(true)));
-        assert_eq!((&json["payouts"][1]["state"], &json["payouts"][1]["amount_minor"]), (&json!("mismatched"), &json!(299)));
+        assert_eq!(
+            (&json["payouts"][1]["state"], &json["payouts"][1]["amount_minor"]),
+            (&json!("mismatched"), &json!(299))
+        );
     }
 }

@@ -35,9 +35,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
     } else {
         report::print(format!("The {kind} is genuine. Its claims:\n{claims:#}"));
         // The token is verified offline.
-        report::print(format!(
-            "A valid signature does not tell whether the {kind} was {unknown}: ask `status.query`."
-        ));
+        report::print(format!("A valid signature does not tell whether the {kind} was {unknown}: ask `status.query`."));
     }
     if expired {
         return Err(Failure::Work(format!("the {kind} is genuine but has expired")));

@@ -20,8 +20,8 @@ use uuid::Uuid;
 use crate::{
     programs::{fails, run},
     system::{
-        TestSystem, amqp_url, completion, external_id, license_receipt, license_request, name, on_both, outcome, song,
-        usd,
+        TIMEOUT, TestSystem, amqp_url, completion, external_id, license_receipt, license_request, name, on_both,
+        outcome, song, usd,
     },
 };
 
@@ -117,7 +117,8 @@ async fn case_a06_a_failure_before_its_completion_is_kept(mut system: TestSystem
     assert_eq!(answer(&system, completed(id, "out-2", OWED - 1)).await, "amount_mismatch");
     assert_eq!(states(&system, OPEN).await, [(id, State::Failed)]);
     let rows = system.rows::<payout::Entity>().await;
-    let rows: Vec<_> = rows.iter().map(|row| (row.payout.as_str(), row.state, row.amount_minor.map(|a| a.get()))).collect();
+    let rows: Vec<_> =
+        rows.iter().map(|row| (row.payout.as_str(), row.state, row.amount_minor.map(|a| a.get()))).collect();
     assert_eq!(
         rows,
         [("out-1", PayoutState::Failed, Some(OWED)), ("out-2", PayoutState::Mismatched, Some(OWED - 1))],
@@ -155,38 +156,47 @@ async fn case_a06_of_payouts_that_are_reported_at_once_exactly_one_is_completed(
 
 async fn case_a06_an_operator_instructs_the_provider_again_under_a_new_id(mut system: TestSystem) {
     start(&mut system).await;
-    let store = system.resources.store.clone();
-    let transport = system.resources.transport.clone();
-    let (_, mut events) = system.listen(&[(topology::EVENTS, "payout.instructed")]).await;
+    let (store, transport) = (system.resources.store.clone(), system.resources.transport.clone());
+    let (_, mut events) = system.listen(&[(topology::EVENTS, "payout.*")]).await;
     let id = buy_back(&system, "alice").await;
-    let first = events.next().await.properties.message_id;
-    assert_eq!(answer(&system, completed(id, "out-1", OWED)).await, "completed");
-    let paid = payouts::instruct(&payouts::find(&store, id).await.expect("a buy-back"));
-    assert!(matches!(paid, Err(PayoutsError::PaidOut { .. })), "{paid:?}");
-    assert_eq!(answer(&system, failed(id, "out-1")).await, "failed");
+    let first = events.next().await.properties.message_id.expect("an id");
 
-    let instruction = payouts::instruct(&payouts::find(&store, id).await.expect("a buy-back")).expect("it is owed");
-    let now = system.resources.clock.now();
-    payouts::publish(&transport, &instruction, now).await.expect("the broker confirms");
-    let event = events.next().await;
-    assert_eq!(event.properties.message_id, Some(instruction.message_id.to_string()));
-    assert_ne!(event.properties.message_id, first, "a provider that deduplicates pays again");
-
-    // The provider carries out both instructions, each under a payout id of its own.
-    let (_, mut registered) = system.listen(&[(topology::EVENTS, "payout.registered")]).await;
+    // The trial provider pays under an id that belongs to the instruction.
     let (stop, client) = (CancellationToken::new(), system.client.clone());
-    let stopped = stop.clone();
+    let (stopped, broker) = (stop.clone(), transport.clone());
     let provider =
-        tokio::spawn(async move { licet_client::provide(&transport, &client, Charges::Succeed, &stopped).await });
-    let mut payouts = BTreeSet::new();
-    for _ in 0..2 {
-        let (Output::PayoutRegistered(body), _) = registered.event().await else { panic!("another event") };
-        assert_eq!((body.license_return, body.outcome), (id, PayoutOutcome::Completed));
-        payouts.insert(body.payout);
-    }
-    assert_eq!(payouts.len(), 2, "{payouts:?}");
+        tokio::spawn(async move { licet_client::provide(&broker, &client, Charges::Succeed, &stopped).await });
+    let (Output::PayoutRegistered(paid), _) = events.event().await else { panic!("another event") };
+    assert_eq!((paid.payout.as_str(), paid.outcome), (&*format!("payout-{first}"), PayoutOutcome::Completed));
     stop.cancel();
     provider.await.expect("the provider stops");
+    let refused = payouts::instruct(&payouts::find(&store, id).await.expect("a buy-back"));
+    assert!(matches!(refused, Err(PayoutsError::PaidOut { .. })), "{refused:?}");
+
+    let Request::PayoutFailure(mut bounced) = failed(id, paid.payout.as_str()) else { unreachable!() };
+    bounced.provider = name("trial");
+    assert_eq!(answer(&system, Request::PayoutFailure(bounced)).await, "failed");
+    let (Output::PayoutRegistered(body), _) = events.event().await else { panic!("another event") };
+    assert_eq!(body.outcome, PayoutOutcome::Failed);
+
+    let instruction = payouts::instruct(&payouts::find(&store, id).await.expect("a buy-back")).expect("it is owed");
+    payouts::publish(&transport, &instruction, system.resources.clock.now()).await.expect("the broker confirms");
+    let again = Some(instruction.message_id.to_string());
+    assert_ne!(again, Some(first), "a provider that deduplicates pays again");
+    assert_eq!(events.next().await.properties.message_id, again);
+    let mut instructed = transport.consume(topology::INSTRUCTED, 1).await.expect("the queue");
+    // The first instruction is delivered again if the provider stopped before it acknowledged it.
+    let found = async {
+        loop {
+            let delivery = instructed.receive(1, usize::MAX).await.expect("the connection stays open").pop();
+            let properties = delivery.expect("an instruction").properties;
+            assert_eq!(properties.kind.as_deref(), Some("payout.instructed"));
+            if properties.message_id == again {
+                return;
+            }
+        }
+    };
+    tokio::time::timeout(TIMEOUT, found).await.expect("the instruction is in the queue");
     system.finish().await;
 }
 
@@ -224,7 +234,8 @@ async fn case_a06_the_program_lists_open_payouts_and_instructs_one_again() {
     let id = buy_back(&system, "alice").await;
     let (amqp, database) = (amqp_url(), system.database_url.clone().expect("a database"));
     let settings = [("LICET_AMQP_URL", amqp.as_str()), ("LICET_DATABASE_URL", database.as_str())];
-    let licet = |arguments: &[&str]| run("licet", &[&["payouts"], arguments].concat(), &settings, system.folder.path());
+    let licet =
+        |arguments: &[&str]| run("licet", &[&["payouts"][..], arguments].concat(), &settings, system.folder.path());
     let listed = |arguments: &[&str]| -> Value {
         let output = licet(&[arguments, &["--json"]].concat());
         assert!(output.status.success(), "{output:?}");

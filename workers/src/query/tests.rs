@@ -2,8 +2,8 @@ use licet_schema::entity::license;
 use licet_schema::{
     Count, ExternalId, Output, Request,
     message::{
-        CertificateState, HoldingsListed, HoldingsQuery, LicenseDeletion, LicenseState, Privilege, StatusListed, StatusQuery,
-        SweepKind,
+        CertificateState, HoldingsListed, HoldingsQuery, LicenseDeletion, LicenseState, Privilege, StatusListed,
+        StatusQuery, SweepKind,
     },
 };
 use uuid::Uuid;

@@ -135,7 +135,8 @@ fn record(
     before: Option<&payout::Model>,
 ) -> Result<payout::Model, Defect> {
     let recorded = before.and_then(|row| row.amount_minor.zip(row.currency));
-    let rank = |(minor, currency): (Count, _)| ((minor, currency) == (owed.amount_minor, owed.currency), minor, currency);
+    let rank =
+        |(minor, currency): (Count, _)| ((minor, currency) == (owed.amount_minor, owed.currency), minor, currency);
     let reported = (report.amount.amount_minor, report.amount.currency);
     if let Some(row) = before.filter(|_| recorded.is_some_and(|recorded| rank(reported) <= rank(recorded))) {
         return Ok(row.clone());

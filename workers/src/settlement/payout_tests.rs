@@ -171,10 +171,7 @@ fn payouts_are_registered_after_the_purchase_was_reversed() {
     let mut bought = fixture.buy(1);
     let returned = fixture.store.rows::<license_return::Entity>().next().expect("a return").certificate;
     bought.certificates = vec![returned];
-    assert_eq!(
-        outcome(&fixture.ask(Request::SettlementReversal(setback(&bought, "pay-1")))),
-        "settlement.registered"
-    );
+    assert_eq!(outcome(&fixture.ask(Request::SettlementReversal(setback(&bought, "pay-1")))), "settlement.registered");
     assert_eq!(answer(&fixture.ask(completed(id, "out-1", OWED))), "completed");
     assert_eq!(answer(&fixture.ask(failed(id, "out-1"))), "failed");
 }
