@@ -104,8 +104,9 @@ async fn serve(
 }
 
 /// Carries out an instruction and reports its outcome. The settlement id and the message id are
-/// derived from the purchase or return, so an instruction that is delivered twice is settled only
-/// once.
+/// derived from the purchase, so an instruction that is delivered twice is settled only once. Those
+/// of a payout are derived from the instruction, because a return is instructed again after a payout
+/// failed.
 async fn carry_out(client: &Client, charges: Charges, delivery: &Delivery) -> Result<(), ProviderError> {
     let (subject, report) = match decode(delivery) {
         Ok(Output::SettlementInstructed(instructed)) => {
@@ -115,7 +116,11 @@ async fn carry_out(client: &Client, charges: Charges, delivery: &Delivery) -> Re
             };
             (subject, charge(subject, charges, instructed)?)
         }
-        Ok(Output::PayoutInstructed(instructed)) => (instructed.license_return, pay_out(instructed)?),
+        Ok(Output::PayoutInstructed(instructed)) => {
+            let id = delivery.properties.message_id.as_deref().and_then(|id| Uuid::parse_str(id).ok());
+            let id = id.unwrap_or(instructed.license_return);
+            (id, pay_out(id, instructed)?)
+        }
         Ok(other) => {
             warn!("ignored a message of type {}, which is not an instruction", other.kind());
             return Ok(());
@@ -157,10 +162,10 @@ fn charge(subject: Uuid, charges: Charges, instructed: SettlementInstructed) -> 
     })
 }
 
-fn pay_out(instructed: PayoutInstructed) -> Result<Request, InvalidValue> {
+fn pay_out(instruction: Uuid, instructed: PayoutInstructed) -> Result<Request, InvalidValue> {
     Ok(Request::PayoutCompletion(PayoutCompletion {
         license_return: instructed.license_return,
-        payout: ExternalId::try_from(format!("payout-{}", instructed.license_return))?,
+        payout: ExternalId::try_from(format!("payout-{instruction}"))?,
         provider: Name::try_from(NAME)?,
         amount: instructed.amount,
     }))

@@ -1,5 +1,5 @@
 //! The library for operator programs. It reads the state of a Licet system, and handles dead
-//! letters and unmatched payments, which need a decision by a person.
+//! letters, unmatched payments and failed payouts, which need a decision by a person.
 //!
 //! | module | content |
 //! |---|---|
@@ -7,13 +7,15 @@
 //! | [`history`] | shows the history of a purchase, certificate, license, return or user |
 //! | [`dead_letters`] | lists, replays and removes dead letters |
 //! | [`unmatched`] | lists, assigns and refunds payments that match no purchase |
+//! | [`payouts`] | lists payouts for buy-backs, and instructs them again |
 //!
 //! The library does not print, read arguments or change tables. Every change is a message to a
-//! worker.
+//! worker. An instruction that is sent again is a message to a payment provider.
 
 pub mod audit;
 pub mod dead_letters;
 pub mod history;
+pub mod payouts;
 pub mod unmatched;
 
 #[cfg(test)]

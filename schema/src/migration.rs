@@ -76,6 +76,7 @@ const INDEXES: &[&str] = &[
     "CREATE INDEX license_return_license ON license_return (license)",
     "CREATE INDEX license_return_certificate ON license_return (certificate)",
     "CREATE INDEX license_return_delete_by ON license_return (delete_by) WHERE state = 'opened'",
+    "CREATE INDEX payout_license_return ON payout (license_return)",
     "CREATE INDEX settlement_provider_reference ON settlement (provider_reference)",
     "CREATE INDEX reinstatement_settlement ON reinstatement (provider, settlement)",
     "CREATE UNIQUE INDEX unmatched_settlement_key ON unmatched_settlement \

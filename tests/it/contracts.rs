@@ -159,6 +159,10 @@ fn bodies() -> BTreeMap<&'static str, serde_json::Value> {
             }),
         ),
         ("payout.completion", json!({"license_return": id, "payout": "out-1", "provider": "bank", "amount": money})),
+        (
+            "payout.failure",
+            json!({"license_return": id, "payout": "out-1", "provider": "bank", "reason": "account closed"}),
+        ),
         ("certificate.reissue", json!({"certificate": id, "reason": "terminal lost", "granted": 0})),
         ("holdings.query", json!({"user": "alice", "after": id, "limit": 10})),
         ("status.query", json!({"reference": "order-7"})),

@@ -126,6 +126,9 @@ fn a_token_is_verified_offline_against_the_exported_keys() {
     assert!(verified.status.success());
     let report: serde_json::Value = serde_json::from_slice(&verified.stdout).expect("one JSON object");
     assert_eq!((&report["kind"], &report["claims"]["sub"]), (&"license".into(), &"alice".into()));
+    let text = String::from_utf8(run("licet", &["verify", &token, "--jwks", "jwks.json"], &[], at).stdout);
+    let last = text.expect("text").lines().last().map(str::to_owned).unwrap_or_default();
+    assert!(last.contains("does not tell whether the license was returned or revoked: ask `status.query`"), "{last}");
     fails(&run("licet", &["verify", &token[..token.len() - 4], "--jwks", "jwks.json"], &[], at), 1, "altered");
     fails(&run("licet", &["verify", "hello", "--jwks", "jwks.json"], &[], at), 1, "three parts");
     fails(&run("licet", &["verify", &token, "--jwks", "nothing.json"], &[], at), 2, "nothing.json");

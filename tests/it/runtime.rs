@@ -96,7 +96,9 @@ impl Worker for FaultyCatalog {
         }
         if put.content.as_str() == "subjectless" {
             // The id of an event is derived from its subject, and an empty list has no subject.
-            return Ok(decision.with_event(Output::StatusListed(StatusListed { certificates: Vec::new() })));
+            return Ok(
+                decision.with_event(Output::StatusListed(StatusListed { certificates: Vec::new(), license: None }))
+            );
         }
         Ok(decision)
     }

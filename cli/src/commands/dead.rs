@@ -257,7 +257,8 @@ fn age(at: Timestamp) -> String {
 
 const UNITS: [(char, i64); 4] = [('s', 1), ('m', 60), ('h', 3600), ('d', 86_400)];
 
-fn duration(text: &str) -> Result<Duration, String> {
+/// A whole number with a unit: `90s`, `15m`, `2h`, `7d`.
+pub(super) fn duration(text: &str) -> Result<Duration, String> {
     let wrong = || "write a whole number and s, m, h or d, such as 15m".to_owned();
     let (_, length_s) = UNITS.into_iter().find(|(unit, _)| text.ends_with(*unit)).ok_or_else(wrong)?;
     let count: u32 = text[..text.len() - 1].parse().map_err(|_| wrong())?;

@@ -6,6 +6,7 @@ mod dead;
 mod demo;
 mod keys;
 mod migrate;
+mod payouts;
 mod provider;
 mod reissue;
 mod replay;
@@ -47,6 +48,9 @@ pub(crate) enum Command {
     /// List, assign or refund payments that match no purchase
     #[command(subcommand)]
     Unmatched(unmatched::Command),
+    /// List the payouts for buy-backs, or instruct one again
+    #[command(subcommand)]
+    Payouts(payouts::Command),
     /// List, show, replay or discard dead letters
     #[command(subcommand)]
     Dead(dead::Command),
@@ -74,6 +78,7 @@ impl Command {
             Self::Provider(arguments) => provider::run(arguments),
             Self::Reissue(arguments) => reissue::run(arguments),
             Self::Unmatched(command) => unmatched::run(command),
+            Self::Payouts(command) => payouts::run(command),
             Self::Dead(command) => dead::run(command),
             Self::Replay(arguments) => replay::run(arguments),
             Self::Terminal(arguments) => terminal::run(arguments),
@@ -97,7 +102,7 @@ mod tests {
     use crate::Program;
 
     /// The settings of every command without subcommands.
-    const SETTINGS: [(&str, Groups); 24] = [
+    const SETTINGS: [(&str, Groups); 26] = [
         ("demo", TERMS | ENGINE | LOG),
         ("serve", ALL),
         ("migrate", DATABASE | LOG),
@@ -111,6 +116,8 @@ mod tests {
         ("unmatched list", DATABASE | LOG),
         ("unmatched assign", BROKER | DATABASE | LOG),
         ("unmatched refund", BROKER | DATABASE | LOG),
+        ("payouts list", DATABASE | LOG),
+        ("payouts instruct", BROKER | DATABASE | LOG),
         ("dead list", BROKER | LOG),
         ("dead show", BROKER | LOG),
         ("dead replay", BROKER | LOG),

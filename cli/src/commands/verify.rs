@@ -24,16 +24,18 @@ pub(crate) struct Arguments {
 pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
     let keyring = jwks::read(&arguments.jwks)?;
     let verified = verify(&arguments.token, &keyring).map_err(Failure::work)?;
-    let (kind, claims, ends) = match &verified {
-        Verified::Certificate(claims) => ("certificate", json!(claims), Some(claims.exp)),
-        Verified::Container(claims) => ("container", json!(claims), Some(claims.exp)),
-        Verified::License(claims) => ("license", json!(claims), None),
+    let (kind, claims, ends, unknown) = match &verified {
+        Verified::Certificate(claims) => ("certificate", json!(claims), Some(claims.exp), "reissued or has ended"),
+        Verified::Container(claims) => ("container", json!(claims), Some(claims.exp), "reissued or has ended"),
+        Verified::License(claims) => ("license", json!(claims), None, "returned or revoked"),
     };
     let expired = ends.is_some_and(|ends| ends < Clock::System.now().as_seconds());
     if arguments.json {
         report::print(json!({"kind": kind, "claims": claims, "expired": expired}));
     } else {
         report::print(format!("The {kind} is genuine. Its claims:\n{claims:#}"));
+        // The token is verified offline.
+        report::print(format!("A valid signature does not tell whether the {kind} was {unknown}: ask `status.query`."));
     }
     if expired {
         return Err(Failure::Work(format!("the {kind} is genuine but has expired")));

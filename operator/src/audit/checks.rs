@@ -102,6 +102,11 @@ pub(super) const CHECKS: &[Check] = &[
                WHERE s.outcome = 'reversed' AND l.state <> 'revoked'",
     },
     Check {
+        invariant: 6,
+        what: "a license that is revoked without a reason, or has a reason without being revoked",
+        find: "SELECT id FROM license WHERE (state = 'revoked') <> (revocation IS NOT NULL)",
+    },
+    Check {
         invariant: 3,
         what: "a live certificate whose settlement was reversed, has failed or has not arrived",
         find: "SELECT c.id FROM certificate c JOIN settlement s ON s.provider = c.provider \
@@ -186,10 +191,30 @@ pub(super) const CHECKS: &[Check] = &[
     },
     Check {
         invariant: 4,
-        what: "a payout whose amount differs from that of its buy-back",
+        what: "a payout that belongs to no buy-back",
         find: "SELECT o.payout FROM payout o LEFT JOIN privilege r ON r.id = o.license_return \
-               AND r.kind = 'buyback' \
-               AND r.amount_minor = o.amount_minor AND r.currency = o.currency WHERE r.id IS NULL",
+               AND r.kind = 'buyback' WHERE r.id IS NULL",
+    },
+    Check {
+        invariant: 4,
+        what: "a completed payout whose amount differs from that of its buy-back",
+        find: "SELECT o.payout FROM payout o LEFT JOIN privilege r ON r.id = o.license_return \
+               AND r.amount_minor = o.amount_minor AND r.currency = o.currency \
+               WHERE o.state = 'completed' AND r.id IS NULL",
+    },
+    Check {
+        invariant: 4,
+        what: "a payout that is recorded as mismatched although its amount is that of its buy-back",
+        find: "SELECT o.payout FROM payout o JOIN privilege r ON r.id = o.license_return \
+               AND r.amount_minor = o.amount_minor AND r.currency = o.currency \
+               WHERE o.state = 'mismatched'",
+    },
+    Check {
+        invariant: 4,
+        what: "a payout whose amount or failure reason contradicts its state",
+        find: "SELECT payout FROM payout WHERE (state = 'pending') <> (amount_minor IS NULL) \
+               OR (amount_minor IS NULL) <> (currency IS NULL) \
+               OR (state IN ('failed', 'pending')) <> (reason IS NOT NULL)",
     },
     Check {
         invariant: 4,

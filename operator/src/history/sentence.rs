@@ -3,8 +3,8 @@
 use licet_schema::{
     Output,
     message::{
-        CertificateIssued, Ending, Instruction, LicenseReturned, PointsChanged, Privilege, Restoration, Revocation,
-        SettlementOutcome, SettlementRegistered,
+        CertificateIssued, Ending, Instruction, LicenseReturned, PayoutOutcome, PointsChanged, Privilege, Restoration,
+        Revocation, SettlementOutcome, SettlementRegistered,
     },
 };
 
@@ -86,9 +86,16 @@ pub fn sentence(event: &Output) -> String {
         Output::PayoutInstructed(body) => {
             format!("The payment provider was instructed to pay {} to {}.", body.amount, body.user)
         }
-        Output::PayoutRegistered(body) => {
-            format!("Payout {} for return {} was completed.", body.payout, body.license_return)
-        }
+        Output::PayoutRegistered(body) => match body.outcome {
+            PayoutOutcome::Completed => {
+                format!("Payout {} for return {} was completed.", body.payout, body.license_return)
+            }
+            PayoutOutcome::Failed => format!("Payout {} for return {} failed.", body.payout, body.license_return),
+            PayoutOutcome::Pending => format!(
+                "Payout {} for return {} failed before its completion was reported.",
+                body.payout, body.license_return
+            ),
+        },
         Output::RequestRefused(body) => {
             format!("{} was refused as {}: {}", body.message_type, body.code, body.detail)
         }

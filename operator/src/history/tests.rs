@@ -59,6 +59,7 @@ fn license(license: Uuid, certificate: Uuid) -> license::Model {
         terminal: None,
         token: String::new(),
         state: LicenseState::Granted,
+        revocation: None,
         issued_at: Timestamp::from_millis(0),
         granted_at: None,
     }

@@ -10,7 +10,7 @@ use sea_orm::{
     sea_query::{ArrayType, ColumnType, Nullable, ValueType, ValueTypeErr},
 };
 
-use crate::message::{Ending, Privilege, SettlementOutcome, UnmatchedKind};
+use crate::message::{Ending, Privilege, Revocation, SettlementOutcome, UnmatchedKind};
 use crate::{
     money::Currency,
     refusal::Code,
@@ -114,7 +114,7 @@ macro_rules! word_columns {
 
 text_columns!(Name, Text, ExternalId, Currency);
 integer_columns!(Count, Grants, Seconds, Version);
-word_columns!(Code, Ending, Privilege, SettlementOutcome, UnmatchedKind);
+word_columns!(Code, Ending, Privilege, Revocation, SettlementOutcome, UnmatchedKind);
 column_type!(Timestamp, i64, BigInt, BigInteger, |value| value.as_millis(), |stored| {
     Ok(Timestamp::from_millis(stored))
 });

@@ -3,7 +3,7 @@
 use sea_orm::entity::prelude::*;
 
 use super::{Keyed, LicenseState};
-use crate::{Name, Timestamp, Version};
+use crate::{Name, Timestamp, Version, message::Revocation};
 
 /// A row of `license`.
 #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
@@ -28,6 +28,8 @@ pub struct Model {
     pub token: String,
     /// The state of the license.
     pub state: LicenseState,
+    /// Why the license was revoked, if it was.
+    pub revocation: Option<Revocation>,
     /// When the license was issued, in Unix milliseconds.
     pub issued_at: Timestamp,
     /// When receipt was acknowledged, in Unix milliseconds.

@@ -57,6 +57,20 @@ pub enum LicenseState {
     Revoked,
 }
 
+/// The state of a payout.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, EnumIter, DeriveActiveEnum)]
+#[sea_orm(rs_type = "String", db_type = "Text", rename_all = "snake_case")]
+pub enum PayoutState {
+    /// The amount owed was paid out.
+    Completed,
+    /// Another amount than the amount owed was paid out.
+    Mismatched,
+    /// The payout was completed and failed. The order of both reports does not matter.
+    Failed,
+    /// A failure was reported, but no completion.
+    Pending,
+}
+
 /// The state of a return.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, EnumIter, DeriveActiveEnum)]
 #[sea_orm(rs_type = "String", db_type = "Text", rename_all = "snake_case")]

@@ -1,10 +1,14 @@
-//! Payouts for buy-backs, keyed by provider and the provider's id of the payout. A return has at
-//! most one payout.
+//! Payouts for buy-backs, keyed by provider and the provider's id of the payout.
+//!
+//! A return is paid out if one of its payouts is completed. Money may leave the provider more than
+//! once, so a return can have several payouts, and an amount can differ from the amount owed. Apart
+//! from `sequence`, `registered_at`, `cause` and `reason`, the rows do not depend on the order in
+//! which the messages arrived.
 
 use sea_orm::entity::prelude::*;
 
-use super::Keyed;
-use crate::{Count, ExternalId, Name, Timestamp, money::Currency};
+use super::{Keyed, PayoutState};
+use crate::{Count, ExternalId, Name, Text, Timestamp, money::Currency};
 
 /// A row of `payout`.
 #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
@@ -17,15 +21,21 @@ pub struct Model {
     #[sea_orm(primary_key, auto_increment = false)]
     pub payout: ExternalId,
     /// The return that the payout belongs to.
-    #[sea_orm(unique)]
     pub license_return: Uuid,
-    /// The amount paid out, in minor units.
-    pub amount_minor: Count,
+    /// The state of the payout.
+    pub state: PayoutState,
+    /// The amount paid out, in minor units. Absent if only a failure was reported.
+    pub amount_minor: Option<Count>,
     /// The currency of the amount.
-    pub currency: Currency,
-    /// When the payout was registered, in Unix milliseconds.
+    pub currency: Option<Currency>,
+    /// The order in which the payouts of the return were registered with their amounts. The first
+    /// completed one counts.
+    pub sequence: Count,
+    /// Why the payout failed, as first reported.
+    pub reason: Option<Text>,
+    /// When the payout was first reported with this amount, in Unix milliseconds.
     pub registered_at: Timestamp,
-    /// The id of the message that reported the payout.
+    /// The id of the message that reported it.
     pub cause: Uuid,
 }
 

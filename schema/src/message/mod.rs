@@ -91,6 +91,7 @@ messages! {
         SettlementReversal(SettlementReversal) = "settlement.reversal",
         SettlementReinstatement(SettlementReinstatement) = "settlement.reinstatement",
         PayoutCompletion(PayoutCompletion) = "payout.completion",
+        PayoutFailure(PayoutFailure) = "payout.failure",
         LicenseRequest(LicenseRequest) = "license.request",
         LicenseReceipt(LicenseReceipt) = "license.receipt",
         LicenseReturn(LicenseReturn) = "license.return",
@@ -164,6 +165,7 @@ impl Request {
             | Self::LicenseDeletion(_)
             | Self::CertificateReissue(_)
             | Self::PayoutCompletion(_)
+            | Self::PayoutFailure(_)
             | Self::SweepDue(_) => Ok(()),
         }
     }

@@ -107,7 +107,7 @@ mod tests {
 
     #[test]
     fn an_output_about_no_object_has_no_subject() {
-        assert_eq!(Output::StatusListed(StatusListed { certificates: Vec::new() }).subject(), None);
+        assert_eq!(Output::StatusListed(StatusListed { certificates: Vec::new(), license: None }).subject(), None);
     }
 
     #[test]

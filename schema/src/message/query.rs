@@ -76,6 +76,16 @@ bodies! {
     pub struct StatusListed {
         /// The certificates that the query names, at most [`PAGE_MAX`].
         pub certificates: Vec<CertificateStatus>,
+        /// The license that the query names. Absent if the query names something else.
+        pub license: Option<LicenseStatus>,
+    }
+
+    /// The status of a license.
+    pub struct LicenseStatus {
+        /// The license.
+        pub license: Uuid,
+        /// The state of the license.
+        pub state: LicenseState,
     }
 
     /// The status of a certificate.
@@ -116,6 +126,20 @@ words! {
         Reversed = "reversed",
         /// The reversal of its payment was undone. `certificate.reissue` brings it back.
         Reinstated = "reinstated",
+    }
+
+    /// The state of a license.
+    pub enum LicenseState {
+        /// The license was issued, but its receipt has not been acknowledged.
+        Outstanding = "outstanding",
+        /// Its receipt was acknowledged. The license stays in this state while a return is open.
+        Granted = "granted",
+        /// A return was completed.
+        Returned = "returned",
+        /// It was revoked, because its payment was refunded or charged back.
+        Revoked = "revoked",
+        /// It was revoked, because its certificate was reissued.
+        Superseded = "superseded",
     }
 }
 

@@ -151,13 +151,28 @@ bodies! {
         pub amount: Money,
     }
 
-    /// `payout.registered`: reply and event. A payout was recorded.
+    /// `payout.failure`: a payout failed, or was sent back by the user's bank. A payout that failed
+    /// can never succeed.
+    pub struct PayoutFailure {
+        /// The return that the payout belongs to.
+        pub license_return: Uuid,
+        /// The provider's id of the payout.
+        pub payout: ExternalId,
+        /// The payment provider.
+        pub provider: Name,
+        /// A human-readable reason.
+        pub reason: Text,
+    }
+
+    /// `payout.registered`: reply and event. A payout message was recorded.
     pub struct PayoutRegistered {
         /// The return that the payout belongs to.
         pub license_return: Uuid,
         /// The provider's id of the payout.
         pub payout: ExternalId,
-        /// Whether the payout had already been recorded.
+        /// The outcome that was recorded.
+        pub outcome: PayoutOutcome,
+        /// Whether the outcome had already been recorded.
         pub repeated: bool,
     }
 
@@ -195,6 +210,16 @@ words! {
         Payment = "payment",
         /// A refund of more than was paid.
         Refund = "refund",
+    }
+
+    /// The outcome of a payout.
+    pub enum PayoutOutcome {
+        /// The money was paid out.
+        Completed = "completed",
+        /// The payout failed.
+        Failed = "failed",
+        /// The payout failed, but its completion has not been reported yet.
+        Pending = "pending",
     }
 }
 

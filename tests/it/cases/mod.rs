@@ -1,4 +1,6 @@
 //! Cases from the field: faults that users of other systems reported. Each test is named by the
 //! number of its case.
 
+mod a06;
+mod b13;
 mod refunds;

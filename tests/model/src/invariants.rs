@@ -8,7 +8,7 @@ use licet_common::fixture::MemoryStore;
 use licet_schema::{
     ExternalId, Name,
     entity::{
-        LicenseState, ReturnState, account, certificate, certificate_record, collection, entry, license,
+        LicenseState, PayoutState, ReturnState, account, certificate, certificate_record, collection, entry, license,
         license_return, payout, pending_reception, privilege, refund, settlement, unmatched_settlement,
     },
     message::{Ending, Privilege, SettlementOutcome},
@@ -74,6 +74,14 @@ pub(crate) fn forbidden_changes(before: &MemoryStore, after: &MemoryStore) -> Ve
         });
         let id = || format!("{}:{}", row.provider, row.provider_reference);
         found.check(allowed, || format!("3: the settlement {} changed to {now:?}", id()));
+    }
+    for row in before.rows::<payout::Entity>() {
+        let now = after.get::<payout::Entity>(&(row.provider.clone(), row.payout.clone()));
+        let is_final = |state| matches!(state, PayoutState::Failed | PayoutState::Pending);
+        let allowed = now.is_some_and(|now| {
+            now.license_return == row.license_return && (!is_final(row.state) || is_final(now.state))
+        });
+        found.check(allowed, || format!("4: the payout {}:{} changed to {now:?}", row.provider, row.payout));
     }
     for row in before.rows::<collection::Entity>() {
         let kept = after.get::<collection::Entity>(&row.id) == Some(row);
@@ -378,15 +386,18 @@ fn unmatched_money_is_recorded_once(store: &MemoryStore, found: &mut Violations)
     }
 }
 
-/// Invariant 4: a return is paid out once, in full, and only if it is a buy-back.
+/// Invariant 4: only buy-backs are paid out, and a completed payout has the amount owed.
 fn payouts_are_for_buybacks(store: &MemoryStore, found: &mut Violations) {
-    let mut paid = BTreeSet::new();
     for row in store.rows::<payout::Entity>() {
-        let first = paid.insert(row.license_return);
-        found.check(first, || format!("4: {} was paid out twice", row.license_return));
         let due = store.get::<privilege::Entity>(&row.license_return);
         let due = due.and_then(|due| due.amount_minor.zip(due.currency));
-        let in_full = due == Some((row.amount_minor, row.currency));
-        found.check(in_full, || format!("4: {} was paid out, but {due:?} was due", row.license_return));
+        let paid = row.amount_minor.zip(row.currency);
+        let agrees = match row.state {
+            PayoutState::Completed => paid == due,
+            PayoutState::Mismatched => paid.is_some() && paid != due,
+            PayoutState::Failed => paid.is_some(),
+            PayoutState::Pending => paid.is_none(),
+        };
+        found.check(due.is_some() && agrees, || format!("4: {due:?} was due, but the payout is {row:?}"));
     }
 }

@@ -42,6 +42,7 @@ impl Response {
             | Request::SettlementReversal(_)
             | Request::SettlementReinstatement(_)
             | Request::PayoutCompletion(_)
+            | Request::PayoutFailure(_)
             | Request::LicenseRequest(_)
             | Request::LicenseReceipt(_)
             | Request::LicenseReturn(_)

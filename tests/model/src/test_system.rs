@@ -16,7 +16,7 @@ use licet_common::{
 };
 use licet_schema::{
     Code, Count, ExternalId, Name, Output, Request,
-    entity::{Keyed, entry, pending_reception, refund, settlement, unmatched_settlement},
+    entity::{Keyed, PayoutState, entry, payout, pending_reception, refund, settlement, unmatched_settlement},
     message::SettlementOutcome,
     money::Currency,
 };
@@ -189,7 +189,7 @@ impl TestSystem {
         lost.map(|(provider, settlement)| format!("the money of {provider}:{settlement} is lost")).collect()
     }
 
-    /// Differences between rows and model: account balances, unmatched money and pending
+    /// Differences between rows and model: account balances, unmatched money, payouts and pending
     /// receptions.
     pub(crate) fn differences(&self) -> Vec<String> {
         let store = &self.fixture.store;
@@ -219,6 +219,15 @@ impl TestSystem {
             let predicted = &self.model.unmatched;
             differences.push(format!("unmatched money is {unmatched:?}, but the model predicts {predicted:?}"));
         }
+        let payouts: BTreeSet<_> = store.rows::<payout::Entity>().map(payout_text).collect();
+        let predicted = self.model.payouts.iter().map(|((provider, id), one)| {
+            let (state, amount) = self.model.payout_state(one);
+            format!("{provider}:{id} of {} is {state} with {amount:?}", one.license_return)
+        });
+        let predicted: BTreeSet<_> = predicted.collect();
+        if payouts != predicted {
+            differences.push(format!("the payouts are {payouts:?}, but the model predicts {predicted:?}"));
+        }
         let pending: Vec<_> = store.rows::<pending_reception::Entity>().map(|row| row.id).collect();
         let purchases = self.model.purchases.keys().copied();
         let predicted: Vec<_> = purchases.filter(|id| self.model.awaits_reception(*id)).collect();
@@ -247,6 +256,18 @@ impl Entry {
         events.dedup();
         format!("{now} #{id} {} → {reply} {events:?}", request.kind())
     }
+}
+
+/// A payout without the columns that depend on the order of the messages.
+fn payout_text(row: &payout::Model) -> String {
+    let state = match row.state {
+        PayoutState::Completed => "completed",
+        PayoutState::Mismatched => "mismatched",
+        PayoutState::Failed => "failed",
+        PayoutState::Pending => "pending",
+    };
+    let amount = row.amount_minor.zip(row.currency).map(|(minor, currency)| (minor.get(), currency.to_string()));
+    format!("{}:{} of {} is {state} with {amount:?}", row.provider, row.payout, row.license_return)
 }
 
 /// All rows of a store as text.

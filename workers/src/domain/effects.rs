@@ -91,7 +91,9 @@ impl Effects {
         license: &license::Model,
         reason: Revocation,
     ) -> Result<(), Defect> {
-        tables.licenses.change(&license.id)?.state = LicenseState::Revoked;
+        let row = tables.licenses.change(&license.id)?;
+        row.state = LicenseState::Revoked;
+        row.revocation = Some(reason);
         let returns = tables.returns_of_certificate(license.certificate)?;
         let open = returns.iter().find(|one| one.license == license.id && one.state == ReturnState::Opened);
         if let Some(id) = open.map(|open| open.id) {

@@ -93,6 +93,7 @@ fn issue(
         terminal: input.terminal.clone(),
         token: context.sign(&claims)?.token,
         state: LicenseState::Outstanding,
+        revocation: None,
         issued_at: context.now,
         granted_at: None,
     };

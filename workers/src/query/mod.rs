@@ -4,7 +4,7 @@
 //! user's licenses. Each license is listed with the privileges that its return would allow.
 //!
 //! In: `status.query`. Out: `status.listed`, with the state of the certificates to which the given
-//! id belongs.
+//! id belongs, and, if it is the id of a license, the state of the license.
 //!
 //! Guarantees: a query changes nothing. It writes no journal row, takes no lock and publishes no
 //! event. A repeated query is answered from the current rows. A read replica of the database is

@@ -8,8 +8,8 @@ use licet_schema::{
     Code, Count, Output,
     entity::{LicenseState, ReturnState, certificate_record, license, settlement},
     message::{
-        CertificateState, CertificateStatus, Ending, Holding, HoldingsListed, HoldingsQuery, PAGE_MAX, StatusListed,
-        StatusQuery,
+        self, CertificateState, CertificateStatus, Ending, Holding, HoldingsListed, HoldingsQuery, LicenseStatus,
+        PAGE_MAX, Revocation, StatusListed, StatusQuery,
     },
 };
 use uuid::Uuid;
@@ -93,7 +93,26 @@ pub(super) fn status(context: &Context<'_>, tables: &Tables, query: &StatusQuery
     }
     let certificates =
         found.into_iter().map(|row| certificate_status(context, tables, row)).collect::<Result<_, _>>()?;
-    Ok(Decision::new(Output::StatusListed(StatusListed { certificates })))
+    let license = query.license.map(|id| license_status(tables, id)).transpose()?;
+    Ok(Decision::new(Output::StatusListed(StatusListed { certificates, license })))
+}
+
+/// The state of a license that was issued. During a return it is granted, because the return may
+/// still lapse.
+fn license_status(tables: &Tables, id: Uuid) -> Result<LicenseStatus, Defect> {
+    use message::LicenseState::{Granted, Outstanding, Returned, Revoked, Superseded};
+    let state = match tables.licenses.get(&id)? {
+        Some(row) => match (row.state, row.revocation) {
+            (LicenseState::Outstanding, None) => Outstanding,
+            (LicenseState::Granted | LicenseState::Returning, None) => Granted,
+            (LicenseState::Revoked, Some(Revocation::Reissued)) => Superseded,
+            (LicenseState::Revoked, Some(Revocation::Reversed)) => Revoked,
+            _ => return Err(Defect::violated("exactly the revoked licenses have a reason", id)),
+        },
+        None if tables.returns_of_license(id)?.iter().any(|one| one.state == ReturnState::Completed) => Returned,
+        None => return Err(Defect::violated("a license without a row was returned", id)),
+    };
+    Ok(LicenseStatus { license: id, state })
 }
 
 /// The purchases to which the id in the query belongs.

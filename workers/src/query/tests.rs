@@ -1,12 +1,16 @@
 use licet_schema::entity::license;
 use licet_schema::{
     Count, ExternalId, Output, Request,
-    message::{CertificateState, HoldingsListed, HoldingsQuery, Privilege, StatusListed, StatusQuery, SweepKind},
+    message::{
+        CertificateState, HoldingsListed, HoldingsQuery, LicenseDeletion, LicenseState, Privilege, StatusListed,
+        StatusQuery, SweepKind,
+    },
 };
 use uuid::Uuid;
 
 use crate::fixture::{
-    Bought, Fixture, HOUR_MS, check, generous_song, license_receipt, license_return, name, outcome, reversal, sequel,
+    Bought, Fixture, HOUR_MS, check, generous_song, license_receipt, license_return, name, outcome, reissue, reversal,
+    sequel,
 };
 
 fn holdings(fixture: &mut Fixture, after: Option<Uuid>, limit: i64) -> HoldingsListed {
@@ -34,7 +38,7 @@ fn status(fixture: &mut Fixture, query: StatusQuery) -> Output {
 
 fn states(output: &Output) -> Vec<CertificateState> {
     match output {
-        Output::StatusListed(StatusListed { certificates }) => certificates.iter().map(|one| one.state).collect(),
+        Output::StatusListed(StatusListed { certificates, .. }) => certificates.iter().map(|one| one.state).collect(),
         other => panic!("{other:?}"),
     }
 }
@@ -129,6 +133,51 @@ fn a_status_query_finds_the_certificates_by_every_id() {
     ] {
         assert_eq!(states(&status(&mut fixture, query.clone())).len(), count, "{query:?}");
     }
+}
+
+/// The state of a license in the reply to a query for it.
+fn license_state(fixture: &mut Fixture, id: Uuid) -> LicenseState {
+    match status(fixture, StatusQuery { license: Some(id), ..empty_query() }) {
+        Output::StatusListed(StatusListed { certificates, license: Some(one) }) => {
+            assert_eq!((certificates.len(), one.license), (1, id));
+            one.state
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn a_status_query_for_a_license_tells_the_state_of_the_license_itself() {
+    use LicenseState::{Granted, Outstanding, Returned, Revoked, Superseded};
+    let mut fixture = Fixture::with_song();
+    let bought = fixture.ready(1);
+    let mut licenses = Vec::new();
+    for terminal in ["a", "b", "c"] {
+        let token = fixture.license(&bought, terminal).expect("a license");
+        let known: Vec<_> = licenses.iter().map(|(id, _)| *id).collect();
+        let id = fixture.store.rows::<license::Entity>().map(|row| row.id).find(|id| !known.contains(id));
+        licenses.push((id.expect("a new license"), token));
+    }
+    let [(first, first_token), (second, second_token), (third, _)] = &licenses[..] else { unreachable!() };
+    assert_eq!(license_state(&mut fixture, *first), Outstanding);
+    fixture.ask(license_receipt(first_token));
+    assert_eq!(license_state(&mut fixture, *first), Granted);
+    let Output::ReturnOpened(opened) = fixture.ask(license_return(first_token, "alice", Privilege::Points, false))
+    else {
+        panic!("no return was opened")
+    };
+    assert_eq!(license_state(&mut fixture, *first), Granted, "the return may still lapse");
+    fixture.ask(Request::LicenseDeletion(LicenseDeletion { license_return: opened.license_return }));
+    assert_eq!(license_state(&mut fixture, *first), Returned);
+    fixture.ask(license_receipt(second_token));
+    fixture.ask(reissue(bought.certificates[0], None));
+    assert_eq!(license_state(&mut fixture, *third), Superseded, "a reissue revokes outstanding licenses");
+    assert_eq!(license_state(&mut fixture, *second), Granted);
+    fixture.ask(Request::SettlementReversal(reversal(&bought, "pay-1")));
+    let states = [first, second, third].map(|id| license_state(&mut fixture, *id));
+    assert_eq!(states, [Returned, Revoked, Superseded], "a reversal revokes the license that is left");
+    let Output::StatusListed(listed) = status(&mut fixture, of(&bought)) else { panic!("no status") };
+    assert_eq!(listed.license, None, "other queries tell nothing about a license");
 }
 
 #[test]

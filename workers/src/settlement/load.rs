@@ -3,16 +3,11 @@
 use std::collections::BTreeSet;
 
 use licet_common::store::{Lock, Source, StoreError, keys, load as select_into};
-use licet_schema::{
-    entity::{
-        certificate_record, license, license_return, payout, refund, reinstatement, settlement, unmatched_settlement,
-    },
-    message::PayoutCompletion,
-};
+use licet_schema::entity::{certificate_record, license, refund, reinstatement, settlement, unmatched_settlement};
 use sea_orm::Value;
 use uuid::Uuid;
 
-use super::Input;
+use super::{Input, payout_load};
 use crate::domain::{
     Tables,
     certificates::{Subject, subject_of},
@@ -26,7 +21,7 @@ pub(super) async fn load<S: Source>(source: &S, inputs: &[&Input]) -> Result<Tab
     let named: BTreeSet<Subject> = inputs.iter().filter_map(|input| input.named()).map(|named| named.subject).collect();
     let refunded = refunded(source, inputs).await?;
     named.iter().chain(&refunded).for_each(|subject| wanted.add(*subject));
-    let paid_out = paid_out(source, inputs).await?;
+    let paid_out = payout_load::certificates(source, inputs).await?;
     wanted.certificates.extend(&paid_out);
     let members = members(source, &refunded).await?;
     let upgraded = upgraded_from(source, &members).await?;
@@ -35,7 +30,7 @@ pub(super) async fn load<S: Source>(source: &S, inputs: &[&Input]) -> Result<Tab
     if upgraded_from(source, &members).await? != upgraded {
         return Err(StoreError::contended("a license of a refunded purchase was upgraded in the meantime"));
     }
-    payouts(source, inputs, &mut tables).await?;
+    payout_load::rows(source, inputs, &mut tables).await?;
     if tables.returns.iter().any(|row| !paid_out.contains(&row.certificate)) {
         return Err(StoreError::contended("the return of a payout was opened in the meantime"));
     }
@@ -92,41 +87,6 @@ fn settlement_keys(inputs: &[&Input]) -> Vec<Vec<Value>> {
     let named: BTreeSet<_> =
         inputs.iter().filter_map(|input| input.named()).map(|named| (named.provider, named.settlement)).collect();
     named.into_iter().map(|(provider, id)| vec![provider.clone().into(), id.clone().into()]).collect()
-}
-
-/// The payout reports of a batch.
-fn payout_reports<'a>(inputs: &[&'a Input]) -> Vec<&'a PayoutCompletion> {
-    let report = |input: &&'a Input| match *input {
-        Input::Payout(body) => Some(body),
-        Input::Completion(..) | Input::Failure(..) | Input::Reversal(..) | Input::Reinstatement(..) => None,
-    };
-    inputs.iter().filter_map(report).collect()
-}
-
-/// The certificates of the returns that were paid out. No locks are needed, because the certificate
-/// of a return never changes.
-async fn paid_out<S: Source>(source: &S, inputs: &[&Input]) -> Result<Vec<Uuid>, StoreError> {
-    let ids = keys(payout_reports(inputs).iter().map(|body| body.license_return));
-    let returns = source.select::<license_return::Entity>(&[license_return::Column::Id], ids, Lock::None).await?;
-    Ok(returns.iter().map(|row| row.certificate).collect())
-}
-
-/// Reads the reported payouts, their returns and the privileges of the returns. Two unique keys
-/// ensure that a return is paid out only once and by only one payout. A second transaction that
-/// violates one of them is retried.
-async fn payouts<S: Source>(source: &S, inputs: &[&Input], tables: &mut Tables) -> Result<(), StoreError> {
-    let reports = payout_reports(inputs);
-    if reports.is_empty() {
-        return Ok(());
-    }
-    let ids = || keys(reports.iter().map(|body| body.license_return));
-    select_into(source, &mut tables.returns, &[license_return::Column::Id], ids(), Lock::None).await?;
-    load::privileges(source, ids(), tables).await?;
-    select_into(source, &mut tables.payouts, &[payout::Column::LicenseReturn], ids(), Lock::None).await?;
-    let reported: Vec<Vec<Value>> =
-        reports.iter().map(|body| vec![body.provider.clone().into(), body.payout.clone().into()]).collect();
-    let columns = [payout::Column::Provider, payout::Column::Payout];
-    select_into(source, &mut tables.payouts, &columns, reported, Lock::None).await
 }
 
 /// The certificates of these purchases.

@@ -12,8 +12,9 @@
 //! reversal. A reversal or reinstatement that arrives too early is kept until it can be applied, so
 //! the same messages have the same result in every order.
 //!
-//! In: `payout.completion`. Out: `payout.registered`. The request reports that the amount of a
-//! buy-back was paid out.
+//! In: `payout.completion`, `payout.failure`. Out: `payout.registered`. The amount of a buy-back was
+//! paid out, or its payout failed. A failure is final, also before its completion. Every payout is
+//! recorded, even if its completion is refused, because the money has left the provider.
 //!
 //! The worker locks the certificates, then the settlements with the same ids that are already
 //! registered, then the points accounts. It locks all members of a container. For a reversal, it
@@ -23,6 +24,9 @@ mod completion;
 mod failure;
 mod load;
 mod payout;
+mod payout_load;
+#[cfg(test)]
+mod payout_tests;
 mod refund;
 #[cfg(test)]
 mod refund_tests;
@@ -39,8 +43,11 @@ use licet_common::{
     store::{Source, StoreError},
 };
 use licet_schema::{
-    Code, Name, Refusal, Request,
-    message::{PayoutCompletion, SettlementCompletion, SettlementFailure, SettlementReinstatement, SettlementReversal},
+    Code, ExternalId, Name, Refusal, Request,
+    message::{
+        PayoutCompletion, PayoutFailure, SettlementCompletion, SettlementFailure, SettlementReinstatement,
+        SettlementReversal,
+    },
 };
 use uuid::Uuid;
 
@@ -66,8 +73,41 @@ pub enum Input {
     Reversal(Subject, SettlementReversal),
     /// A reversal was undone.
     Reinstatement(Subject, SettlementReinstatement),
-    /// The amount of a buy-back was paid out.
-    Payout(PayoutCompletion),
+    /// The amount of a buy-back was paid out, or its payout failed.
+    Payout(PayoutReport),
+}
+
+/// A report about a payout.
+#[derive(Debug)]
+pub enum PayoutReport {
+    /// The amount was paid out.
+    Completion(PayoutCompletion),
+    /// The payout failed.
+    Failure(PayoutFailure),
+}
+
+impl PayoutReport {
+    fn license_return(&self) -> Uuid {
+        match self {
+            Self::Completion(body) => body.license_return,
+            Self::Failure(body) => body.license_return,
+        }
+    }
+
+    /// The key of the payout.
+    fn key(&self) -> (Name, ExternalId) {
+        match self {
+            Self::Completion(body) => (body.provider.clone(), body.payout.clone()),
+            Self::Failure(body) => (body.provider.clone(), body.payout.clone()),
+        }
+    }
+
+    fn provider(&self) -> &Name {
+        match self {
+            Self::Completion(body) => &body.provider,
+            Self::Failure(body) => &body.provider,
+        }
+    }
 }
 
 impl Input {
@@ -94,7 +134,7 @@ impl Input {
             Self::Failure(_, body) => &body.provider,
             Self::Reversal(_, body) => &body.provider,
             Self::Reinstatement(_, body) => &body.provider,
-            Self::Payout(body) => &body.provider,
+            Self::Payout(report) => report.provider(),
         }
     }
 }
@@ -107,6 +147,7 @@ impl Worker for Settlement {
         "settlement.reversal",
         "settlement.reinstatement",
         "payout.completion",
+        "payout.failure",
     ];
 
     type Input = Input;
@@ -124,7 +165,8 @@ impl Worker for Settlement {
             Request::SettlementReinstatement(body) => {
                 Input::Reinstatement(subject(body.certificate, body.container)?, body)
             }
-            Request::PayoutCompletion(body) => Input::Payout(body),
+            Request::PayoutCompletion(body) => Input::Payout(PayoutReport::Completion(body)),
+            Request::PayoutFailure(body) => Input::Payout(PayoutReport::Failure(body)),
             other => return Err(not_handled(Self::NAME, &other)),
         };
         if input.provider().as_str() == OWN_PROVIDER {
@@ -159,7 +201,8 @@ impl Worker for Settlement {
                 let named = Named { subject: *subject, provider: &body.provider, settlement: &body.settlement };
                 reinstatement::decide(context, tables, named, body)
             }
-            Input::Payout(body) => payout::decide(context, tables, body),
+            Input::Payout(PayoutReport::Completion(body)) => payout::completion(context, tables, body),
+            Input::Payout(PayoutReport::Failure(body)) => payout::failure(context, tables, body),
         }
     }
 }

@@ -23,6 +23,32 @@ fn sequence() -> impl Strategy<Value = Vec<Step>> {
         3 => reversed_after_return(),
         1 => reissued_with_many_licenses(),
         1 => expired_and_reissued(),
+        1 => bought_back_and_paid_out(),
+    ]
+}
+
+/// A license is bought back, and several payouts for it are completed or fail, in any order.
+fn bought_back_and_paid_out() -> impl Strategy<Value = Vec<Step>> {
+    let (of, flaw) = (Pick::NEWEST, Flaw::None);
+    let start = vec![
+        Step::Buy { user: 0, items: vec![(5, false)], points: Points::None, reference: 1 },
+        Step::Receive { of, whole: true, flaw },
+        Step::Complete { payment: own_payment(), amount: Amount::Due, grants: None },
+    ];
+    let choice = Choice::Any(Privilege::Buyback);
+    let back = Step::Return { of, as_user: None, choice, deleted: true, flaw };
+    proptest::collection::vec(payout_of_newest(), 2..8)
+        .prop_map(move |payouts| [with_license(start.clone(), 0), vec![back.clone()], payouts].concat())
+}
+
+/// A report about one of two payouts of the newest buy-back.
+fn payout_of_newest() -> impl Strategy<Value = Step> {
+    let (of, known, id_of, provider) = (Pick::NEWEST, true, None, 0);
+    let amount = prop_oneof![4 => Just(Amount::Due), 1 => Just(Amount::OneMore), 1 => Just(Amount::OtherCurrency)];
+    prop_oneof![
+        2 => (0..2_usize, amount)
+            .prop_map(move |(attempt, amount)| Step::PayOut { of, known, id_of, attempt, amount, provider }),
+        1 => (0..2_usize).prop_map(move |attempt| Step::FailPayout { of, known, id_of, attempt, provider }),
     ]
 }
 
@@ -131,7 +157,7 @@ fn about_newest() -> impl Strategy<Value = Step> {
             Step::Return { of, as_user: None, choice: Choice::Offered(number), deleted, flaw }
         }),
         2 => Just(Step::ConfirmDeletion { of, known: true }),
-        1 => paid().prop_map(move |amount| Step::PayOut { of, known: true, id_of: None, amount, provider: 0 }),
+        1 => payout_of_newest(),
         2 => prop_oneof![Just(None), Just(Some(0))].prop_map(move |granted| Step::Reissue { of, known: true, granted }),
         1 => wait().prop_map(Step::Wait),
         1 => sweep(),
@@ -259,12 +285,18 @@ fn amount() -> impl Strategy<Value = Amount> {
 }
 
 fn return_or_payout() -> impl Strategy<Value = Step> {
-    let id_of = prop_oneof![4 => Just(None), 1 => pick().prop_map(Some)];
+    let id_of = prop_oneof![4 => Just(None), 1 => pick().prop_map(Some)].boxed();
     prop_oneof![
         6 => return_license(),
         4 => (pick(), known_payment()).prop_map(|(of, known)| Step::ConfirmDeletion { of, known }),
-        4 => (pick(), known_payment(), id_of, amount(), provider())
-            .prop_map(|(of, known, id_of, amount, provider)| Step::PayOut { of, known, id_of, amount, provider }),
+        4 => (pick(), known_payment(), id_of.clone(), 0..2_usize, amount(), provider()).prop_map(
+            |(of, known, id_of, attempt, amount, provider)| {
+                Step::PayOut { of, known, id_of, attempt, amount, provider }
+            }
+        ),
+        2 => (pick(), known_payment(), id_of, 0..2_usize, provider()).prop_map(
+            |(of, known, id_of, attempt, provider)| Step::FailPayout { of, known, id_of, attempt, provider }
+        ),
     ]
 }
 

@@ -175,7 +175,15 @@ pub(crate) enum Step {
         of: Pick,
         known: bool,
         id_of: Option<Pick>,
+        attempt: usize,
         amount: Amount,
+        provider: usize,
+    },
+    FailPayout {
+        of: Pick,
+        known: bool,
+        id_of: Option<Pick>,
+        attempt: usize,
         provider: usize,
     },
     Reissue {

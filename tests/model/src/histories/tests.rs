@@ -68,7 +68,7 @@ struct Seen {
 
 /// Outcomes and events that occur only in long histories. The histories must contain these, in
 /// addition to every message type and refusal code.
-const RARE: [&str; 20] = [
+const RARE: [&str; 23] = [
     "purchase.request → certificate.issued with points",
     "settlement.completion → settlement.registered reversed",
     "settlement.completion → settlement.registered reinstated",
@@ -85,6 +85,9 @@ const RARE: [&str; 20] = [
     "license.return → license.returned upgrade",
     "license.deletion → license.returned* buyback",
     "holdings.query → holdings.listed with debt",
+    "payout.completion → payout.registered failed",
+    "payout.failure → payout.registered failed",
+    "payout.failure → payout.registered pending",
     "certificate.retired expired",
     "certificate.retired reversed",
     "license.revoked reissued",
@@ -134,6 +137,7 @@ impl Seen {
 fn name(output: &Output) -> String {
     let more = match output {
         Output::SettlementRegistered(body) => format!(" {:?}", body.outcome),
+        Output::PayoutRegistered(body) => format!(" {:?}", body.outcome),
         Output::CertificateRetired(body) => format!(" {:?}", body.reason),
         Output::LicenseRevoked(body) => format!(" {:?}", body.reason),
         Output::LicenseReturned(body) => format!(" {:?}", body.privilege.kind),

@@ -37,7 +37,8 @@ impl Model {
         self.add_token(token.clone(), TokenSubject::License { id: license });
         let terminal = body.terminal.clone();
         let state = LicenseState::Outstanding;
-        let one = License { certificate: id, terminal, token: token.clone(), state, granted_at: None };
+        let (granted_at, revocation) = (None, None);
+        let one = License { certificate: id, terminal, token: token.clone(), state, granted_at, revocation };
         let known = self.licenses.insert(license, one);
         assert!(license.is_nil() || known.is_none(), "the license id {license} was issued twice");
         Ok(self.license_issued(license, token, id))

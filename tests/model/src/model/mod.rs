@@ -7,6 +7,7 @@
 
 mod issued;
 mod license;
+mod payout;
 mod purchase;
 mod query;
 mod reception;
@@ -23,7 +24,7 @@ use licet_schema::{
     Code, Count, ExternalId, Money, Name, Output, Request, Timestamp, Version,
     message::{
         CertificateRetired, ContentPut, ContentRegistered, Ending, PointsChanged, Privilege, PrivilegeGranted,
-        RequestRefused, SweepDue, SweepKind,
+        RequestRefused, Revocation, SweepDue, SweepKind,
     },
     money::Currency,
 };
@@ -32,6 +33,7 @@ use uuid::Uuid;
 use crate::response::Response;
 use issued::Issued;
 pub(crate) use issued::{Token, TokenSubject};
+use payout::Payout;
 use settlement::Settlement;
 
 /// The default time limit for acknowledging receipt and for reporting a deletion.
@@ -58,7 +60,9 @@ pub(crate) struct Model {
     pub(crate) returns: BTreeMap<Uuid, Return>,
     settlements: BTreeMap<(Name, ExternalId), Settlement>,
     pub(crate) unmatched: Vec<Unmatched>,
-    payouts: BTreeMap<(Name, ExternalId), (Uuid, Money)>,
+    pub(crate) payouts: BTreeMap<(Name, ExternalId), Payout>,
+    /// The payouts with the amount owed, in the order in which they were reported.
+    paid_out: Vec<(Name, ExternalId)>,
     /// The balance of every account, including Licet's own accounts.
     pub(crate) ledger: BTreeMap<String, i64>,
 }
@@ -98,6 +102,7 @@ pub(crate) struct License {
     token: String,
     pub(crate) state: LicenseState,
     granted_at: Option<i64>,
+    revocation: Option<Revocation>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -175,6 +180,7 @@ impl Model {
             Request::SettlementReversal(body) => self.reverse_settlement(body),
             Request::SettlementReinstatement(body) => self.reinstate_settlement(body),
             Request::PayoutCompletion(body) => self.complete_payout(body),
+            Request::PayoutFailure(body) => self.fail_payout(body),
             Request::LicenseRequest(body) => self.issue_license(body),
             Request::LicenseReceipt(body) => self.confirm_license(body),
             Request::LicenseReturn(body) => self.return_license(body),

@@ -3,8 +3,8 @@
 use licet_schema::{
     Code, ExternalId, Output,
     message::{
-        CertificateState, CertificateStatus, Ending, Holding, HoldingsListed, HoldingsQuery, LicenseAttributes,
-        StatusListed, StatusQuery,
+        self, CertificateState, CertificateStatus, Ending, Holding, HoldingsListed, HoldingsQuery, LicenseAttributes,
+        LicenseStatus, Revocation, StatusListed, StatusQuery,
     },
 };
 use uuid::Uuid;
@@ -62,7 +62,8 @@ impl Model {
         let mut certificates = self.selected_certificates(body)?;
         certificates.sort();
         let certificates = certificates.into_iter().map(|id| self.certificate_status(id)).collect();
-        Ok(Output::StatusListed(StatusListed { certificates }))
+        let license = body.license.map(|id| self.license_status(id));
+        Ok(Output::StatusListed(StatusListed { certificates, license }))
     }
 
     fn selected_certificates(&self, body: &StatusQuery) -> Result<Vec<Uuid>, Code> {
@@ -92,6 +93,19 @@ impl Model {
         let container = Some(self.certificates[&id].purchase).filter(|_| self.purchase_of(id).container);
         let mut named = self.settlements.iter().filter(|((_, id), _)| id == settlement);
         named.any(|(_, one)| one.ids.0 == Some(id) || (container.is_some() && one.ids.1 == container))
+    }
+
+    fn license_status(&self, id: Uuid) -> LicenseStatus {
+        use message::LicenseState::{Granted, Outstanding, Returned, Revoked, Superseded};
+        let one = &self.licenses[&id];
+        let state = match (one.state, one.revocation) {
+            (LicenseState::Outstanding, _) => Outstanding,
+            (LicenseState::Granted | LicenseState::Returning, _) => Granted,
+            (LicenseState::Returned, _) => Returned,
+            (LicenseState::Revoked, Some(Revocation::Reissued)) => Superseded,
+            (LicenseState::Revoked, _) => Revoked,
+        };
+        LicenseStatus { license: id, state }
     }
 
     fn certificate_status(&self, id: Uuid) -> CertificateStatus {

@@ -56,7 +56,7 @@ impl Model {
     /// Revokes a license. An open return of the license ends without an event.
     pub(super) fn revoke(&mut self, id: Uuid, reason: Revocation) {
         let license = self.licenses.get_mut(&id).expect("the license is known");
-        license.state = LicenseState::Revoked;
+        (license.state, license.revocation) = (LicenseState::Revoked, Some(reason));
         let certificate = license.certificate;
         if let Some(open) = self.open_return(id) {
             self.returns.get_mut(&open).expect("the return is known").state = ReturnState::Lapsed;

@@ -1,13 +1,13 @@
-//! Settlements that complete, fail, are refunded or reinstated, and payouts.
+//! Settlements that complete, fail, are refunded or reinstated.
 
 use std::collections::BTreeMap;
 
 use licet_schema::{
     Code, ExternalId, Money, Name, Output,
     message::{
-        CertificateRestored, Ending, PayoutCompletion, PayoutRegistered, PrivilegeGranted, Restoration, Revocation,
-        SettlementCompletion, SettlementFailure, SettlementOutcome, SettlementRegistered, SettlementReinstatement,
-        SettlementReversal, SettlementUnmatched, UnmatchedKind,
+        CertificateRestored, Ending, PrivilegeGranted, Restoration, Revocation, SettlementCompletion,
+        SettlementFailure, SettlementOutcome, SettlementRegistered, SettlementReinstatement, SettlementReversal,
+        SettlementUnmatched, UnmatchedKind,
     },
     vocabulary::Grants,
 };
@@ -593,25 +593,6 @@ impl Model {
         of.find_map(|one| one.granted.clone()).expect("a completed return has a privilege")
     }
 
-    pub(super) fn complete_payout(&mut self, body: &PayoutCompletion) -> Result<Output, Code> {
-        refuse_licet(&body.provider)?;
-        let granted = self.returns.get(&body.license_return).and_then(|one| one.granted.as_ref());
-        let due = granted.and_then(|granted| granted.amount).ok_or(Code::UnknownReturn)?;
-        let key = (body.provider.clone(), body.payout.clone());
-        let payout = (body.license_return, body.amount);
-        let repeated = self.payouts.get(&key) == Some(&payout);
-        let paid = self.payouts.contains_key(&key) || self.payouts.values().any(|(id, _)| *id == body.license_return);
-        if paid && !repeated {
-            return Err(Code::AlreadySettled);
-        }
-        if due != body.amount {
-            return Err(Code::AmountMismatch);
-        }
-        self.payouts.insert(key, payout);
-        let (license_return, payout) = (body.license_return, body.payout.clone());
-        Ok(Output::PayoutRegistered(PayoutRegistered { license_return, payout, repeated }))
-    }
-
     /// The purchase with these ids, if its kind matches. A member of a container is not a purchase.
     fn find_purchase(&self, (certificate, container): PurchaseIds) -> Option<Uuid> {
         let id = certificate.or(container)?;
@@ -656,6 +637,6 @@ enum Part {
 }
 
 /// The provider name `licet` is reserved.
-fn refuse_licet(provider: &Name) -> Result<(), Code> {
+pub(super) fn refuse_licet(provider: &Name) -> Result<(), Code> {
     if provider.as_str() == LICET { Err(Code::Forbidden) } else { Ok(()) }
 }

@@ -4,8 +4,8 @@ use licet_schema::{
     Code, Count, ExternalId, Money, Name, Request, Timestamp,
     message::{
         CertificatePresented, CertificateReissue, Item, LicenseDeletion, LicenseReceipt, LicenseRequest, LicenseReturn,
-        PayoutCompletion, Privilege, PurchaseRequest, SettlementCompletion, SettlementFailure, SettlementReinstatement,
-        SettlementReversal, SweepDue,
+        PayoutCompletion, PayoutFailure, Privilege, PurchaseRequest, SettlementCompletion, SettlementFailure,
+        SettlementReinstatement, SettlementReversal, SweepDue,
     },
     vocabulary::Grants,
 };
@@ -57,7 +57,17 @@ impl Player {
             Step::ConfirmDeletion { of, known } => {
                 Request::LicenseDeletion(LicenseDeletion { license_return: self.license_return(*of, *known) })
             }
-            Step::PayOut { of, known, id_of, amount, provider } => self.payout(*of, *known, *id_of, *amount, *provider),
+            Step::PayOut { of, known, id_of, attempt, amount, provider: by } => {
+                let (license_return, payout) = self.payout(*of, *known, *id_of, *attempt);
+                let due = self.system.model.amount_owed(license_return).unwrap_or_else(|| usd(9));
+                let (amount, provider) = (varied(due, due.amount_minor.get(), *amount), provider(*by));
+                Request::PayoutCompletion(PayoutCompletion { license_return, payout, provider, amount })
+            }
+            Step::FailPayout { of, known, id_of, attempt, provider: by } => {
+                let (license_return, payout) = self.payout(*of, *known, *id_of, *attempt);
+                let reason = "the account is closed".try_into().expect("a text");
+                Request::PayoutFailure(PayoutFailure { license_return, payout, provider: provider(*by), reason })
+            }
             Step::Reissue { of, known, granted } => Request::CertificateReissue(CertificateReissue {
                 certificate: of.of(&self.certificates).copied().filter(|_| *known).unwrap_or(UNKNOWN),
                 reason: "the terminal was lost".try_into().expect("a text"),
@@ -273,15 +283,13 @@ impl Player {
         of.of(&self.returns).copied().filter(|_| known).unwrap_or(UNKNOWN)
     }
 
-    fn payout(&mut self, of: Pick, known: bool, id_of: Option<Pick>, amount: Amount, by: usize) -> Request {
-        let amount_due = |id: &Uuid| self.system.model.returns.get(id)?.granted.as_ref()?.amount;
-        let buybacks: Vec<_> = self.returns.iter().copied().filter(|id| amount_due(id).is_some()).collect();
+    /// The return and the payout in a payout message.
+    fn payout(&mut self, of: Pick, known: bool, id_of: Option<Pick>, attempt: usize) -> (Uuid, ExternalId) {
+        let model = &self.system.model;
+        let buybacks: Vec<_> = self.returns.iter().copied().filter(|id| model.amount_owed(*id).is_some()).collect();
         let known = of.of(&buybacks).copied().filter(|_| known);
         let license_return = known.or(of.of(&self.returns).copied()).unwrap_or(UNKNOWN);
-        let due = amount_due(&license_return).unwrap_or_else(|| usd(9));
-        let payout = self.payment_id("out", id_of.unwrap_or(of), 0, buybacks.len());
-        let amount = varied(due, due.amount_minor.get(), amount);
-        Request::PayoutCompletion(PayoutCompletion { license_return, payout, provider: provider(by), amount })
+        (license_return, self.payment_id("out", id_of.unwrap_or(of), attempt, buybacks.len()))
     }
 
     // Queries.
