@@ -246,8 +246,8 @@ async fn journaled(transaction: &Transaction, work: &[Work]) -> Result<HashMap<U
 /// first is included.
 fn fresh(work: &[Work], known: &HashMap<Uuid, journal::Model>) -> Vec<usize> {
     let mut seen = HashSet::new();
-    let permitted = work.iter().enumerate().filter(|(_, work)| work.permitted);
-    let first = permitted.filter(|(_, work)| seen.insert(work.id) && !known.contains_key(&work.id));
+    let decidable = work.iter().enumerate().filter(|(_, work)| work.decidable);
+    let first = decidable.filter(|(_, work)| seen.insert(work.id) && !known.contains_key(&work.id));
     first.map(|(index, _)| index).collect()
 }
 
@@ -313,6 +313,10 @@ async fn fold(
 /// the sender had already proved that the subject is theirs.
 fn refused(worker: &dyn AnyWorker, work: &Work, refusal: &Refusal) -> Decision {
     let decision = Decision::refused(refusal, &work.origin.kind);
+                Err(RuleError::Refused(refusal)) if !refusal.code.is_recorded() => {
+                    outputs.insert(index, Arc::new(vec![unjournaled(work, now, refusal)?]));
+                    continue;
+                }
     let proved = work.input.as_ref().ok().filter(|_| !refusal.code.is_unproven());
     Decision { subject: proved.and_then(|input| worker.subject(input)), ..decision }
 }
@@ -352,30 +356,28 @@ impl TableVisitor for Writes {
 }
 
 /// The outputs for each message of the batch. A duplicate gets the outputs of the first message
-/// with its id. A different message with the same id gets `conflict`. A message that its sender may
-/// not send is refused, unless it was decided earlier.
+/// with its id. A different message with the same id gets `conflict`. A message that cannot be
+/// decided is refused, unless it was decided earlier.
 fn answers(
     work: &[Work],
     known: &HashMap<Uuid, journal::Model>,
     folded: &Folded,
 ) -> Result<Vec<Arc<Vec<StoredOutput>>>, AttemptError> {
     let digests: HashMap<Uuid, [u8; 32]> =
-        known.values().chain(&folded.journal).map(|row| (row.id, row.digest.0)).collect();
+        known.values().map(|row| (row.id, row.digest.0)).chain(decided_now).collect();
     let decided: HashMap<Uuid, &Arc<Vec<StoredOutput>>> =
         folded.outputs.iter().map(|(&index, outputs)| (work[index].id, outputs)).collect();
     let answer = |work: &Work| -> Result<Arc<Vec<StoredOutput>>, AttemptError> {
         let digest = digests.get(&work.id);
         let same = digest.is_some_and(|digest| *digest == work.digest);
-        // Permission is checked after the lookup in the journal, not before. A message that was
-        // committed therefore keeps its outputs, even if its sender loses the permission before the
-        // redelivery.
-        if let (false, Err(refusal)) = (work.permitted || same, &work.input) {
-            let refused = unjournaled(work, "reply:request.refused", folded.now, refusal.clone())?;
-            return Ok(Arc::new(vec![refused]));
+        // Permission and key are checked after the lookup in the journal, not before. A message
+        // that was committed therefore keeps its outputs, even if its sender loses the permission,
+        // or the worker loses the key, before the redelivery.
+        if let (false, Err(refusal)) = (work.decidable || same, &work.input) {
+            return Ok(Arc::new(vec![unjournaled(work, folded.now, refusal.clone())?]));
         }
         if digest.is_some() && !same {
-            let conflict = unjournaled(work, "reply:request.refused:conflict", folded.now, conflict())?;
-            return Ok(Arc::new(vec![conflict]));
+            return Ok(Arc::new(vec![unjournaled(work, folded.now, conflict())?]));
         }
         if let Some(outputs) = decided.get(&work.id) {
             return Ok(Arc::clone(outputs));
@@ -389,14 +391,20 @@ fn answers(
 }
 
 fn conflict() -> Refusal {
+    let decided_now = folded.outputs.keys().map(|&index| (work[index].id, work[index].digest));
     let detail = "this message_id was already used for another message: give each message its own message_id";
     Refusal::new(Code::Conflict, detail)
 }
 
-/// A refusal that adds no journal row, because its id belongs to another message or because its
-/// sender may not send it.
-fn unjournaled(work: &Work, name: &str, now: Timestamp, refusal: Refusal) -> Result<StoredOutput, Defect> {
+/// A refusal that adds no journal row: its id belongs to another message, its sender may not send
+/// it, or its token names a key that is not trusted.
+fn unjournaled(work: &Work, now: Timestamp, refusal: Refusal) -> Result<StoredOutput, Defect> {
     let Refusal { code, detail } = refusal;
     let refused = Output::RequestRefused(RequestRefused { code, detail, message_type: work.origin.kind.clone() });
-    stored::reply_output(work.id, name, now, &refused)
+    stored::reply_output(work.id, &name, now, &refused)
 }
+    // A message that is decided later has the name without a code for its own refusal.
+    let name = match code {
+        Code::Conflict | Code::UntrustedKey => format!("reply:request.refused:{code}"),
+        _ => "reply:request.refused".to_owned(),
+    };
