@@ -190,7 +190,7 @@ async fn attempt(
 ) -> Result<Vec<Arc<Vec<StoredOutput>>>, AttemptError> {
     if !worker.changes() {
         let view = resources.store.snapshot().await?;
-        let folded = decide(worker, resources, work, (0..work.len()).collect(), &view).await?;
+        let mut folded = decide(worker, resources, work, (0..work.len()).collect(), &view).await?;
         let answer = |(index, work): (usize, &Work)| {
             let outputs = folded.outputs.get(&index).cloned();
             outputs.ok_or_else(|| Defect::violated("every message of a batch is answered", work.id).into())
@@ -202,7 +202,7 @@ async fn attempt(
     if work.iter().any(|work| !work.may_be_duplicate() && known.contains_key(&work.id)) {
         duplicate_check.found_unsuspected();
     }
-    let folded = decide(worker, resources, work, fresh(work, &known), &transaction).await?;
+    let mut folded = decide(worker, resources, work, fresh(work, &known), &transaction).await?;
     // The key of the journal does not detect duplicates of messages that add no journal row.
     let unkeyed = !looks_up && folded.outputs.len() > folded.journal.len();
     if unkeyed && !journaled(&transaction, work).await?.is_empty() {
@@ -210,7 +210,7 @@ async fn attempt(
     }
     if !folded.journal.is_empty() {
         let mut writes = Writes::new(transaction.get_database_backend());
-        writes.insert::<journal::Entity>(&folded.journal.iter().collect::<Vec<_>>());
+        stored::insert(&transaction, &mut writes, &mut folded.journal).await?;
         writes.insert::<mention::Entity>(&folded.mentions.iter().collect::<Vec<_>>());
         folded.rows.write(&mut writes);
         writes.run(&transaction).await?;
@@ -293,7 +293,8 @@ async fn fold(
             let made = stored::outputs_of_decision(work.id, now, &decision)?;
             // A decision without outputs had no effect.
             if !made.is_empty() {
-                journal.push(journal_row(work, &decision, now, stored::outputs_to_bytes(&made)?));
+                let position = i64::try_from(journal.len()).unwrap_or(i64::MAX);
+                journal.push(journal_row(work, &decision, now, position, stored::outputs_to_bytes(&made)?));
                 let others = decision.mentions.iter().filter(|mentioned| Some(**mentioned) != decision.subject);
                 mentions.extend(others.map(|&subject| mention::Model { subject, journal: work.id }));
             }
@@ -321,7 +322,9 @@ fn refused(worker: &dyn AnyWorker, work: &Work, refusal: &Refusal) -> Decision {
     Decision { subject: proved.and_then(|input| worker.subject(input)), ..decision }
 }
 
-fn journal_row(work: &Work, decision: &Decision, now: Timestamp, outputs: Vec<u8>) -> journal::Model {
+/// Creates a journal row. `position` is the place of the message in its batch. The row gets its final
+/// position when it is written.
+fn journal_row(work: &Work, decision: &Decision, now: Timestamp, position: i64, outputs: Vec<u8>) -> journal::Model {
     let code = match &decision.reply {
         Some(Output::RequestRefused(refused)) => Some(refused.code.to_string()),
         _ => None,
@@ -360,6 +363,7 @@ impl TableVisitor for Writes {
 /// decided is refused, unless it was decided earlier.
 fn answers(
     work: &[Work],
+        position,
     known: &HashMap<Uuid, journal::Model>,
     folded: &Folded,
 ) -> Result<Vec<Arc<Vec<StoredOutput>>>, AttemptError> {
