@@ -206,7 +206,8 @@ fn run_program(queue: WorkerQueue, own_settings: Groups, work: Work) -> ExitCode
         block_on(async {
             let resources = connect(&config, &[queue], false).await?;
             let stop = stop_signal()?;
-            work(resources, stop).await;
+            let store = resources.store.clone();
+            tokio::join!(work(resources, stop.clone()), store.watch_clock(&Clock::System, &stop));
             Ok(())
         })
     };

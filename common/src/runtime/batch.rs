@@ -17,6 +17,7 @@ use licet_schema::{
     message::RequestRefused,
 };
 use sea_orm::{ConnectionTrait, ModelTrait};
+use tracing::debug;
 use uuid::Uuid;
 
 use super::{
@@ -30,7 +31,7 @@ use super::{
 use crate::{
     decision::{Context, Decision, RuleError},
     rows::{Defect, Rows, TableVisitor},
-    store::{Lock, Source, StoreError, Transaction, Writes},
+    store::{Lock, Source, StoreError, Transaction, Writes, clock_difference},
 };
 
 /// The number of times a batch is restarted because of a conflict with another transaction before
@@ -190,7 +191,7 @@ async fn attempt(
 ) -> Result<Vec<Arc<Vec<StoredOutput>>>, AttemptError> {
     if !worker.changes() {
         let view = resources.store.snapshot().await?;
-        let mut folded = decide(worker, resources, work, (0..work.len()).collect(), &view).await?;
+        let folded = decide(worker, resources, work, (0..work.len()).collect(), &view).await?;
         let answer = |(index, work): (usize, &Work)| {
             let outputs = folded.outputs.get(&index).cloned();
             outputs.ok_or_else(|| Defect::violated("every message of a batch is answered", work.id).into())
@@ -202,7 +203,12 @@ async fn attempt(
     if work.iter().any(|work| !work.may_be_duplicate() && known.contains_key(&work.id)) {
         duplicate_check.found_unsuspected();
     }
-    let mut folded = decide(worker, resources, work, fresh(work, &known), &transaction).await?;
+    let fresh = fresh(work, &known);
+    let mut folded = if worker.ends_by_clock() && clock_differs(worker, resources, &transaction).await? {
+        Folded::without_effect(worker, &fresh, resources.clock.now())
+    } else {
+        decide(worker, resources, work, fresh, &transaction).await?
+    };
     // The key of the journal does not detect duplicates of messages that add no journal row.
     let unkeyed = !looks_up && folded.outputs.len() > folded.journal.len();
     if unkeyed && !journaled(&transaction, work).await?.is_empty() {
@@ -217,6 +223,19 @@ async fn attempt(
         transaction.commit().await?;
     }
     answers(work, &known, &folded)
+}
+
+/// Whether the clock differs so much from the clock of the database that nothing may be ended.
+async fn clock_differs(
+    worker: &Arc<dyn AnyWorker>,
+    resources: &Resources,
+    transaction: &Transaction,
+) -> Result<bool, StoreError> {
+    let difference = clock_difference(transaction, &resources.clock).await?;
+    if let Some(difference) = difference {
+        debug!(worker = worker.name(), "nothing is decided: {difference}");
+    }
+    Ok(difference.is_some())
 }
 
 /// Loads the rows that these messages of the batch need, and decides the messages.
@@ -241,9 +260,8 @@ async fn journaled(transaction: &Transaction, work: &[Work]) -> Result<HashMap<U
     Ok(found.into_iter().map(|row| (row.id, row)).collect())
 }
 
-/// The indices of the messages to decide. The senders of these messages have permission to send
-/// them, and the messages are not in the journal. If several messages have the same id, only the
-/// first is included.
+/// The indices of the messages to decide. These messages can be decided and are not in the journal.
+/// If several messages have the same id, only the first is included.
 fn fresh(work: &[Work], known: &HashMap<Uuid, journal::Model>) -> Vec<usize> {
     let mut seen = HashSet::new();
     let decidable = work.iter().enumerate().filter(|(_, work)| work.decidable);
@@ -259,6 +277,14 @@ struct Folded {
     mentions: Vec<mention::Model>,
     /// The outputs, by index of the message in the batch.
     outputs: HashMap<usize, Arc<Vec<StoredOutput>>>,
+}
+
+impl Folded {
+    /// The result for messages that have no effect and no outputs.
+    fn without_effect(worker: &Arc<dyn AnyWorker>, indices: &[usize], now: Timestamp) -> Self {
+        let outputs = indices.iter().map(|&index| (index, Arc::default())).collect();
+        Self { now, rows: worker.no_rows(), journal: Vec::new(), mentions: Vec::new(), outputs }
+    }
 }
 
 /// Applies the rules to the messages in order, including signatures.
@@ -287,6 +313,10 @@ async fn fold(
             };
             let decision = match decided {
                 Ok(decision) => decision,
+                Err(RuleError::Refused(refusal)) if !refusal.code.is_recorded() => {
+                    outputs.insert(index, Arc::new(vec![unjournaled(work, now, refusal)?]));
+                    continue;
+                }
                 Err(RuleError::Refused(refusal)) => refused(&*worker, work, &refusal),
                 Err(RuleError::Defect(defect)) => return Err(defect),
             };
@@ -314,10 +344,6 @@ async fn fold(
 /// the sender had already proved that the subject is theirs.
 fn refused(worker: &dyn AnyWorker, work: &Work, refusal: &Refusal) -> Decision {
     let decision = Decision::refused(refusal, &work.origin.kind);
-                Err(RuleError::Refused(refusal)) if !refusal.code.is_recorded() => {
-                    outputs.insert(index, Arc::new(vec![unjournaled(work, now, refusal)?]));
-                    continue;
-                }
     let proved = work.input.as_ref().ok().filter(|_| !refusal.code.is_unproven());
     Decision { subject: proved.and_then(|input| worker.subject(input)), ..decision }
 }
@@ -337,6 +363,7 @@ fn journal_row(work: &Work, decision: &Decision, now: Timestamp, position: i64, 
         subject: decision.subject,
         code,
         decided_at: now,
+        position,
         outputs,
     }
 }
@@ -363,10 +390,10 @@ impl TableVisitor for Writes {
 /// decided is refused, unless it was decided earlier.
 fn answers(
     work: &[Work],
-        position,
     known: &HashMap<Uuid, journal::Model>,
     folded: &Folded,
 ) -> Result<Vec<Arc<Vec<StoredOutput>>>, AttemptError> {
+    let decided_now = folded.outputs.keys().map(|&index| (work[index].id, work[index].digest));
     let digests: HashMap<Uuid, [u8; 32]> =
         known.values().map(|row| (row.id, row.digest.0)).chain(decided_now).collect();
     let decided: HashMap<Uuid, &Arc<Vec<StoredOutput>>> =
@@ -395,7 +422,6 @@ fn answers(
 }
 
 fn conflict() -> Refusal {
-    let decided_now = folded.outputs.keys().map(|&index| (work[index].id, work[index].digest));
     let detail = "this message_id was already used for another message: give each message its own message_id";
     Refusal::new(Code::Conflict, detail)
 }
@@ -404,11 +430,11 @@ fn conflict() -> Refusal {
 /// it, or its token names a key that is not trusted.
 fn unjournaled(work: &Work, now: Timestamp, refusal: Refusal) -> Result<StoredOutput, Defect> {
     let Refusal { code, detail } = refusal;
-    let refused = Output::RequestRefused(RequestRefused { code, detail, message_type: work.origin.kind.clone() });
-    stored::reply_output(work.id, &name, now, &refused)
-}
     // A message that is decided later has the name without a code for its own refusal.
     let name = match code {
         Code::Conflict | Code::UntrustedKey => format!("reply:request.refused:{code}"),
         _ => "reply:request.refused".to_owned(),
     };
+    let refused = Output::RequestRefused(RequestRefused { code, detail, message_type: work.origin.kind.clone() });
+    stored::reply_output(work.id, &name, now, &refused)
+}
