@@ -27,6 +27,7 @@ pub mod payout;
 pub mod pending_reception;
 pub mod privilege;
 pub mod settlement;
+pub mod signing_key;
 pub mod unmatched_settlement;
 
 pub use column::Digest;
