@@ -280,6 +280,10 @@ impl Processed {
 pub(crate) struct Mailbox(Consumer);
 
 impl Mailbox {
+    pub(crate) fn of(consumer: Consumer) -> Self {
+        Self(consumer)
+    }
+
     pub(crate) async fn next(&mut self) -> Delivery {
         self.try_next(TIMEOUT).await.expect("a delivery in time")
     }
