@@ -275,9 +275,9 @@ fn of_journal(rows: &[(&str, usize)], first: u64, last: u64, arguments: &Argumen
     // Rows of the same certificate are neighbors in the table.
     let subject = id('c', &format!("(n * {} / {})", arguments.certificates, arguments.journal));
     format!(
-        "INSERT INTO journal (id, kind, sender, digest, subject, decided_at, outputs) \
+        "INSERT INTO journal (id, kind, sender, digest, subject, decided_at, position, outputs) \
          SELECT {message}, (ARRAY[{}])[(1 + n % 5)::int], 'guest', sha256(n::text::bytea), {subject}, \
-         1735689600000 + n / 10, convert_to(repeat('o', (ARRAY[{}])[(1 + n % 5)::int]), 'UTF8') \
+         1735689600000 + n / 10, n, convert_to(repeat('o', (ARRAY[{}])[(1 + n % 5)::int]), 'UTF8') \
          FROM generate_series({first}::bigint, {last}::bigint) AS n",
         kinds.join(", "),
         lengths.join(", ")

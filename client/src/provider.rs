@@ -11,6 +11,7 @@ use licet_schema::{
     message::{PayoutCompletion, PayoutInstructed, SettlementCompletion, SettlementFailure, SettlementInstructed},
     topology,
 };
+use sha2::{Digest, Sha256};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
@@ -130,14 +131,21 @@ async fn carry_out(client: &Client, charges: Charges, delivery: &Delivery) -> Re
             return Ok(());
         }
     };
-    let id = Uuid::new_v5(&subject, format!("trial provider: {}", report.kind()).as_bytes());
-    if let Output::RequestRefused(refused) = client.ask_as(id, &report).await? {
+    if let Output::RequestRefused(refused) = client.ask_as(report_id(subject, report.kind()), &report).await? {
         if refused.code == Code::Forbidden {
             return Err(ProviderError::Forbidden { detail: refused.detail });
         }
         warn!(%subject, "a {} was refused: {}", report.kind(), refused.detail);
     }
     Ok(())
+}
+
+/// The message id of a report: a UUIDv7 with the time in the id of the purchase or return.
+fn report_id(subject: Uuid, kind: &str) -> Uuid {
+    let mut random = [0; 10];
+    random.copy_from_slice(&Sha256::digest(format!("trial provider: {subject} {kind}"))[..10]);
+    // The time is the first 48 of the 128 bits.
+    uuid::Builder::from_unix_timestamp_millis(subject.as_u64_pair().0 >> 16, &random).into_uuid()
 }
 
 fn charge(subject: Uuid, charges: Charges, instructed: SettlementInstructed) -> Result<Request, InvalidValue> {

@@ -53,6 +53,13 @@ impl Clock {
         Timestamp::from_millis(millis)
     }
 
+    /// Whether the clock follows the operating system's clock, so that a difference from another
+    /// machine's clock is an error.
+    #[cfg(feature = "database")]
+    pub(crate) fn is_real(&self) -> bool {
+        matches!(self, Self::System | Self::Ahead(_))
+    }
+
     /// Advances the clock. The operating system's own clock is never changed.
     pub fn advance_ms(&self, by_ms: i64) {
         match self {

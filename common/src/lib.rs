@@ -1,11 +1,11 @@
 //! Licet's engine: everything that workers need and that is independent of the domain.
 //!
 //! The layers are: [`signing`], [`clock`], [`config`] → [`rows`], [`decision`], [`transport`],
-//! [`store`] → [`runtime`] → [`program`]. Each layer imports only the layers before it. A client
+//! [`store`] → [`signing_keys`], [`runtime`] → [`program`]. Each layer imports only the layers before it. A client
 //! uses only [`signing`] and [`transport`], without the feature `database`.
 //!
 //! Architecture invariant: this crate names no table, message or worker of the domain. The engine's
-//! own tables are the journal and its mentions. Its own message is the refusal.
+//! own tables are the journal, its mentions and the signing keys. Its own message is the refusal.
 
 pub mod clock;
 pub mod config;
@@ -28,5 +28,7 @@ pub mod program;
 pub mod rows;
 #[cfg(feature = "database")]
 pub mod runtime;
+#[cfg(feature = "database")]
+pub mod signing_keys;
 #[cfg(feature = "database")]
 pub mod store;

@@ -14,6 +14,7 @@ use crate::{
     config::{Config, ConfigError, Groups, Settings, groups},
     runtime::{Resources, Worker, run},
     signing::folder::{self, FolderError},
+    signing_keys::{self, SigningKeyError},
     store::{OpenError, Store, StoreError},
     telemetry,
     transport::{Lost, Transport, TransportError},
@@ -74,6 +75,15 @@ impl From<OpenError> for Failure {
     }
 }
 
+impl From<SigningKeyError> for Failure {
+    fn from(error: SigningKeyError) -> Self {
+        match error {
+            SigningKeyError::Store(error) => error.into(),
+            error => Self::Usage(error.to_string()),
+        }
+    }
+}
+
 impl From<StoreError> for Failure {
     fn from(error: StoreError) -> Self {
         Self::work(error)
@@ -124,8 +134,8 @@ pub fn block_on<T>(future: impl Future<Output = Result<T, Failure>>) -> Result<T
 }
 
 /// Connects to the database and the broker, loads the keys, and checks that the tables and the
-/// queues of `workers` exist. An SQLite database is accepted only if `alone` is true, which means
-/// that a single process runs all workers.
+/// queues of `workers` exist, and that no recorded signing key is missing. An SQLite database is
+/// accepted only if `alone` is true, which means that a single process runs all workers.
 ///
 /// # Errors
 /// One of these resources is missing, unavailable or not prepared.
@@ -149,6 +159,8 @@ pub fn connect<'a>(
                 missing.len()
             )));
         }
+        // This is the last check, so that a worker that cannot start records no key.
+        signing_keys::check(&store, &keyring, Clock::System.now()).await?;
         if config.senders.is_open() {
             tracing::info!("there is no table [senders]: every broker user may send every type");
         }
@@ -206,7 +218,8 @@ fn run_program(queue: WorkerQueue, own_settings: Groups, work: Work) -> ExitCode
         block_on(async {
             let resources = connect(&config, &[queue], false).await?;
             let stop = stop_signal()?;
-            work(resources, stop).await;
+            let store = resources.store.clone();
+            tokio::join!(work(resources, stop.clone()), store.watch_clock(&Clock::System, &stop));
             Ok(())
         })
     };

@@ -57,6 +57,7 @@ pub(crate) fn journal_row(message: Uuid, subject: Option<Uuid>, at: i64, outputs
         subject,
         code: refused,
         decided_at: Timestamp::from_millis(at),
+        position: at,
         outputs: postcard::to_stdvec(&outputs).expect("bytes"),
     }
 }

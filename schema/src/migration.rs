@@ -3,7 +3,7 @@
 //!
 //! Deliberately absent: a way to revert migrations, because the tables record money and rights.
 
-use sea_orm::{ConnectionTrait, EntityTrait, Schema};
+use sea_orm::{ConnectionTrait, DatabaseBackend, EntityTrait, Schema};
 use sea_orm_migration::prelude::*;
 
 use crate::entity;
@@ -49,6 +49,14 @@ impl MigrationTrait for First {
         create(manager, entity::unmatched_settlement::Entity).await?;
         create(manager, entity::journal::Entity).await?;
         create(manager, entity::mention::Entity).await?;
+        create(manager, entity::signing_key::Entity).await?;
+        if manager.get_database_backend() == DatabaseBackend::Postgres {
+            let (sequence, step) = (entity::journal::POSITION_SEQUENCE, entity::journal::POSITIONS_PER_BATCH);
+            let text = format!(
+                "CREATE SEQUENCE {sequence} AS bigint INCREMENT BY {step} MINVALUE 0 START WITH 0 OWNED BY journal.position"
+            );
+            manager.get_connection().execute_unprepared(&text).await?;
+        }
         for index in INDEXES {
             manager.get_connection().execute_unprepared(index).await?;
         }

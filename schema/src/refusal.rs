@@ -72,6 +72,15 @@ impl Code {
             Self::Altered | Self::UntrustedKey | Self::Malformed | Self::UnknownCertificate | Self::UnknownLicense
         )
     }
+
+    /// Whether a worker records a refusal with this code, so that it is final for its `message_id`.
+    ///
+    /// `untrusted_key` depends on the keys folder of the worker that refuses, and not on the rows.
+    /// After the key was added to the folder, the same message can succeed. `conflict` is not
+    /// recorded because the id belongs to another message.
+    pub const fn is_recorded(self) -> bool {
+        !matches!(self, Self::UntrustedKey | Self::Conflict)
+    }
 }
 
 /// A refusal: a code for programs and a sentence for people.
@@ -130,5 +139,11 @@ mod tests {
     fn a_refusal_is_unproven_if_the_token_or_the_id_was_not_accepted() {
         let unproven: Vec<_> = Code::ALL.into_iter().filter(|code| code.is_unproven()).map(Code::as_str).collect();
         assert_eq!(unproven, ["malformed", "untrusted_key", "altered", "unknown_certificate", "unknown_license"]);
+    }
+
+    #[test]
+    fn a_refusal_is_recorded_unless_it_depends_on_the_keys_folder_or_belongs_to_another_message() {
+        let unrecorded: Vec<_> = Code::ALL.into_iter().filter(|code| !code.is_recorded()).map(Code::as_str).collect();
+        assert_eq!(unrecorded, ["conflict", "untrusted_key"]);
     }
 }

@@ -90,6 +90,7 @@ pub(super) fn journal(bytes: &[u8]) {
         subject: None,
         code: None,
         decided_at: Timestamp::from_millis(0),
+        position: 0,
         outputs: bytes.to_vec(),
     };
     let Ok(outputs) = outputs_of(&row) else { return };

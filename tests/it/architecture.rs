@@ -12,7 +12,7 @@ use licet_schema::{Output, Request};
 use crate::system::program;
 
 /// The tables that belong to the engine and not to the domain.
-const TABLES_OF_THE_ENGINE: [&str; 2] = ["journal", "mention"];
+const TABLES_OF_THE_ENGINE: [&str; 3] = ["journal", "mention", "signing_key"];
 /// The message of the engine: its body type and its message type.
 const MESSAGE_OF_THE_ENGINE: (&str, &str) = ("RequestRefused", "request.refused");
 

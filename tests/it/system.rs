@@ -230,7 +230,11 @@ impl TestSystem {
     pub(crate) async fn process(&self, request: &Request) -> Processed {
         let id = Uuid::now_v7();
         let reply = self.client.ask_as(id, request).await.expect("a reply");
-        Processed { id, reply, events: self.events_of(id).await }
+        let events = match &reply {
+            Output::RequestRefused(refused) if !refused.code.is_recorded() => Vec::new(),
+            _ => self.events_of(id).await,
+        };
+        Processed { id, reply, events }
     }
 
     /// Waits until a message is decided, and returns its events.
@@ -276,6 +280,10 @@ impl Processed {
 pub(crate) struct Mailbox(Consumer);
 
 impl Mailbox {
+    pub(crate) fn of(consumer: Consumer) -> Self {
+        Self(consumer)
+    }
+
     pub(crate) async fn next(&mut self) -> Delivery {
         self.try_next(TIMEOUT).await.expect("a delivery in time")
     }

@@ -164,6 +164,7 @@ impl Fixture {
             keyring: &self.keyring,
             terms: &self.terms,
             message_id: Uuid::from_u128(self.messages),
+            message_digest: [0; 32],
         };
         let decision = match worker.read(&self.keyring, request) {
             Err(refusal) => Decision::refused(&refusal, kind),

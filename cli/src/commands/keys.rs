@@ -1,15 +1,18 @@
-//! `licet keys`: creates or exports signing keys.
+//! `licet keys`: creates, exports or retires signing keys.
 
 use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
 use licet_common::{
+    clock::Clock,
     config::{
         CommandSettings,
-        groups::{KEYS, LOG},
+        groups::{DATABASE, KEYS, LOG},
     },
-    program::{Failure, configure},
+    program::{Failure, block_on, configure},
     signing::folder,
+    signing_keys,
+    store::Store,
 };
 
 use super::LOG_OF_TOOLS;
@@ -21,12 +24,22 @@ pub(crate) enum Command {
     New(Arguments),
     /// Print the public keys as a JWKS
     Export(Arguments),
+    /// Let workers start without a key that is lost or must no longer be trusted
+    Retire(Retirement),
 }
 
 #[derive(Args)]
 pub(crate) struct Arguments {
     #[command(flatten)]
     settings: CommandSettings<{ KEYS | LOG }>,
+}
+
+#[derive(Args)]
+pub(crate) struct Retirement {
+    /// The thumbprint of the key
+    kid: String,
+    #[command(flatten)]
+    settings: CommandSettings<{ DATABASE | LOG }>,
 }
 
 pub(crate) fn run(command: Command) -> Result<ExitCode, Failure> {
@@ -41,6 +54,16 @@ pub(crate) fn run(command: Command) -> Result<ExitCode, Failure> {
             let config = configure(arguments.settings, LOG_OF_TOOLS)?;
             let jwks = folder::load(&config.keys)?.jwks();
             report::print(serde_json::to_string_pretty(&jwks).map_err(Failure::work)?);
+        }
+        Command::Retire(Retirement { kid, settings }) => {
+            let config = configure(settings, LOG_OF_TOOLS)?;
+            let url = config.database_url()?;
+            block_on(async {
+                let store = Store::open(url, 1).await?;
+                store.check().await?;
+                Ok(signing_keys::retire(&store, &kid, Clock::System.now()).await?)
+            })?;
+            report::print(format!("Retired the signing key {kid}. Workers no longer need it."));
         }
     }
     Ok(ExitCode::SUCCESS)

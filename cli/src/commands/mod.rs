@@ -38,7 +38,7 @@ pub(crate) enum Command {
     /// Prepare or check the broker
     #[command(subcommand)]
     Topology(topology::Command),
-    /// Create or export signing keys
+    /// Create, export or retire signing keys
     #[command(subcommand)]
     Keys(keys::Command),
     /// Run a payment provider for trials
@@ -102,7 +102,7 @@ mod tests {
     use crate::Program;
 
     /// The settings of every command without subcommands.
-    const SETTINGS: [(&str, Groups); 26] = [
+    const SETTINGS: [(&str, Groups); 27] = [
         ("demo", TERMS | ENGINE | LOG),
         ("serve", ALL),
         ("migrate", DATABASE | LOG),
@@ -111,6 +111,7 @@ mod tests {
         ("topology policies", 0),
         ("keys new", KEYS | LOG),
         ("keys export", KEYS | LOG),
+        ("keys retire", DATABASE | LOG),
         ("provider", BROKER | LOG),
         ("reissue", BROKER | LOG),
         ("unmatched list", DATABASE | LOG),

@@ -26,7 +26,10 @@ pub(crate) fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
     block_on(async {
         let resources = connect(&config, &registry::queues(), true).await?;
         let stop = stop_signal()?;
-        registry::run_workers(selected, &resources, &stop).await;
+        tokio::join!(
+            registry::run_workers(selected, &resources, &stop),
+            resources.store.watch_clock(&resources.clock, &stop)
+        );
         Ok(ExitCode::SUCCESS)
     })
 }

@@ -17,6 +17,7 @@ use licet_schema::{
     message::RequestRefused,
 };
 use sea_orm::{ConnectionTrait, ModelTrait};
+use tracing::debug;
 use uuid::Uuid;
 
 use super::{
@@ -30,7 +31,7 @@ use super::{
 use crate::{
     decision::{Context, Decision, RuleError},
     rows::{Defect, Rows, TableVisitor},
-    store::{Lock, Source, StoreError, Transaction, Writes},
+    store::{Lock, Source, StoreError, Transaction, Writes, clock_difference},
 };
 
 /// The number of times a batch is restarted because of a conflict with another transaction before
@@ -202,7 +203,12 @@ async fn attempt(
     if work.iter().any(|work| !work.may_be_duplicate() && known.contains_key(&work.id)) {
         duplicate_check.found_unsuspected();
     }
-    let folded = decide(worker, resources, work, fresh(work, &known), &transaction).await?;
+    let fresh = fresh(work, &known);
+    let mut folded = if worker.ends_by_clock() && clock_differs(worker, resources, &transaction).await? {
+        Folded::without_effect(worker, &fresh, resources.clock.now())
+    } else {
+        decide(worker, resources, work, fresh, &transaction).await?
+    };
     // The key of the journal does not detect duplicates of messages that add no journal row.
     let unkeyed = !looks_up && folded.outputs.len() > folded.journal.len();
     if unkeyed && !journaled(&transaction, work).await?.is_empty() {
@@ -210,13 +216,26 @@ async fn attempt(
     }
     if !folded.journal.is_empty() {
         let mut writes = Writes::new(transaction.get_database_backend());
-        writes.insert::<journal::Entity>(&folded.journal.iter().collect::<Vec<_>>());
+        stored::insert(&transaction, &mut writes, &mut folded.journal).await?;
         writes.insert::<mention::Entity>(&folded.mentions.iter().collect::<Vec<_>>());
         folded.rows.write(&mut writes);
         writes.run(&transaction).await?;
         transaction.commit().await?;
     }
     answers(work, &known, &folded)
+}
+
+/// Whether the clock differs so much from the clock of the database that nothing may be ended.
+async fn clock_differs(
+    worker: &Arc<dyn AnyWorker>,
+    resources: &Resources,
+    transaction: &Transaction,
+) -> Result<bool, StoreError> {
+    let difference = clock_difference(transaction, &resources.clock).await?;
+    if let Some(difference) = difference {
+        debug!(worker = worker.name(), "nothing is decided: {difference}");
+    }
+    Ok(difference.is_some())
 }
 
 /// Loads the rows that these messages of the batch need, and decides the messages.
@@ -241,13 +260,12 @@ async fn journaled(transaction: &Transaction, work: &[Work]) -> Result<HashMap<U
     Ok(found.into_iter().map(|row| (row.id, row)).collect())
 }
 
-/// The indices of the messages to decide. The senders of these messages have permission to send
-/// them, and the messages are not in the journal. If several messages have the same id, only the
-/// first is included.
+/// The indices of the messages to decide. These messages can be decided and are not in the journal.
+/// If several messages have the same id, only the first is included.
 fn fresh(work: &[Work], known: &HashMap<Uuid, journal::Model>) -> Vec<usize> {
     let mut seen = HashSet::new();
-    let permitted = work.iter().enumerate().filter(|(_, work)| work.permitted);
-    let first = permitted.filter(|(_, work)| seen.insert(work.id) && !known.contains_key(&work.id));
+    let decidable = work.iter().enumerate().filter(|(_, work)| work.decidable);
+    let first = decidable.filter(|(_, work)| seen.insert(work.id) && !known.contains_key(&work.id));
     first.map(|(index, _)| index).collect()
 }
 
@@ -259,6 +277,14 @@ struct Folded {
     mentions: Vec<mention::Model>,
     /// The outputs, by index of the message in the batch.
     outputs: HashMap<usize, Arc<Vec<StoredOutput>>>,
+}
+
+impl Folded {
+    /// The result for messages that have no effect and no outputs.
+    fn without_effect(worker: &Arc<dyn AnyWorker>, indices: &[usize], now: Timestamp) -> Self {
+        let outputs = indices.iter().map(|&index| (index, Arc::default())).collect();
+        Self { now, rows: worker.no_rows(), journal: Vec::new(), mentions: Vec::new(), outputs }
+    }
 }
 
 /// Applies the rules to the messages in order, including signatures.
@@ -279,20 +305,26 @@ async fn fold(
         let mut outputs = HashMap::with_capacity(indices.len());
         for index in indices {
             let work = &work[index];
-            let context = Context { now, keyring: &keyring, terms: &terms, message_id: work.id };
+            let (message_id, message_digest) = (work.id, work.digest);
+            let context = Context { now, keyring: &keyring, terms: &terms, message_id, message_digest };
             let decided = match &work.input {
                 Ok(input) => worker.decide(&context, &mut *rows, input),
                 Err(refusal) => Err(refusal.clone().into()),
             };
             let decision = match decided {
                 Ok(decision) => decision,
+                Err(RuleError::Refused(refusal)) if !refusal.code.is_recorded() => {
+                    outputs.insert(index, Arc::new(vec![unjournaled(work, now, refusal)?]));
+                    continue;
+                }
                 Err(RuleError::Refused(refusal)) => refused(&*worker, work, &refusal),
                 Err(RuleError::Defect(defect)) => return Err(defect),
             };
             let made = stored::outputs_of_decision(work.id, now, &decision)?;
             // A decision without outputs had no effect.
             if !made.is_empty() {
-                journal.push(journal_row(work, &decision, now, stored::outputs_to_bytes(&made)?));
+                let position = i64::try_from(journal.len()).unwrap_or(i64::MAX);
+                journal.push(journal_row(work, &decision, now, position, stored::outputs_to_bytes(&made)?));
                 let others = decision.mentions.iter().filter(|mentioned| Some(**mentioned) != decision.subject);
                 mentions.extend(others.map(|&subject| mention::Model { subject, journal: work.id }));
             }
@@ -316,7 +348,9 @@ fn refused(worker: &dyn AnyWorker, work: &Work, refusal: &Refusal) -> Decision {
     Decision { subject: proved.and_then(|input| worker.subject(input)), ..decision }
 }
 
-fn journal_row(work: &Work, decision: &Decision, now: Timestamp, outputs: Vec<u8>) -> journal::Model {
+/// Creates a journal row. `position` is the place of the message in its batch. The row gets its final
+/// position when it is written.
+fn journal_row(work: &Work, decision: &Decision, now: Timestamp, position: i64, outputs: Vec<u8>) -> journal::Model {
     let code = match &decision.reply {
         Some(Output::RequestRefused(refused)) => Some(refused.code.to_string()),
         _ => None,
@@ -329,6 +363,7 @@ fn journal_row(work: &Work, decision: &Decision, now: Timestamp, outputs: Vec<u8
         subject: decision.subject,
         code,
         decided_at: now,
+        position,
         outputs,
     }
 }
@@ -351,30 +386,29 @@ impl TableVisitor for Writes {
 }
 
 /// The outputs for each message of the batch. A duplicate gets the outputs of the first message
-/// with its id. A different message with the same id gets `conflict`. A message that its sender may
-/// not send is refused, unless it was decided earlier.
+/// with its id. A different message with the same id gets `conflict`. A message that cannot be
+/// decided is refused, unless it was decided earlier.
 fn answers(
     work: &[Work],
     known: &HashMap<Uuid, journal::Model>,
     folded: &Folded,
 ) -> Result<Vec<Arc<Vec<StoredOutput>>>, AttemptError> {
+    let decided_now = folded.outputs.keys().map(|&index| (work[index].id, work[index].digest));
     let digests: HashMap<Uuid, [u8; 32]> =
-        known.values().chain(&folded.journal).map(|row| (row.id, row.digest.0)).collect();
+        known.values().map(|row| (row.id, row.digest.0)).chain(decided_now).collect();
     let decided: HashMap<Uuid, &Arc<Vec<StoredOutput>>> =
         folded.outputs.iter().map(|(&index, outputs)| (work[index].id, outputs)).collect();
     let answer = |work: &Work| -> Result<Arc<Vec<StoredOutput>>, AttemptError> {
         let digest = digests.get(&work.id);
         let same = digest.is_some_and(|digest| *digest == work.digest);
-        // Permission is checked after the lookup in the journal, not before. A message that was
-        // committed therefore keeps its outputs, even if its sender loses the permission before the
-        // redelivery.
-        if let (false, Err(refusal)) = (work.permitted || same, &work.input) {
-            let refused = unjournaled(work, "reply:request.refused", folded.now, refusal.clone())?;
-            return Ok(Arc::new(vec![refused]));
+        // Permission and key are checked after the lookup in the journal, not before. A message
+        // that was committed therefore keeps its outputs, even if its sender loses the permission,
+        // or the worker loses the key, before the redelivery.
+        if let (false, Err(refusal)) = (work.decidable || same, &work.input) {
+            return Ok(Arc::new(vec![unjournaled(work, folded.now, refusal.clone())?]));
         }
         if digest.is_some() && !same {
-            let conflict = unjournaled(work, "reply:request.refused:conflict", folded.now, conflict())?;
-            return Ok(Arc::new(vec![conflict]));
+            return Ok(Arc::new(vec![unjournaled(work, folded.now, conflict())?]));
         }
         if let Some(outputs) = decided.get(&work.id) {
             return Ok(Arc::clone(outputs));
@@ -392,10 +426,15 @@ fn conflict() -> Refusal {
     Refusal::new(Code::Conflict, detail)
 }
 
-/// A refusal that adds no journal row, because its id belongs to another message or because its
-/// sender may not send it.
-fn unjournaled(work: &Work, name: &str, now: Timestamp, refusal: Refusal) -> Result<StoredOutput, Defect> {
+/// A refusal that adds no journal row: its id belongs to another message, its sender may not send
+/// it, or its token names a key that is not trusted.
+fn unjournaled(work: &Work, now: Timestamp, refusal: Refusal) -> Result<StoredOutput, Defect> {
     let Refusal { code, detail } = refusal;
+    // A message that is decided later has the name without a code for its own refusal.
+    let name = match code {
+        Code::Conflict | Code::UntrustedKey => format!("reply:request.refused:{code}"),
+        _ => "reply:request.refused".to_owned(),
+    };
     let refused = Output::RequestRefused(RequestRefused { code, detail, message_type: work.origin.kind.clone() });
-    stored::reply_output(work.id, name, now, &refused)
+    stored::reply_output(work.id, &name, now, &refused)
 }

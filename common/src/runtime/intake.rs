@@ -24,10 +24,11 @@ pub(super) struct Work {
     /// The SHA-256 digest of the type, `content_type`, sender and body. It includes the sender so
     /// that a user who copies another user's message does not receive the reply to it.
     pub(super) digest: [u8; 32],
-    /// Whether the sender may send this message. If not, the message is refused and not recorded.
-    /// If it was decided earlier, however, the recorded outputs are sent, even if the configuration
-    /// has changed since.
-    pub(super) permitted: bool,
+    /// Whether the message can be decided: the sender may send it, and its token, if any, names a
+    /// trusted key. If not, the message is refused and not recorded. If it was decided earlier,
+    /// however, the recorded outputs are sent, even if the configuration or the keys folder has
+    /// changed since.
+    pub(super) decidable: bool,
     /// The input of the rules, or the refusal that resulted from reading the message.
     pub(super) input: Result<AnyInput, Refusal>,
     /// The delivery, which is needed to reply to the message or to copy it.
@@ -35,10 +36,10 @@ pub(super) struct Work {
 }
 
 impl Work {
-    /// Whether to look up the message in the journal: it may have been decided earlier, or its
-    /// sender has no permission and may receive only outputs that are already recorded.
+    /// Whether to look up the message in the journal: it may have been decided earlier, or it cannot
+    /// be decided now and only outputs that are already recorded may be sent.
     pub(super) fn may_be_duplicate(&self) -> bool {
-        !self.permitted || self.origin.attempts > 0 || self.delivery.redeliveries > 0
+        !self.decidable || self.origin.attempts > 0 || self.delivery.redeliveries > 0
     }
 }
 
@@ -118,7 +119,8 @@ fn read(worker: &dyn AnyWorker, keyring: &Keyring, trust: &Trust, delivery: Arc<
             let digest = digest(&origin.kind, properties.content_type.as_deref(), sender, &delivery.body);
             let permitted = trust.senders.permit(sender, &origin.kind);
             let input = if permitted { worker.read(keyring, request) } else { Err(forbidden(&origin)) };
-            Reading::Work(Work { id, origin, digest, permitted, input, delivery })
+            let decidable = permitted && input.as_ref().err().is_none_or(|refusal| refusal.code.is_recorded());
+            Reading::Work(Work { id, origin, digest, decidable, input, delivery })
         }
         Err(refusal) => Reading::Rejected(Rejected { refusal, id, origin, answerable, panicked: false, delivery }),
     }

@@ -4,10 +4,15 @@
 //! A journal row stores its outputs in the postcard format. Only Licet reads these bytes.
 
 use licet_schema::{Output, Timestamp, entity::journal};
+use sea_orm::{ConnectionTrait, DatabaseBackend, Statement};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use crate::{decision::Decision, rows::Defect};
+use crate::{
+    decision::Decision,
+    rows::Defect,
+    store::{StoreError, Transaction, Writes},
+};
 
 /// One output. `reply_to` and `correlation_id` are not stored, because they come from the current
 /// delivery.
@@ -66,6 +71,39 @@ pub fn outputs_of(row: &journal::Model) -> Result<Vec<StoredOutput>, JournalErro
 pub(super) fn outputs_to_bytes(outputs: &[StoredOutput]) -> Result<Vec<u8>, Defect> {
     postcard::to_stdvec(outputs)
         .map_err(|error| Defect::Unwritable { kind: "journal row".into(), cause: error.to_string() })
+}
+
+/// Adds the rows of a batch to `writes`, in the order of their ids, and adds the first position of the
+/// batch to their positions.
+///
+/// Positions are assigned after the locks of the batch were acquired, and its locks are released
+/// after the commit. Of two messages that need the same lock, the first to acquire it therefore has
+/// the lower position.
+///
+/// # Errors
+/// The database is unavailable.
+pub(super) async fn insert(
+    transaction: &Transaction,
+    writes: &mut Writes,
+    rows: &mut [journal::Model],
+) -> Result<(), StoreError> {
+    if transaction.get_database_backend() == DatabaseBackend::Postgres {
+        let rows: Vec<_> = rows.iter().collect();
+        writes.insert_numbered::<journal::Entity>(&rows, journal::Column::Position, journal::POSITION_SEQUENCE);
+        return Ok(());
+    }
+    let first = first_position(transaction).await?;
+    rows.iter_mut().for_each(|row| row.position += first);
+    writes.insert::<journal::Entity>(&rows.iter().collect::<Vec<_>>());
+    Ok(())
+}
+
+/// The first position of the next batch on SQLite, which has one writer at a time.
+async fn first_position(transaction: &Transaction) -> Result<i64, StoreError> {
+    let newest = "SELECT position FROM journal ORDER BY rowid DESC LIMIT 1";
+    let newest = transaction.query_one(Statement::from_string(DatabaseBackend::Sqlite, newest)).await?;
+    let newest: Option<i64> = newest.map(|row| row.try_get_by_index(0)).transpose()?;
+    Ok(newest.map_or(0, |newest| (newest / journal::POSITIONS_PER_BATCH + 1) * journal::POSITIONS_PER_BATCH))
 }
 
 /// The outputs of a decision: the reply, its public form as an event, and the other events.
@@ -132,6 +170,7 @@ mod tests {
             subject: None,
             code: None,
             decided_at: Timestamp::from_millis(0),
+            position: 0,
             outputs,
         };
         assert_eq!(outputs_of(&row(bytes.clone())).expect("its own bytes"), [output]);

@@ -34,6 +34,10 @@ pub trait Worker: Send + Sync + 'static {
     /// waiting.
     const RESTS: bool = false;
 
+    /// Whether the worker ends things because their time is over. It decides nothing while its clock
+    /// differs from the clock of the database by more than 60 s.
+    const ENDS_BY_CLOCK: bool = false;
+
     /// The maximum number of messages in one transaction. `None` means the configured number.
     const BATCH_MAX: Option<u16> = None;
 
@@ -108,6 +112,7 @@ pub(super) trait AnyWorker: Send + Sync {
     fn name(&self) -> &'static str;
     fn changes(&self) -> bool;
     fn rests(&self) -> bool;
+    fn ends_by_clock(&self) -> bool;
     fn batch_max(&self) -> Option<u16>;
     fn read(&self, keyring: &Keyring, request: Request) -> Result<AnyInput, Refusal>;
     fn subject(&self, input: &AnyInput) -> Option<Uuid>;
@@ -131,6 +136,10 @@ impl<W: Worker> AnyWorker for W {
 
     fn rests(&self) -> bool {
         W::RESTS
+    }
+
+    fn ends_by_clock(&self) -> bool {
+        W::ENDS_BY_CLOCK
     }
 
     fn batch_max(&self) -> Option<u16> {

@@ -56,7 +56,8 @@ impl Keyring {
         self.signing.as_ref().map(|(kid, _)| kid.as_str())
     }
 
-    pub(super) fn trusts(&self, kid: &str) -> bool {
+    /// Whether the keyring contains the key with this thumbprint.
+    pub(crate) fn trusts(&self, kid: &str) -> bool {
         self.trusted.contains_key(kid)
     }
 

@@ -29,12 +29,14 @@ use secrecy::{ExposeSecret, SecretString};
 use crate::fault_injection::FaultInjector;
 use crate::fault_injection::{Faults, Outcome, Step};
 
+mod clock_difference;
 mod error;
 mod source;
 mod statements;
 mod transaction;
 mod writes;
 
+pub use clock_difference::{ClockDifference, clock_difference};
 pub use error::StoreError;
 pub use source::{Comparison, Lock, Page, Source, keys, load};
 pub use statements::select;
@@ -199,15 +201,19 @@ impl Store {
         Self { faults: Faults::of(injector), ..self.clone() }
     }
 
-    /// Creates or updates the tables.
+    /// Creates or updates the tables. Compares the clock like [`Store::check`].
     ///
     /// # Errors
     /// The database is unavailable or rejects a statement.
     pub fn migrate(&self) -> BoxFuture<'_, Result<(), StoreError>> {
-        Box::pin(async move { Ok(Migrations::up(&self.pool(), None).await?) })
+        Box::pin(async move {
+            self.check_clock().await?;
+            Ok(Migrations::up(&self.pool(), None).await?)
+        })
     }
 
-    /// Checks that the tables are those of this release. Does not write.
+    /// Checks that the tables are those of this release, and compares the clock: a difference from
+    /// the clock of the database is logged as an error. Does not write.
     ///
     /// # Errors
     /// The tables belong to another release or do not exist, or the database is unavailable.
@@ -226,7 +232,12 @@ impl Store {
             let expected = Migrations::migrations();
             let same = expected.len() == applied.len()
                 && expected.iter().all(|one| applied.iter().any(|name| name == one.name()));
-            if same { Ok(()) } else { Err(OpenError::NotMigrated) }
+            if !same {
+                return Err(OpenError::NotMigrated);
+            }
+            self.check_clock()
+                .await
+                .map_err(|error| OpenError::Unreachable { address: "LICET_DATABASE_URL".into(), source: error.into() })
         })
     }
 

@@ -10,7 +10,7 @@
 //! On SQLite, where statements cost no round trips, each part has its own statements.
 
 use licet_schema::entity::Keyed;
-use sea_orm::{ConnectionTrait, DatabaseBackend, EntityTrait, Iterable, ModelTrait, Statement, Value};
+use sea_orm::{ConnectionTrait, DatabaseBackend, EntityTrait, IdenStatic, Iterable, ModelTrait, Statement, Value};
 
 use super::{
     StoreError,
@@ -63,9 +63,30 @@ impl Writes {
         if rows.is_empty() {
             return;
         }
+        self.insert_picked::<E>(rows, Column::picked);
+    }
+
+    /// Adds rows to insert on PostgreSQL. The next value of `sequence` is drawn once, when the rows
+    /// are written, and added to `column` of each row.
+    pub fn insert_numbered<E: Keyed>(&mut self, rows: &[&E::Model], column: E::Column, sequence: &str)
+    where
+        E::Model: ModelTrait<Entity = E>,
+    {
+        let column = format!("\"{}\"", column.as_str());
+        self.insert_picked::<E>(rows, |shape| match shape.name == column {
+            // The database evaluates a subquery that does not depend on the row only once.
+            true => format!("a.{column} + (SELECT nextval('{sequence}'))"),
+            false => shape.picked(),
+        });
+    }
+
+    fn insert_picked<E: Keyed>(&mut self, rows: &[&E::Model], pick: impl Fn(&Column) -> String)
+    where
+        E::Model: ModelTrait<Entity = E>,
+    {
         let table = Table::of::<E>();
         let columns: Vec<_> = <E as EntityTrait>::Column::iter().zip(&table.columns).collect();
-        self.write::<E>(table, &columns, rows, |source| {
+        self.write::<E>(table, &columns, rows, pick, |source| {
             format!("INSERT INTO \"{}\" ({}) {source}", table.name, table.all)
         });
     }
@@ -90,7 +111,7 @@ impl Writes {
         }
         let (names, same) = (list(&columns, |(_, shape)| &shape.name), table.same_key("u"));
         let rows: Vec<_> = rows.iter().map(|row| row.now).collect();
-        self.write::<E>(table, &columns, &rows, |source| {
+        self.write::<E>(table, &columns, &rows, Column::picked, |source| {
             format!("WITH u ({names}) AS ({source}) UPDATE \"{0}\" SET {set} FROM u WHERE {same}", table.name)
         });
     }
@@ -121,13 +142,14 @@ impl Writes {
         table: &'static Table,
         columns: &[(E::Column, &Column)],
         rows: &[&E::Model],
+        pick: impl Fn(&Column) -> String,
         statement: impl Fn(&str) -> String,
     ) where
         E::Model: ModelTrait<Entity = E>,
     {
         let statements = match self.backend {
             DatabaseBackend::Postgres => {
-                let picked = list(columns, |(_, shape)| shape.picked());
+                let picked = list(columns, |(_, shape)| pick(shape));
                 let names = list(columns, |(_, shape)| &shape.name);
                 let slots = slots(self.step.values, columns.len());
                 let source = format!("SELECT {picked} FROM unnest({slots}) AS a ({names})");

@@ -1,7 +1,8 @@
 //! Invariant 6: the tables follow from the events in the journal.
 //!
 //! Reads the journal in the order of purchases, a limited number of rows at a time. Counts the
-//! events of each purchase and compares the counts with the rows of the purchase.
+//! events of each purchase and compares the counts with the rows of the purchase. The order of events
+//! is that of the positions in the journal, and does not depend on the clocks of workers.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -10,7 +11,7 @@ use licet_common::{
     store::{Lock, Transaction, keys, select},
 };
 use licet_schema::{
-    Output, Timestamp,
+    Output,
     entity::{LicenseState, certificate, certificate_record, collection, journal, license, mention},
     message::SettlementOutcome,
 };
@@ -43,17 +44,17 @@ struct Purchase {
     granted: BTreeMap<Uuid, u32>,
     returned: BTreeMap<Uuid, u32>,
     revoked: BTreeMap<Uuid, u32>,
-    /// The times at which each certificate ended.
-    retired: BTreeMap<Uuid, Vec<Timestamp>>,
-    /// The times at which each certificate was reissued.
-    reissued: BTreeMap<Uuid, Vec<Timestamp>>,
-    /// The times at which each certificate became live again in the same generation.
-    restored: BTreeMap<Uuid, Vec<Timestamp>>,
+    /// The positions in the journal at which each certificate ended.
+    retired: BTreeMap<Uuid, Vec<i64>>,
+    /// The positions in the journal at which each certificate was reissued.
+    reissued: BTreeMap<Uuid, Vec<i64>>,
+    /// The positions in the journal at which each certificate became live again in the same generation.
+    restored: BTreeMap<Uuid, Vec<i64>>,
 }
 
 impl Purchase {
     /// Counts an event of a message about this purchase.
-    fn count(&mut self, event: &Output, at: Timestamp) {
+    fn count(&mut self, event: &Output, at: i64) {
         let more = |counts: &mut BTreeMap<Uuid, u32>, id: Uuid| *counts.entry(id).or_default() += 1;
         match event {
             Output::CertificateIssued(body) => {
@@ -77,7 +78,7 @@ impl Purchase {
 
     /// Counts an event that can also come from a message about another purchase or about no
     /// purchase.
-    fn count_ending(&mut self, event: &Output, at: Timestamp) {
+    fn count_ending(&mut self, event: &Output, at: i64) {
         match event {
             Output::CertificateRetired(body) => self.retired.entry(body.certificate).or_default().push(at),
             Output::LicenseRevoked(body) => *self.revoked.entry(body.license).or_default() += 1,
@@ -86,7 +87,7 @@ impl Purchase {
     }
 
     /// Counts an event of a message that mentions this purchase.
-    fn count_mention(&mut self, subject: Uuid, event: &Output, at: Timestamp) {
+    fn count_mention(&mut self, subject: Uuid, event: &Output, at: i64) {
         match event {
             Output::LicenseReturned(body) if body.privilege.certificate == Some(subject) => {
                 self.upgraded = Some(subject);
@@ -152,7 +153,7 @@ pub(super) async fn compare_with_journal(connection: &Transaction) -> Result<(u6
                 {
                     purchase.refunded_at_once |= body.outcome != SettlementOutcome::Completed;
                 }
-                purchase.count(&event, row.decided_at);
+                purchase.count(&event, row.position);
             }
         }
     }
@@ -202,7 +203,7 @@ async fn count_mentions(connection: &Transaction, page: &mut BTreeMap<Uuid, Purc
         let events = events(&row)?;
         for subject in by_row.get(&row.id).into_iter().flatten() {
             if let Some(purchase) = page.get_mut(subject) {
-                events.iter().for_each(|event| purchase.count_mention(*subject, event, row.decided_at));
+                events.iter().for_each(|event| purchase.count_mention(*subject, event, row.position));
             }
         }
     }
@@ -293,16 +294,16 @@ fn compare_certificate(id: Uuid, purchase: &Purchase, rows: &Rows, findings: &mu
 /// Checks that a certificate ended at most once, and at most once more after each reissue or restoration, and that
 /// its record has the state of its last event.
 fn compare_ending(id: Uuid, purchase: &Purchase, record: &certificate_record::Model, findings: &mut Findings) {
-    let count_and_last = |times: &BTreeMap<Uuid, Vec<Timestamp>>| {
-        let times = times.get(&id).map_or(&[][..], Vec::as_slice);
-        (times.len(), times.iter().max().copied())
+    let count_and_last = |positions: &BTreeMap<Uuid, Vec<i64>>| {
+        let positions = positions.get(&id).map_or(&[][..], Vec::as_slice);
+        (positions.len(), positions.iter().max().copied())
     };
     let (endings, last_ended) = count_and_last(&purchase.retired);
     let (reissues, last_reissued) = count_and_last(&purchase.reissued);
     let (restorations, last_restored) = count_and_last(&purchase.restored);
     findings.ensure(endings <= 1 + reissues + restorations, "a certificate ended twice", id);
     let last_revived = last_reissued.max(last_restored);
-    // The order of two events in the same millisecond is unknown.
+    // A payment whose refund arrived first may restore and end a certificate at once.
     if last_ended != last_revived || last_ended.is_none() {
         let ended = last_ended > last_revived;
         findings.ensure(record.ended.is_some() == ended, "the ending of a certificate differs from the journal", id);

@@ -174,8 +174,7 @@ async fn history(connection: &impl ConnectionTrait, purchase: Uuid) -> Result<Op
     let mut rows = select::<journal::Entity>(connection, &[journal::Column::Subject], subjects, Lock::None).await?;
     let own: BTreeSet<_> = rows.iter().map(|row| row.id).collect();
     rows.extend(mentions(connection, purchase).await?);
-    // Most message ids are UUIDv7, which orders messages of the same millisecond.
-    rows.sort_by_key(|row| (row.decided_at, row.id));
+    rows.sort_by_key(|row| (row.position, row.id));
     rows.dedup_by_key(|row| row.id);
     let ids: Vec<_> = ids.iter().map(Uuid::to_string).collect();
     // A message that only mentions this purchase may have caused events about other purchases.

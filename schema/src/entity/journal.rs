@@ -6,6 +6,12 @@ use sea_orm::entity::prelude::*;
 use super::{Digest, Keyed};
 use crate::Timestamp;
 
+/// The sequence that numbers batches on PostgreSQL. Each value is the first position of a batch.
+pub const POSITION_SEQUENCE: &str = "journal_position";
+/// The distance between the first positions of two batches, which is more than the number of
+/// messages in a batch.
+pub const POSITIONS_PER_BATCH: i64 = 1 << 16;
+
 /// A row of `journal`.
 #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
 #[sea_orm(table_name = "journal")]
@@ -29,6 +35,10 @@ pub struct Model {
     pub code: Option<String>,
     /// When the message was decided, in Unix milliseconds.
     pub decided_at: Timestamp,
+    /// The position of the row in the order in which messages were decided. Of two messages about
+    /// the same purchase, account or settlement, the one that was decided first has the lower
+    /// position, whatever the clocks of the workers were.
+    pub position: i64,
     /// The outputs as they were published, encoded with postcard.
     #[sea_orm(column_type = "Blob")]
     pub outputs: Vec<u8>,

@@ -29,6 +29,7 @@ pub mod privilege;
 pub mod refund;
 pub mod reinstatement;
 pub mod settlement;
+pub mod signing_key;
 pub mod unmatched_settlement;
 
 pub use column::Digest;

@@ -2,5 +2,8 @@
 //! number of its case.
 
 mod a06;
+mod a10;
+mod a11;
+mod a12;
 mod b13;
 mod refunds;

@@ -1,6 +1,6 @@
 //! A PostgreSQL server that a test starts itself, with fsync on.
 
-use std::path::PathBuf;
+use std::{io::Write, path::PathBuf, process::Stdio};
 
 use super::{Root, Server, free_port};
 
@@ -90,6 +90,20 @@ impl Postgres {
         command.current_dir("/");
         command
     }
+}
+
+/// Runs a client program of the installed PostgreSQL, such as `pg_dump`, with this input. Returns its
+/// output.
+pub(crate) fn run_client(program: &str, arguments: &[&str], input: &[u8]) -> Vec<u8> {
+    let root = Root::of("LICET_TEST_DATABASE_ROOT");
+    let (programs, _) = root.newest("/usr/lib/postgresql", "", "bin");
+    let mut command = root.command(programs.join(program));
+    command.args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().expect("the program runs");
+    child.stdin.take().expect("a pipe").write_all(input).expect("the program reads its input");
+    let output = child.wait_with_output().expect("the program ends");
+    assert!(output.status.success(), "{program}: {}", String::from_utf8_lossy(&output.stderr));
+    output.stdout
 }
 
 fn as_root() -> bool {

@@ -1,6 +1,6 @@
 //! The response to a message: its reply and its events.
 
-use licet_schema::{Output, Request};
+use licet_schema::{Code, Output, Request};
 
 /// The outputs that a message caused.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -27,8 +27,11 @@ impl Response {
     }
 
     /// Whether this request leaves a row in the journal. Queries do not, and neither do sweeps that
-    /// found nothing.
+    /// found nothing and requests whose token names a key that is not trusted.
     pub(crate) fn is_journaled(&self, request: &Request) -> bool {
+        if matches!(&self.reply, Some(Output::RequestRefused(body)) if body.code == Code::UntrustedKey) {
+            return false;
+        }
         match request {
             Request::HoldingsQuery(_) | Request::StatusQuery(_) => false,
             Request::SweepDue(_) => !self.events.is_empty(),

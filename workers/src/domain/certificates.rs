@@ -386,6 +386,7 @@ mod tests {
             keyring: &fixture.keyring,
             terms: &fixture.terms,
             message_id: Uuid::from_u128(1),
+            message_digest: [0; 32],
         };
         let decided = License.decide(&context, &mut Tables::default(), &input);
         let defect = decided.expect_err("nothing was loaded");

@@ -1,9 +1,10 @@
 //! The clock of the sweep worker, which publishes a message at every interval.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use licet_common::{
     runtime::Resources,
+    store::{ClockDifference, StoreError, clock_difference},
     transport::{Lost, Outcome, Outgoing, Properties, Publisher},
 };
 use licet_schema::{
@@ -13,7 +14,7 @@ use licet_schema::{
 };
 use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
-use tracing::warn;
+use tracing::{error, warn};
 use uuid::Uuid;
 
 /// The namespace of the clock's message ids.
@@ -21,6 +22,8 @@ const NAMESPACE: Uuid = Uuid::from_u128(0x5eed_0000_0000_5000_8000_0000_c10c_000
 /// The timeout for the broker to confirm a tick. A tick that is not confirmed is replaced by the
 /// next one.
 const CONFIRM_TIMEOUT: Duration = Duration::from_secs(5);
+/// How often the worker logs that it ends nothing.
+const LOG_INTERVAL: Duration = Duration::from_secs(60);
 
 /// Publishes a `sweep.due` of each kind at every interval, until `stop`.
 pub(super) async fn tick(resources: &Resources, stop: &CancellationToken) {
@@ -28,11 +31,23 @@ pub(super) async fn tick(resources: &Resources, stop: &CancellationToken) {
     let mut ticks = tokio::time::interval(Duration::from_secs(interval_s));
     ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
     let mut publisher: Option<Publisher> = None;
+    let mut refused_at: Option<Instant> = None;
     loop {
         tokio::select! {
             () = stop.cancelled() => break,
             _ = ticks.tick() => {}
         }
+        // If the database is unavailable, the worker itself compares the clock before it ends
+        // anything.
+        let compared = tokio::time::timeout(CONFIRM_TIMEOUT, difference(resources)).await;
+        if let Ok(Ok(Some(difference))) = compared {
+            if refused_at.is_none_or(|at| at.elapsed() >= LOG_INTERVAL) {
+                refused_at = Some(Instant::now());
+                error!("nothing that is overdue is ended, because {difference}");
+            }
+            continue;
+        }
+        refused_at = None;
         let due = messages(resources.clock.now(), interval_s);
         match publish(resources, publisher.take(), &due).await {
             Ok(kept) => publisher = Some(kept),
@@ -43,6 +58,10 @@ pub(super) async fn tick(resources: &Resources, stop: &CancellationToken) {
     if let Some(publisher) = publisher {
         publisher.close().await;
     }
+}
+
+async fn difference(resources: &Resources) -> Result<Option<ClockDifference>, StoreError> {
+    clock_difference(&resources.store.pool(), &resources.clock).await
 }
 
 async fn publish(resources: &Resources, kept: Option<Publisher>, due: &[Outgoing]) -> Result<Publisher, Lost> {

@@ -11,6 +11,9 @@
 //! A sweep locks few rows for a short time, even if many are overdue. A sweep that finds nothing
 //! writes nothing.
 //!
+//! While the clock of the worker differs from that of the database by more than 60 s, the worker
+//! publishes no `sweep.due` and ends nothing. A later `sweep.due` finds everything that is overdue.
+//!
 //! The worker checks deadlines again under the locks. Every other worker also checks the deadlines
 //! of the rows that it reads, so no reply depends on when a sweep runs.
 
@@ -45,6 +48,7 @@ impl Worker for Sweep {
     const NAME: &'static str = "sweep";
     const HANDLES: &'static [&'static str] = &["sweep.due"];
     const RESTS: bool = true;
+    const ENDS_BY_CLOCK: bool = true;
     // Each sweep has its own transaction, so that a transaction locks the rows of only one sweep.
     const BATCH_MAX: Option<u16> = Some(1);
     const SETTINGS: Groups = groups::SWEEP;

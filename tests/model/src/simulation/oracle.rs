@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use licet_common::transport::Delivery;
-use licet_schema::{Output, Timestamp, topology};
+use licet_schema::{Code, Output, Timestamp, topology};
 use uuid::Uuid;
 
 use super::{recorded::Decided, upstream::Sent};
@@ -124,7 +124,12 @@ impl Expected {
     fn of(id: Uuid, now_ms: i64, reply: bool, output: &Output) -> Result<Self, String> {
         let kind = output.kind();
         let name = if reply {
-            format!("reply:{kind}")
+            match output {
+                Output::RequestRefused(body) if body.code == Code::UntrustedKey => {
+                    format!("reply:{kind}:{}", body.code)
+                }
+                _ => format!("reply:{kind}"),
+            }
         } else {
             let subject = output.subject().ok_or_else(|| format!("a {kind} event has no subject"))?;
             format!("event:{kind}:{subject}")

@@ -43,6 +43,7 @@ impl<W: Worker> Worker for Recorded<W> {
     const HANDLES: &'static [&'static str] = W::HANDLES;
     const CHANGES: bool = W::CHANGES;
     const RESTS: bool = W::RESTS;
+    const ENDS_BY_CLOCK: bool = W::ENDS_BY_CLOCK;
     const BATCH_MAX: Option<u16> = W::BATCH_MAX;
     const SETTINGS: Groups = W::SETTINGS;
 

@@ -43,10 +43,7 @@ impl Upstream {
     pub(super) async fn step(&mut self, step: &Step) -> Result<Option<String>, String> {
         let request = match step {
             Step::Wait(wait) => {
-                let now_ms = self.player.system.fixture.now_ms;
-                // The clock is never set back here, because the auditor compares times. Only random
-                // histories do that.
-                self.player.system.fixture.now_ms = self.player.time(*wait, true).max(now_ms);
+                self.player.system.fixture.now_ms = self.player.time(*wait, true);
                 return Ok(None);
             }
             Step::SendAgain { of, same_id } => match of.of(&self.sent).cloned() {
