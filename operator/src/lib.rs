@@ -6,6 +6,7 @@
 //! | [`audit`] | checks the invariants of a database |
 //! | [`history`] | shows the history of a purchase, certificate, license, return or user |
 //! | [`dead_letters`] | lists, replays and removes dead letters |
+//! | [`resend`] | publishes outputs in the journal again |
 //! | [`unmatched`] | lists, assigns and refunds payments that match no purchase |
 //!
 //! The library does not print, read arguments or change tables. Every change is a message to a
@@ -14,6 +15,7 @@
 pub mod audit;
 pub mod dead_letters;
 pub mod history;
+pub mod resend;
 pub mod unmatched;
 
 #[cfg(test)]

@@ -9,6 +9,7 @@ mod migrate;
 mod provider;
 mod reissue;
 mod replay;
+mod resend;
 mod serve;
 mod show;
 mod terminal;
@@ -50,6 +51,8 @@ pub(crate) enum Command {
     /// List, show, replay or discard dead letters
     #[command(subcommand)]
     Dead(dead::Command),
+    /// Publish instructions and other events in the journal again
+    Resend(resend::Arguments),
     /// Send the purchases in a file to running workers, as an upstream system does
     Replay(replay::Arguments),
     /// Act as a client terminal: buy certificates, fetch licenses, return licenses
@@ -75,6 +78,7 @@ impl Command {
             Self::Reissue(arguments) => reissue::run(arguments),
             Self::Unmatched(command) => unmatched::run(command),
             Self::Dead(command) => dead::run(command),
+            Self::Resend(arguments) => resend::run(arguments),
             Self::Replay(arguments) => replay::run(arguments),
             Self::Terminal(arguments) => terminal::run(arguments),
             Self::Show(arguments) => show::run(arguments),
@@ -97,7 +101,7 @@ mod tests {
     use crate::Program;
 
     /// The settings of every command without subcommands.
-    const SETTINGS: [(&str, Groups); 24] = [
+    const SETTINGS: [(&str, Groups); 25] = [
         ("demo", TERMS | ENGINE | LOG),
         ("serve", ALL),
         ("migrate", DATABASE | LOG),
@@ -111,6 +115,7 @@ mod tests {
         ("unmatched list", DATABASE | LOG),
         ("unmatched assign", BROKER | DATABASE | LOG),
         ("unmatched refund", BROKER | DATABASE | LOG),
+        ("resend", BROKER | DATABASE | LOG),
         ("dead list", BROKER | LOG),
         ("dead show", BROKER | LOG),
         ("dead replay", BROKER | LOG),
