@@ -126,7 +126,7 @@ struct Templates(HashMap<String, Vec<(bool, Arc<Outgoing>)>>);
 
 impl Templates {
     fn new(answers: &Answers) -> Self {
-        let of_type = |answer: &Answer| answer.outputs.iter().map(template).collect();
+        let of_type = |answer: &Answer| answer.outputs.iter().flat_map(templates).collect();
         Self(answers.0.iter().map(|(kind, answer)| (kind.clone(), of_type(answer))).collect())
     }
 
@@ -147,7 +147,7 @@ impl Templates {
     }
 }
 
-fn template(output: &StoredOutput) -> (bool, Arc<Outgoing>) {
+fn templates(output: &StoredOutput) -> impl Iterator<Item = (bool, Arc<Outgoing>)> {
     let exchange = if output.reply { topology::DEFAULT } else { topology::exchange_of(&output.kind) };
     let message = Outgoing {
         exchange: exchange.to_owned(),
@@ -162,5 +162,13 @@ fn template(output: &StoredOutput) -> (bool, Arc<Outgoing>) {
         },
         body: Bytes::from(output.body.clone()),
     };
-    (output.reply, Arc::new(message))
+    let queue = topology::queue_of(&output.kind).filter(|_| !output.reply);
+    let to_queue = queue.map(|queue| Outgoing {
+        exchange: topology::DEFAULT.to_owned(),
+        routing_key: queue.to_owned(),
+        mandatory: true,
+        ..message.clone()
+    });
+    let reply = output.reply;
+    to_queue.into_iter().chain([message]).map(move |message| (reply, Arc::new(message)))
 }

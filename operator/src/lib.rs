@@ -6,6 +6,7 @@
 //! | [`audit`] | checks the invariants of a database |
 //! | [`history`] | shows the history of a purchase, certificate, license, return or user |
 //! | [`dead_letters`] | lists, replays and removes dead letters |
+//! | [`resend`] | publishes outputs in the journal again |
 //! | [`unmatched`] | lists, assigns and refunds payments that match no purchase |
 //! | [`payouts`] | lists payouts for buy-backs, and instructs them again |
 //!
@@ -16,6 +17,7 @@ pub mod audit;
 pub mod dead_letters;
 pub mod history;
 pub mod payouts;
+pub mod resend;
 pub mod unmatched;
 
 #[cfg(test)]

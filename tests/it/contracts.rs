@@ -110,6 +110,9 @@ async fn only_messages_to_licet_name_their_publisher(system: TestSystem) {
         let delivery = tokio::time::timeout(TIMEOUT, consumer.receive(1, 1)).await.expect("in time");
         assert_eq!(delivery.expect("the connection stays open")[0].properties.user_id, user, "{exchange} {key}");
     }
+    system.publish(message(topology::DEFAULT, topology::INSTRUCTED)).await;
+    let instruction = system.messages_of(topology::INSTRUCTED).await.next().await;
+    assert_eq!(instruction.properties.user_id, None, "Licet does not read instructions");
     system.publish(message(topology::EVENTS, "license.granted")).await;
     assert_eq!(events.next().await.properties.user_id, None);
     system.publish(message(topology::DEFAULT, &temporary)).await;

@@ -205,7 +205,12 @@ impl TestSystem {
 
     /// The messages of a worker's dead-letter queue.
     pub(crate) async fn dead_letters(&self, worker: &str) -> Mailbox {
-        Mailbox(self.resources.transport.consume(&topology::dead_queue(worker), 1000).await.expect("the queue"))
+        self.messages_of(&topology::dead_queue(worker)).await
+    }
+
+    /// The messages of a queue.
+    pub(crate) async fn messages_of(&self, queue: &str) -> Mailbox {
+        Mailbox(self.resources.transport.consume(queue, 1000).await.expect("the queue"))
     }
 
     pub(crate) async fn journal(&self) -> Vec<journal::Model> {

@@ -10,6 +10,7 @@ mod payouts;
 mod provider;
 mod reissue;
 mod replay;
+mod resend;
 mod serve;
 mod show;
 mod terminal;
@@ -54,6 +55,8 @@ pub(crate) enum Command {
     /// List, show, replay or discard dead letters
     #[command(subcommand)]
     Dead(dead::Command),
+    /// Publish instructions and other events in the journal again
+    Resend(resend::Arguments),
     /// Send the purchases in a file to running workers, as an upstream system does
     Replay(replay::Arguments),
     /// Act as a client terminal: buy certificates, fetch licenses, return licenses
@@ -80,6 +83,7 @@ impl Command {
             Self::Unmatched(command) => unmatched::run(command),
             Self::Payouts(command) => payouts::run(command),
             Self::Dead(command) => dead::run(command),
+            Self::Resend(arguments) => resend::run(arguments),
             Self::Replay(arguments) => replay::run(arguments),
             Self::Terminal(arguments) => terminal::run(arguments),
             Self::Show(arguments) => show::run(arguments),
@@ -102,7 +106,7 @@ mod tests {
     use crate::Program;
 
     /// The settings of every command without subcommands.
-    const SETTINGS: [(&str, Groups); 27] = [
+    const SETTINGS: [(&str, Groups); 28] = [
         ("demo", TERMS | ENGINE | LOG),
         ("serve", ALL),
         ("migrate", DATABASE | LOG),
@@ -119,6 +123,7 @@ mod tests {
         ("unmatched refund", BROKER | DATABASE | LOG),
         ("payouts list", DATABASE | LOG),
         ("payouts instruct", BROKER | DATABASE | LOG),
+        ("resend", BROKER | DATABASE | LOG),
         ("dead list", BROKER | LOG),
         ("dead show", BROKER | LOG),
         ("dead replay", BROKER | LOG),

@@ -9,7 +9,8 @@
 //!    worker's rules to the messages in order, write the journal and the changed rows, and commit.
 //!    If a message was decided earlier, a lookup in the journal finds it, or the key of the journal
 //!    rejects it (`duplicate_check`).
-//! 4. **Publish** all outputs and wait until each is confirmed (`outbox`).
+//! 4. **Publish** all outputs and wait until each is confirmed (`outbox`). Outputs that a certain
+//!    queue must store come first.
 //! 5. **Acknowledge** the batch.
 //!
 //! A crash before the commit has no effect: the broker redelivers the messages. After a crash that
@@ -43,6 +44,7 @@ mod journal;
 mod metrics;
 mod offload;
 mod outbox;
+mod probe;
 mod retry_headers;
 mod session;
 mod session_mode;
@@ -52,6 +54,8 @@ use backoff::{Backoff, OutageLog};
 use duplicate_check::DuplicateCheck;
 pub use journal::{JournalError, StoredOutput, outputs_of};
 use metrics::Metrics;
+pub use outbox::published_again;
+pub use probe::unrouted;
 pub use retry_headers::{Claim, Failure, Origin, Trust, Untrusted, replayed};
 use session::{Ended, Runner};
 use session_mode::{SessionEnd, SessionMode};

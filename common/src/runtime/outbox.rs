@@ -1,4 +1,8 @@
 //! Publishes the results of decisions: replies, events, and copies of messages that failed.
+//!
+//! An output that a certain queue must store ([`topology::queue_of`]) is published to that queue
+//! first. No other output is published before the queue has confirmed it, so a reply never mentions
+//! an output that is not stored.
 
 use std::{borrow::Borrow, time::Duration};
 
@@ -24,6 +28,9 @@ pub(super) enum Publication {
     /// A reply. If the broker does not accept it, it is counted and dropped, because the sender can
     /// repeat the request.
     Reply(Outgoing),
+    /// The copy of an output for the queue that must store it. It is published again until it is
+    /// confirmed, and before all other messages.
+    Stored(Outgoing),
     /// Any other message. It is published again until it is confirmed.
     Guaranteed(Outgoing),
 }
@@ -31,7 +38,7 @@ pub(super) enum Publication {
 impl Borrow<Outgoing> for Publication {
     fn borrow(&self) -> &Outgoing {
         match self {
-            Self::Reply(message) | Self::Guaranteed(message) => message,
+            Self::Reply(message) | Self::Stored(message) | Self::Guaranteed(message) => message,
         }
     }
 }
@@ -101,7 +108,9 @@ pub(super) fn extend(
                     if output.reply {
                         publications.extend(reply(&work.delivery, Some(work.id), output).map(Publication::Reply));
                     } else {
-                        publications.push(Publication::Guaranteed(event(&work.delivery, Some(work.id), output)));
+                        let event = event(&work.delivery, Some(work.id), output);
+                        publications.extend(to_queue(&event, output).map(Publication::Stored));
+                        publications.push(Publication::Guaranteed(event));
                     }
                 }
             }
@@ -138,8 +147,28 @@ fn reply(delivery: &Delivery, input: Option<Uuid>, output: &StoredOutput) -> Opt
 }
 
 fn event(delivery: &Delivery, input: Option<Uuid>, output: &StoredOutput) -> Outgoing {
-    let cause = input.map(|id| (topology::HEADER_CAUSE.to_owned(), id.to_string()));
     let asked = &delivery.properties;
+    output_message(input, asked.correlation_id.clone().or_else(|| asked.message_id.clone()), output)
+}
+
+/// The messages by which an output that is not a reply is published again, without the request that
+/// caused it. They equal those of the first publication, except that their `correlation_id` is the
+/// `message_id` of that request, because the journal stores no other.
+pub fn published_again(input: Uuid, output: &StoredOutput) -> Vec<Outgoing> {
+    let event = output_message(Some(input), Some(input.to_string()), output);
+    to_queue(&event, output).into_iter().chain([event]).collect()
+}
+
+/// The copy of an output for the queue that must store it, if there is one. It is published through
+/// the default exchange.
+fn to_queue(event: &Outgoing, output: &StoredOutput) -> Option<Outgoing> {
+    let queue = topology::queue_of(&output.kind)?;
+    let (exchange, routing_key) = (topology::DEFAULT.to_owned(), queue.to_owned());
+    Some(Outgoing { exchange, routing_key, mandatory: true, ..event.clone() })
+}
+
+fn output_message(input: Option<Uuid>, correlation_id: Option<String>, output: &StoredOutput) -> Outgoing {
+    let cause = input.map(|id| (topology::HEADER_CAUSE.to_owned(), id.to_string()));
     let exchange = topology::exchange_of(&output.kind);
     Outgoing {
         exchange: exchange.to_owned(),
@@ -149,7 +178,7 @@ fn event(delivery: &Delivery, input: Option<Uuid>, output: &StoredOutput) -> Out
         mandatory: exchange == topology::IN,
         properties: Properties {
             message_id: Some(output.message_id.to_string()),
-            correlation_id: asked.correlation_id.clone().or_else(|| asked.message_id.clone()),
+            correlation_id,
             kind: Some(output.kind.clone()),
             content_type: Some(encoding::CONTENT_TYPE.to_owned()),
             timestamp: u64::try_from(output.timestamp_s).ok(),
@@ -189,13 +218,16 @@ impl Outbox {
     /// Publishes all messages. Guaranteed messages are published again until they are confirmed.
     /// Returns the number of dropped replies.
     pub(super) async fn deliver(&mut self, publications: Vec<Publication>) -> u64 {
+        let (stored, publications): (Vec<_>, Vec<_>) =
+            publications.into_iter().partition(|one| matches!(one, Publication::Stored(_)));
+        self.publish_until_confirmed(stored, None).await;
         if publications.is_empty() {
             return 0;
         }
         match self.publisher.publish(&publications, self.timeout).await {
             Ok(outcomes) => {
-                let (guaranteed, dropped) = unconfirmed(publications, &outcomes);
-                self.publish_until_confirmed(guaranteed, true).await;
+                let Unconfirmed { guaranteed, first, dropped } = unconfirmed(publications, &outcomes);
+                self.publish_until_confirmed(guaranteed, first).await;
                 dropped
             }
             Err(lost) => {
@@ -206,30 +238,32 @@ impl Outbox {
                 self.reconnect().await;
                 let (replies, guaranteed) =
                     publications.into_iter().partition(|one| matches!(one, Publication::Reply(_)));
-                self.publish_until_confirmed(guaranteed, false).await;
+                self.publish_until_confirmed(guaranteed, None).await;
                 self.try_each(replies).await
             }
         }
     }
 
-    /// Publishes messages until all are confirmed. `refused` states that the broker has just not
-    /// accepted them.
-    async fn publish_until_confirmed(&mut self, mut messages: Vec<Publication>, mut refused: bool) {
+    /// Publishes messages until all are confirmed. `outcome` is that of the first message, if the
+    /// broker has just not accepted them.
+    async fn publish_until_confirmed(&mut self, mut messages: Vec<Publication>, mut outcome: Option<Outcome>) {
         let mut backoff = Backoff::new();
         while let Some(first) = messages.first() {
-            if refused {
-                warn!(
-                    worker = self.worker,
-                    to = Borrow::<Outgoing>::borrow(first).routing_key,
-                    "the broker did not accept a message: publishing it again"
-                );
+            if let Some(outcome) = outcome {
+                let first: &Outgoing = first.borrow();
+                warn!(worker = self.worker, to = first.routing_key, "{}", not_accepted(first, outcome));
                 self.clock.sleep(backoff.next()).await;
             }
             match self.publisher.publish(&messages, self.timeout).await {
-                Ok(outcomes) => messages = unconfirmed(messages, &outcomes).0,
-                Err(_) => self.reconnect().await,
+                Ok(outcomes) => {
+                    let left = unconfirmed(messages, &outcomes);
+                    (messages, outcome) = (left.guaranteed, left.first);
+                }
+                Err(_) => {
+                    self.reconnect().await;
+                    outcome = Some(Outcome::Unconfirmed);
+                }
             }
-            refused = true;
         }
     }
 
@@ -266,9 +300,37 @@ impl Outbox {
     }
 }
 
-/// The guaranteed messages that are not confirmed, and the number of dropped replies.
-fn unconfirmed(publications: Vec<Publication>, outcomes: &[Outcome]) -> (Vec<Publication>, u64) {
-    let (mut guaranteed, mut dropped) = (Vec::new(), 0);
+/// Why the broker did not accept a message that is published again, and what an operator can do.
+fn not_accepted(message: &Outgoing, outcome: Outcome) -> String {
+    match outcome {
+        Outcome::Returned if message.exchange == topology::DEFAULT => format!(
+            "the broker did not accept a message, because the queue {} does not exist: this worker waits and publishes \
+             it again; run `licet topology apply`",
+            message.routing_key
+        ),
+        Outcome::Returned => format!(
+            "the broker did not accept a message, because no queue is bound to {} for it: this worker waits and \
+             publishes it again; run `licet topology apply`",
+            message.exchange
+        ),
+        Outcome::Confirmed | Outcome::Refused | Outcome::Unconfirmed => {
+            "the broker did not accept a message: publishing it again".to_owned()
+        }
+    }
+}
+
+/// What remains of publications to which the broker has responded.
+struct Unconfirmed {
+    /// The guaranteed messages that are not confirmed.
+    guaranteed: Vec<Publication>,
+    /// The outcome of the first of them.
+    first: Option<Outcome>,
+    /// The number of dropped replies.
+    dropped: u64,
+}
+
+fn unconfirmed(publications: Vec<Publication>, outcomes: &[Outcome]) -> Unconfirmed {
+    let (mut guaranteed, mut first, mut dropped) = (Vec::new(), None, 0);
     for (publication, outcome) in publications.into_iter().zip(outcomes) {
         match (publication, outcome) {
             (_, Outcome::Confirmed) => {}
@@ -276,10 +338,14 @@ fn unconfirmed(publications: Vec<Publication>, outcomes: &[Outcome]) -> (Vec<Pub
                 dropped += 1;
                 debug!(to = message.routing_key, ?outcome, "a reply was not accepted");
             }
-            (one @ Publication::Guaranteed(_), Outcome::Refused | Outcome::Returned | Outcome::Unconfirmed) => {
+            (
+                one @ (Publication::Stored(_) | Publication::Guaranteed(_)),
+                Outcome::Refused | Outcome::Returned | Outcome::Unconfirmed,
+            ) => {
                 guaranteed.push(one);
+                first.get_or_insert(*outcome);
             }
         }
     }
-    (guaranteed, dropped)
+    Unconfirmed { guaranteed, first, dropped }
 }

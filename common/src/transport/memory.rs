@@ -99,6 +99,11 @@ impl Broker {
         for binding in &topology.bindings {
             state.bind(&binding.exchange, &binding.key, &binding.queue);
         }
+        for binding in &topology.obsolete {
+            state.unbind(|exchange, key, queue| {
+                (exchange, key, queue) == (&*binding.exchange, &*binding.key, &*binding.queue)
+            });
+        }
     }
 
     pub(super) fn missing(&self, topology: &Topology) -> Vec<String> {
@@ -150,6 +155,13 @@ impl Broker {
         let mut consumer = self.consumer(&name)?;
         consumer.temporary = true;
         Ok((name, consumer))
+    }
+
+    #[cfg(feature = "simulation")]
+    pub(super) fn remove_queue(&self, name: &str) {
+        let mut state = self.lock();
+        state.queues.remove(name);
+        state.unbind(|_, _, queue| queue == name);
     }
 
     #[cfg(feature = "simulation")]
@@ -261,6 +273,13 @@ impl State {
             if !exchange.bindings.contains(&binding) {
                 exchange.bindings.push(binding);
             }
+        }
+    }
+
+    /// Removes the bindings (exchange, routing key, queue) that match.
+    fn unbind(&mut self, matches: impl Fn(&str, &str, &str) -> bool) {
+        for (name, exchange) in &mut self.exchanges {
+            exchange.bindings.retain(|(key, queue)| !matches(name, key, queue));
         }
     }
 
@@ -402,10 +421,7 @@ impl Drop for Consumer {
         let mut state = self.broker.lock();
         if self.temporary {
             state.queues.remove(&self.queue);
-            state
-                .exchanges
-                .values_mut()
-                .for_each(|exchange| exchange.bindings.retain(|(_, queue)| *queue != self.queue));
+            state.unbind(|_, _, queue| queue == self.queue);
         } else if let Ok(queue) = state.queue(&self.queue) {
             for (_, stored) in unacknowledged.into_iter().rev() {
                 queue.ready.push_front(Stored { redeliveries: stored.redeliveries + 1, ..stored });
@@ -483,6 +499,20 @@ mod tests {
         let mut consumer = broker.consumer("licet.first").expect("the queue");
         let back = consumer.receive(10, 1000).await.expect("deliveries");
         assert_eq!((back[0].exchange.as_str(), back[0].routing_key.as_str()), (topology::RETRY, "licet.first"));
+    }
+
+    #[test]
+    fn applying_the_topology_again_removes_obsolete_bindings_and_no_others() {
+        let broker = Broker::default();
+        let current = topology(&[]);
+        let (obsolete, own) = (current.obsolete[0].clone(), ("own.kind", "own"));
+        broker.apply(&Topology { bindings: current.obsolete.clone(), obsolete: Vec::new(), ..current.clone() });
+        broker.lock().queues.insert(own.1.to_owned(), Queue::default());
+        broker.lock().bind(topology::EVENTS, own.0, own.1);
+        let bound = |key: &str| broker.lock().route(&message(topology::EVENTS, key, true)).map(|queues| queues.len());
+        assert_eq!((bound(&obsolete.key), bound(own.0)), (Some(1), Some(1)));
+        broker.apply(&current);
+        assert_eq!((bound(&obsolete.key), bound(own.0)), (Some(0), Some(1)));
     }
 
     #[test]

@@ -227,8 +227,8 @@ impl Transport {
         }
     }
 
-    /// Declares exchanges, queues and bindings. Existing exchanges, queues and bindings are not
-    /// changed.
+    /// Declares exchanges, queues and bindings, and removes obsolete bindings. Other existing
+    /// exchanges, queues and bindings are not changed.
     ///
     /// # Errors
     /// The broker cannot be reached, or an exchange or queue exists with different properties.
@@ -318,6 +318,15 @@ impl Transport {
                 Backend::Rabbit(address) => PublisherBackend::Rabbit(address.publisher().await?),
             }))
         })
+    }
+
+    /// Removes a queue of the in-process broker with its messages and bindings, as an injected
+    /// fault. This has no effect on RabbitMQ.
+    #[cfg(feature = "simulation")]
+    pub fn remove_queue(&self, name: &str) {
+        if let Backend::Memory(broker) = &self.0 {
+            broker.remove_queue(name);
+        }
     }
 
     /// Removes an exchange of the in-process broker, as an injected fault. This has no effect on

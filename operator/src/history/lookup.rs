@@ -58,6 +58,16 @@ pub(super) async fn purchases(connection: &impl ConnectionTrait, id: &str) -> Re
     Ok(purchases)
 }
 
+/// The ids of the purchases to which the certificate, container, license or return with this id
+/// belongs.
+pub(crate) async fn purchases_with(connection: &impl ConnectionTrait, id: Uuid) -> Result<Vec<Uuid>, StoreError> {
+    let certificates = certificates_of(connection, id).await?;
+    let mut purchases = purchases_of(connection, certificate_record::Column::Id, keys(certificates)).await?;
+    purchases.sort_unstable();
+    purchases.dedup();
+    Ok(purchases)
+}
+
 /// The certificates to which the container, license or return with this id belongs. An unknown id
 /// is included too, because it may be the id of a certificate.
 async fn certificates_of(connection: &impl ConnectionTrait, id: Uuid) -> Result<Vec<Uuid>, StoreError> {

@@ -25,6 +25,7 @@ mod sentence;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use lookup::purchases_with;
 pub use lookup::{SHORT_ID_LENGTH, short_id};
 pub use sentence::sentence;
 
@@ -163,25 +164,24 @@ pub fn histories<'a>(store: &'a Store, id: &'a str) -> BoxFuture<'a, Result<Vec<
 
 /// The history of the purchase with this id, if there is one.
 async fn history(connection: &impl ConnectionTrait, purchase: Uuid) -> Result<Option<History>, HistoryError> {
+    let records = records(connection, purchase).await?;
+    let Some(user) = records.first().map(|record| record.user.clone()) else { return Ok(None) };
+    let journal = Journal::of(connection, purchase, &records).await?;
+    let entries = journal.rows.iter().map(|row| entry(row, |output| journal.is_about(row, output)));
+    let entries = entries.collect::<Result<_, _>>()?;
+    let certificates = certificates(connection, &records).await?;
+    Ok(Some(History { purchase, user, certificates, entries }))
+}
+
+/// The certificates of the purchase with this id.
+pub(crate) async fn records(
+    connection: &impl ConnectionTrait,
+    purchase: Uuid,
+) -> Result<Vec<certificate_record::Model>, StoreError> {
     use certificate_record::{Column, Entity};
     let mut records = select::<Entity>(connection, &[Column::Id], keys([purchase]), Lock::None).await?;
     records.extend(select::<Entity>(connection, &[Column::Container], keys([purchase]), Lock::None).await?);
-    let Some(user) = records.first().map(|record| record.user.clone()) else { return Ok(None) };
-    let ids: BTreeSet<_> = records.iter().map(|record| record.id).chain([purchase]).collect();
-    // The subject of a refused message can be a member certificate. The subject of any other
-    // message is the container.
-    let subjects = keys(ids.iter().copied());
-    let mut rows = select::<journal::Entity>(connection, &[journal::Column::Subject], subjects, Lock::None).await?;
-    let own: BTreeSet<_> = rows.iter().map(|row| row.id).collect();
-    rows.extend(mentions(connection, purchase).await?);
-    rows.sort_by_key(|row| (row.position, row.id));
-    rows.dedup_by_key(|row| row.id);
-    let ids: Vec<_> = ids.iter().map(Uuid::to_string).collect();
-    // A message that only mentions this purchase may have caused events about other purchases.
-    let is_about = |row: &journal::Model, output: &StoredOutput| own.contains(&row.id) || names_any(&output.body, &ids);
-    let entries = rows.iter().map(|row| entry(row, |output| is_about(row, output))).collect::<Result<_, _>>()?;
-    let certificates = certificates(connection, &records).await?;
-    Ok(Some(History { purchase, user, certificates, entries }))
+    Ok(records)
 }
 
 async fn certificates(
@@ -210,6 +210,43 @@ async fn certificates(
     Ok(records.iter().map(certificate).collect())
 }
 
+/// The journal rows that concern one purchase.
+pub(crate) struct Journal {
+    /// The rows, in the order of their decisions.
+    pub(crate) rows: Vec<journal::Model>,
+    /// The rows whose subject is the purchase. The others only mention it.
+    own: BTreeSet<Uuid>,
+    /// The ids of the container and of its certificates.
+    ids: Vec<String>,
+}
+
+impl Journal {
+    /// The journal rows of a purchase with these certificates.
+    pub(crate) async fn of(
+        connection: &impl ConnectionTrait,
+        purchase: Uuid,
+        records: &[certificate_record::Model],
+    ) -> Result<Self, StoreError> {
+        let ids: BTreeSet<_> = records.iter().map(|record| record.id).chain([purchase]).collect();
+        // The subject of a refused message can be a member certificate. The subject of any other
+        // message is the container.
+        let subjects = keys(ids.iter().copied());
+        let mut rows = select::<journal::Entity>(connection, &[journal::Column::Subject], subjects, Lock::None).await?;
+        let own: BTreeSet<_> = rows.iter().map(|row| row.id).collect();
+        rows.extend(mentions(connection, purchase).await?);
+        // Most message ids are UUIDv7, which orders messages of the same millisecond.
+        rows.sort_by_key(|row| (row.position, row.id));
+        rows.dedup_by_key(|row| row.id);
+        Ok(Self { rows, own, ids: ids.iter().map(Uuid::to_string).collect() })
+    }
+
+    /// Whether an output of a row is about the purchase. A message that only mentions the purchase
+    /// may have caused events about other purchases.
+    pub(crate) fn is_about(&self, row: &journal::Model, output: &StoredOutput) -> bool {
+        self.own.contains(&row.id) || names_any(&output.body, &self.ids)
+    }
+}
+
 /// The journal rows of messages about other purchases, or about no purchase, that changed or
 /// created this purchase.
 async fn mentions(connection: &impl ConnectionTrait, purchase: Uuid) -> Result<Vec<journal::Model>, StoreError> {
@@ -219,7 +256,7 @@ async fn mentions(connection: &impl ConnectionTrait, purchase: Uuid) -> Result<V
     select::<journal::Entity>(connection, &[journal::Column::Id], ids, Lock::None).await
 }
 
-fn names_any(body: &[u8], ids: &[String]) -> bool {
+pub(crate) fn names_any(body: &[u8], ids: &[String]) -> bool {
     let text = String::from_utf8_lossy(body);
     ids.iter().any(|id| text.contains(id.as_str()))
 }

@@ -8,6 +8,8 @@
 //!
 //! Deliberately absent: I/O. The transport reads this data.
 
+use std::fmt;
+
 mod policies;
 mod retry_delays;
 
@@ -25,15 +27,19 @@ pub const EVENTS: &str = "licet.events";
 pub const RETRY: &str = "licet.retry";
 /// The default exchange. The routing key is a queue's name.
 pub const DEFAULT: &str = "";
-/// The queue of instructions for payment providers. Each instruction is published only once, so
-/// this queue stores it until a provider consumes it.
+/// The queue of instructions for payment providers. It stores each instruction until a provider
+/// consumes it. It has no bindings: see [`queue_of`].
 pub const INSTRUCTED: &str = "licet.instructed";
+/// The message types that instruct a payment provider.
+const INSTRUCTIONS: [&str; 2] = ["settlement.instructed", "payout.instructed"];
 
 /// The prefix of the names of Licet's exchanges and queues. A `reply_to` must not begin with this
 /// prefix. Otherwise, Licet would publish the reply to one of its own queues, with its own
 /// permissions.
 pub const RESERVED_PREFIX: &str = "licet.";
 
+/// Header of an empty message by which `licet topology check` tests a binding. Workers drop it.
+pub const HEADER_PROBE: &str = "licet-probe";
 /// Header of every output: the `message_id` of the message that caused the output.
 pub const HEADER_CAUSE: &str = "licet-cause";
 /// Header of a dead letter: why the last attempt failed.
@@ -94,11 +100,18 @@ pub fn exchange_of(kind: &str) -> &'static str {
     if Request::KINDS.contains(&kind) { IN } else { EVENTS }
 }
 
+/// The queue that must store every output of this type, if there is one. Such an output is published
+/// to this queue through the default exchange, so that no missing binding can lose it, and to its
+/// exchange like any other output.
+pub fn queue_of(kind: &str) -> Option<&'static str> {
+    INSTRUCTIONS.contains(&kind).then_some(INSTRUCTED)
+}
+
 /// Whether a message with this exchange and routing key is routed to a queue that Licet itself
 /// reads. Licet sets `user_id` on such messages.
 pub fn is_read_by_licet(exchange: &str, routing_key: &str) -> bool {
     match exchange {
-        DEFAULT => routing_key.starts_with(RESERVED_PREFIX),
+        DEFAULT => routing_key.starts_with(RESERVED_PREFIX) && routing_key != INSTRUCTED,
         IN | RETRY => true,
         other => WAITS.iter().any(|wait| wait.queue() == other),
     }
@@ -164,7 +177,7 @@ pub struct Queue {
 }
 
 /// A binding of a queue to an exchange.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Binding {
     /// The exchange.
     pub exchange: String,
@@ -174,7 +187,16 @@ pub struct Binding {
     pub key: String,
 }
 
-/// A topology. Declare its exchanges first, then its queues, then its bindings.
+impl fmt::Display for Binding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { exchange, queue, key } = self;
+        write!(f, "binding of {queue} to {exchange}")?;
+        if key.is_empty() { Ok(()) } else { write!(f, " by {key}") }
+    }
+}
+
+/// A topology. Declare its exchanges first, then its queues, then its bindings. Remove its obsolete
+/// bindings last.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Topology {
     /// The exchanges.
@@ -183,6 +205,8 @@ pub struct Topology {
     pub queues: Vec<Queue>,
     /// The bindings.
     pub bindings: Vec<Binding>,
+    /// Bindings that earlier versions declared and that must not exist.
+    pub obsolete: Vec<Binding>,
 }
 
 /// The topology that these workers need.
@@ -193,8 +217,9 @@ pub fn topology(workers: &[WorkerQueue]) -> Topology {
         exchange(RETRY, ExchangeKind::Direct),
     ];
     let mut queues = vec![quorum(INSTRUCTED, DELIVERY_UNLIMITED, vec![])];
-    let mut bindings =
-        vec![binding(EVENTS, INSTRUCTED, "settlement.instructed"), binding(EVENTS, INSTRUCTED, "payout.instructed")];
+    let mut bindings = Vec::new();
+    // With these bindings, each instruction would be in the queue twice.
+    let obsolete = INSTRUCTIONS.iter().map(|kind| binding(EVENTS, INSTRUCTED, kind)).collect();
     for worker in workers {
         let (work, dead) = (work_queue(worker.name), dead_queue(worker.name));
         queues.push(quorum(&work, DELIVERY_LIMIT, dead_lettered(DEFAULT, Some(&dead))));
@@ -209,7 +234,7 @@ pub fn topology(workers: &[WorkerQueue]) -> Topology {
         queues.push(quorum(&wait.queue(), DELIVERY_UNLIMITED, arguments));
         bindings.push(binding(&wait.queue(), &wait.queue(), ""));
     }
-    Topology { exchanges, queues, bindings }
+    Topology { exchanges, queues, bindings, obsolete }
 }
 
 fn exchange(name: &str, kind: ExchangeKind) -> Exchange {
@@ -244,6 +269,7 @@ fn dead_lettered(exchange: &str, key: Option<&str>) -> Vec<(&'static str, Argume
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Output;
 
     const WORKERS: &[WorkerQueue] = &[
         WorkerQueue { name: "first", handles: &["purchase.request"] },
@@ -253,6 +279,18 @@ mod tests {
     #[test]
     fn the_policy_of_work_queues_names_every_worker() {
         assert_eq!(policies(WORKERS)[0].pattern, "^licet\\.(first|second)$");
+    }
+
+    #[test]
+    fn an_instruction_has_a_queue_and_no_binding_can_bring_it_there_a_second_time() {
+        let topology = topology(WORKERS);
+        for kind in ["settlement.instructed", "payout.instructed"] {
+            assert_eq!((queue_of(kind), exchange_of(kind)), (Some(INSTRUCTED), EVENTS));
+            assert!(topology.obsolete.contains(&binding(EVENTS, INSTRUCTED, kind)));
+            assert!(Output::KINDS.contains(&kind));
+        }
+        assert_eq!(queue_of("certificate.accepted"), None);
+        assert!(topology.bindings.iter().all(|binding| binding.queue != INSTRUCTED));
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! Cases from the field: faults that users of other systems reported. Each test is named by the
 //! number of its case.
 
+mod a01;
 mod a06;
 mod a10;
 mod a11;

@@ -92,6 +92,16 @@ impl Address {
             );
             self.within_timeout(bound).await?.map_err(|error| self.unreachable(error))?;
         }
+        for binding in &topology.obsolete {
+            // RabbitMQ confirms the removal of a binding that does not exist.
+            let unbound = channel.queue_unbind(
+                short(&binding.queue),
+                short(&binding.exchange),
+                short(&binding.key),
+                FieldTable::default(),
+            );
+            self.within_timeout(unbound).await?.map_err(|error| self.unreachable(error))?;
+        }
         close_connection(&connection).await;
         Ok(())
     }

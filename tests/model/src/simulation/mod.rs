@@ -11,6 +11,7 @@
 //! - each message is decided once, in the order of the commits, as the reference model predicts;
 //! - only outputs of committed decisions are published, and repeated outputs are identical, byte
 //!   for byte;
+//! - an instruction is in its queue before a reply or an event of the same message is published;
 //! - at the end of the run, every message that the broker accepted is decided, every event is
 //!   published, every request is answered, and there are no dead letters;
 //! - the auditor finds no violation after any commit;

@@ -4,6 +4,7 @@
 //! and queues then look as if the worker did not have that step.
 
 use licet_common::fault_injection::Outcome;
+use licet_schema::topology;
 use uuid::Uuid;
 
 use super::{fault::Fault, workers_under_test::PendingStep};
@@ -23,17 +24,20 @@ pub enum Mutant {
     LockLeftOut,
     /// An output that the broker refused counts as published.
     ConfirmIgnored,
+    /// An instruction counts as stored in its queue without being published there.
+    InstructionNotStored,
 }
 
 impl Mutant {
     /// All mutants.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::AckBeforeCommit,
         Self::AckBeforePublish,
         Self::JournalNotConsulted,
         Self::OutputsRecomputed,
         Self::LockLeftOut,
         Self::ConfirmIgnored,
+        Self::InstructionNotStored,
     ];
 
     /// The outcome of a step that the mutant changes. `decided_before` says whether a message was
@@ -46,6 +50,9 @@ impl Mutant {
     ) -> Option<Outcome> {
         match (self, step) {
             (Self::AckBeforeCommit | Self::AckBeforePublish, PendingStep::Receive) => Some(Outcome::Pretend),
+            (Self::InstructionNotStored, PendingStep::Publish(key)) if key == topology::INSTRUCTED => {
+                Some(Outcome::Pretend)
+            }
             (Self::LockLeftOut, PendingStep::Begin) => Some(Outcome::Pretend),
             (Self::JournalNotConsulted, PendingStep::Statement(text, _)) => without_journal(text),
             (Self::OutputsRecomputed, PendingStep::Begin) => {
@@ -76,7 +83,7 @@ impl Mutant {
                 matches!(fault, Fault::KillBefore | Fault::FailAfterEffect)
                     && matches!(step, PendingStep::Publish(_) | PendingStep::Ack)
             }
-            Self::LockLeftOut => false,
+            Self::LockLeftOut | Self::InstructionNotStored => false,
             Self::ConfirmIgnored => fault == Fault::Refuse && matches!(step, PendingStep::Publish(_)),
         }
     }

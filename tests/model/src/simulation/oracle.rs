@@ -7,7 +7,10 @@ use licet_common::transport::Delivery;
 use licet_schema::{Code, Output, Timestamp, topology};
 use uuid::Uuid;
 
-use super::{recorded::Decided, upstream::Sent};
+use super::{
+    recorded::Decided,
+    upstream::{Sent, Source},
+};
 use crate::{model::Model, response::Response};
 
 /// An output of a committed decision, as it must be published.
@@ -29,6 +32,8 @@ pub(super) struct Oracle {
     /// The message ids of the outputs that were published since the last
     /// [`Oracle::forget_published`].
     published: BTreeSet<String>,
+    /// The message ids of the outputs that reached the queue that must store them, since then.
+    stored: BTreeSet<String>,
     pub(super) decided: u64,
     pub(super) compared: u64,
 }
@@ -65,8 +70,10 @@ impl Oracle {
         Ok(())
     }
 
-    /// Checks that a published output belongs to a committed decision.
-    pub(super) fn check_delivery(&mut self, reply: bool, delivery: &Delivery) -> Result<(), String> {
+    /// Checks that a published output belongs to a committed decision, and that no reply and no
+    /// event was published before the instructions of the same message were in their queue.
+    pub(super) fn check_delivery(&mut self, source: Source, delivery: &Delivery) -> Result<(), String> {
+        let reply = source == Source::Replies;
         let properties = &delivery.properties;
         let kind = properties.kind.clone().unwrap_or_default();
         let cause = properties.headers.get(topology::HEADER_CAUSE).and_then(|text| Uuid::parse_str(text).ok());
@@ -83,8 +90,23 @@ impl Oracle {
             let body = String::from_utf8_lossy(&published.body).into_owned();
             return Err(format!("{kind} was published for message {}, but never decided: {body}", cause.as_u128()));
         }
+        if source == Source::Instructions {
+            if !published.must_be_stored() {
+                return Err(format!("{kind} is in the queue of instructions"));
+            }
+            self.stored.insert(published.message_id);
+            return Ok(());
+        }
+        if let Some(late) = self.expected.get(&cause).into_iter().flatten().find(|one| self.is_not_stored(one)) {
+            return Err(format!("{kind} of message {} was published before {}", cause.as_u128(), late.kind));
+        }
         self.published.insert(published.message_id);
         Ok(())
+    }
+
+    /// Whether an output must be in a queue, but is not.
+    fn is_not_stored(&self, one: &Expected) -> bool {
+        one.must_be_stored() && !self.stored.contains(&one.message_id)
     }
 
     /// Checks, when nothing is left to do, that every message was decided and every event was
@@ -95,7 +117,9 @@ impl Oracle {
             return Err(format!("message {}, {}, is lost", sent.id.as_u128(), sent.request.kind()));
         }
         for (id, expected) in &self.expected {
-            let missing = expected.iter().find(|one| !one.reply && !self.published.contains(&one.message_id));
+            let is_missing =
+                |one: &&Expected| !one.reply && (!self.published.contains(&one.message_id) || self.is_not_stored(one));
+            let missing = expected.iter().find(is_missing);
             if let Some(missing) = missing {
                 return Err(format!("{} of message {} was not published", missing.kind, id.as_u128()));
             }
@@ -106,6 +130,7 @@ impl Oracle {
     /// Forgets which outputs were published, because every message is now sent again.
     pub(super) fn forget_published(&mut self) {
         self.published.clear();
+        self.stored.clear();
     }
 
     /// Checks that every message with a reply was answered.
@@ -121,6 +146,11 @@ impl Oracle {
 }
 
 impl Expected {
+    /// Whether a certain queue must store this output.
+    fn must_be_stored(&self) -> bool {
+        !self.reply && topology::queue_of(&self.kind).is_some()
+    }
+
     fn of(id: Uuid, now_ms: i64, reply: bool, output: &Output) -> Result<Self, String> {
         let kind = output.kind();
         let name = if reply {

@@ -240,8 +240,8 @@ impl<'a> Simulation<'a> {
             let choices = self.choices().await?;
             let Some(choice) = self.random.weighted(&choices) else { return Ok(()) };
             self.take(choice).await?;
-            for (reply, delivery) in self.upstream.receive().await? {
-                self.oracle.check_delivery(reply, &delivery)?;
+            for (source, delivery) in self.upstream.receive().await? {
+                self.oracle.check_delivery(source, &delivery)?;
             }
         }
         Err(format!("the run does not terminate within {CHOICES_MAX} choices"))

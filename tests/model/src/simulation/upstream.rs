@@ -1,5 +1,5 @@
 //! The upstream systems: they publish the messages of a history, some of them twice, and receive
-//! replies and events.
+//! replies, events and instructions.
 
 use std::{collections::BTreeSet, time::Duration};
 
@@ -19,6 +19,17 @@ pub(super) struct Sent {
     pub(super) request: Request,
 }
 
+/// Where a delivery was received.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Source {
+    /// From the queue of instructions.
+    Instructions,
+    /// From the queue of replies.
+    Replies,
+    /// From the exchange of events.
+    Events,
+}
+
 /// All upstream systems.
 pub(super) struct Upstream {
     transport: Transport,
@@ -26,6 +37,7 @@ pub(super) struct Upstream {
     pub(super) sent: Vec<Sent>,
     replies: (String, Consumer),
     events: (String, Consumer),
+    instructions: (String, Consumer),
     /// The message ids of the replies that were recorded. A repeated reply contains nothing new.
     recorded: BTreeSet<Option<String>>,
 }
@@ -36,7 +48,10 @@ impl Upstream {
             transport.subscribe(bindings).await.map_err(|lost| format!("the upstream systems cannot subscribe: {lost}"))
         };
         let (replies, events) = (subscribe(&[]).await?, subscribe(&[(topology::EVENTS, "#")]).await?);
-        Ok(Self { transport, player: Player::new(), sent: Vec::new(), replies, events, recorded: BTreeSet::new() })
+        let consumer = transport.consume(topology::INSTRUCTED, u16::MAX).await.map_err(|lost| lost.to_string())?;
+        let instructions = (topology::INSTRUCTED.to_owned(), consumer);
+        let (player, sent, recorded) = (Player::new(), Vec::new(), BTreeSet::new());
+        Ok(Self { transport, player, sent, replies, events, instructions, recorded })
     }
 
     /// Plays a step of the history. Returns a description of the message that was sent.
@@ -88,16 +103,23 @@ impl Upstream {
         Ok(format!("{} {}", sent.id.as_u128(), sent.request.kind()))
     }
 
-    /// Receives new deliveries: replies (`true`), then events (`false`). Records the replies.
-    pub(super) async fn receive(&mut self) -> Result<Vec<(bool, Delivery)>, String> {
+    /// Receives new deliveries: instructions, then replies, then events. Records the replies.
+    pub(super) async fn receive(&mut self) -> Result<Vec<(Source, Delivery)>, String> {
         let mut received = Vec::new();
-        for (reply, (name, consumer)) in [(true, &mut self.replies), (false, &mut self.events)] {
+        for (source, (name, consumer)) in [
+            (Source::Instructions, &mut self.instructions),
+            (Source::Replies, &mut self.replies),
+            (Source::Events, &mut self.events),
+        ] {
             while self.transport.depth(name).await.map_err(|lost| lost.to_string())? > 0 {
                 let batch = consumer.receive(DELIVERIES_MAX, usize::MAX).await.map_err(|lost| lost.to_string())?;
-                received.extend(batch.into_iter().map(|delivery| (reply, delivery)));
+                if let Some(last) = batch.last().filter(|_| source == Source::Instructions) {
+                    consumer.ack_through(last.tag).await.map_err(|lost| lost.to_string())?;
+                }
+                received.extend(batch.into_iter().map(|delivery| (source, delivery)));
             }
         }
-        for (_, delivery) in received.iter().filter(|(reply, _)| *reply) {
+        for (_, delivery) in received.iter().filter(|(source, _)| *source == Source::Replies) {
             let kind = delivery.properties.kind.as_deref().unwrap_or_default();
             let reply = Output::decode(kind, &delivery.body).map_err(|error| error.to_string())?;
             if self.recorded.insert(delivery.properties.message_id.clone()) {
