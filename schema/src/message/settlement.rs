@@ -6,7 +6,7 @@ use crate::{
     body::{bodies, words},
     money::Money,
     refusal::Code,
-    vocabulary::{ExternalId, Grants, InvalidValue, Name, Text},
+    vocabulary::{ExternalId, Grants, InvalidValue, Name, Provider, Text},
 };
 
 bodies! {
@@ -143,11 +143,13 @@ words! {
 }
 
 impl SettlementCompletion {
-    /// Checks that the body names exactly one purchase.
+    /// Checks the provider, and that the body names exactly one purchase.
     ///
     /// # Errors
-    /// The body names both a certificate and a container, or neither, or the nil UUID.
+    /// The provider is not a [`Provider`], or the body names both a certificate and a container, or
+    /// neither, or the nil UUID.
     pub fn check(&self) -> Result<(), InvalidValue> {
+        check_provider(&self.provider)?;
         check_one_purchase(self.certificate, self.container)
     }
 }
@@ -156,8 +158,10 @@ impl SettlementSetback {
     /// Checks the body of a `settlement.failure`.
     ///
     /// # Errors
-    /// The body has an amount, or does not name exactly one purchase.
+    /// The provider is not a [`Provider`], or the body has an amount, or does not name exactly one
+    /// purchase.
     pub fn check_failure(&self) -> Result<(), InvalidValue> {
+        check_provider(&self.provider)?;
         if self.amount.is_some() {
             return Err(InvalidValue("omit amount in settlement.failure: nothing was paid".into()));
         }
@@ -167,10 +171,27 @@ impl SettlementSetback {
     /// Checks the body of a `settlement.reversal`.
     ///
     /// # Errors
-    /// The body does not name exactly one purchase.
+    /// The provider is not a [`Provider`], or the body does not name exactly one purchase.
     pub fn check_reversal(&self) -> Result<(), InvalidValue> {
+        check_provider(&self.provider)?;
         check_one_purchase(self.certificate, self.container)
     }
+}
+
+impl PayoutCompletion {
+    /// Checks the provider.
+    ///
+    /// # Errors
+    /// The provider is not a [`Provider`].
+    pub fn check(&self) -> Result<(), InvalidValue> {
+        check_provider(&self.provider)
+    }
+}
+
+/// Checks that a provider is a [`Provider`]. The fields and columns of providers have the type
+/// [`Name`], because `licet` itself is a provider in them.
+fn check_provider(provider: &Name) -> Result<(), InvalidValue> {
+    Provider::try_from(provider.as_str()).map(|_| ())
 }
 
 fn check_one_purchase(certificate: Option<Uuid>, container: Option<Uuid>) -> Result<(), InvalidValue> {
