@@ -26,6 +26,8 @@ pub struct Context<'a> {
     pub terms: &'a Terms,
     /// The id of the message being decided.
     pub message_id: Uuid,
+    /// The broker user who sent the message, if known.
+    pub sender: Option<&'a str>,
 }
 
 impl Context<'_> {
@@ -156,6 +158,7 @@ mod tests {
             keyring: &keyring,
             terms: &terms,
             message_id: Uuid::from_u128(1),
+            sender: None,
         };
         assert_eq!(context.id("first", 0), context.id("first", 0));
         assert_ne!(context.id("first", 0), context.id("first", 1));

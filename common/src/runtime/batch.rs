@@ -279,7 +279,8 @@ async fn fold(
         let mut outputs = HashMap::with_capacity(indices.len());
         for index in indices {
             let work = &work[index];
-            let context = Context { now, keyring: &keyring, terms: &terms, message_id: work.id };
+            let sender = work.origin.sender.as_deref();
+            let context = Context { now, keyring: &keyring, terms: &terms, message_id: work.id, sender };
             let decided = match &work.input {
                 Ok(input) => worker.decide(&context, &mut *rows, input),
                 Err(refusal) => Err(refusal.clone().into()),

@@ -26,6 +26,7 @@ pub mod mention;
 pub mod payout;
 pub mod pending_reception;
 pub mod privilege;
+pub mod reference;
 pub mod settlement;
 pub mod unmatched_settlement;
 
