@@ -161,6 +161,7 @@ impl Environment {
             .env("LICET_POINTS_CURRENCY", terms.points_currency.as_str())
             .env("LICET_RECEIPT_TTL_S", terms.receipt_ttl.to_string())
             .env("LICET_RETURN_TTL_S", terms.return_ttl.to_string())
+            .env("LICET_UNIQUE_REFERENCE", terms.unique_reference.to_string())
             .env("LICET_BATCH_MAX", limits.batch_max.to_string())
             .env("LICET_BATCH_MAX_BYTES", limits.batch_max_bytes.to_string())
             .env("LICET_REPLY_TIMEOUT_MS", limits.reply_timeout_ms.to_string())

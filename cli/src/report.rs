@@ -3,14 +3,18 @@
 use std::{fmt::Write as _, io::Write as _};
 
 use licet_operator::audit::{Report, Violation};
+use licet_schema::vocabulary::escaped;
 use serde_json::json;
 
 use crate::driver::Measured;
 
 /// Prints a text to standard output. If the reader has closed the pipe (`licet show … | head`), the
 /// program ends.
+///
+/// Every command prints through this function. Names, texts and reasons come from other systems, so
+/// it escapes the characters with which they could manipulate a terminal or hide something.
 pub(crate) fn print(text: impl std::fmt::Display) {
-    if writeln!(std::io::stdout(), "{text}").is_err() {
+    if writeln!(std::io::stdout(), "{}", escaped(&text.to_string())).is_err() {
         std::process::exit(0);
     }
 }
@@ -103,6 +107,8 @@ pub(crate) fn peak_memory_bytes() -> Option<u64> {
 
 #[cfg(test)]
 mod tests {
+    use std::path::{Path, PathBuf};
+
     use super::*;
 
     #[test]
@@ -114,6 +120,29 @@ mod tests {
         let failed = verdict(&report);
         assert!(failed.starts_with("The audit failed. Violations found: 1\n"), "{failed}");
         assert!(failed.contains("invariant 5: points do not sum to zero: a, b"), "{failed}");
+    }
+
+    #[test]
+    fn every_command_prints_through_this_module_which_escapes_special_characters() {
+        let mut folders = vec![Path::new(env!("CARGO_MANIFEST_DIR")).join("src")];
+        let mut printing = Vec::new();
+        while let Some(folder) = folders.pop() {
+            for entry in std::fs::read_dir(folder).expect("a folder of the sources") {
+                let path = entry.expect("an entry").path();
+                if path.is_dir() {
+                    folders.push(path);
+                    continue;
+                }
+                let source = std::fs::read_to_string(&path).expect("a source file");
+                if [concat!("std", "out()"), concat!("print", "ln!(\"")]
+                    .iter()
+                    .any(|call| source.lines().any(|line| line.contains(call) && !line.contains("escaped(")))
+                {
+                    printing.push(path);
+                }
+            }
+        }
+        assert_eq!(printing, [PathBuf::new(); 0]);
     }
 
     #[test]

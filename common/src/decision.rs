@@ -30,6 +30,8 @@ pub struct Context<'a> {
     ///
     /// [`journal::Model::digest`]: licet_schema::entity::journal::Model::digest
     pub message_digest: [u8; 32],
+    /// The broker user who sent the message, if known.
+    pub sender: Option<&'a str>,
 }
 
 /// The largest distance between the time in a message id and the present at which new ids contain
@@ -183,7 +185,7 @@ mod tests {
         move |label, index| {
             let keyring = Keyring::new(ed25519_dalek::SigningKey::from_bytes(&[1; 32]), []);
             let (now, terms) = (Timestamp::from_millis(now_ms), Terms::default());
-            Context { now, keyring: &keyring, terms: &terms, message_id, message_digest }.id(label, index)
+            Context { now, keyring: &keyring, terms: &terms, message_id, message_digest, sender: None }.id(label, index)
         }
     }
 

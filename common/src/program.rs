@@ -6,7 +6,10 @@ use std::{path::Path, process::ExitCode, sync::Arc};
 
 use clap::Command;
 use futures_util::future::BoxFuture;
-use licet_schema::topology::{WorkerQueue, topology};
+use licet_schema::{
+    topology::{WorkerQueue, topology},
+    vocabulary::escaped,
+};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -46,13 +49,14 @@ impl Failure {
         Self::Work(error.to_string())
     }
 
-    /// Prints the sentence on standard error.
+    /// Prints the sentence on standard error. It may quote texts from other systems, so special
+    /// characters are escaped.
     pub fn exit(&self) -> ExitCode {
         let (sentence, code) = match self {
             Self::Usage(sentence) => (sentence, 2),
             Self::Work(sentence) => (sentence, 1),
         };
-        eprintln!("licet: {sentence}");
+        eprintln!("licet: {}", escaped(sentence));
         ExitCode::from(code)
     }
 }

@@ -41,6 +41,7 @@ impl MigrationTrait for First {
         create(manager, entity::collection::Entity).await?;
         create(manager, entity::privilege::Entity).await?;
         create(manager, entity::payout::Entity).await?;
+        create(manager, entity::reference::Entity).await?;
         create(manager, entity::account::Entity).await?;
         create(manager, entity::entry::Entity).await?;
         create(manager, entity::settlement::Entity).await?;
@@ -85,6 +86,7 @@ const INDEXES: &[&str] = &[
     "CREATE INDEX license_return_certificate ON license_return (certificate)",
     "CREATE INDEX license_return_delete_by ON license_return (delete_by) WHERE state = 'opened'",
     "CREATE INDEX payout_license_return ON payout (license_return)",
+    "CREATE INDEX privilege_certificate ON privilege (certificate) WHERE certificate IS NOT NULL",
     "CREATE INDEX settlement_provider_reference ON settlement (provider_reference)",
     "CREATE INDEX reinstatement_settlement ON reinstatement (provider, settlement)",
     "CREATE UNIQUE INDEX unmatched_settlement_key ON unmatched_settlement \

@@ -49,8 +49,11 @@ words! {
         NotReceived = "not_received",
         /// The certificate has not been paid for yet.
         NotSettled = "not_settled",
-        /// The content's return policy does not offer this privilege.
+        /// The content's return policy does not offer this privilege, or the returns would bring
+        /// more than was paid.
         NotReturnable = "not_returnable",
+        /// The sender already bought something under this reference.
+        ReferenceUsed = "reference_used",
         /// The user has too few points, or points cannot be used for this purchase.
         InsufficientPoints = "insufficient_points",
         /// The purchase was already paid for by another settlement.

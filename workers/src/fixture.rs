@@ -45,6 +45,8 @@ pub struct Fixture {
     pub keyring: Keyring,
     /// The settings that rules use.
     pub terms: Terms,
+    /// The broker user who sends the messages, if known.
+    pub sender: Option<&'static str>,
     /// The time, in Unix milliseconds.
     pub now_ms: i64,
     /// The number of messages sent so far. The id of a message is its number.
@@ -94,6 +96,7 @@ impl Fixture {
             store: MemoryStore::default(),
             keyring: Keyring::new(SigningKey::from_bytes(&[7; 32]), []),
             terms: Terms::default(),
+            sender: Some("storefront"),
             now_ms: 1_700_000_000_000,
             messages: 0,
             last: None,
@@ -137,7 +140,7 @@ impl Fixture {
         let worker = registry::WORKERS.iter().find(|worker| worker.handles.contains(&request.kind()));
         match worker.expect("every type has a worker").name {
             Catalog::NAME => self.decide(&Catalog, request),
-            Purchase::NAME => self.decide(&Purchase, request),
+            Purchase::NAME => self.decide(&Purchase::default().with_terms(&self.terms), request),
             Reception::NAME => self.decide(&Reception, request),
             Settlement::NAME => self.decide(&Settlement, request),
             License::NAME => self.decide(&License, request),
@@ -165,6 +168,7 @@ impl Fixture {
             terms: &self.terms,
             message_id: Uuid::from_u128(self.messages),
             message_digest: [0; 32],
+            sender: self.sender,
         };
         let decision = match worker.read(&self.keyring, request) {
             Err(refusal) => Decision::refused(&refusal, kind),

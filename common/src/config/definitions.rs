@@ -57,7 +57,7 @@ pub mod groups {
     pub const DATABASE: Groups = Group::Database.bit();
     /// `keys`.
     pub const KEYS: Groups = Group::Keys.bit();
-    /// `issuer`, `points_currency`, `receipt_ttl_s` and `return_ttl_s`.
+    /// `issuer`, `points_currency`, `receipt_ttl_s`, `return_ttl_s` and `unique_reference`.
     pub const TERMS: Groups = Group::Terms.bit();
     /// `batch_max`, `batch_max_bytes`, `reply_timeout_ms`, `database_timeout_s` and
     /// `shutdown_timeout_s`.
@@ -98,6 +98,8 @@ pub(super) enum Kind {
     Name,
     /// A [`Currency`].
     Currency,
+    /// `true` or `false`.
+    Boolean,
     /// A whole number. The unit is a plural noun.
     Number { unit: &'static str, range: RangeInclusive<u64> },
 }
@@ -173,6 +175,14 @@ pub(super) static SETTINGS: &[Setting] = &[
         kind: Kind::Number { unit: "seconds", range: 1..=SECONDS_MAX.unsigned_abs() },
         default: DefaultValue::Value("86400"),
         description: "Time allowed for a terminal to report that it deleted a license that is being returned.",
+    },
+    Setting {
+        key: "unique_reference",
+        flag: "unique-reference",
+        group: Group::Terms,
+        kind: Kind::Boolean,
+        default: DefaultValue::Value("false"),
+        description: "Whether a second purchase of the same sender with the same reference is refused.",
     },
     Setting {
         key: "batch_max",
@@ -275,6 +285,7 @@ impl Kind {
             Self::LogFilter => "FILTER".into(),
             Self::Name => "NAME".into(),
             Self::Currency => "CODE".into(),
+            Self::Boolean => "BOOLEAN".into(),
             Self::Number { unit, .. } => unit.to_uppercase(),
         }
     }
@@ -287,6 +298,7 @@ impl Kind {
             Self::LogFilter => "error, warn, info, debug, trace, or a filter such as warn,licet_common=debug".into(),
             Self::Name => "1 to 128 characters".into(),
             Self::Currency => "three capital letters (ISO 4217)".into(),
+            Self::Boolean => "true or false".into(),
             Self::Number { unit, range } => format!("{} to {} {unit}", range.start(), range.end()),
         }
     }
@@ -298,8 +310,10 @@ impl Kind {
                 format!("a URL that begins with {}, such as {example}", alternatives(prefixes, ""))
             }
             Self::Folder => "the path of a folder".into(),
-            Self::Name => "1 to 128 characters without control characters and without blanks at either end".into(),
-            Self::LogFilter | Self::Currency => self.summary(),
+            Self::Name => "1 to 128 characters in the Unicode normalization form NFC, without control and format \
+                           characters and without blanks at either end"
+                .into(),
+            Self::LogFilter | Self::Currency | Self::Boolean => self.summary(),
             Self::Number { unit, range } => {
                 format!("a whole number of {unit} from {} to {}", range.start(), range.end())
             }
@@ -314,6 +328,7 @@ impl Kind {
             Self::LogFilter => EnvFilter::try_new(text).is_ok(),
             Self::Name => Name::try_from(text).is_ok(),
             Self::Currency => Currency::try_from(text).is_ok(),
+            Self::Boolean => text.parse::<bool>().is_ok(),
             Self::Number { range, .. } => text.parse().is_ok_and(|number| range.contains(&number)),
         }
     }

@@ -109,6 +109,8 @@ pub struct Terms {
     pub receipt_ttl: Seconds,
     /// The time allowed for a terminal to report that it deleted a license that is being returned.
     pub return_ttl: Seconds,
+    /// Whether a sender may use a reference for only one purchase, unless that one ended unpaid.
+    pub unique_reference: bool,
 }
 
 impl Default for Terms {

@@ -151,17 +151,18 @@ impl Settings {
             points_currency: self.required("points_currency", |code| Currency::try_from(code.to_str()?).ok())?,
             receipt_ttl: self.required("receipt_ttl_s", seconds)?,
             return_ttl: self.required("return_ttl_s", seconds)?,
+            unique_reference: self.required("unique_reference", parsed)?,
         })
     }
 
     pub(super) fn limits(&self) -> Result<Limits, ConfigError> {
         Ok(Limits {
-            batch_max: self.required("batch_max", number)?,
-            batch_max_bytes: self.required("batch_max_bytes", number)?,
-            reply_timeout_ms: self.required("reply_timeout_ms", number)?,
-            database_timeout_s: self.required("database_timeout_s", number)?,
-            shutdown_timeout_s: self.required("shutdown_timeout_s", number)?,
-            sweep_interval_s: self.required("sweep_interval_s", number)?,
+            batch_max: self.required("batch_max", parsed)?,
+            batch_max_bytes: self.required("batch_max_bytes", parsed)?,
+            reply_timeout_ms: self.required("reply_timeout_ms", parsed)?,
+            database_timeout_s: self.required("database_timeout_s", parsed)?,
+            shutdown_timeout_s: self.required("shutdown_timeout_s", parsed)?,
+            sweep_interval_s: self.required("sweep_interval_s", parsed)?,
         })
     }
 
@@ -188,7 +189,8 @@ impl Given {
         let origin = Origin::File(path.to_owned());
         let value = match (&setting.kind, value) {
             (Kind::Number { .. }, Value::Integer(number)) => number.to_string(),
-            (Kind::Number { .. }, value) => return Err(wrong_type(setting, origin, &value)),
+            (Kind::Boolean, Value::Boolean(value)) => value.to_string(),
+            (Kind::Number { .. } | Kind::Boolean, value) => return Err(wrong_type(setting, origin, &value)),
             (_, Value::String(text)) => text,
             (_, value) => return Err(wrong_type(setting, origin, &value)),
         };
@@ -200,12 +202,12 @@ fn text(value: &OsStr) -> Option<String> {
     value.to_str().map(str::to_owned)
 }
 
-fn number<N: FromStr>(value: &OsStr) -> Option<N> {
+fn parsed<N: FromStr>(value: &OsStr) -> Option<N> {
     value.to_str()?.parse().ok()
 }
 
 fn seconds(value: &OsStr) -> Option<Seconds> {
-    Seconds::try_from(number::<u64>(value)?).ok()
+    Seconds::try_from(parsed::<u64>(value)?).ok()
 }
 
 fn invalid(setting: &'static Setting, origin: &Origin, value: &OsStr) -> ConfigError {

@@ -44,7 +44,11 @@ fn error_of(file: &str, variables: &[(&str, &str)], flags: &[&str]) -> String {
 /// A setting in the syntax of the file.
 fn in_file(setting: &Setting, value: &str) -> String {
     let Setting { key, kind, .. } = setting;
-    if matches!(kind, Kind::Number { .. }) { format!("{key} = {value}\n") } else { format!("{key} = {value:?}\n") }
+    if matches!(kind, Kind::Number { .. } | Kind::Boolean) {
+        format!("{key} = {value}\n")
+    } else {
+        format!("{key} = {value:?}\n")
+    }
 }
 
 mod layers {
@@ -74,6 +78,7 @@ mod layers {
             ("points_currency", "JPY", |config| config.terms.points_currency.to_string()),
             ("receipt_ttl_s", "32", |config| config.terms.receipt_ttl.to_string()),
             ("return_ttl_s", "33", |config| config.terms.return_ttl.to_string()),
+            ("unique_reference", "true", |config| config.terms.unique_reference.to_string()),
             ("batch_max", "34", |config| config.limits.batch_max.to_string()),
             ("batch_max_bytes", "35", |config| config.limits.batch_max_bytes.to_string()),
             ("reply_timeout_ms", "36", |config| config.limits.reply_timeout_ms.to_string()),
@@ -119,7 +124,8 @@ mod layers {
         assert_eq!((batch_max, batch_max_bytes, reply_timeout_ms), (256, 4 << 20, 10_000));
         let Limits { database_timeout_s, shutdown_timeout_s, sweep_interval_s, .. } = config.limits;
         assert_eq!((database_timeout_s, shutdown_timeout_s, sweep_interval_s), (30, 25, 10));
-        let Terms { issuer, points_currency, receipt_ttl, return_ttl } = config.terms;
+        let Terms { issuer, points_currency, receipt_ttl, return_ttl, unique_reference } = config.terms;
+        assert!(!unique_reference);
         assert_eq!((issuer.as_str(), points_currency.as_str()), ("licet", "USD"));
         assert_eq!((receipt_ttl.get(), return_ttl.get()), (86_400, 86_400));
         assert_eq!((config.keys, config.log), (PathBuf::from("keys"), None));
@@ -172,6 +178,8 @@ mod mistakes {
             ("sweep_interval_s = -1", "sweep_interval_s"),
             ("log = \"in fo=:\"", "log"),
             ("batch_max = \"7\"", "batch_max"),
+            ("unique_reference = \"true\"", "unique_reference"),
+            ("unique_reference = 1", "unique_reference"),
             ("batch_max = 1.5", "batch_max"),
             ("issuer = 7", "issuer"),
             ("keys = [\"keys\"]", "keys"),
@@ -198,6 +206,8 @@ mod mistakes {
         );
         let error = error_of("receipt_ttl_s = true", &[], &["--receipt-ttl-s", "7"]);
         assert!(error.contains("is of type boolean; it must be a whole number of seconds"), "{error}");
+        let error = error_of("", &[("LICET_UNIQUE_REFERENCE", "yes")], &[]);
+        assert_eq!(error, "unique_reference, set by LICET_UNIQUE_REFERENCE, is \"yes\"; it must be true or false");
         let error = error_of("batchmax = 3", &[], &[]);
         assert!(error.contains("batch_max, ") && error.ends_with("senders"), "the keys that exist: {error}");
     }
@@ -464,7 +474,7 @@ mod help {
     fn every_group_has_a_setting_and_a_bit_of_its_own() {
         let count = |groups| Setting::of(groups).count();
         let bits = [BROKER, DATABASE, groups::KEYS, groups::TERMS, ENGINE, groups::SWEEP, LOG];
-        assert_eq!(bits.map(count), [1, 1, 1, 4, 5, 1, 1]);
+        assert_eq!(bits.map(count), [1, 1, 1, 5, 5, 1, 1]);
         assert_eq!((count(ALL), count(0), bits.len()), (SETTINGS.len(), 0, Group::ALL.len()));
     }
 }

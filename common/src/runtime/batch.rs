@@ -306,7 +306,8 @@ async fn fold(
         for index in indices {
             let work = &work[index];
             let (message_id, message_digest) = (work.id, work.digest);
-            let context = Context { now, keyring: &keyring, terms: &terms, message_id, message_digest };
+            let sender = work.origin.sender.as_deref();
+            let context = Context { now, keyring: &keyring, terms: &terms, message_id, message_digest, sender };
             let decided = match &work.input {
                 Ok(input) => worker.decide(&context, &mut *rows, input),
                 Err(refusal) => Err(refusal.clone().into()),

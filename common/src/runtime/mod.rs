@@ -83,7 +83,8 @@ pub struct Resources {
 /// Runs a worker and its background task until `stop` is cancelled. The worker then receives no
 /// more messages, finishes those that it has received, and returns.
 pub fn run<W: Worker>(worker: W, resources: Resources, stop: CancellationToken) -> BoxFuture<'static, ()> {
-    let consuming = run_loop(Arc::new(worker), resources.clone(), stop.clone());
+    let worker = Arc::new(worker.with_terms(&resources.terms));
+    let consuming = run_loop(worker, resources.clone(), stop.clone());
     Box::pin(async move {
         tokio::join!(consuming, W::run_beside(&resources, &stop));
     })

@@ -9,7 +9,7 @@ use uuid::Uuid;
 
 use super::Resources;
 use crate::{
-    config::Groups,
+    config::{Groups, Terms},
     decision::{Context, Decision, RuleError},
     rows::RowSet,
     signing::Keyring,
@@ -50,6 +50,15 @@ pub trait Worker: Send + Sync + 'static {
 
     /// The tables that the worker reads and writes.
     type Rows: RowSet;
+
+    /// Applies the operator's terms to the worker, once before it starts.
+    #[must_use]
+    fn with_terms(self, _terms: &Terms) -> Self
+    where
+        Self: Sized,
+    {
+        self
+    }
 
     /// Reads a request and its tokens. This function is pure. It may run outside the async threads.
     ///

@@ -218,6 +218,21 @@ pub(super) const CHECKS: &[Check] = &[
     },
     Check {
         invariant: 4,
+        what: "a certificate of which returns, also of its upgrades, brought more than was paid for it",
+        find: "WITH RECURSIVE origin (certificate, first) AS ( \
+               SELECT r.certificate, r.certificate FROM license_return r \
+               LEFT JOIN privilege u ON u.certificate = r.certificate \
+               WHERE r.state = 'completed' AND u.id IS NULL \
+               UNION SELECT v.certificate, o.first FROM origin o \
+               JOIN license_return r ON r.certificate = o.certificate \
+               JOIN privilege v ON v.id = r.id WHERE v.certificate IS NOT NULL) \
+               SELECT o.first FROM origin o JOIN license_return r ON r.certificate = o.certificate \
+               JOIN privilege v ON v.id = r.id JOIN certificate_record cr ON cr.id = o.first \
+               GROUP BY o.first, cr.amount_minor \
+               HAVING SUM(COALESCE(v.points, 0) + COALESCE(v.amount_minor, 0)) > cr.amount_minor",
+    },
+    Check {
+        invariant: 4,
         what: "a license that was returned twice",
         find: "SELECT license FROM collection GROUP BY license HAVING COUNT(*) > 1",
     },
@@ -272,6 +287,15 @@ pub(super) const CHECKS: &[Check] = &[
         what: "a mention of a purchase by a journal row that does not exist",
         find: "SELECT m.subject FROM mention m LEFT JOIN journal j ON j.id = m.journal \
                WHERE j.id IS NULL",
+    },
+    Check {
+        invariant: 6,
+        what: "a reference whose purchase does not exist or has another reference",
+        find: "SELECT f.purchase FROM reference f WHERE \
+               NOT EXISTS (SELECT 1 FROM certificate_record cr WHERE cr.id = f.purchase \
+               AND cr.container IS NULL AND cr.reference = f.reference) AND \
+               NOT EXISTS (SELECT 1 FROM certificate_record cr WHERE cr.container = f.purchase \
+               AND cr.reference = f.reference)",
     },
     Check {
         invariant: 7,

@@ -26,6 +26,7 @@ pub mod mention;
 pub mod payout;
 pub mod pending_reception;
 pub mod privilege;
+pub mod reference;
 pub mod refund;
 pub mod reinstatement;
 pub mod settlement;

@@ -77,12 +77,36 @@ bodies! {
 }
 
 impl ContentPut {
-    /// Checks the successor and the digest.
+    /// Checks the privileges, the successor and the digest.
     ///
     /// # Errors
-    /// An upgrade is offered without a successor, the content is its own successor, or
-    /// `media.sha256` is not a SHA-256 digest.
+    /// A return would bring more points or money than the price, a buy-back is in another currency
+    /// than the price, an upgrade is offered without a successor, the content is its own successor,
+    /// or `media.sha256` is not a SHA-256 digest.
     pub fn check(&self) -> Result<(), InvalidValue> {
+        let price = self.price;
+        // One point is worth one minor unit. The catalog's rule checks the currency.
+        if let Some(points) = self.return_policy.points.filter(|points| *points > price.amount_minor) {
+            return Err(InvalidValue(format!(
+                "return_policy.points must not be worth more than the price, but {points} points are offered for a \
+                 price of {} minor units: offer fewer points",
+                price.amount_minor
+            )));
+        }
+        if let Some(buyback) = self.return_policy.buyback {
+            if buyback.currency != price.currency {
+                return Err(InvalidValue(format!(
+                    "return_policy.buyback must have the currency of the price: send an amount in {}",
+                    price.currency
+                )));
+            }
+            if buyback.amount_minor > price.amount_minor {
+                return Err(InvalidValue(format!(
+                    "return_policy.buyback must not be above the price, but {buyback} is offered for a price of \
+                     {price}: offer a lower amount"
+                )));
+            }
+        }
         if self.return_policy.upgrade == Some(true) && self.successor.is_none() {
             return Err(InvalidValue(
                 "return_policy.upgrade requires a successor: name the content that an upgrade grants".into(),

@@ -157,6 +157,8 @@ impl Request {
             Self::SettlementFailure(body) => body.check(),
             Self::SettlementReversal(body) => body.check(),
             Self::SettlementReinstatement(body) => body.check(),
+            Self::PayoutCompletion(body) => body.check(),
+            Self::PayoutFailure(body) => body.check(),
             Self::HoldingsQuery(body) => body.check(),
             Self::StatusQuery(body) => body.check(),
             Self::LicenseRequest(_)
@@ -164,8 +166,6 @@ impl Request {
             | Self::LicenseReturn(_)
             | Self::LicenseDeletion(_)
             | Self::CertificateReissue(_)
-            | Self::PayoutCompletion(_)
-            | Self::PayoutFailure(_)
             | Self::SweepDue(_) => Ok(()),
         }
     }
@@ -222,12 +222,18 @@ mod tests {
             "content.put",
             &content,
             &[
+                json!({"return_policy": {"points": 1178}}),
+                json!({"return_policy": {"buyback": {"amount_minor": 1178, "currency": "USD"}}}),
+                json!({"return_policy": {"buyback": {"amount_minor": 1177, "currency": "EUR"}}}),
+                json!({"price": {"amount_minor": 0, "currency": "USD"}, "return_policy": {"points": 1}}),
                 json!({"successor": null}),
                 json!({"successor": {"content": "song", "version": 1}}),
                 json!({"media": {"uri": "a", "sha256": "ab".repeat(31), "bytes": 1}}),
                 json!({"media": {"uri": "a", "sha256": "g".repeat(64), "bytes": 1}}),
             ],
         );
+        let everything = json!({"points": 1177, "buyback": money});
+        only_consistent_as_it_is("content.put", &with(&content, json!({"return_policy": everything})), &[]);
         let items = |count| vec![json!({"content": "song"}); count];
         for count in [1, ITEMS_MAX] {
             only_consistent_as_it_is(
@@ -254,6 +260,15 @@ mod tests {
         only_consistent_as_it_is("settlement.reversal", &refund, &purchases);
         let reinstatement = with(&setback, json!({"refund": "re-1"}));
         only_consistent_as_it_is("settlement.reinstatement", &reinstatement, &purchases);
+        let payout = json!({"license_return": ID, "payout": "out-1", "provider": "bank", "amount": money});
+        let providers = ["Bank", "my bank", "-bank", "b\u{e4}nk"].map(|name| json!({"provider": name}));
+        only_consistent_as_it_is("settlement.completion", &completion, &providers);
+        only_consistent_as_it_is("settlement.failure", &setback, &providers);
+        only_consistent_as_it_is("settlement.reversal", &setback, &providers);
+        only_consistent_as_it_is("settlement.reinstatement", &setback, &providers);
+        only_consistent_as_it_is("payout.completion", &payout, &providers);
+        let failure = json!({"license_return": ID, "payout": "out-1", "provider": "bank", "reason": "closed"});
+        only_consistent_as_it_is("payout.failure", &failure, &providers);
         let limits = [json!({"limit": 0}), json!({"limit": PAGE_MAX + 1})];
         only_consistent_as_it_is("holdings.query", &json!({"user": "alice"}), &limits);
         only_consistent_as_it_is("holdings.query", &json!({"user": "alice", "limit": PAGE_MAX}), &limits);

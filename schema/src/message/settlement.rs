@@ -6,7 +6,7 @@ use crate::{
     body::{bodies, words},
     money::Money,
     refusal::Code,
-    vocabulary::{ExternalId, Grants, InvalidValue, Name, Text},
+    vocabulary::{ExternalId, Grants, InvalidValue, Name, Provider, Text},
 };
 
 bodies! {
@@ -224,11 +224,13 @@ words! {
 }
 
 impl SettlementCompletion {
-    /// Checks that the body names exactly one purchase.
+    /// Checks the provider, and that the body names exactly one purchase.
     ///
     /// # Errors
-    /// The body names both a certificate and a container, or neither, or the nil UUID.
+    /// The provider is not a [`Provider`], or the body names both a certificate and a container, or
+    /// neither, or the nil UUID.
     pub fn check(&self) -> Result<(), InvalidValue> {
+        check_provider(&self.provider)?;
         check_one_purchase(self.certificate, self.container)
     }
 }
@@ -237,8 +239,9 @@ impl SettlementFailure {
     /// Checks that the body names exactly one purchase.
     ///
     /// # Errors
-    /// The body names both a certificate and a container, or neither, or the nil UUID.
+    /// The provider is not a [`Provider`], or the body does not name exactly one purchase.
     pub fn check(&self) -> Result<(), InvalidValue> {
+        check_provider(&self.provider)?;
         check_one_purchase(self.certificate, self.container)
     }
 }
@@ -247,8 +250,9 @@ impl SettlementReversal {
     /// Checks that the body names exactly one purchase.
     ///
     /// # Errors
-    /// The body names both a certificate and a container, or neither, or the nil UUID.
+    /// The provider is not a [`Provider`], or the body does not name exactly one purchase.
     pub fn check(&self) -> Result<(), InvalidValue> {
+        check_provider(&self.provider)?;
         check_one_purchase(self.certificate, self.container)
     }
 }
@@ -257,10 +261,37 @@ impl SettlementReinstatement {
     /// Checks that the body names exactly one purchase.
     ///
     /// # Errors
-    /// The body names both a certificate and a container, or neither, or the nil UUID.
+    /// The provider is not a [`Provider`], or the body does not name exactly one purchase.
     pub fn check(&self) -> Result<(), InvalidValue> {
+        check_provider(&self.provider)?;
         check_one_purchase(self.certificate, self.container)
     }
+}
+
+impl PayoutCompletion {
+    /// Checks the provider.
+    ///
+    /// # Errors
+    /// The provider is not a [`Provider`].
+    pub fn check(&self) -> Result<(), InvalidValue> {
+        check_provider(&self.provider)
+    }
+}
+
+impl PayoutFailure {
+    /// Checks the provider.
+    ///
+    /// # Errors
+    /// The provider is not a [`Provider`].
+    pub fn check(&self) -> Result<(), InvalidValue> {
+        check_provider(&self.provider)
+    }
+}
+
+/// Checks that a provider is a [`Provider`]. The fields and columns of providers have the type
+/// [`Name`], because `licet` itself is a provider in them.
+fn check_provider(provider: &Name) -> Result<(), InvalidValue> {
+    Provider::try_from(provider.as_str()).map(|_| ())
 }
 
 fn check_one_purchase(certificate: Option<Uuid>, container: Option<Uuid>) -> Result<(), InvalidValue> {

@@ -44,6 +44,7 @@ pub(crate) fn violations(store: &MemoryStore) -> Vec<String> {
     records_have_the_state_of_their_certificates(store, &mut found);
     unmatched_money_is_recorded_once(store, &mut found);
     payouts_are_for_buybacks(store, &mut found);
+    returns_bring_at_most_what_was_paid(store, &mut found);
     found.0
 }
 
@@ -383,6 +384,26 @@ fn unmatched_money_is_recorded_once(store: &MemoryStore, found: &mut Violations)
         let money = (row.amount_minor, &row.currency);
         let first = recorded.insert((&row.provider, &row.settlement, &row.refund, money));
         found.check(first, || format!("3: {}:{} is recorded twice", row.provider, row.settlement));
+    }
+}
+
+/// Invariant 4: the returns of a certificate, and of all upgrades of its licenses, bring at most what
+/// was paid for it.
+fn returns_bring_at_most_what_was_paid(store: &MemoryStore, found: &mut Violations) {
+    let mut brought = BTreeMap::<Uuid, i64>::new();
+    for row in store.rows::<privilege::Entity>() {
+        let returned = |id: Uuid| store.get::<license_return::Entity>(&id).map(|row| row.certificate);
+        let Some(mut first) = returned(row.id) else { continue };
+        let upgrade_to = |id: Uuid| store.rows::<privilege::Entity>().find(|row| row.certificate == Some(id));
+        while let Some(origin) = upgrade_to(first).and_then(|row| returned(row.id)) {
+            first = origin;
+        }
+        let amounts = [row.points, row.amount_minor];
+        *brought.entry(first).or_default() += amounts.iter().flatten().map(|amount| amount.get()).sum::<i64>();
+    }
+    for (id, brought) in brought {
+        let paid = store.get::<certificate_record::Entity>(&id).map_or(0, |row| row.amount_minor.get());
+        found.check(brought <= paid, || format!("4: returns of {id} brought {brought}, but {paid} was paid for it"));
     }
 }
 

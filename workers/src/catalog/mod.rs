@@ -2,7 +2,8 @@
 //!
 //! In: `content.put`. Out: `content.registered`. If a version is put again, it is sold under the
 //! new terms from then on. Purchases keep the terms of the revision under which they were made.
-//! Putting the same terms again changes nothing.
+//! Putting the same terms again changes nothing. A return may offer points only if the price is in
+//! the currency of points.
 //!
 //! The worker reads the current revisions of the named contents and takes no locks. If two
 //! transactions put the same version at the same time, the later one violates the key and is
@@ -13,6 +14,7 @@ mod rules;
 mod tests;
 
 use licet_common::{
+    config::{Groups, groups},
     decision::{Context, Decision, RuleError},
     runtime::Worker,
     signing::Keyring,
@@ -29,6 +31,7 @@ pub struct Catalog;
 impl Worker for Catalog {
     const NAME: &'static str = "catalog";
     const HANDLES: &'static [&'static str] = &["content.put"];
+    const SETTINGS: Groups = groups::TERMS;
 
     type Input = ContentPut;
     type Rows = Tables;

@@ -2,15 +2,23 @@
 
 use licet_common::decision::{Context, Decision, RuleError};
 use licet_schema::{
-    Output,
+    Code, Output,
     entity::content,
     message::{ContentPut, ContentRegistered},
 };
 
-use crate::domain::Tables;
+use crate::domain::{Tables, refusals::refuse};
 
 /// Registers the terms under which a content version is sold from now on.
 pub(super) fn put(context: &Context<'_>, tables: &mut Tables, put: &ContentPut) -> Result<Decision, RuleError> {
+    let points_currency = context.terms.points_currency;
+    if put.return_policy.points.is_some() && put.price.currency != points_currency {
+        let detail = format!(
+            "return_policy.points needs a price in {points_currency}, the currency of points: set the price in \
+             {points_currency}, or offer no points"
+        );
+        return refuse(Code::Malformed, detail);
+    }
     let current = tables.sold(&put.content)?.into_iter().find(|row| row.version == put.version).cloned();
     let reply = Output::ContentRegistered(ContentRegistered { content: put.content.clone(), version: put.version });
     let revision = current.as_ref().map_or(0, |row| row.revision);

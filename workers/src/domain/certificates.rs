@@ -7,7 +7,7 @@ use licet_common::{
 };
 use licet_schema::{
     Count, ExternalId, Money, Name, Output, Timestamp,
-    entity::{certificate, certificate_record, pending_reception},
+    entity::{certificate, certificate_record, pending_reception, reference},
     message::{CertificateRetired, Ending},
     token::CertificateClaims,
 };
@@ -75,6 +75,11 @@ impl Subject {
     ) -> Result<Self, Defect> {
         Self::of_either(certificate, container)
             .ok_or_else(|| Defect::violated("a settlement names a certificate or a container", row.to_string()))
+    }
+
+    /// The purchase that was made with a reference.
+    pub(crate) fn of_row(row: &reference::Model) -> Self {
+        if row.container { Self::Container(row.purchase) } else { Self::Certificate(row.purchase) }
     }
 
     /// The certificate's id, if the purchase is a single certificate.
@@ -148,6 +153,13 @@ pub(crate) fn over(
         ([], [first, ..]) => ending_of(first).map(Some),
         _ => Ok(overdue(live, now)),
     }
+}
+
+/// Whether a purchase ended without a payment. A purchase whose payment was reversed was paid.
+pub(crate) fn ended_unpaid(tables: &Tables, subject: Subject, now: Timestamp) -> Result<bool, Defect> {
+    let (live, ended) = (members(tables, subject)?, ended_members(tables, subject)?);
+    let paid = live.iter().any(|row| row.settled_at.is_some()) || ended.iter().any(|row| row.settlement.is_some());
+    Ok(!paid && matches!(over(&live, &ended, now)?, Some(Ending::Lapsed | Ending::Expired | Ending::Declined)))
 }
 
 /// The number of licenses that a certificate still permits.
@@ -387,6 +399,7 @@ mod tests {
             terms: &fixture.terms,
             message_id: Uuid::from_u128(1),
             message_digest: [0; 32],
+            sender: None,
         };
         let decided = License.decide(&context, &mut Tables::default(), &input);
         let defect = decided.expect_err("nothing was loaded");

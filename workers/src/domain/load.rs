@@ -1,7 +1,7 @@
 //! Queries that several workers use, one for each table. The module [`super::locks`] defines which
 //! rows are locked and in which order.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use licet_common::store::{Lock, Source, StoreError, keys, load};
 use licet_schema::{
@@ -64,6 +64,47 @@ pub(crate) async fn returns_of<S: Source>(
 ) -> Result<(), StoreError> {
     let keys = keys(certificates.iter().copied());
     load(source, &mut tables.returns, &[license_return::Column::Certificate], keys, Lock::None).await
+}
+
+/// The certificates that were paid for so that these exist: the certificate from whose license an
+/// upgrade was made, and so on, or the certificate itself. Reads the returns and privileges that
+/// connect them. No locks are needed, because they never change.
+pub(crate) async fn origins<S: Source>(
+    source: &S,
+    certificates: &BTreeSet<Uuid>,
+    tables: &mut Tables,
+) -> Result<BTreeSet<Uuid>, StoreError> {
+    let (mut origins, mut next) = (BTreeSet::new(), certificates.clone());
+    while !next.is_empty() {
+        let created = keys(next.iter().copied());
+        load(source, &mut tables.privileges, &[privilege::Column::Certificate], created, Lock::None).await?;
+        let upgrades = tables.privileges.iter().filter(|row| row.certificate.is_some_and(|id| next.contains(&id)));
+        let upgrades: BTreeMap<Uuid, Uuid> = upgrades.filter_map(|row| Some((row.id, row.certificate?))).collect();
+        let ids = keys(upgrades.keys().copied());
+        load(source, &mut tables.returns, &[license_return::Column::Id], ids, Lock::None).await?;
+        origins.extend(next.into_iter().filter(|id| !upgrades.values().any(|upgrade| upgrade == id)));
+        let upgraded = tables.returns.iter().filter(|row| upgrades.contains_key(&row.id));
+        next = upgraded.map(|row| row.certificate).collect();
+    }
+    Ok(origins)
+}
+
+/// Reads what the returns of these origins, and of all upgrades of their licenses, have brought.
+/// A worker that completes returns must have locked the origins, so that no other transaction
+/// completes such a return.
+pub(crate) async fn worth<S: Source>(
+    source: &S,
+    origins: BTreeSet<Uuid>,
+    tables: &mut Tables,
+) -> Result<(), StoreError> {
+    let (mut all, mut next) = (origins.clone(), origins);
+    while !next.is_empty() {
+        returns_of(source, &next, tables).await?;
+        let ids = keys(tables.returns.iter().filter(|row| next.contains(&row.certificate)).map(|row| row.id));
+        privileges(source, ids, tables).await?;
+        next = tables.privileges.iter().filter_map(|row| row.certificate).filter(|id| all.insert(*id)).collect();
+    }
+    Ok(())
 }
 
 /// Reads the privileges that these returns granted.

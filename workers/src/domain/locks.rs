@@ -1,11 +1,15 @@
 //! The order in which every worker locks rows, so that no two transactions wait for each other:
-//! first certificates by id, then the records of certificates that have ended, then settlements by
-//! key (only in the settlement worker), then accounts by name. Contents are never locked.
+//! first references by key (only in the purchase worker), then certificates by id, then the records
+//! of certificates that have ended, then settlements by key (only in the settlement worker), then
+//! accounts by name. Contents are never locked.
 
 use std::collections::BTreeSet;
 
 use licet_common::store::{Lock, Source, StoreError, keys, load};
-use licet_schema::entity::{account, certificate, certificate_record};
+use licet_schema::{
+    ExternalId,
+    entity::{account, certificate, certificate_record, reference},
+};
 use uuid::Uuid;
 
 use super::{
@@ -30,6 +34,29 @@ impl Wanted {
             Subject::Container(id) => self.containers.insert(id),
         };
     }
+}
+
+/// Locks the rows of these references, and then the certificates of the purchases that they name.
+/// If two transactions use a reference for the first time, the later one violates the key and is
+/// retried.
+///
+/// # Errors
+/// The same as for [`certificates`].
+pub(crate) async fn references<S: Source>(
+    source: &S,
+    references: &BTreeSet<ExternalId>,
+    tables: &mut Tables,
+) -> Result<(), StoreError> {
+    if references.is_empty() {
+        return Ok(());
+    }
+    let keys = keys(references.iter().cloned());
+    load(source, &mut tables.references, &[reference::Column::Reference], keys, Lock::ForUpdate).await?;
+    let mut wanted = Wanted::default();
+    for row in tables.references.iter() {
+        wanted.add(Subject::of_row(row));
+    }
+    certificates(source, &wanted, tables).await
 }
 
 /// Locks certificates in key order. For certificates that have ended, locks their records instead.

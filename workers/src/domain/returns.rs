@@ -3,7 +3,7 @@
 
 use licet_common::{decision::Context, rows::Defect};
 use licet_schema::{
-    ExternalId, Money, Name, Output, Text,
+    Count, ExternalId, Money, Name, Output, Text,
     entity::{LicenseState, ReturnState, certificate_record, content, license, license_return},
     message::{ContentStatus, LicenseAttributes, Privilege, ReturnOpened},
     vocabulary::INTEGER_MAX,
@@ -102,11 +102,18 @@ pub(crate) fn state_text(state: &str) -> Result<Text, Defect> {
     Text::try_from(state).map_err(|_| Defect::violated("the state of a license is a text", state))
 }
 
-/// The privileges that the user could receive now for returning a license that was bought under
-/// these terms.
-pub(crate) fn offers(tables: &Tables, terms: &content::Model, user: &Name) -> Result<Vec<Privilege>, Defect> {
+/// The privileges that the user could receive now for returning a license of this certificate, which
+/// was bought under these terms.
+pub(crate) fn offers(
+    tables: &Tables,
+    certificate: Uuid,
+    terms: &content::Model,
+    user: &Name,
+) -> Result<Vec<Privilege>, Defect> {
+    let worth = Worth::of(tables, certificate)?;
     let mut offers = Vec::new();
     if let Some(earned) = terms.return_points
+        && worth.covers(earned)
         && points::balance(tables, user)?.saturating_add(earned.get()) <= INTEGER_MAX
     {
         offers.push(Privilege::Points);
@@ -114,13 +121,61 @@ pub(crate) fn offers(tables: &Tables, terms: &content::Model, user: &Name) -> Re
     if terms.return_upgrade && successor(tables, terms)?.is_some() {
         offers.push(Privilege::Upgrade);
     }
-    if terms.return_buyback_minor.is_some() {
+    if terms.return_buyback_minor.is_some_and(|amount| worth.covers(amount)) {
         offers.push(Privilege::Buyback);
     }
     if terms.return_collection {
         offers.push(Privilege::Collection);
     }
     Ok(offers)
+}
+
+/// What the returns of a certificate's licenses may bring and have brought, in minor units of its
+/// price. A point is worth one minor unit.
+///
+/// An upgrade neither brings anything nor adds to what was paid: the returns of a certificate and
+/// of all upgrades of its licenses count together, and the limit is what was paid for the first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Worth {
+    /// What was paid for the certificate, with money and points, and not refunded.
+    pub(crate) paid: i64,
+    /// What completed returns have brought.
+    pub(crate) brought: i64,
+}
+
+impl Worth {
+    /// The worth of a certificate, which `load::worth` must have requested.
+    pub(crate) fn of(tables: &Tables, certificate: Uuid) -> Result<Self, Defect> {
+        let mut first = certificate;
+        while let Some(upgrade) = tables.upgrade_to(first)? {
+            first = tables.returns.require(&upgrade.id)?.certificate;
+        }
+        let mut brought = 0;
+        let mut left = vec![first];
+        while let Some(id) = left.pop() {
+            for row in tables.returns_of_certificate(id)? {
+                if row.state != ReturnState::Completed {
+                    continue;
+                }
+                let privilege = tables.privileges.require(&row.id)?;
+                let amounts = [privilege.points, privilege.amount_minor];
+                brought += amounts.into_iter().flatten().map(Count::get).sum::<i64>();
+                left.extend(privilege.certificate);
+            }
+        }
+        Ok(Self { paid: paid(tables.records.require(&first)?), brought })
+    }
+
+    /// Whether another return may bring this much.
+    pub(crate) fn covers(self, more: Count) -> bool {
+        self.brought.saturating_add(more.get()) <= self.paid || more == Count::ZERO
+    }
+}
+
+/// What was paid for a certificate and not refunded, in minor units: its price, of which a part may
+/// have been paid with points.
+fn paid(record: &certificate_record::Model) -> i64 {
+    record.amount_minor.get()
 }
 
 /// The current revision of the successor that the terms name, if it is sold.

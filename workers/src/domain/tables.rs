@@ -5,7 +5,7 @@ use licet_schema::{
     ExternalId, Name,
     entity::{
         account, certificate, certificate_record, collection, content, entry, license, license_return, payout,
-        pending_reception, privilege, refund, reinstatement, settlement, unmatched_settlement,
+        pending_reception, privilege, reference, refund, reinstatement, settlement, unmatched_settlement,
     },
     message::UnmatchedKind,
 };
@@ -41,6 +41,8 @@ pub struct Tables {
     pub collections: Rows<collection::Entity>,
     /// Privileges that completed returns granted.
     pub privileges: Rows<privilege::Entity>,
+    /// References that a sender may use for only one purchase.
+    pub references: Rows<reference::Entity>,
     /// Points accounts, locked.
     pub accounts: Rows<account::Entity>,
     /// New entries of the ledger.
@@ -71,6 +73,7 @@ impl RowSet for Tables {
             returns,
             collections,
             privileges,
+            references,
             accounts,
             entries,
             settlements,
@@ -92,6 +95,7 @@ impl RowSet for Tables {
         visitor.table(collections);
         visitor.table(privileges);
         visitor.table(payouts);
+        visitor.table(references);
         visitor.table(accounts);
         visitor.table(entries);
         visitor.table(unmatched_settlements);
@@ -129,6 +133,24 @@ impl Tables {
         let columns = [license::Column::Certificate];
         let of_it = move |row: &license::Model| row.certificate == certificate;
         Ok(self.licenses.all(&columns, vec![certificate.into()], of_it)?.collect())
+    }
+
+    /// The privilege that created a certificate, if it is an upgrade.
+    pub(crate) fn upgrade_to(&self, certificate: Uuid) -> Result<Option<&privilege::Model>, Defect> {
+        let columns = [privilege::Column::Certificate];
+        let created = move |row: &privilege::Model| row.certificate == Some(certificate);
+        Ok(self.privileges.all(&columns, vec![certificate.into()], created)?.next())
+    }
+
+    /// The purchase that a sender made with a reference last, if references must be unique.
+    pub(crate) fn bought_with(
+        &self,
+        reference: &ExternalId,
+        sender: &str,
+    ) -> Result<Option<&reference::Model>, Defect> {
+        let columns = [reference::Column::Reference];
+        let same = |row: &reference::Model| row.reference == *reference && row.sender == sender;
+        Ok(self.references.all(&columns, vec![reference.clone().into()], same)?.next())
     }
 
     /// The returns of a license.

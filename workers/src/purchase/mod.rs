@@ -3,12 +3,14 @@
 //! In: `purchase.request`. Out: `certificate.issued`, with a certificate for each item and, for
 //! several items, a container. Guarantees: either all items are bought or none. Each certificate
 //! has its own id. Certificate, record and pending reception are written in one transaction. Points
-//! that the purchase will spend are held.
+//! that the purchase will spend are held. With the setting `unique_reference`, a sender can use a
+//! reference for only one purchase, unless that one ended unpaid.
 //!
 //! In: `certificate.check`. Out: `certificate.checked`. The check uses only the token's signature.
 //!
-//! The worker locks the points accounts of users who spend points, and reads the current revisions
-//! of the named contents.
+//! The worker locks the references that must be unique, the certificates of the purchases that used
+//! them, and the points accounts of users who spend points. It reads the current revisions of the
+//! named contents.
 
 mod rules;
 #[cfg(test)]
@@ -17,7 +19,7 @@ mod tests;
 use std::collections::BTreeSet;
 
 use licet_common::{
-    config::{Groups, groups},
+    config::{Groups, Terms, groups},
     decision::{Context, Decision, RuleError},
     runtime::Worker,
     signing::Keyring,
@@ -29,7 +31,10 @@ use crate::domain::{Tables, load, locks, points, refusals::not_handled, token_ch
 
 /// The purchase worker.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Purchase;
+pub struct Purchase {
+    /// Whether references must be unique, so that `load` reads their rows.
+    unique_reference: bool,
+}
 
 /// A request whose tokens were read.
 #[derive(Debug)]
@@ -47,6 +52,10 @@ impl Worker for Purchase {
 
     type Input = Input;
     type Rows = Tables;
+
+    fn with_terms(self, terms: &Terms) -> Self {
+        Self { unique_reference: terms.unique_reference }
+    }
 
     fn read(&self, keyring: &Keyring, request: Request) -> Result<Input, Refusal> {
         match request {
@@ -70,6 +79,10 @@ impl Worker for Purchase {
                 Input::Check(_) => None,
             })
             .collect();
+        if self.unique_reference {
+            let references = purchases.iter().filter_map(|purchase| purchase.reference.clone()).collect();
+            locks::references(source, &references, &mut tables).await?;
+        }
         let spenders = purchases.iter().filter(|purchase| purchase.points.is_some_and(|points| points.get() > 0));
         let accounts: BTreeSet<_> = spenders.map(|purchase| points::account(&purchase.user)).collect();
         locks::accounts(source, &accounts, &mut tables).await?;

@@ -6,8 +6,8 @@ use licet_common::{
     signing::Signed,
 };
 use licet_schema::{
-    Code, Count, ExternalId, Money, Name, Output, Timestamp,
-    entity::{Digest, certificate, content, pending_reception},
+    Code, Count, ExternalId, Money, Name, Output, Refusal, Timestamp,
+    entity::{Digest, certificate, content, pending_reception, reference},
     message::{CertificateChecked, CertificateIssued, IssuedCertificate, Item, PurchaseRequest},
     money::Currency,
     token::{CertificateClaims, ContainerClaims},
@@ -17,7 +17,7 @@ use uuid::Uuid;
 
 use crate::domain::{
     Tables,
-    certificates::{first, record},
+    certificates::{Subject, ended_unpaid, first, record},
     count,
     effects::Effects,
     points,
@@ -48,6 +48,13 @@ pub(super) fn purchase(
 ) -> Result<Decision, RuleError> {
     let contents = request.items.iter().map(|item| sold(tables, item)).collect::<Result<Vec<_>, _>>()?;
     let order = Order::new(context, request, contents)?;
+    let key = request.reference.clone().filter(|_| context.terms.unique_reference);
+    let key = key.map(|reference| (reference, context.sender.unwrap_or_default().to_owned()));
+    if let Some(key) = &key
+        && let Some(first) = bought_before(context, tables, key)?
+    {
+        return Ok(reference_used(first, &key.0));
+    }
     let held = held_points(context, tables, request, &order)?;
 
     let certificates = order.certificates(context, held)?;
@@ -79,6 +86,15 @@ pub(super) fn purchase(
         tables.records.insert(record(&row))?;
         tables.certificates.insert(row)?;
     }
+    if let Some(key) = key {
+        let (reference, sender) = key.clone();
+        let row = reference::Model { reference, sender, purchase: subject, container: order.container.is_some() };
+        if tables.bought_with(&key.0, &key.1)?.is_some() {
+            *tables.references.change(&key)? = row;
+        } else {
+            tables.references.insert(row)?;
+        }
+    }
     let mut effects = Effects::default();
     points::hold(context, tables, effects.points(), &request.user, held.get())?;
     Ok(effects.into(context, tables, Decision::new(reply).about(subject))?)
@@ -95,6 +111,31 @@ fn sold(tables: &Tables, item: &Item) -> Result<content::Model, RuleError> {
             refuse(Code::UnknownContent, format!("{:?} is not sold here{version}", item.content.as_str()))
         }
     }
+}
+
+/// The earlier purchase because of which the sender must not use this reference, if there is one. It
+/// did not end unpaid.
+fn bought_before(
+    context: &Context<'_>,
+    tables: &mut Tables,
+    key: &(ExternalId, String),
+) -> Result<Option<Subject>, Defect> {
+    let Some(first) = tables.bought_with(&key.0, &key.1)?.map(Subject::of_row) else { return Ok(None) };
+    // A purchase of this batch cannot have ended, and `load` did not request its rows.
+    let is_new = tables.pending_receptions.added_row(&first.id()).is_some();
+    Ok(if is_new || !ended_unpaid(tables, first, context.now)? { Some(first) } else { None })
+}
+
+/// The refusal of a purchase whose reference the sender used before.
+fn reference_used(first: Subject, reference: &ExternalId) -> Decision {
+    let kind = if first.container().is_some() { "container" } else { "certificate" };
+    let detail = format!(
+        "{kind} {} was already bought with the reference {:?}: send status.query for it, or use a new reference for \
+         another purchase",
+        first.id(),
+        reference.as_str()
+    );
+    Decision::refused(&Refusal::new(Code::ReferenceUsed, detail), "purchase.request").about(first.id())
 }
 
 /// The number of points to hold: the number that was offered, but at most the price.
@@ -131,6 +172,7 @@ struct Order<'a> {
     container: Option<Uuid>,
     amount_minor: Count,
     currency: Currency,
+    /// Not later than `expires_at`.
     receipt_due_at: Timestamp,
     /// The earliest expiry of the certificates.
     expires_at: Timestamp,
@@ -155,14 +197,16 @@ impl<'a> Order<'a> {
         let receipts = contents.iter().map(|content| content.receipt_ttl_s.unwrap_or(context.terms.receipt_ttl));
         let expiries = contents.iter().map(|content| content.certificate_ttl_s);
         let none = || Defect::violated("a purchase has at least one certificate", context.message_id);
+        let expires_at = context.now.plus(expiries.min().ok_or_else(none)?);
+        let receipt_due_at = context.now.plus(receipts.min().ok_or_else(none)?).min(expires_at);
         Ok(Self {
             user: &request.user,
             reference: request.reference.clone(),
             container: (contents.len() > 1).then(|| context.id("container", 0)),
             amount_minor: count(amount, "prices are never negative", context)?,
             currency,
-            receipt_due_at: context.now.plus(receipts.min().ok_or_else(none)?),
-            expires_at: context.now.plus(expiries.min().ok_or_else(none)?),
+            receipt_due_at,
+            expires_at,
             contents,
         })
     }

@@ -1,12 +1,14 @@
 use licet_common::signing::{ContainerClaims, Presented};
-use licet_schema::entity::{account, certificate, certificate_record, entry, pending_reception};
+use licet_schema::entity::{account, certificate, certificate_record, entry, pending_reception, reference};
 use licet_schema::{
-    Count, Output, Request, Version,
-    message::{CertificatePresented, ContentPut, Item, PurchaseRequest},
+    Count, ExternalId, Output, Request, Seconds, Text, Version,
+    message::{CertificatePresented, ContentPut, Item, PurchaseRequest, ReturnPolicy, SettlementFailure},
     money::Currency,
 };
 
-use crate::fixture::{Fixture, altered, check, name, outcome, presented, purchase, song, usd};
+use crate::fixture::{
+    Fixture, HOUR_MS, altered, check, completion, name, outcome, presented, purchase, receipt, reversal, song, usd,
+};
 
 fn items(items: Vec<Item>) -> Request {
     Request::PurchaseRequest(PurchaseRequest { user: name("alice"), items, points: None, reference: None })
@@ -35,7 +37,9 @@ fn outcomes_of_purchase_request() {
             |fixture| {
                 let euro = Currency::try_from("EUR").expect("a currency");
                 let price = licet_schema::Money { currency: euro, ..usd(5) };
-                fixture.ask(Request::ContentPut(ContentPut { content: name("chanson"), price, ..song() }));
+                let return_policy = ReturnPolicy { points: None, ..song().return_policy };
+                let chanson = ContentPut { content: name("chanson"), price, return_policy, ..song() };
+                fixture.ask(Request::ContentPut(chanson));
                 fixture.ask(items(vec![item("song", None), item("chanson", None)]))
             },
             "malformed",
@@ -143,4 +147,139 @@ fn a_purchase_holds_points_up_to_the_price() {
     assert_eq!(fixture.store.rows::<entry::Entity>().map(|row| row.delta).sum::<i64>(), 0);
     assert_eq!(outcome(&fixture.ask(purchase(1, 201))), "insufficient_points");
     assert_eq!(outcome(&fixture.ask(purchase(1, 200))), "certificate.issued");
+}
+
+#[test]
+fn the_receipt_is_never_due_after_the_certificate_expires() {
+    let mut fixture = Fixture::new();
+    let seconds = |number: i64| Seconds::try_from(number).ok();
+    for (certificate_ttl, receipt_ttl, expected) in [(60, None, 60), (60, seconds(61), 60), (60, seconds(59), 59)] {
+        let certificate_ttl_s = seconds(certificate_ttl).expect("a time");
+        fixture.ask(Request::ContentPut(ContentPut { certificate_ttl_s, receipt_ttl_s: receipt_ttl, ..song() }));
+        let Output::CertificateIssued(issued) = fixture.ask(purchase(2, 0)) else { panic!("not issued") };
+        let after = |time: licet_schema::Timestamp| (time.as_millis() - fixture.now_ms) / 1000;
+        assert_eq!((after(issued.receipt_due_at), after(issued.expires_at)), (expected, certificate_ttl));
+        let rows = fixture.store.rows::<certificate::Entity>().filter(|row| row.container == issued.container);
+        let due: Vec<_> = rows.map(|row| row.receipt_due_at).collect();
+        assert_eq!(due, [issued.receipt_due_at; 2]);
+    }
+}
+
+#[test]
+fn an_unacknowledged_purchase_whose_two_deadlines_are_equal_lapses() {
+    let mut fixture = Fixture::new();
+    let certificate_ttl_s = Seconds::try_from(3600i64).expect("a time");
+    fixture.ask(Request::ContentPut(ContentPut { certificate_ttl_s, ..song() }));
+    let bought = fixture.buy(1);
+    assert_eq!(outcome(&fixture.later(HOUR_MS).clone().ask(receipt(&bought))), "certificate.accepted");
+    assert_eq!(outcome(&fixture.later(1).ask(receipt(&bought))), "lapsed");
+}
+
+/// A fixture in which references must be unique.
+fn strict() -> Fixture {
+    let mut fixture = Fixture::with_song();
+    fixture.terms.unique_reference = true;
+    fixture
+}
+
+fn failure(certificate: uuid::Uuid) -> Request {
+    Request::SettlementFailure(SettlementFailure {
+        certificate: Some(certificate),
+        container: None,
+        settlement: ExternalId::try_from("pay-1").expect("an id"),
+        provider: name("bank"),
+        reason: Text::try_from("declined").expect("a text"),
+    })
+}
+
+#[test]
+fn by_default_a_reference_may_be_used_again() {
+    let mut fixture = Fixture::with_song();
+    for _ in 0..2 {
+        assert_eq!(outcome(&fixture.ask(purchase(1, 0))), "certificate.issued");
+    }
+    assert_eq!(fixture.store.rows::<reference::Entity>().count(), 0);
+}
+
+#[test]
+fn a_unique_reference_is_refused_with_the_id_of_the_first_purchase() {
+    for (count, kind) in [(1, "certificate"), (2, "container")] {
+        let mut fixture = strict();
+        let first = fixture.buy(count);
+        let id = first.container.unwrap_or(first.certificates[0]);
+        for again in [1, 2] {
+            let Output::RequestRefused(refused) = fixture.ask(purchase(again, 0)) else { panic!("not refused") };
+            assert_eq!(refused.code.as_str(), "reference_used");
+            assert!(refused.detail.starts_with(&format!("{kind} {id} was already bought")), "{}", refused.detail);
+            assert!(refused.detail.contains("\"order-1\""), "{}", refused.detail);
+            let decision = fixture.last.as_ref().expect("a decision");
+            assert_eq!(decision.subject, Some(id), "the refusal belongs to the history of the first purchase");
+        }
+        assert_eq!(fixture.store.rows::<certificate::Entity>().count(), count);
+    }
+}
+
+#[test]
+fn a_unique_reference_concerns_only_purchases_of_the_same_sender_that_have_a_reference() {
+    let mut fixture = strict();
+    let unnamed = items(vec![item("song", None)]);
+    for sender in [Some("storefront"), Some("kiosk"), None] {
+        fixture.sender = sender;
+        assert_eq!(outcome(&fixture.ask(purchase(1, 0))), "certificate.issued", "{sender:?}");
+        assert_eq!(outcome(&fixture.ask(purchase(1, 0))), "reference_used", "{sender:?}");
+        assert_eq!(outcome(&fixture.ask(unnamed.clone())), "certificate.issued", "{sender:?}");
+        assert_eq!(outcome(&fixture.ask(unnamed.clone())), "certificate.issued", "{sender:?}");
+    }
+}
+
+#[test]
+fn a_unique_reference_can_be_used_again_only_after_its_purchase_ended_unpaid() {
+    type End = fn(&mut Fixture, &crate::fixture::Bought);
+    let table: [(&str, End, &str); 6] = [
+        ("received", |fixture, bought| drop(fixture.receive(bought)), "reference_used"),
+        ("paid", |fixture, bought| drop(fixture.settle(bought, "pay-1")), "reference_used"),
+        (
+            "paid and expired",
+            |fixture, bought| {
+                fixture.settle(bought, "pay-1");
+                fixture.later(31 * 24 * HOUR_MS);
+            },
+            "reference_used",
+        ),
+        ("declined", |fixture, bought| drop(fixture.ask(failure(bought.certificates[0]))), "certificate.issued"),
+        (
+            "overdue, before any sweep",
+            |fixture, _| {
+                fixture.later(25 * HOUR_MS);
+            },
+            "certificate.issued",
+        ),
+        (
+            "received and expired unpaid",
+            |fixture, bought| {
+                fixture.receive(bought);
+                fixture.later(31 * 24 * HOUR_MS);
+            },
+            "certificate.issued",
+        ),
+    ];
+    for (description, end, expected) in table {
+        let mut fixture = strict();
+        let bought = fixture.buy(1);
+        end(&mut fixture, &bought);
+        let second = fixture.ask(purchase(2, 0));
+        assert_eq!(outcome(&second), expected, "{description}");
+        assert_eq!(outcome(&fixture.ask(purchase(1, 0))), "reference_used", "{description}: the third purchase");
+        let row = fixture.store.rows::<reference::Entity>().next().expect("a row");
+        assert_eq!(row.container, expected == "certificate.issued", "{description}: the row names the last purchase");
+    }
+}
+
+#[test]
+fn a_reversed_purchase_was_paid_so_its_reference_stays_used() {
+    let mut fixture = strict();
+    let bought = fixture.ready(1);
+    fixture.ask(Request::SettlementReversal(reversal(&bought, "pay-1")));
+    assert_eq!(outcome(&fixture.ask(completion(&bought, "pay-2", usd(1000)))), "already_settled");
+    assert_eq!(outcome(&fixture.ask(purchase(1, 0))), "reference_used");
 }

@@ -37,10 +37,13 @@ pub(super) async fn holdings<S: Source>(
     let held = source.page(held).await?;
     tables.licenses.cover_set(PAGE_OF_USER, query.user.clone());
     let ids: Vec<_> = held.iter().map(|row| row.id).collect();
-    let certificates = keys(held.iter().map(|row| row.certificate));
+    let certificates: BTreeSet<_> = held.iter().map(|row| row.certificate).collect();
     tables.licenses.take(held);
+    let origins = load::origins(source, &certificates, tables).await?;
+    let certificates = keys(certificates.union(&origins).copied());
     records(source, certificate_record::Column::Id, certificates, tables).await?;
     load::licenses(source, &ids, tables).await?;
+    load::worth(source, origins, tables).await?;
     load::terms(source, tables).await
 }
 

@@ -56,7 +56,7 @@ fn holding(context: &Context<'_>, tables: &Tables, row: &license::Model) -> Resu
         content: row.content.clone(),
         version: row.version,
         attributes: attributes(row, record, terms, state)?,
-        returnable: if is_returnable { offers(tables, terms, &row.user)? } else { Vec::new() },
+        returnable: if is_returnable { offers(tables, row.certificate, terms, &row.user)? } else { Vec::new() },
     })
 }
 

@@ -6,10 +6,12 @@
 //! can return it, and only once. A completed return deletes the license. It leaves one collection
 //! row, which names the settlement of the purchase, and one privilege: points, a certificate for
 //! the successor, a payout that a payment provider is instructed to make, or only the collection
-//! row. The terms under which the license was bought determine the available privileges.
+//! row. The terms under which the license was bought determine the available privileges. Together,
+//! the returns of a certificate never bring more than was paid for it.
 //!
 //! The worker locks the certificates (or the records of certificates that have ended) and then the
-//! points accounts. After that, it reads licenses, returns and terms.
+//! points accounts. If a certificate is an upgrade, it also locks the certificate that was paid for.
+//! After that, it reads licenses, returns and terms.
 
 mod completion;
 mod privilege;
@@ -112,6 +114,10 @@ impl Worker for Returns {
             users.extend(points::accounts(&row.user));
             licenses.push(row.license);
         }
+        // Returns of a certificate and of its upgrades lock the first certificate, so they see what
+        // the others have brought.
+        let origins = load::origins(source, &wanted.certificates, &mut tables).await?;
+        wanted.certificates.extend(&origins);
         locks::certificates(source, &wanted, &mut tables).await?;
         locks::accounts(source, &users, &mut tables).await?;
         load::licenses(source, &licenses, &mut tables).await?;
@@ -120,6 +126,7 @@ impl Worker for Returns {
         load::terms(source, &mut tables).await?;
         select_into(source, &mut tables.collections, &[collection::Column::Id], ids.clone(), Lock::None).await?;
         load::privileges(source, ids, &mut tables).await?;
+        load::worth(source, origins, &mut tables).await?;
         Ok(tables)
     }
 

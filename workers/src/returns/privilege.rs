@@ -17,13 +17,27 @@ use crate::domain::{
     effects::Effects,
     points,
     refusals::refuse,
-    returns::{ReturnCase, offers, successor},
+    returns::{ReturnCase, Worth, offers, successor},
 };
 
 /// Checks that the privilege the user asks for is offered now.
 pub(super) fn check_offer(tables: &Tables, case: &ReturnCase, wanted: Privilege) -> Result<(), RuleError> {
-    if offers(tables, &case.terms, &case.license.user)?.contains(&wanted) {
+    if offers(tables, case.record.id, &case.terms, &case.license.user)?.contains(&wanted) {
         return Ok(());
+    }
+    let earned = match wanted {
+        Privilege::Points => case.terms.return_points,
+        Privilege::Buyback => case.terms.return_buyback_minor,
+        Privilege::Upgrade | Privilege::Collection => None,
+    };
+    let worth = Worth::of(tables, case.record.id)?;
+    if earned.is_some_and(|earned| !worth.covers(earned)) {
+        let detail = format!(
+            "returns of this certificate have brought {} of the {} minor units that were paid for it, so this one \
+             would bring too much: choose another privilege",
+            worth.brought, worth.paid
+        );
+        return refuse(Code::NotReturnable, detail);
     }
     let why = match wanted {
         Privilege::Points => "this content gives no points for a return, or the points would exceed the balance limit",
@@ -112,6 +126,8 @@ fn upgrade(
     })?;
     tables.records.insert(record(&row))?;
     tables.certificates.insert(row.clone())?;
+    // Nothing can have been returned of a new certificate.
+    tables.returns.cover(&[license_return::Column::Certificate], &[vec![row.id.into()]]);
     effects.mention(row.id);
     Ok((row, token))
 }

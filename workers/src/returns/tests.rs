@@ -1,12 +1,15 @@
 use licet_schema::Name;
 use licet_schema::entity::{account, certificate, collection, entry, license, license_return, privilege};
 use licet_schema::{
-    Output, Request,
-    message::{ContentStatus, LicenseDeletion, Privilege},
+    Count, Output, Request,
+    message::{ContentPut, ContentStatus, HoldingsQuery, LicenseDeletion, Privilege, ReturnPolicy},
 };
 use uuid::Uuid;
 
-use crate::fixture::{Fixture, HOUR_MS, altered, check, license_receipt, license_return, outcome};
+use crate::fixture::{
+    Fixture, HOUR_MS, altered, check, generous_song, license_receipt, license_request, license_return, name, outcome,
+    sequel, usd,
+};
 
 fn deletion(opened: &Output) -> Request {
     match opened {
@@ -206,6 +209,114 @@ fn a_repeated_deletion_gets_the_same_reply_marked_as_repeated() {
         other => panic!("{other:?}"),
     }
     assert_eq!(outcome(&opened), "return.opened");
+}
+
+/// A song with these points and this buy-back for a return, and the grants of a certificate.
+fn put_song(fixture: &mut Fixture, points: i64, buyback: i64) {
+    let return_policy = ReturnPolicy {
+        points: Count::try_from(points).ok(),
+        buyback: Some(usd(buyback)),
+        ..generous_song().return_policy
+    };
+    fixture.ask(Request::ContentPut(ContentPut { return_policy, ..generous_song() }));
+}
+
+/// Licenses for these terminals, with their receipts acknowledged.
+fn licenses<const N: usize>(fixture: &mut Fixture, certificate_token: &str, terminals: [&str; N]) -> [String; N] {
+    terminals.map(|terminal| {
+        let issued = fixture.ask(license_request(certificate_token, terminal));
+        let Output::LicenseIssued(issued) = issued else { panic!("{issued:?}") };
+        let token = issued.license_token.expect("a reply has its token");
+        fixture.ask(license_receipt(&token));
+        token
+    })
+}
+
+/// The privileges that the listing of the user's licenses offers.
+fn returnable(fixture: &mut Fixture) -> Vec<Vec<Privilege>> {
+    let query = HoldingsQuery { user: name("alice"), after: None, limit: None };
+    let Output::HoldingsListed(listed) = fixture.ask(Request::HoldingsQuery(query)) else { panic!("not listed") };
+    listed.licenses.into_iter().map(|license| license.returnable).collect()
+}
+
+#[test]
+fn the_returns_of_a_certificate_bring_at_most_its_price_in_sum() {
+    use Privilege::{Buyback, Collection, Points};
+    for (points, buyback, wanted, expected) in [
+        (400, 400, [Points, Points, Points], ["license.returned", "license.returned", "not_returnable"]),
+        (500, 500, [Points, Buyback, Points], ["license.returned", "license.returned", "not_returnable"]),
+        (400, 601, [Points, Buyback, Collection], ["license.returned", "not_returnable", "license.returned"]),
+        (1000, 1, [Points, Buyback, Collection], ["license.returned", "not_returnable", "license.returned"]),
+        (0, 1000, [Buyback, Points, Buyback], ["license.returned", "license.returned", "not_returnable"]),
+    ] {
+        let mut fixture = Fixture::new();
+        put_song(&mut fixture, points, buyback);
+        let bought = fixture.ready(1);
+        let tokens = licenses(&mut fixture, &bought.tokens[0], ["a", "b", "c"]);
+        let replies = [0, 1, 2].map(|index| fixture.ask(license_return(&tokens[index], "alice", wanted[index], true)));
+        let case = format!("{points} points, {buyback} cents: {replies:?}");
+        assert_eq!(replies.map(|reply| outcome(&reply)), expected, "{case}");
+    }
+}
+
+#[test]
+fn a_refusal_says_how_much_the_returns_have_brought_and_the_listing_agrees() {
+    let mut fixture = Fixture::new();
+    put_song(&mut fixture, 600, 400);
+    let bought = fixture.ready(1);
+    let [first, second] = licenses(&mut fixture, &bought.tokens[0], ["a", "b"]);
+    assert!(returnable(&mut fixture).iter().all(|offers| offers.contains(&Privilege::Points)));
+    fixture.ask(license_return(&first, "alice", Privilege::Points, true));
+    assert_eq!(returnable(&mut fixture), [[Privilege::Buyback, Privilege::Collection]]);
+    let Output::RequestRefused(refused) = fixture.ask(license_return(&second, "alice", Privilege::Points, true)) else {
+        panic!("not refused")
+    };
+    assert!(refused.detail.contains("brought 600 of the 1000 minor units"), "{}", refused.detail);
+}
+
+#[test]
+fn the_members_of_a_container_have_limits_of_their_own() {
+    let mut fixture = Fixture::new();
+    put_song(&mut fixture, 1000, 1000);
+    let bought = fixture.ready(2);
+    for token in &bought.tokens {
+        let [first, second] = licenses(&mut fixture, token, ["a", "b"]);
+        for (license, expected) in [(first, "license.returned"), (second, "not_returnable")] {
+            let reply = fixture.ask(license_return(&license, "alice", Privilege::Points, true));
+            assert_eq!(outcome(&reply), expected);
+        }
+    }
+}
+
+#[test]
+fn a_return_that_was_opened_within_the_limit_is_checked_again_when_it_completes() {
+    let mut fixture = Fixture::new();
+    put_song(&mut fixture, 600, 600);
+    let bought = fixture.ready(1);
+    let tokens = licenses(&mut fixture, &bought.tokens[0], ["a", "b"]);
+    let opened = tokens.map(|token| fixture.ask(license_return(&token, "alice", Privilege::Points, false)));
+    let completed = opened.map(|opened| outcome(&fixture.ask(deletion(&opened))));
+    assert_eq!(completed, ["license.returned", "not_returnable"]);
+    assert_eq!(fixture.points_of("alice"), 600);
+}
+
+#[test]
+fn the_returns_of_an_upgrade_count_together_with_those_of_the_certificate_that_was_paid_for() {
+    let mut fixture = Fixture::new();
+    put_song(&mut fixture, 600, 400);
+    let policy = ReturnPolicy { upgrade: None, ..generous_song().return_policy };
+    let policy = ReturnPolicy { points: Count::try_from(600i64).ok(), ..policy };
+    fixture.ask(Request::ContentPut(ContentPut { return_policy: policy, ..sequel() }));
+    let bought = fixture.ready(1);
+    let [first, second, third] = licenses(&mut fixture, &bought.tokens[0], ["a", "b", "c"]);
+    let token = upgraded(&mut fixture, &first).privilege.certificate_token.expect("the successor's token");
+    let [newest] = licenses(&mut fixture, &token, ["a"]);
+    let mut back = |token: &str, privilege| outcome(&fixture.ask(license_return(token, "alice", privilege, true)));
+    assert_eq!(back(&newest, Privilege::Points), "license.returned", "600 of the 1000 that were paid for the song");
+    assert_eq!(back(&second, Privilege::Points), "not_returnable", "600 more of the song itself");
+    assert_eq!(back(&second, Privilege::Buyback), "license.returned", "400 more");
+    assert_eq!(back(&third, Privilege::Buyback), "not_returnable", "nothing is left");
+    assert_eq!(back(&third, Privilege::Upgrade), "license.returned", "an upgrade brings nothing by itself");
 }
 
 fn upgraded(fixture: &mut Fixture, license: &str) -> licet_schema::message::LicenseReturned {

@@ -194,7 +194,7 @@ fn the_same_settlement_id_of_two_providers_means_two_settlements() {
     let (first, second) = (fixture.buy(1), fixture.buy(1));
     fixture.settle(&first, "pay-1");
     let other = completion_with(&second, |body| {
-        body.provider = name("other bank");
+        body.provider = name("wallet");
         body.settlement = ExternalId::try_from("pay-1").expect("an id");
     });
     assert_eq!(outcome(&fixture.ask(other)), "settlement.registered");

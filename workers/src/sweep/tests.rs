@@ -99,6 +99,7 @@ fn a_sweep_ignores_future_deadlines_and_continues_while_more_is_overdue() {
         terms: &fixture.terms,
         message_id: Uuid::from_u128(1),
         message_digest: [0; 32],
+        sender: None,
     };
     let mut locked_elsewhere = Tables { more: true, ..Tables::default() };
     let decision = rules::sweep(&context, &mut locked_elsewhere, &ahead).expect("no defect");

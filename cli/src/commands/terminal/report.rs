@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, process::ExitCode};
 
 use licet_client::{
-    schema::message::Instruction,
+    schema::{message::Instruction, vocabulary::escaped},
     terminal::{
         Bought, Certificate, Fetched, License, Outcome, Resumed, Return, Standing, Store, StoreError, TerminalError,
     },
@@ -40,7 +40,7 @@ impl Report {
 
     /// Prints the report. Returns the exit code.
     pub(super) fn print(self, as_json: bool) -> ExitCode {
-        self.failures.iter().for_each(|failure| eprintln!("licet: {failure}"));
+        self.failures.iter().for_each(|failure| eprintln!("licet: {}", escaped(failure)));
         if as_json {
             let mut object = json!(self.lists);
             if let Some(resumed) = self.resumed {

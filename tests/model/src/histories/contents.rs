@@ -29,16 +29,16 @@ pub(crate) fn content(number: usize, variant: usize) -> ContentPut {
             ..put(number, usd(900), 2, 10 * DAY_S, policy(None, true, Some(usd(300)), false))
         },
         3 => {
-            let game = put(number, eur(500), 1, DAY_S, policy(Some(0), false, Some(eur(250)), false));
+            let game = put(number, eur(500), 1, DAY_S, policy(None, false, Some(eur(250)), false));
             ContentPut { receipt_ttl_s: seconds(2 * DAY_S), ..game }
         }
         4 => {
-            let gift = put(number, usd(0), 2, 3 * DAY_S, policy(Some(25), false, None, true));
+            let gift = put(number, usd(0), 2, 3 * DAY_S, policy(Some(0), false, None, true));
             ContentPut { receipt_ttl_s: seconds(3 * DAY_S), ..gift }
         }
         _ => ContentPut {
             successor: next(1),
-            ..put(number, usd(60), 2, 5 * DAY_S, policy(Some(100), true, Some(usd(30)), true))
+            ..put(number, usd(60), 2, 5 * DAY_S, policy(Some(45), true, Some(usd(30)), true))
         },
     };
     match variant {
@@ -48,7 +48,12 @@ pub(crate) fn content(number: usize, variant: usize) -> ContentPut {
             content.grants = Grants::try_from(1_i64).expect("a number of grants");
             content.certificate_ttl_s = seconds(2 * DAY_S).expect("a time");
         }
-        _ => content.return_policy = policy(Some(7), content.successor.is_some(), Some(usd(9)), true),
+        // Malformed for the game, because its price is not in the currency of points, and for the gift,
+        // because it is free.
+        _ => {
+            let buyback = Money { amount_minor: count(9), ..content.price };
+            content.return_policy = policy(Some(7), content.successor.is_some(), Some(buyback), true);
+        }
     }
     content
 }

@@ -8,7 +8,9 @@ use super::script::{Amount, Choice, Flaw, Payment, Pick, Points, StatusBy, Step,
 
 /// A history: a purchase, and up to 23 further sequences.
 pub(crate) fn history() -> impl Strategy<Value = Vec<Vec<Step>>> {
-    (bought(), proptest::collection::vec(sequence(), 0..24)).prop_map(|(first, rest)| [vec![first], rest].concat())
+    let settings = prop_oneof![3 => Just(vec![]), 1 => Just(vec![Step::RequireUniqueReferences])];
+    (settings, bought(), proptest::collection::vec(sequence(), 0..24))
+        .prop_map(|(settings, first, rest)| [vec![settings, first], rest].concat())
 }
 
 /// A sequence of one or more steps.

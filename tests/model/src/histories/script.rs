@@ -111,6 +111,8 @@ pub(crate) enum StatusBy {
 #[derive(Clone, Debug)]
 pub(crate) enum Step {
     Wait(Wait),
+    /// From now on, a reference can be used for only one purchase. Only as the first step.
+    RequireUniqueReferences,
     /// Register a content item in one of its variants.
     PutContent {
         content: usize,

@@ -38,6 +38,8 @@ use settlement::Settlement;
 
 /// The default time limit for acknowledging receipt and for reporting a deletion.
 const DAY_MS: i64 = 86_400_000;
+/// The currency in which a point is worth one minor unit.
+const POINTS_CURRENCY: &str = "USD";
 /// The provider name that is reserved for Licet.
 const LICET: &str = "licet";
 
@@ -54,6 +56,10 @@ pub(crate) struct Model {
     /// Every token that a sender can present.
     pub(crate) tokens: HashMap<String, Token>,
     contents: BTreeMap<(Name, Version), Rc<ContentPut>>,
+    /// Whether a reference can be used for only one purchase, unless that one ended unpaid.
+    pub(crate) unique_reference: bool,
+    /// The last purchase with each reference.
+    references: BTreeMap<ExternalId, Uuid>,
     pub(crate) purchases: BTreeMap<Uuid, Purchase>,
     pub(crate) certificates: BTreeMap<Uuid, Certificate>,
     pub(crate) licenses: BTreeMap<Uuid, License>,
@@ -171,7 +177,7 @@ impl Model {
             return Err(Code::Malformed);
         }
         match request {
-            Request::ContentPut(body) => Ok(self.put_content(body)),
+            Request::ContentPut(body) => self.put_content(body),
             Request::PurchaseRequest(body) => self.buy(body),
             Request::CertificateCheck(body) => self.check_certificate(body),
             Request::CertificateReceipt(body) => self.receive(body),
@@ -196,11 +202,14 @@ impl Model {
         .map(Some)
     }
 
-    fn put_content(&mut self, body: &ContentPut) -> Output {
+    fn put_content(&mut self, body: &ContentPut) -> Result<Output, Code> {
+        if body.return_policy.points.is_some() && body.price.currency.as_str() != POINTS_CURRENCY {
+            return Err(Code::Malformed);
+        }
         let key = (body.content.clone(), body.version);
         self.unannounced = self.contents.get(&key).is_some_and(|terms| **terms == *body);
         self.contents.insert(key, Rc::new(body.clone()));
-        Output::ContentRegistered(ContentRegistered { content: body.content.clone(), version: body.version })
+        Ok(Output::ContentRegistered(ContentRegistered { content: body.content.clone(), version: body.version }))
     }
 
     /// Ends everything whose deadline has passed.

@@ -4,11 +4,11 @@ use std::rc::Rc;
 
 use licet_schema::{
     Code, Output,
-    message::{CertificateIssued, ContentPut, IssuedCertificate, Item, PurchaseRequest},
+    message::{CertificateIssued, ContentPut, Ending, IssuedCertificate, Item, PurchaseRequest},
 };
 use uuid::Uuid;
 
-use super::{Certificate, DAY_MS, Model, Purchase, Token, TokenSubject, count, money, time};
+use super::{Certificate, DAY_MS, Model, POINTS_CURRENCY, Purchase, Token, TokenSubject, count, money, time};
 
 impl Model {
     pub(super) fn buy(&mut self, body: &PurchaseRequest) -> Result<Output, Code> {
@@ -18,15 +18,19 @@ impl Model {
         if terms.iter().any(|terms| terms.price.currency != currency) {
             return Err(Code::Malformed);
         }
+        if self.unique_reference && self.used_before(body) {
+            return Err(Code::ReferenceUsed);
+        }
         let amount = terms.iter().map(|terms| terms.price.amount_minor.get()).sum();
         let offered = body.points.map_or(0, |points| points.get());
         let held = offered.min(amount);
-        if offered > 0 && (currency.as_str() != "USD" || self.points(&body.user) < held) {
+        if offered > 0 && (currency.as_str() != POINTS_CURRENCY || self.points(&body.user) < held) {
             return Err(Code::InsufficientPoints);
         }
 
         let receipt_ttl = terms.iter().map(|terms| terms.receipt_ttl_s.map_or(DAY_MS, |ttl| ttl.get() * 1000)).min();
-        let receipt_due_at = self.now + receipt_ttl.expect("a purchase has items");
+        let ttl = terms.iter().map(|terms| terms.certificate_ttl_s.get() * 1000).min();
+        let receipt_due_at = self.now + receipt_ttl.min(ttl).expect("a purchase has items");
         let single = terms.len() == 1;
         let purchase = if single { self.issued.certificate(0).0 } else { self.issued.container.0 };
         let members = self.add_certificates(&terms, purchase, held, (!single).then_some(purchase));
@@ -45,6 +49,7 @@ impl Model {
             settlement: None,
         };
         self.purchases.insert(purchase, bought);
+        self.references.extend(body.reference.clone().map(|reference| (reference, purchase)));
         self.transfer(&format!("points:{}", body.user), "licet:held", held);
         Ok(Output::CertificateIssued(CertificateIssued {
             certificates: self.issued.certificates.iter().cloned().map(issued_certificate).collect(),
@@ -56,6 +61,16 @@ impl Model {
             expires_at: time(expires_at.expect("a purchase has items")),
             reference: body.reference.clone(),
         }))
+    }
+
+    /// Whether the last purchase with the same reference was paid or can still be paid. All purchases
+    /// have the same sender.
+    fn used_before(&self, body: &PurchaseRequest) -> bool {
+        let unpaid = [Ending::Lapsed, Ending::Expired, Ending::Declined];
+        body.reference.as_ref().and_then(|reference| self.references.get(reference)).is_some_and(|last| {
+            let last = &self.purchases[last];
+            last.settlement.is_some() || !self.ending(last.members[0]).is_some_and(|ending| unpaid.contains(&ending))
+        })
     }
 
     /// The current terms of an item: those of the version that it names, or of the highest version.

@@ -70,13 +70,35 @@ impl Model {
     pub(crate) fn offers(&self, license: &License) -> Vec<Privilege> {
         let terms = &self.certificates[&license.certificate].terms;
         let policy = &terms.return_policy;
+        let left = self.left_to_return(license.certificate);
+        let within = |amount: i64| amount == 0 || amount <= left;
         let offered = [
-            (Privilege::Points, policy.points.is_some()),
+            (Privilege::Points, policy.points.is_some_and(|points| within(points.get()))),
             (Privilege::Upgrade, policy.upgrade == Some(true) && self.successor(terms).is_some()),
-            (Privilege::Buyback, policy.buyback.is_some()),
+            (Privilege::Buyback, policy.buyback.is_some_and(|amount| within(amount.amount_minor.get()))),
             (Privilege::Collection, policy.collection == Some(true)),
         ];
         offered.into_iter().filter(|(_, offered)| *offered).map(|(privilege, _)| privilege).collect()
+    }
+
+    /// How much more the returns of a certificate may bring. The returns of its upgrades, and of the
+    /// certificate that it is an upgrade of, count together.
+    fn left_to_return(&self, certificate: Uuid) -> i64 {
+        let first = self.first_certificate(certificate);
+        let brought = |one: &Return| {
+            let granted = one.granted.as_ref()?;
+            let amounts = [granted.points, granted.amount.map(|amount| amount.amount_minor)];
+            let of_it = self.first_certificate(self.licenses[&one.license].certificate) == first;
+            of_it.then(|| amounts.iter().flatten().map(|amount| amount.get()).sum::<i64>())
+        };
+        self.certificates[&first].price.amount_minor.get() - self.returns.values().filter_map(brought).sum::<i64>()
+    }
+
+    /// The certificate that was paid for, if this one is an upgrade, or else itself.
+    fn first_certificate(&self, certificate: Uuid) -> Uuid {
+        let created = |one: &&Return| one.granted.as_ref().is_some_and(|one| one.certificate == Some(certificate));
+        let origin = self.returns.values().find(created).map(|one| self.licenses[&one.license].certificate);
+        origin.map_or(certificate, |origin| self.first_certificate(origin))
     }
 
     fn successor(&self, terms: &ContentPut) -> Option<Rc<ContentPut>> {

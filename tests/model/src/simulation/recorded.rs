@@ -1,7 +1,7 @@
 //! A worker whose decisions are recorded. It behaves like the worker that it contains.
 
 use licet_common::{
-    config::Groups,
+    config::{Groups, Terms},
     decision::{Context, Decision, RuleError},
     runtime::Worker,
     signing::Keyring,
@@ -51,6 +51,10 @@ impl<W: Worker> Worker for Recorded<W> {
     /// `decide` is called for every message.
     type Input = (Request, Result<W::Input, Refusal>);
     type Rows = W::Rows;
+
+    fn with_terms(self, terms: &Terms) -> Self {
+        Self { worker: self.worker.with_terms(terms), ..self }
+    }
 
     fn read(&self, keyring: &Keyring, request: Request) -> Result<Self::Input, Refusal> {
         Ok((request.clone(), self.worker.read(keyring, request)))

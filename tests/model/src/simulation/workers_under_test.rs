@@ -252,7 +252,7 @@ fn worker_loop(
     let copy = Copy { copy, resources, reports: reports.clone(), stop };
     match name {
         Catalog::NAME => copy.run(Catalog),
-        Purchase::NAME => copy.run(Purchase),
+        Purchase::NAME => copy.run(Purchase::default()),
         Reception::NAME => copy.run(Reception),
         Settlement::NAME => copy.run(Settlement),
         License::NAME => copy.run(License),

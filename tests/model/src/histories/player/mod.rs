@@ -73,6 +73,10 @@ impl Player {
         }
         match step {
             Step::Wait(wait) => self.system.fixture.now_ms = self.time(*wait, true),
+            Step::RequireUniqueReferences => {
+                self.system.fixture.terms.unique_reference = true;
+                self.system.model.unique_reference = true;
+            }
             _ => {
                 let request = self.request(step);
                 self.send(request)?;

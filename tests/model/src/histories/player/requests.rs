@@ -82,7 +82,9 @@ impl Player {
                 holdings(*user, after, *limit)
             }
             Step::Status(by) => self.status(*by),
-            Step::Wait(_) | Step::SendAgain { .. } => unreachable!("these steps have no message of their own"),
+            Step::Wait(_) | Step::RequireUniqueReferences | Step::SendAgain { .. } => {
+                unreachable!("these steps have no message of their own")
+            }
         }
     }
 
