@@ -1,5 +1,5 @@
-//! Payments that match no purchase. They stay in the table `unmatched_settlement` until an operator
-//! assigns or refunds them.
+//! Payments that match no purchase, and refunds that do not match their payment. Payments stay in the
+//! table `unmatched_settlement` until an operator assigns or refunds them.
 //!
 //! [`list`] and [`find`] read the table. [`assign`] and [`refund`] create the messages that resolve
 //! a payment. The settlement worker decides them like any other message and removes the row.
@@ -9,12 +9,12 @@ use licet_common::store::{Store, StoreError};
 use licet_schema::{
     ExternalId, Money, Request, Text,
     entity::unmatched_settlement,
-    message::{SettlementCompletion, SettlementReversal},
+    message::{SettlementCompletion, SettlementReversal, UnmatchedKind},
 };
 use sea_orm::{EntityTrait, QueryOrder};
 use uuid::Uuid;
 
-/// A payment that matches no purchase.
+/// Unmatched money.
 pub type Unmatched = unmatched_settlement::Model;
 
 /// A purchase to which a payment can be assigned.
@@ -42,9 +42,18 @@ pub enum UnmatchedError {
         /// The id.
         id: Uuid,
     },
+    /// The money went out, so it can be neither assigned nor refunded.
+    #[error(
+        "{id} is a refund, not a payment: ask the provider why it refunded more than was paid, or for another \
+         purchase. A settlement.reinstatement with the refund's id removes it from the list"
+    )]
+    IsRefund {
+        /// The id.
+        id: Uuid,
+    },
 }
 
-/// All unmatched payments, oldest first.
+/// All unmatched money, oldest first.
 ///
 /// # Errors
 /// The database is unavailable.
@@ -58,11 +67,15 @@ pub fn list(store: &Store) -> BoxFuture<'_, Result<Vec<Unmatched>, UnmatchedErro
 /// The unmatched payment with this id.
 ///
 /// # Errors
-/// There is none, or the database is unavailable.
+/// There is none, it is a refund, or the database is unavailable.
 pub fn find(store: &Store, id: Uuid) -> BoxFuture<'_, Result<Unmatched, UnmatchedError>> {
     Box::pin(async move {
         let found = unmatched_settlement::Entity::find_by_id(id).one(&store.pool()).await.map_err(StoreError::from)?;
-        found.ok_or(UnmatchedError::NotFound { id })
+        let found = found.ok_or(UnmatchedError::NotFound { id })?;
+        match found.kind {
+            UnmatchedKind::Payment => Ok(found),
+            UnmatchedKind::Refund => Err(UnmatchedError::IsRefund { id }),
+        }
     })
 }
 
@@ -104,7 +117,7 @@ pub fn refund(payment: &Unmatched, reason: Text) -> Request {
 
 #[cfg(test)]
 mod tests {
-    use licet_schema::{Code, Count, Name, Timestamp, message::UnmatchedKind, money::Currency};
+    use licet_schema::{Code, Count, Name, Timestamp, money::Currency};
 
     use super::*;
 

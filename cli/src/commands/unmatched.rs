@@ -24,7 +24,7 @@ use crate::{
 
 #[derive(Subcommand)]
 pub(crate) enum Command {
-    /// List payments that match no purchase
+    /// List payments that match no purchase, and refunds that do not match their payment
     List(List),
     /// Assign an unmatched payment to a purchase; exactly its amount must be due
     Assign(Assign),
@@ -80,7 +80,7 @@ fn list(arguments: List) -> Result<ExitCode, Failure> {
     if arguments.json {
         report::print(json!({"unmatched": payments.iter().map(as_json).collect::<Vec<_>>()}));
     } else if payments.is_empty() {
-        report::print("Every payment matches a purchase.");
+        report::print("Every payment and refund is matched.");
     } else {
         payments.iter().for_each(|payment| report::print(line(payment)));
     }
@@ -137,7 +137,7 @@ async fn open(config: &Config) -> Result<Store, Failure> {
 }
 
 fn as_json(payment: &Unmatched) -> Value {
-    json!({"id": payment.id, "provider": payment.provider, "settlement": payment.settlement,
+    json!({"id": payment.id, "kind": payment.kind, "refund": payment.refund, "provider": payment.provider, "settlement": payment.settlement,
            "certificate": payment.certificate, "container": payment.container,
            "amount_minor": payment.amount_minor, "currency": payment.currency, "reason": payment.reason,
            "told_at": payment.told_at})
@@ -151,7 +151,8 @@ fn line(payment: &Unmatched) -> String {
     };
     let Unmatched { id, settlement, provider, reason, told_at, .. } = payment;
     let amount = unmatched::amount(payment);
-    format!("{id}  {amount}  {settlement} from {provider} for {named}: {reason}, received {told_at}")
+    let refund = payment.refund.as_ref().map(|refund| format!("refund {refund} of ")).unwrap_or_default();
+    format!("{id}  {amount}  {refund}{settlement} from {provider} for {named}: {reason}, reported {told_at}")
 }
 
 #[cfg(test)]
@@ -177,7 +178,9 @@ mod tests {
         };
         let line = line(&payment);
         assert!(line.contains("  12.87 USD  pay-1 from bank for container 00000000-"), "{line}");
-        assert!(line.ends_with(": already_settled, received 1970-01-01T00:00:00Z"), "{line}");
+        assert!(line.ends_with(": already_settled, reported 1970-01-01T00:00:00Z"), "{line}");
+        let refund = Unmatched { kind: UnmatchedKind::Refund, refund: ExternalId::try_from("re-1").ok(), ..payment.clone() };
+        assert!(super::line(&refund).contains("  12.87 USD  refund re-1 of pay-1 from bank for container "));
         let json = as_json(&payment);
         assert_eq!((&json["amount_minor"], &json["currency"]), (&json!(1287), &json!("USD")));
         assert_eq!((&json["reason"], &json["certificate"]), (&json!("already_settled"), &Value::Null));
