@@ -43,9 +43,14 @@ impl Process {
     }
 
     /// Terminates the program (SIGTERM) and returns its exit code.
-    pub(crate) fn terminate(mut self) -> Option<i32> {
+    pub(crate) fn terminate(self) -> Option<i32> {
         let id = self.0.id().to_string();
         assert!(Command::new("kill").args(["-TERM", &id]).status().expect("kill runs").success());
+        self.wait()
+    }
+
+    /// Waits until the program ends, and returns its exit code.
+    pub(crate) fn wait(mut self) -> Option<i32> {
         let deadline = Instant::now() + TIMEOUT;
         loop {
             if let Some(status) = self.0.try_wait().expect("a child process") {

@@ -1,6 +1,10 @@
 //! Case A10: workers with different keys folders.
 
-use std::{os::unix::fs::DirBuilderExt, path::Path, sync::Arc};
+use std::{
+    os::unix::fs::DirBuilderExt,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use licet_common::{
     signing::{Keyring, folder},
@@ -97,20 +101,9 @@ async fn case_a10_a_worker_whose_keys_folder_lacks_a_key_that_signs_refuses_to_s
     let (keys, other) = (at.join("keys"), at.join("other_keys"));
     let own_kid = system.keyring().signing_kid().expect("a signing key").to_owned();
     let other_kid = new_keys(&other);
-    let (amqp, database) = (amqp_url(), system.database_url.clone().expect("PostgreSQL"));
-    let run_with = |program: &str, arguments: &[&str], keys: &Path| {
-        let settings = [
-            ("LICET_AMQP_URL", amqp.as_str()),
-            ("LICET_DATABASE_URL", database.as_str()),
-            ("LICET_KEYS", keys.to_str().expect("UTF-8")),
-        ];
-        run(program, arguments, &settings, at)
-    };
-
     // The first worker records the key of the folder `keys`.
     start_and_stop(&system, "licet-purchase", &keys).await;
-    fails(&run_with("licet-reception", &[], &other), 2, &own_kid);
-    fails(&run_with("licet", &["serve", "reception"], &other), 2, &own_kid);
+    refuses_to_start(&system, &other, &own_kid);
 
     // A rotation: every folder gets the new key, and then the new key signs.
     copy_key(&other, &keys, &other_kid);
@@ -121,20 +114,22 @@ async fn case_a10_a_worker_whose_keys_folder_lacks_a_key_that_signs_refuses_to_s
     std::fs::DirBuilder::new().mode(0o700).create(&old_only).expect("a folder");
     copy_key(&keys, &old_only, &own_kid);
     std::fs::write(old_only.join("signing"), &own_kid).expect("a file");
-    fails(&run_with("licet-reception", &[], &old_only), 2, &other_kid);
-    fails(&run_with("licet-reception", &[], &other), 2, &own_kid);
+    refuses_to_start(&system, &old_only, &other_kid);
+    refuses_to_start(&system, &other, &own_kid);
 
     // The old key is lost, or must no longer be trusted.
-    fails(&run_with("licet", &["keys", "retire", "unknown"], &other), 2, &own_kid);
-    assert!(run_with("licet", &["keys", "retire", &own_kid], &other).status.success());
+    let database = system.database_url.as_deref().expect("PostgreSQL");
+    let retire = |kid: &str| run("licet", &["keys", "retire", kid], &[("LICET_DATABASE_URL", database)], at);
+    fails(&retire("unknown"), 2, &own_kid);
+    assert!(retire(&own_kid).status.success());
     start_and_stop(&system, "licet-reception", &other).await;
     std::fs::write(keys.join("signing"), &own_kid).expect("the retired key signs");
-    fails(&run_with("licet-reception", &[], &keys), 2, "was retired");
+    refuses_to_start(&system, &keys, "was retired");
     system.finish().await;
 }
 
-/// Starts a worker program with this keys folder, waits until it consumes, and stops it.
-async fn start_and_stop(system: &TestSystem, program: &str, keys: &Path) {
+/// Starts a worker program with this keys folder. Returns it and its log.
+fn start(system: &TestSystem, program: &str, keys: &Path) -> (Process, PathBuf) {
     let log = log_of(system, program);
     std::fs::write(&log, "").expect("a log file");
     let settings = [
@@ -142,9 +137,25 @@ async fn start_and_stop(system: &TestSystem, program: &str, keys: &Path) {
         ("LICET_DATABASE_URL", system.database_url.clone().expect("PostgreSQL")),
         ("LICET_KEYS", keys.to_str().expect("UTF-8").to_owned()),
     ];
-    let worker = Process::with(program, &log, &settings);
+    (Process::with(program, &log, &settings), log)
+}
+
+/// Starts a worker program with this keys folder, waits until it consumes, and stops it.
+async fn start_and_stop(system: &TestSystem, program: &str, keys: &Path) {
+    let (worker, log) = start(system, program, keys);
     await_line(&log, "consuming").await;
     assert_eq!(worker.terminate(), Some(0));
+}
+
+/// Checks that the reception worker ends at once with this keys folder, and logs one line that
+/// contains this text.
+#[track_caller]
+fn refuses_to_start(system: &TestSystem, keys: &Path, expected: &str) {
+    let (worker, log) = start(system, "licet-reception", keys);
+    let code = worker.wait();
+    let lines = std::fs::read_to_string(log).expect("its log");
+    assert_eq!((code, lines.lines().count()), (Some(2), 1), "{lines}");
+    assert!(lines.contains(expected), "expected {expected:?} in {lines}");
 }
 
 /// Waits until a log contains this text.
