@@ -65,3 +65,52 @@ async fn altered_outputs_of_a_journal_row_stop_the_audit() {
     let error = audit(&database.store).await.expect_err("altered outputs");
     assert!(matches!(&error, AuditError::Journal { .. }), "{error}");
 }
+
+#[tokio::test]
+async fn a_payout_whose_amount_or_state_was_changed_is_a_violation() {
+    use licet_schema::{
+        ExternalId, Name,
+        entity::{PayoutState, payout, privilege},
+        message::Privilege,
+    };
+    let database = Database::new().await;
+    let (id, currency) = (Uuid::from_u128(1), Currency::try_from("USD").expect("a code"));
+    let minor = |minor: i64| Count::try_from(minor).ok();
+    let granted = privilege::Model {
+        id,
+        user: Name::try_from("alice").expect("a name"),
+        kind: Privilege::Buyback,
+        points: None,
+        certificate: None,
+        amount_minor: minor(300),
+        currency: Some(currency),
+    };
+    database.put(granted).await;
+    for (text, license_return, state, amount) in [
+        ("right", id, PayoutState::Completed, 300),
+        ("less", id, PayoutState::Completed, 299),
+        ("other", id, PayoutState::Mismatched, 299),
+        ("same", id, PayoutState::Mismatched, 300),
+        ("failed", id, PayoutState::Failed, 300),
+        ("unknown", Uuid::from_u128(2), PayoutState::Mismatched, 1),
+    ] {
+        let row = payout::Model {
+            provider: Name::try_from("bank").expect("a name"),
+            payout: ExternalId::try_from(text).expect("an id"),
+            license_return,
+            state,
+            amount_minor: minor(amount),
+            currency: Some(currency),
+            sequence: Count::ONE,
+            reason: None,
+            registered_at: Timestamp::from_millis(0),
+            cause: Uuid::from_u128(3),
+        };
+        database.put(row).await;
+    }
+    let report = audit(&database.store).await.expect("a report");
+    let found = report.violations.iter().filter(|one| one.what.contains("payout") && !one.what.contains("journal"));
+    let found: Vec<_> = found.map(|one| (one.invariant, one.places.join(","))).collect();
+    let expected = [(4, "unknown"), (4, "less"), (4, "same"), (4, "failed")];
+    assert_eq!(found, expected.map(|(invariant, place)| (invariant, place.to_owned())));
+}
