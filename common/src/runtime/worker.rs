@@ -29,10 +29,10 @@ pub trait Worker: Send + Sync + 'static {
     /// no locks, and decides a repeated message again.
     const CHANGES: bool = true;
 
-    /// Whether the worker rests after each batch for as long as the batch took. This is for
+    /// Whether the worker pauses after each batch for as long as the batch took. This is for
     /// background work, which must leave the processor and the disk to requests whose senders are
     /// waiting.
-    const RESTS: bool = false;
+    const PAUSES: bool = false;
 
     /// The maximum number of messages in one transaction. `None` means the configured number.
     const BATCH_MAX: Option<u16> = None;
@@ -47,7 +47,7 @@ pub trait Worker: Send + Sync + 'static {
     /// The tables that the worker reads and writes.
     type Rows: RowSet;
 
-    /// Reads a request and its tokens. This function is pure. It may run outside the async threads.
+    /// Reads a request and its tokens. This function is pure. It may run on a blocking thread.
     ///
     /// # Errors
     /// A refusal that does not depend on the database.
@@ -107,7 +107,7 @@ impl<R: RowSet> AnyRows for R {
 pub(super) trait AnyWorker: Send + Sync {
     fn name(&self) -> &'static str;
     fn changes(&self) -> bool;
-    fn rests(&self) -> bool;
+    fn pauses(&self) -> bool;
     fn batch_max(&self) -> Option<u16>;
     fn read(&self, keyring: &Keyring, request: Request) -> Result<AnyInput, Refusal>;
     fn subject(&self, input: &AnyInput) -> Option<Uuid>;
@@ -129,8 +129,8 @@ impl<W: Worker> AnyWorker for W {
         W::CHANGES
     }
 
-    fn rests(&self) -> bool {
-        W::RESTS
+    fn pauses(&self) -> bool {
+        W::PAUSES
     }
 
     fn batch_max(&self) -> Option<u16> {
