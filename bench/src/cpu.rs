@@ -64,7 +64,7 @@ impl Cpu {
 
 struct Process {
     parent: u32,
-    /// The time of the process and of its children that have exited.
+    /// The processor time of the process and of its children that have exited.
     ticks: u32,
 }
 
@@ -82,7 +82,7 @@ fn process(id: u32) -> Option<Process> {
     Some(Process { parent: number(1)?, ticks: number(11)? + number(12)? + number(13)? + number(14)? })
 }
 
-/// The time of a process and its descendants, without the processes in `separate`.
+/// The processor time of a process and its descendants, without the processes in `separate`.
 fn ticks(root: u32, table: &HashMap<u32, Process>, separate: &BTreeSet<u32>) -> u32 {
     let own = table.get(&root).map_or(0, |process| process.ticks);
     let children = table.iter().filter(|(child, process)| process.parent == root && !separate.contains(child));

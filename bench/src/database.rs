@@ -16,8 +16,8 @@ pub(super) struct ScratchDatabase {
 }
 
 impl ScratchDatabase {
-    /// Creates a database with a random name, or opens or creates the database with the name
-    /// `kept`. Migrates the database.
+    /// Creates a database with a random name. If `kept` is given, opens the database
+    /// `licet_bench_<kept>` instead, and creates it if it does not exist. Applies all migrations.
     ///
     /// # Errors
     /// The server is unavailable, or its user may not create databases.

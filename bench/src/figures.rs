@@ -62,7 +62,7 @@ pub(super) struct Latency {
 /// A ratio or another figure of each round, with a target if one is defined.
 #[derive(Clone, Serialize)]
 pub(super) struct Ratio {
-    /// The names of the compared figures.
+    /// The compared figures, for example `full / ceiling, CPU per lifecycle`.
     pub(super) name: String,
     /// The figure of each round.
     pub(super) rounds: Vec<f64>,

@@ -3,8 +3,8 @@
 //!
 //! The upper limit, called the ceiling, is the same message pattern with workers that only answer
 //! ([`answering`]). A round measures the ceiling just before and just after Licet, because the
-//! speed of a machine drifts. The results are the medians of the rounds' ratios and the processor
-//! time per lifecycle. Definitions and results are in docs/performance.md.
+//! speed of a machine drifts. The results are the processor time per lifecycle and the median of
+//! each ratio over all rounds. Definitions and results are in docs/performance.md.
 //!
 //! | module | content |
 //! |---|---|

@@ -1,7 +1,7 @@
-//! Measures the costs and gains of several copies of a worker on one queue, of partitioned queues,
-//! and of a broker cluster, each compared with a single copy, queue or node. The ratios have no
-//! targets. If all cores are already in use, the meaningful figure is the processor time per
-//! lifecycle.
+//! Measures the costs and benefits of several copies of a worker on one queue, of partitioned
+//! queues, and of a broker cluster, each compared with a single copy, queue or node. The ratios
+//! have no targets. If all cores are already in use, the meaningful figure is the processor time
+//! per lifecycle.
 
 use clap::Args;
 use licet_common::{config::Config, program::Failure, store::Store};

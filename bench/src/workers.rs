@@ -42,7 +42,7 @@ impl Kind {
 pub(super) struct Layout {
     /// The number of copies of each worker in `multiplied` that share a queue.
     pub(super) copies: usize,
-    /// The names of the workers with copies.
+    /// The names of the workers that run in several copies.
     pub(super) multiplied: Vec<String>,
     /// Partitioned queues that replace the work queue of each worker of a lifecycle.
     pub(super) partitions: Option<Partitions>,

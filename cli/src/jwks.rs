@@ -5,7 +5,7 @@ use std::path::Path;
 use licet_client::{Jwks, Keyring};
 use licet_common::{program::Failure, signing::folder};
 
-/// The keys of a JWKS file.
+/// Reads the keys from a JWKS file.
 pub(crate) fn read(file: &Path) -> Result<Keyring, Failure> {
     let text = std::fs::read_to_string(file)
         .map_err(|error| Failure::Usage(format!("{} cannot be read: {error}", file.display())))?;
@@ -14,8 +14,8 @@ pub(crate) fn read(file: &Path) -> Result<Keyring, Failure> {
     Keyring::from_jwks(&jwks).map_err(|error| Failure::Usage(format!("{}: {error}", file.display())))
 }
 
-/// The keys of a JWKS file or, if none is given, the public keys of the keys folder. Neither
-/// keyring can sign.
+/// Reads the keys from a JWKS file or, if none is given, the public keys of the keys folder.
+/// Neither keyring can sign.
 pub(crate) fn read_or_load(file: Option<&Path>, folder: &Path) -> Result<Keyring, Failure> {
     match file {
         Some(file) => read(file),

@@ -126,7 +126,7 @@ impl Scenes {
         let bought = self.paid("ada", 1, POINTS).await?;
         self.licensed(bought.token(0)?).await?;
         let shown =
-            format!("ada paid for an album of {} with {POINTS} points and the rest in money", usd(PRICE_MINOR)?);
+            format!("ada bought an album for {} and paid part of the price with {POINTS} points", usd(PRICE_MINOR)?);
         Ok(Scene { name: "points", shown, purchase: bought.purchase })
     }
 

@@ -2,7 +2,7 @@
 //! own memory.
 //!
 //! The in-process broker, the store and the clock query their `Faults` before each step. Without
-//! the feature `simulation`, `Faults` is empty and every step proceeds, so release programs contain
+//! the feature `simulation`, `Faults` is empty and every step proceeds, so release binaries contain
 //! no injector. An injector may delay its outcome, which lets a simulation run one step of one
 //! worker at a time.
 

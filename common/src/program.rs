@@ -1,6 +1,7 @@
-//! The start and end of every program. A program reads its configuration, starts logging, loads the
-//! keys, connects to the database and the broker, and then does its work. It ends with an exit
-//! code. If it failed, it prints one sentence on standard error.
+//! Startup and exit of every program. A worker program reads its configuration, starts logging,
+//! loads the keys, connects to the database and the broker, and then runs its worker. The commands
+//! of `licet` use the parts that they need. A program that fails prints one sentence on standard
+//! error and ends with a nonzero exit code.
 
 use std::{path::Path, process::ExitCode, sync::Arc};
 

@@ -9,7 +9,7 @@ use sea_orm::{ActiveModelBehavior, ActiveModelTrait, EntityTrait, IntoActiveMode
 use tempfile::TempDir;
 use uuid::Uuid;
 
-/// A SQLite database in a temporary folder.
+/// An SQLite database in a temporary folder.
 pub(crate) struct Database {
     pub(crate) store: Store,
     _folder: TempDir,

@@ -32,7 +32,7 @@ pub enum UnmatchedError {
     /// The database did not respond, or it rejected the query.
     #[error("the unmatched payments cannot be read: {source}")]
     Store {
-        /// The error of the store.
+        /// The underlying error.
         #[from]
         source: StoreError,
     },

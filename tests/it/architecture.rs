@@ -1,5 +1,5 @@
 //! Rules about the structure of the source code that the compiler does not check: the names that
-//! `common` may contain, the imports between modules, and the contents of release programs.
+//! `common` may contain, the imports between modules, and the contents of release binaries.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -40,7 +40,7 @@ const LAYERED_MODULES: [(&str, &str); 3] =
     [("common/src/lib.rs", "runtime"), ("common/src/lib.rs", "store"), ("common/src/lib.rs", "transport")];
 
 /// Names that occur only in test code: parts of the features `simulation` and `fixture`, and crates
-/// that are not part of any release program.
+/// that are not part of any release binary.
 const TEST_HOOKS: [&str; 5] = ["FaultInjector", "with_faults", "MemoryStore", "licet_model", "licet_bench"];
 
 #[test]

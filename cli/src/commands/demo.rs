@@ -1,6 +1,6 @@
-//! `licet demo`: runs real purchases in one process, with the in-process broker, a SQLite file, new
-//! keys, all workers and a payment provider. Then it plays the rare cases on a clock that is moved
-//! ahead by weeks, and audits the database.
+//! `licet demo`: runs real purchases in one process, with the in-process broker, an SQLite file,
+//! new keys, all workers and a payment provider. Then it plays the rare cases on a clock that is
+//! moved ahead by weeks, and audits the database.
 
 use std::{
     fs,

@@ -33,7 +33,7 @@ pub enum TerminalError {
     Token {
         /// Certificate, container or license.
         what: &'static str,
-        /// The error of the token.
+        /// The underlying error.
         #[source]
         source: TokenError,
     },

@@ -214,7 +214,7 @@ pub(super) static SETTINGS: &[Setting] = &[
         group: Group::Engine,
         kind: Kind::Number { unit: "seconds", range: 1..=DAY },
         default: DefaultValue::Value("30"),
-        description: "Maximum time for a batch in the database, after which the database counts as unavailable.",
+        description: "Maximum time for the transaction of a batch, after which the database counts as unavailable.",
     },
     Setting {
         key: "shutdown_timeout_s",

@@ -128,8 +128,8 @@ pub struct Limits {
     pub batch_max_bytes: usize,
     /// The maximum time for the broker to confirm a reply, in milliseconds.
     pub reply_timeout_ms: u64,
-    /// The maximum time for a batch in the database, in seconds. After it, the database counts as
-    /// unavailable.
+    /// The maximum time for the transaction of a batch, in seconds. After it, the database counts
+    /// as unavailable.
     pub database_timeout_s: u64,
     /// The maximum time for a worker to finish its messages after it was asked to stop, in seconds.
     pub shutdown_timeout_s: u64,
@@ -138,7 +138,7 @@ pub struct Limits {
 }
 
 impl Limits {
-    /// The maximum time for a batch in the database.
+    /// The maximum time for the transaction of a batch.
     pub fn database_timeout(&self) -> Duration {
         Duration::from_secs(self.database_timeout_s)
     }

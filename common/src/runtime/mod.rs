@@ -1,9 +1,9 @@
 //! The loop that every worker runs. It acknowledges messages last.
 //!
 //! 1. **Receive** the messages that have arrived ([`crate::transport`]), and wait only if there are
-//!    none. After a batch of several messages, rest for half as long as the batch took, at most 10
-//!    ms, so that the next batch is larger.
-//! 2. **Read** the bodies and tokens (`intake`). A large batch is read outside the async threads
+//!    none. After a batch of four or more messages that was not full, pause for half as long as the
+//!    batch took, at most 10 ms, so that the next batch is larger.
+//! 2. **Read** the bodies and tokens (`intake`). A large batch is read on a blocking thread
 //!    (`offload`). A message that cannot be read becomes a dead letter with a reason.
 //! 3. **Decide** the messages in one transaction (`batch`): lock and read the rows, apply the
 //!    worker's rules to the messages in order, write the journal and the changed rows, and commit.

@@ -26,8 +26,8 @@ use crate::{
     transport::{Consumer, Delivery, Lost, PREFETCHED_BYTES_MAX},
 };
 
-/// The longest rest after a batch of a worker that rests.
-const REST_MAX: Duration = Duration::from_secs(1);
+/// The longest pause after a batch of a worker that pauses after each batch.
+const PAUSE_MAX: Duration = Duration::from_secs(1);
 /// A batch of at least this many messages indicates that more are about to arrive.
 const BUSY_MIN: usize = 4;
 /// The longest time for which a worker waits for the next batch to grow.
@@ -135,9 +135,9 @@ impl Runner {
             let (messages, began) = (deliveries.len(), Instant::now());
             let more = messages >= limits.batch_max.into() || bytes(&deliveries) >= limits.batch_max_bytes;
             self.handle(session, deliveries, mode, stop).await?;
-            let rest = rest_after(self.worker.rests(), messages, more, began.elapsed());
-            if !rest.is_zero() {
-                stop.run_until_cancelled(self.resources.clock.sleep(rest)).await;
+            let pause = pause_after(self.worker.pauses(), messages, more, began.elapsed());
+            if !pause.is_zero() {
+                stop.run_until_cancelled(self.resources.clock.sleep(pause)).await;
             }
         }
         // A delivery that is returned to the queue counts against the delivery limit of its
@@ -226,14 +226,14 @@ impl Runner {
     }
 }
 
-/// The rest after a batch. `more` states that further messages have already arrived, so there is no
-/// reason to wait for them.
+/// The pause after a batch. `more` states that the batch was full. In that case, further messages
+/// have probably arrived already, and there is no reason to wait for them.
 ///
-/// Most of the cost of a batch does not depend on its size. A short rest under load makes batches
+/// Most of the cost of a batch does not depend on its size. A short pause under load makes batches
 /// larger and the cost of each message smaller. A fixed wait would delay single messages.
-fn rest_after(rests: bool, messages: usize, more: bool, took: Duration) -> Duration {
-    match (rests, messages) {
-        (true, _) => took.min(REST_MAX),
+fn pause_after(pauses: bool, messages: usize, more: bool, took: Duration) -> Duration {
+    match (pauses, messages) {
+        (true, _) => took.min(PAUSE_MAX),
         (false, BUSY_MIN..) if !more => (took / 2).min(GATHER_MAX),
         (false, _) => Duration::ZERO,
     }
@@ -264,11 +264,11 @@ mod tests {
     #[test]
     fn a_single_message_is_not_delayed_and_no_batch_is_delayed_for_long() {
         let ms = Duration::from_millis;
-        assert_eq!(rest_after(false, 1, false, ms(8)), Duration::ZERO);
-        assert_eq!(rest_after(false, BUSY_MIN, false, ms(8)), ms(4));
-        assert_eq!(rest_after(false, 200, false, ms(900)), GATHER_MAX);
-        assert_eq!(rest_after(false, 256, true, ms(900)), Duration::ZERO);
-        assert_eq!(rest_after(true, 1, false, ms(8)), ms(8));
+        assert_eq!(pause_after(false, 1, false, ms(8)), Duration::ZERO);
+        assert_eq!(pause_after(false, BUSY_MIN, false, ms(8)), ms(4));
+        assert_eq!(pause_after(false, 200, false, ms(900)), GATHER_MAX);
+        assert_eq!(pause_after(false, 256, true, ms(900)), Duration::ZERO);
+        assert_eq!(pause_after(true, 1, false, ms(8)), ms(8));
     }
 
     #[test]

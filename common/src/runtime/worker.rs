@@ -29,10 +29,10 @@ pub trait Worker: Send + Sync + 'static {
     /// no locks, and decides a repeated message again.
     const CHANGES: bool = true;
 
-    /// Whether the worker rests after each batch for as long as the batch took. This is for
+    /// Whether the worker pauses after each batch for as long as the batch took. This is for
     /// background work, which must leave the processor and the disk to requests whose senders are
     /// waiting.
-    const RESTS: bool = false;
+    const PAUSES: bool = false;
 
     /// Whether the worker ends things because their time is over. It decides nothing while its clock
     /// differs from the clock of the database by more than 60 s.
@@ -60,7 +60,7 @@ pub trait Worker: Send + Sync + 'static {
         self
     }
 
-    /// Reads a request and its tokens. This function is pure. It may run outside the async threads.
+    /// Reads a request and its tokens. This function is pure. It may run on a blocking thread.
     ///
     /// # Errors
     /// A refusal that does not depend on the database.
@@ -120,7 +120,7 @@ impl<R: RowSet> AnyRows for R {
 pub(super) trait AnyWorker: Send + Sync {
     fn name(&self) -> &'static str;
     fn changes(&self) -> bool;
-    fn rests(&self) -> bool;
+    fn pauses(&self) -> bool;
     fn ends_by_clock(&self) -> bool;
     fn batch_max(&self) -> Option<u16>;
     fn read(&self, keyring: &Keyring, request: Request) -> Result<AnyInput, Refusal>;
@@ -143,8 +143,8 @@ impl<W: Worker> AnyWorker for W {
         W::CHANGES
     }
 
-    fn rests(&self) -> bool {
-        W::RESTS
+    fn pauses(&self) -> bool {
+        W::PAUSES
     }
 
     fn ends_by_clock(&self) -> bool {

@@ -49,7 +49,7 @@ pub enum AuditError {
     /// The database did not respond, or it rejected a query.
     #[error("the audit stopped: {source}")]
     Store {
-        /// The error of the store.
+        /// The underlying error.
         #[from]
         source: StoreError,
     },
@@ -70,7 +70,7 @@ pub enum AuditError {
         journal: Uuid,
         /// The event's type.
         kind: String,
-        /// The error of the decoder.
+        /// The underlying error.
         source: DecodeError,
     },
 }

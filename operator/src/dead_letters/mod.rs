@@ -93,7 +93,7 @@ pub enum DeadLetterError {
         queue: String,
         /// The position in the queue, counted from 1.
         number: u32,
-        /// The error of the transport.
+        /// The underlying error.
         source: Lost,
     },
     /// The broker has no work queue for a replay.

@@ -35,7 +35,7 @@ pub enum HistoryError {
     /// The database did not respond, or it rejected a query.
     #[error("the history cannot be read: {source}")]
     Store {
-        /// The error of the store.
+        /// The underlying error.
         #[from]
         source: StoreError,
     },
@@ -56,7 +56,7 @@ pub enum HistoryError {
         journal: Uuid,
         /// The output's type.
         kind: String,
-        /// The error of the decoder.
+        /// The underlying error.
         source: DecodeError,
     },
     /// Several purchases have ids that end with these characters.

@@ -1,4 +1,4 @@
-//! Completed returns, each with the returned license and the payment for it.
+//! Completed returns, each with the returned license and the settlement that paid for it.
 
 use sea_orm::entity::prelude::*;
 

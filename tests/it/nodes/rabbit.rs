@@ -205,7 +205,7 @@ impl Installation {
         let (programs, version) = root.newest("/usr/lib/rabbitmq/lib", "rabbitmq_server-", "sbin");
         let epmd_port = free_port();
         // epmd does not run as a daemon, so that it ends with the test. It starts first, because
-        // Erlang would otherwise start its own.
+        // Erlang would otherwise start an epmd of its own as a daemon.
         let mut epmd = root.command("epmd");
         epmd.args(["-port", &epmd_port.to_string(), "-address", "127.0.0.1"]);
         let mut epmd = Server::start(epmd, &root.folder().join("epmd.log"));

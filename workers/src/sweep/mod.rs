@@ -36,7 +36,7 @@ use tracing::warn;
 
 use crate::domain::{Tables, refusals::not_handled};
 
-/// The maximum number of rows that one sweep processes. Sweeps of 256 rows without a rest were
+/// The maximum number of rows that one sweep processes. Sweeps of 256 rows without a pause were
 /// three times as fast, but slowed concurrent license requests down too much.
 const ROWS_MAX: u64 = 64;
 
@@ -47,7 +47,7 @@ pub struct Sweep;
 impl Worker for Sweep {
     const NAME: &'static str = "sweep";
     const HANDLES: &'static [&'static str] = &["sweep.due"];
-    const RESTS: bool = true;
+    const PAUSES: bool = true;
     const ENDS_BY_CLOCK: bool = true;
     // Each sweep has its own transaction, so that a transaction locks the rows of only one sweep.
     const BATCH_MAX: Option<u16> = Some(1);

@@ -2,10 +2,10 @@
 //! twice under different ids, and again under each of its ids.
 //!
 //! A message is delivered only after the token or id that it needs exists: a license request needs
-//! the token of its certificate, and a license receipt needs the token of its license. All orders
-//! are searched depth first. If two orders lead to the same state (rows, clock, reported payments,
-//! known tokens, observed events), the same delivery has the same result, so it is played once and
-//! counted for each order.
+//! the token of its certificate, and a license receipt needs the token of its license. The search
+//! over all orders is depth-first. If two orders lead to the same state (rows, clock, reported
+//! payments, known tokens, observed events), the same delivery has the same result, so it is played
+//! once and counted for each order.
 //!
 //! From every state that an order reaches, the right messages lead to a granted license, unless the
 //! purchase ended for good. The user is charged once.

@@ -42,7 +42,7 @@ impl<W: Worker> Worker for Recorded<W> {
     const NAME: &'static str = W::NAME;
     const HANDLES: &'static [&'static str] = W::HANDLES;
     const CHANGES: bool = W::CHANGES;
-    const RESTS: bool = W::RESTS;
+    const PAUSES: bool = W::PAUSES;
     const ENDS_BY_CLOCK: bool = W::ENDS_BY_CLOCK;
     const BATCH_MAX: Option<u16> = W::BATCH_MAX;
     const SETTINGS: Groups = W::SETTINGS;
