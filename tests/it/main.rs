@@ -10,6 +10,7 @@ mod bad_input;
 mod bench;
 mod bounds;
 mod broker;
+mod cases;
 mod claims;
 mod contracts;
 mod dead;
