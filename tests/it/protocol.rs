@@ -452,8 +452,13 @@ fn probe_scalars(kind: &str, example: &Value, pointer: &str, section: &Section, 
                     let result = body.changed(&pointer, |part| *part = value.clone());
                     assert!(result.is_ok(), "{kind}{pointer} is a {} and refuses {value}: {result:?}", field.kind);
                 }
-                for value in bad {
-                    let result = body.changed(&pointer, |part| *part = value.clone());
+                // The check of a request refuses other providers. An event repeats an accepted one.
+                let checked = field.kind == "Provider";
+                for value in bad.into_iter().filter(|_| !checked || is_request(kind)) {
+                    let mut result = body.changed(&pointer, |part| *part = value.clone());
+                    if let (true, Ok(body)) = (checked, &result) {
+                        result = read_request(kind, body).map(|()| body.clone());
+                    }
                     assert!(result.is_err(), "{kind}{pointer} is a {} and accepts {value}", field.kind);
                 }
             } else if let Some(section) = sections().into_iter().find(|one| one.title == Some(field.kind))
@@ -469,6 +474,8 @@ fn probe_scalars(kind: &str, example: &Value, pointer: &str, section: &Section, 
 fn probes(kind: &str) -> Option<(Vec<Value>, Vec<Value>)> {
     let text = |length: usize| json!("ü".repeat(length));
     let ascii = |length: usize| json!("~".repeat(length));
+    let ascii_letters = |length: usize| json!("z".repeat(length));
+    let inside = |special: &str| json!(format!("a{special}b"));
     let integers = |least: i64, most: i64| {
         (vec![json!(least), json!(most)], vec![json!(least - 1), json!(most + 1), json!(1.0), json!("1")])
     };
@@ -479,8 +486,22 @@ fn probes(kind: &str) -> Option<(Vec<Value>, Vec<Value>)> {
     Some(match kind {
         "Boolean" => (vec![json!(true), json!(false)], vec![json!("true"), json!(1)]),
         "String" | "Token" => (vec![json!(""), text(20_000), json!(" \u{0}")], vec![json!(1)]),
-        "Name" => printable(128),
-        "Text" => printable(500),
+        "Name" => {
+            let (good, mut bad) = printable(128);
+            bad.push(json!("u\u{308}"));
+            bad.extend(["\u{200d}", "\u{2028}", "\u{2029}", "\u{e000}", "\u{378}"].map(inside));
+            (good, bad)
+        }
+        "Provider" => (
+            vec![json!("a"), json!("0"), json!("bank-2.eu_x"), ascii_letters(64)],
+            vec![json!(""), ascii_letters(65), json!("Bank"), json!("-a"), json!("a b"), json!("\u{fc}"), json!(1)],
+        ),
+        "Text" => {
+            let (mut good, mut bad) = printable(500);
+            good.extend([json!("u\u{308}"), json!("a\u{200d}b"), json!("a\u{e000}b"), json!("a\u{378}b")]);
+            bad.extend(["\u{2028}", "\u{2029}", "\u{202a}", "\u{202e}", "\u{2066}", "\u{2069}"].map(inside));
+            (good, bad)
+        }
         "ExternalId" => (vec![json!("!"), ascii(255)], vec![json!(""), ascii(256), json!("a b"), json!("ü"), json!(1)]),
         "Uuid" => (vec![json!("019cadfd-8900-7b86-9dc1-70dc2e43224e")], vec![json!("1"), json!(""), json!(1)]),
         "Timestamp" => (

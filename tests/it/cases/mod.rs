@@ -3,8 +3,12 @@
 
 mod a01;
 mod a06;
+mod a07;
+mod a08;
+mod a09;
 mod a10;
 mod a11;
 mod a12;
+mod a13;
 mod b13;
 mod refunds;

@@ -161,19 +161,21 @@ impl<'a> Simulation<'a> {
         let store = Store::open(&url.into(), 1).await.map_err(|error| error.to_string())?;
         store.migrate().await.map_err(|error| error.to_string())?;
         let clock = Clock::manual(Timestamp::from_millis(START_MS));
+        let unique_reference = plan.script.iter().any(|step| matches!(step, Step::RequireUniqueReferences));
         let resources = Resources {
             transport: transport.clone(),
             store: store.clone(),
             keyring: Arc::new(Keyring::new(SigningKey::from_bytes(&[7; 32]), [])),
             clock: clock.clone(),
-            terms: Arc::new(Terms::default()),
+            terms: Arc::new(Terms { unique_reference, ..Terms::default() }),
             // Only the simulation decides when a worker ends.
             limits: Limits { shutdown_timeout_s: 3600, ..Limits::default() },
             senders: Arc::default(),
         };
         let workers = WorkersUnderTest::new(resources, COPIES);
         let recomputing = vec![false; workers.copies.len()];
-        let upstream = Upstream::new(transport.clone()).await?;
+        let mut upstream = Upstream::new(transport.clone()).await?;
+        upstream.player.system.model.unique_reference = unique_reference;
         Ok(Self {
             plan,
             random: Random::new(plan.seed),

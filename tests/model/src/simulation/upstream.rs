@@ -61,6 +61,8 @@ impl Upstream {
                 self.player.system.fixture.now_ms = self.player.time(*wait, true);
                 return Ok(None);
             }
+            // The workers and the model have this setting from the start.
+            Step::RequireUniqueReferences => return Ok(None),
             Step::SendAgain { of, same_id } => match of.of(&self.sent).cloned() {
                 None => return Ok(None),
                 Some(sent) if *same_id => return self.publish(&sent).await.map(Some),
