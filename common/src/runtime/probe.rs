@@ -57,3 +57,36 @@ fn probe(topology: &Topology, binding: &Binding) -> Outgoing {
         body: Bytes::new(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use licet_schema::topology::{WAITS, WorkerQueue, topology};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_missing_binding_is_found_and_a_probe_reaches_the_queue_of_each_other_binding() {
+        let transport = Transport::memory();
+        let complete = topology(&[WorkerQueue { name: "first", handles: &["work.due", "work.done"] }]);
+        let mut applied = complete.clone();
+        applied.bindings.retain(|binding| binding.key != "work.done");
+        transport.apply(&applied).await.expect("the in-process broker accepts any topology");
+        let missing = unrouted(&transport, &complete).await.expect("the broker answers");
+        assert_eq!(
+            missing.iter().map(ToString::to_string).collect::<Vec<_>>(),
+            ["binding of licet.first to licet.in by work.done"]
+        );
+
+        let mut consumer = transport.consume("licet.first", 10).await.expect("the queue");
+        let probes = consumer.receive(10, usize::MAX).await.expect("deliveries");
+        assert_eq!(probes.len(), 2, "through licet.in and licet.retry");
+        assert!(probes.iter().all(is_probe));
+        for wait in WAITS {
+            let mut consumer = transport.consume(&wait.queue(), 10).await.expect("the queue");
+            let probes = consumer.receive(10, usize::MAX).await.expect("deliveries");
+            assert_eq!(probes[0].routing_key, "licet.first", "the probe returns to a work queue");
+        }
+        let real = Delivery { body: Bytes::from_static(b"{}"), ..probes[0].clone() };
+        assert!(!is_probe(&real), "a message with a body is never dropped");
+    }
+}
