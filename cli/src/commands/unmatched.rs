@@ -179,7 +179,8 @@ mod tests {
         let line = line(&payment);
         assert!(line.contains("  12.87 USD  pay-1 from bank for container 00000000-"), "{line}");
         assert!(line.ends_with(": already_settled, reported 1970-01-01T00:00:00Z"), "{line}");
-        let refund = Unmatched { kind: UnmatchedKind::Refund, refund: ExternalId::try_from("re-1").ok(), ..payment.clone() };
+        let refund =
+            Unmatched { kind: UnmatchedKind::Refund, refund: ExternalId::try_from("re-1").ok(), ..payment.clone() };
         assert!(super::line(&refund).contains("  12.87 USD  refund re-1 of pay-1 from bank for container "));
         let json = as_json(&payment);
         assert_eq!((&json["amount_minor"], &json["currency"]), (&json!(1287), &json!("USD")));

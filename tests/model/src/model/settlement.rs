@@ -480,7 +480,8 @@ impl Model {
             return false;
         }
         let own = known.kept.contains(&Some(id.clone()));
-        if !own && !(known.kept.contains(&None) && known.fits(id)) {
+        let included = known.kept.contains(&None) && known.fits(id);
+        if !own && !included {
             return false;
         }
         self.settlements.get_mut(key).expect("it is known").kept.retain(|kept| kept.as_ref() != Some(id));
