@@ -7,7 +7,7 @@ use licet_common::config::Terms;
 use licet_schema::{
     Output, Request,
     entity::certificate_record,
-    message::{PurchaseRequest, SettlementSetback, SweepDue, SweepKind},
+    message::{PurchaseRequest, SettlementFailure, SweepDue, SweepKind},
 };
 use uuid::Uuid;
 
@@ -69,13 +69,12 @@ async fn case_a07_a_unique_reference_can_be_used_again_after_its_purchase_ended_
     require_unique_references(&mut system);
     system.put_song_with_workers().await;
     let declined = Bought::of(system.ask(&order("order-7")).await);
-    let failure = Request::SettlementFailure(SettlementSetback {
+    let failure = Request::SettlementFailure(SettlementFailure {
         certificate: declined.certificates.first().copied(),
         container: None,
         settlement: external_id("pay-7"),
         provider: name("bank"),
         reason: "declined".try_into().expect("a text"),
-        amount: None,
     });
     assert_eq!(outcome(&system.ask(&failure).await), "settlement.registered");
     let lapsed = Bought::of(system.ask(&order("order-7")).await);
