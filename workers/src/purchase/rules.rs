@@ -61,6 +61,13 @@ pub(super) fn purchase(
     let container = order.container(context, &certificates)?;
     let alone = first(&certificates, context.message_id)?;
     let subject = order.container.unwrap_or(alone.row.id);
+    if let Some(key) = &key
+        && tables.bought_with(&key.0, &key.1)?.is_some_and(|row| row.purchase == subject)
+    {
+        // This message was decided before. Writing the journal row of this decision fails, and the
+        // runtime then finds the recorded answer.
+        return Ok(reference_used(Subject::of(alone.row.id, order.container), &key.0));
+    }
     let sent = container.as_ref().unwrap_or(&alone.signed);
     tables.pending_receptions.insert(pending_reception::Model {
         id: subject,

@@ -276,6 +276,16 @@ fn a_unique_reference_can_be_used_again_only_after_its_purchase_ended_unpaid() {
 }
 
 #[test]
+fn a_purchase_that_is_decided_again_after_it_ended_unpaid_is_refused_and_not_a_defect() {
+    let mut fixture = strict();
+    let bought = fixture.buy(1);
+    fixture.ask(failure(bought.certificates[0]));
+    fixture.messages = 1;
+    let again = fixture.try_send(purchase(1, 0)).expect("no defect").expect("a reply");
+    assert_eq!(outcome(&again), "reference_used");
+}
+
+#[test]
 fn a_reversed_purchase_was_paid_so_its_reference_stays_used() {
     let mut fixture = strict();
     let bought = fixture.ready(1);
