@@ -244,7 +244,8 @@ fn of_certificates(table: &str, first: u64, last: u64) -> String {
     let columns = match table {
         "certificate_record" => format!(
             "(id, \"user\", content, version, revision, amount_minor, currency, points, reference, purchased_at, \
-             generation, granted) SELECT {id}, {user}, 'bench', 1, 1, 1000, 'USD', 0, 'order-' || n, {at}, 1, 0"
+             generation, granted, reinstated) SELECT {id}, {user}, 'bench', 1, 1, 1000, 'USD', 0, 'order-' || n, {at}, \
+             1, 0, false"
         ),
         "certificate" => format!(
             "(id, \"user\", content, version, revision, amount_minor, currency, points, reference, generation, \
@@ -254,8 +255,9 @@ fn of_certificates(table: &str, first: u64, last: u64) -> String {
              'bench', {at} + 9000, 1, 0, 0"
         ),
         _ => format!(
-            "(provider, provider_reference, outcome, certificate, amount_minor, currency, grants, registered_at, cause) \
-             SELECT 'bench', 'charge-' || {id}, 'completed', {id}, 1000, 'USD', 1, {at} + 9000, {cause}",
+            "(provider, provider_reference, outcome, certificate, amount_minor, currency, grants, refunded_minor, \
+             registered_at, cause) \
+             SELECT 'bench', 'charge-' || {id}, 'completed', {id}, 1000, 'USD', 1, 0, {at} + 9000, {cause}",
             cause = self::id('m', "n")
         ),
     };
