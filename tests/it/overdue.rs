@@ -130,8 +130,8 @@ async fn fill(system: &TestSystem, count: u64) {
     let half = count / 2;
     let statements = [
         format!(
-            "INSERT INTO certificate_record (id, \"user\", content, version, revision, amount_minor, currency, points, purchased_at, generation, granted) \
-             SELECT ('01800000-0000-7000-8000-' || lpad(to_hex(n), 12, '0'))::uuid, 'user-' || (n % 1000), 'song', 1, 1, 1000, 'USD', 0, 0, 1, 0 \
+            "INSERT INTO certificate_record (id, \"user\", content, version, revision, amount_minor, currency, points, purchased_at, generation, granted, reinstated) \
+             SELECT ('01800000-0000-7000-8000-' || lpad(to_hex(n), 12, '0'))::uuid, 'user-' || (n % 1000), 'song', 1, 1, 1000, 'USD', 0, 0, 1, 0, false \
              FROM generate_series(1, {count}) n"
         ),
         format!(

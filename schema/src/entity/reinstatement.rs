@@ -19,6 +19,10 @@ pub struct Model {
     pub settlement: ExternalId,
     /// The provider's id of the refund. `None` for all refunds.
     pub refund: Option<ExternalId>,
+    /// The certificate that the reinstatement names.
+    pub certificate: Option<Uuid>,
+    /// The container that the reinstatement names.
+    pub container: Option<Uuid>,
     /// When the reinstatement was registered, in Unix milliseconds.
     pub registered_at: Timestamp,
 }

@@ -16,7 +16,7 @@ use uuid::Uuid;
 
 use super::{
     refund,
-    rules::{Named, Purchase, already_settled, for_another_purchase, is_for, paid, write},
+    rules::{Named, Purchase, already_settled, expect_payment, for_another_purchase, is_for, paid, write},
 };
 use crate::domain::{
     Tables,
@@ -205,6 +205,9 @@ fn unmatched(
     if kept.iter().any(|row| is_same_money(row, amount)) {
         return Ok(refused);
     }
+    // Every message about this settlement locks its row, so that a refund that arrives at the same time
+    // finds this payment.
+    expect_payment(context, tables, named)?;
     let (reason, refused) = match refund::of_unmatched(tables, named, amount)? {
         refund::OfUnmatched::None => (refusal.code, refused),
         refund::OfUnmatched::Now => return Ok(refused),

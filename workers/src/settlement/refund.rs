@@ -69,7 +69,7 @@ pub(super) fn decide(
     } else {
         let row = match counted {
             Ok(counted) => counted.written(new),
-            Err(refusal) => return Ok(refused(context, tables, &new, &refusal)?),
+            Err(refusal) => return Ok(refused(context, tables, named, &new, &refusal)?),
         };
         expect_payment(context, tables, named)?;
         let is_applied = revocation::counts(&row);
@@ -204,7 +204,8 @@ pub(super) fn apply_kept(
             // It is treated as if it had arrived after the payment.
             Err(RuleError::Refused(refusal)) => {
                 tables.refunds.remove(&key_of(&kept))?;
-                if let Some(event) = record(context, tables, &kept, refusal.code)? {
+                let undone = reinstatement::take_kept(tables, named, &kept.refund, false)?;
+                if !undone && let Some(event) = record(context, tables, &kept, refusal.code)? {
                     effects.add_event(event);
                 }
             }
@@ -227,6 +228,7 @@ fn key_of(row: &refund::Model) -> (Name, ExternalId, ExternalId) {
 /// none. Returns the row of the refund. `None` if there is no such payment.
 fn take_back(tables: &mut Tables, named: Named<'_>, new: &refund::Model) -> Result<Option<refund::Model>, Defect> {
     let mut kept = tables.unmatched(UnmatchedKind::Payment, named.provider, named.settlement)?;
+    kept.retain(|row| (row.certificate, row.container) == (new.certificate, new.container));
     kept.retain(|row| reported(new).is_none_or(|amount| money(row) == amount));
     for row in &kept {
         tables.unmatched_settlements.remove(&row.id)?;
@@ -263,7 +265,10 @@ pub(super) enum OfUnmatched {
 /// Looks for a refund of a payment that matches no purchase.
 pub(super) fn of_unmatched(tables: &mut Tables, named: Named<'_>, amount: Money) -> Result<OfUnmatched, Defect> {
     let refunds = named.refunds(tables)?;
-    let returns = |one: &&refund::Model| reported(one).is_none_or(|reported| reported == amount);
+    let returns = |one: &&refund::Model| {
+        (one.certificate, one.container) == (named.subject.certificate(), named.subject.container())
+            && reported(one).is_none_or(|reported| reported == amount)
+    };
     let is_counted = |one: &&refund::Model| one.unmatched && one.counted_minor == Some(amount.amount_minor);
     if refunds.iter().any(|one| is_counted(&one) && one.outcome == SettlementOutcome::Refunded) {
         return Ok(OfUnmatched::Before);
@@ -285,10 +290,15 @@ pub(super) fn of_unmatched(tables: &mut Tables, named: Named<'_>, amount: Money)
 fn refused(
     context: &Context<'_>,
     tables: &mut Tables,
+    named: Named<'_>,
     new: &refund::Model,
     refusal: &Refusal,
 ) -> Result<Decision, Defect> {
     let refused = Decision::refused(refusal, "settlement.reversal").about(subject_of(new)?.id());
+    // The operator has nothing to do about a refund that was undone already.
+    if reinstatement::take_kept(tables, named, &new.refund, false)? {
+        return Ok(refused);
+    }
     Ok(refused.with_events(record(context, tables, new, refusal.code)?))
 }
 

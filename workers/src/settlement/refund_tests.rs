@@ -2,8 +2,8 @@ use licet_schema::entity::{certificate, certificate_record, entry, settlement, u
 use licet_schema::{
     ExternalId, Output, Request,
     message::{
-        Ending, PayoutCompletion, Privilege, SettlementFailure, SettlementOutcome, SettlementReversal, SweepKind,
-        UnmatchedKind,
+        Ending, PayoutCompletion, Privilege, SettlementFailure, SettlementOutcome, SettlementReinstatement,
+        SettlementReversal, SweepKind, UnmatchedKind,
     },
 };
 use uuid::Uuid;
@@ -284,6 +284,78 @@ fn a_kept_refund_of_more_than_is_paid_is_recorded_when_the_payment_arrives() {
     assert_eq!(registered(&fixture.settle(&bought, "pay-1")), (SettlementOutcome::Completed, false));
     assert_eq!(fixture.events(), ["settlement.registered", "settlement.unmatched"]);
     assert_eq!(unmatched(&fixture), [(UnmatchedKind::Refund, 1001)]);
+}
+
+#[test]
+fn a_kept_refund_that_names_another_purchase_does_not_stop_the_payment() {
+    let mut fixture = Fixture::with_song();
+    let (bought, other) = (fixture.buy(1), fixture.buy(2));
+    for (id, certificate) in [("re-1", Uuid::from_u128(9)), ("re-2", other.certificates[0])] {
+        fixture.ask(Request::SettlementReversal(SettlementReversal {
+            certificate: Some(certificate),
+            refund: Some(external(id)),
+            amount: Some(usd(100)),
+            ..fixture::reversal(&bought, "pay-1")
+        }));
+    }
+    assert_eq!(registered(&fixture.settle(&bought, "pay-1")), (SettlementOutcome::Completed, false));
+    assert_eq!(unmatched(&fixture), [(UnmatchedKind::Refund, 100); 2]);
+}
+
+#[test]
+fn a_refund_does_not_take_the_unmatched_money_of_another_purchase() {
+    let mut fixture = Fixture::with_song();
+    let (bought, other) = (fixture.ready(1), fixture.buy(1));
+    assert_eq!(outcome(&fixture.settle(&other, "pay-1")), "already_settled");
+    assert_eq!(registered(&fixture.ask(refund(&bought, "re-1", 1000))), (SettlementOutcome::Reversed, false));
+    assert_eq!(unmatched(&fixture), [(UnmatchedKind::Payment, 1000)]);
+}
+
+#[test]
+fn a_second_refund_of_a_member_leaves_the_other_members_alone() {
+    let mut fixture = Fixture::with_song();
+    let bought = fixture.ready(2);
+    let member = |id: &str| {
+        Request::SettlementReversal(SettlementReversal {
+            certificate: Some(bought.certificates[0]),
+            container: None,
+            refund: Some(external(id)),
+            ..fixture::reversal(&bought, "pay-1")
+        })
+    };
+    fixture.ask(member("re-1"));
+    let refund = Some(external("re-1"));
+    fixture.ask(Request::SettlementReinstatement(SettlementReinstatement {
+        refund,
+        ..fixture::reinstatement(&bought, "pay-1")
+    }));
+    assert_eq!(registered(&fixture.ask(member("re-2"))), (SettlementOutcome::Reversed, false));
+    assert_eq!(ending_of(&fixture, bought.certificates[1]), None);
+}
+
+#[test]
+fn a_member_of_a_free_container_is_refunded_alone() {
+    let mut fixture = Fixture::with_song();
+    fixture.give_points("alice", 2000);
+    let bought = fixture.buy_with_points(2, 2000);
+    fixture.ask(completion(&bought, "pay-1", usd(0)));
+    let member = SettlementReversal {
+        certificate: Some(bought.certificates[0]),
+        container: None,
+        ..fixture::reversal(&bought, "pay-1")
+    };
+    assert_eq!(registered(&fixture.ask(Request::SettlementReversal(member))), (SettlementOutcome::Reversed, false));
+    assert_eq!(ending_of(&fixture, bought.certificates[1]), None);
+    assert_eq!(fixture.points_of("alice"), 1000);
+}
+
+#[test]
+fn a_reinstatement_that_named_another_purchase_undoes_nothing() {
+    let mut fixture = Fixture::with_song();
+    let (bought, other) = (fixture.buy(1), fixture.buy(1));
+    assert_eq!(registered(&fixture.ask(reinstatement(&other, "pay-1"))), (SettlementOutcome::Pending, false));
+    fixture.settle(&bought, "pay-1");
+    assert_eq!(registered(&fixture.ask(reversal(&bought, "pay-1"))), (SettlementOutcome::Reversed, false));
 }
 
 #[test]

@@ -15,7 +15,7 @@ use super::{
     revocation,
     rules::{Named, Target, expect_payment, for_another_purchase, paid},
 };
-use crate::domain::{Tables, effects::Effects};
+use crate::domain::{Tables, certificates::Subject, effects::Effects};
 
 /// A reversal was undone.
 pub(super) fn decide(
@@ -57,6 +57,8 @@ pub(super) fn decide(
             provider: named.provider.clone(),
             settlement: named.settlement.clone(),
             refund: report.refund.clone(),
+            certificate: named.subject.certificate(),
+            container: named.subject.container(),
             registered_at: context.now,
         })?;
     }
@@ -100,7 +102,18 @@ pub(super) fn take_kept(
     refund: &ExternalId,
     is_included: bool,
 ) -> Result<bool, Defect> {
-    let kept = tables.reinstatements_of(named.provider, named.settlement)?;
+    let mut kept = tables.reinstatements_of(named.provider, named.settlement)?;
+    let row = named.registered_before(tables)?.filter(|row| row.outcome != SettlementOutcome::Pending);
+    if let Some(row) = &row {
+        // A reinstatement that names another purchase would have been refused after the payment.
+        let mut fits = Vec::new();
+        for one in &kept {
+            let subject = Subject::of_columns(one.certificate, one.container, &one.id)?;
+            fits.push(subject == named.subject || Target::of(tables, row, subject)? != Target::Other);
+        }
+        let mut fits = fits.into_iter();
+        kept.retain(|_| fits.next().unwrap_or_default());
+    }
     if let Some(own) = kept.iter().find(|one| one.refund.as_ref() == Some(refund)) {
         tables.reinstatements.remove(&own.id)?;
         return Ok(true);
@@ -120,16 +133,22 @@ fn undo(
     for one in refunds {
         let key = (one.provider.clone(), one.settlement.clone(), one.refund.clone());
         tables.refunds.change(&key)?.outcome = SettlementOutcome::Reinstated;
-        if one.unmatched
-            && let Some(event) = record_again(context, tables, one)?
-        {
+    }
+    let paid = named.registered_before(tables)?.and_then(|row| paid(&row).map(|paid| (row, paid)));
+    let mut explained = None;
+    if let Some((row, paid)) = paid {
+        revocation::update(context, tables, effects, &row, None)?;
+        let row = named.registered_before(tables)?;
+        explained = row.filter(|row| row.outcome == SettlementOutcome::Completed).map(|_| paid);
+    }
+    for one in refunds.iter().filter(|one| one.unmatched) {
+        let again = one.counted_minor.zip(one.currency);
+        let is_explained = explained.is_some_and(|paid| again == Some((paid.amount_minor, paid.currency)));
+        if !is_explained && let Some(event) = record_again(context, tables, one)? {
             effects.add_event(event);
         }
     }
-    let Some(row) = named.registered_before(tables)? else { return Ok(()) };
-    let Some(paid) = paid(&row) else { return Ok(()) };
-    revocation::update(context, tables, effects, &row, None)?;
-    if named.registered_before(tables)?.is_some_and(|row| row.outcome == SettlementOutcome::Completed) {
+    if let Some(paid) = explained {
         for kept in tables.unmatched(UnmatchedKind::Payment, named.provider, named.settlement)? {
             let is_repeated = kept.reason == Code::Reversed
                 && (kept.amount_minor, kept.currency) == (paid.amount_minor, paid.currency);

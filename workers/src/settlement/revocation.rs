@@ -1,7 +1,7 @@
 //! What refunds revoke, and what comes back when they are undone: certificates, licenses, and points
 //! in both directions.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use licet_common::{decision::Context, rows::Defect};
 use licet_schema::{
@@ -38,22 +38,42 @@ pub(super) fn sum(refunds: &[refund::Model]) -> Result<Count, Defect> {
 fn sum_of<'a>(refunds: impl Iterator<Item = &'a refund::Model>) -> Result<Count, Defect> {
     let mut amounts = refunds.filter_map(|one| one.counted_minor);
     let sum = amounts.try_fold(Count::ZERO, Count::checked_add);
-    sum.ok_or_else(|| Defect::violated("refunds sum to at most 2^53-1", "a settlement"))
+    sum.ok_or_else(too_much)
 }
 
-/// Whether everything that a settlement paid is refunded.
+fn too_much() -> Defect {
+    Defect::violated("refunds sum to at most 2^53-1", "a settlement")
+}
+
+/// Whether everything that a settlement paid is refunded. A payment of zero is refunded by a refund of
+/// everything only.
 pub(super) fn is_everything(row: &settlement::Model, refunds: &[refund::Model]) -> Result<bool, Defect> {
-    adds_up(row, refunds.iter().filter(|one| counts(one)))
+    let rest = refunds.iter().any(|one| counts(one) && one.counted_minor.is_none());
+    Ok(rest || reaches(row, sum(refunds)?))
 }
 
-fn adds_up<'a>(
-    row: &settlement::Model,
-    refunds: impl Iterator<Item = &'a refund::Model> + Clone,
-) -> Result<bool, Defect> {
-    let mut any = refunds.clone().peekable();
-    let rest = refunds.clone().any(|one| one.counted_minor.is_none());
-    Ok(rest
-        || (any.peek().is_some() && row.amount_minor.is_some_and(|paid| sum_of(refunds).is_ok_and(|sum| sum >= paid))))
+fn reaches(row: &settlement::Model, sum: Count) -> bool {
+    row.amount_minor.is_some_and(|paid| paid > Count::ZERO && sum >= paid)
+}
+
+/// Whether everything was refunded at some time, if nothing had been undone before. Of several refunds
+/// of one member, the greatest counts.
+fn added_up(row: &settlement::Model, refunds: &[refund::Model], without: Option<&ExternalId>) -> Result<bool, Defect> {
+    let applied = refunds.iter().filter(|one| was_applied(one) && Some(&one.refund) != without);
+    let mut members: BTreeMap<Uuid, Count> = BTreeMap::new();
+    let mut whole = Vec::new();
+    for one in applied {
+        match (one.counted_minor, one.certificate.filter(|_| row.container.is_some())) {
+            (None, _) => return Ok(true),
+            (Some(part), Some(member)) => {
+                let greatest = members.entry(member).or_insert(part);
+                *greatest = part.max(*greatest);
+            }
+            (Some(part), None) => whole.push(part),
+        }
+    }
+    let sum = members.into_values().chain(whole).try_fold(Count::ZERO, Count::checked_add);
+    Ok(reaches(row, sum.ok_or_else(too_much)?))
 }
 
 /// Whether a reinstatement of all refunds of a settlement includes a refund that arrives after it. It
@@ -86,9 +106,8 @@ pub(super) fn update(
     changed.outcome = if everything { SettlementOutcome::Reversed } else { SettlementOutcome::Completed };
     // With this refund, everything was refunded at some time: if another refund had not been undone
     // first, the purchase would have been revoked. Every order of the messages has the same result.
-    let applied = || refunds.iter().filter(|one| was_applied(one));
     let at_some_time = match arrived {
-        Some(id) => adds_up(row, applied())? && !adds_up(row, applied().filter(|one| one.refund != *id))?,
+        Some(id) => added_up(row, &refunds, None)? && !added_up(row, &refunds, Some(id))?,
         None => false,
     };
 

@@ -149,11 +149,17 @@ impl Target {
         if is_for(row, subject) {
             return Ok(Self::Whole);
         }
-        Ok(match subject {
-            Subject::Certificate(id) if is_for(row, purchase_of(tables, subject)?) => Self::Member(id),
-            Subject::Certificate(_) | Subject::Container(_) => Self::Other,
-        })
+        // The purchase of the settlement is loaded. What a refund names that arrived earlier may not be.
+        match (subject, row.container) {
+            (Subject::Certificate(id), Some(container)) if is_member(tables, id, container)? => Ok(Self::Member(id)),
+            _ => Ok(Self::Other),
+        }
     }
+}
+
+fn is_member(tables: &Tables, certificate: Uuid, container: Uuid) -> Result<bool, Defect> {
+    let live = tables.live_in(container)?.iter().any(|row| row.id == certificate);
+    Ok(live || tables.ended_in(container)?.iter().any(|row| row.id == certificate))
 }
 
 /// The live and the ended certificates of the purchase that a report names.

@@ -26,8 +26,8 @@ pub(super) struct Settlement {
     paid: Option<Money>,
     grants: Option<Grants>,
     refunds: BTreeMap<ExternalId, Refund>,
-    /// Reinstatements that wait for their refund.
-    kept: Vec<Option<ExternalId>>,
+    /// Reinstatements that wait for their refund, with the purchase that they name.
+    kept: Vec<(Option<ExternalId>, PurchaseIds)>,
 }
 
 #[derive(Clone, Debug)]
@@ -92,19 +92,27 @@ impl Settlement {
     }
 
     fn all_refunded(&self) -> bool {
-        let mut standing = self.refunds.values().filter(|one| matches!(one.state, RefundState::Counts(_))).peekable();
-        let paid = self.paid.map(|paid| paid.amount_minor.get());
-        standing.peek().is_some()
-            && (standing.any(|one| one.state == RefundState::Counts(None)) || Some(self.counted()) == paid)
+        let rest = self.refunds.values().any(|one| one.state == RefundState::Counts(None));
+        rest || self.reached(self.counted())
     }
 
-    /// Whether all refunds but `without`, undone ones included, add up to the payment.
+    /// Whether all refunds but `without`, undone ones included, add up to the payment. Of several
+    /// refunds of one member, the greatest counts.
     fn added_up(&self, without: Option<&ExternalId>) -> bool {
-        let refunds = self.refunds.iter().filter(|(id, _)| Some(*id) != without);
-        let parts: Vec<_> = refunds.filter_map(|(_, one)| one.applied()).collect();
-        let sum: i64 = parts.iter().flatten().sum();
-        let paid = self.paid.map_or(i64::MAX, |paid| paid.amount_minor.get());
-        !parts.is_empty() && (parts.contains(&None) || sum >= paid)
+        let mut sums: BTreeMap<(Option<Uuid>, Option<&ExternalId>), i64> = BTreeMap::new();
+        for (id, one) in self.refunds.iter().filter(|(id, _)| Some(*id) != without) {
+            let Some(part) = one.applied() else { continue };
+            let Some(part) = part else { return true };
+            let member = one.ids.0.filter(|_| self.ids.1.is_some());
+            let key = (member, member.is_none().then_some(id));
+            let greatest = sums.get(&key).copied().unwrap_or(0).max(part);
+            sums.insert(key, greatest);
+        }
+        self.reached(sums.values().sum())
+    }
+
+    fn reached(&self, sum: i64) -> bool {
+        self.paid.is_some_and(|paid| paid.amount_minor.get() > 0 && sum >= paid.amount_minor.get())
     }
 
     /// Whether this refund, which arrived after the reinstatement of all refunds, may have been sent
@@ -253,7 +261,9 @@ impl Model {
             return code;
         }
         let mut reason = code;
-        if let Some(known) = self.settlements.get_mut(&key) {
+        {
+            let new = Settlement { ids: (body.certificate, body.container), ..Settlement::default() };
+            let known = self.settlements.entry(key.clone()).or_insert(new);
             let returned = |one: &Refund| match one.state {
                 RefundState::Returned(amount) => amount.amount_minor == body.amount.amount_minor,
                 _ => false,
@@ -262,14 +272,18 @@ impl Model {
                 reason = Code::Reversed;
             } else {
                 let kept = known.refunds.iter_mut().filter(|(_, one)| one.state == RefundState::Kept);
-                let mut kept = kept.filter(|(_, one)| one.amount.is_none_or(|amount| amount == body.amount));
+                let ids = (body.certificate, body.container);
+                let mut kept =
+                    kept.filter(|(_, one)| one.ids == ids && one.amount.is_none_or(|amount| amount == body.amount));
                 if let Some((id, one)) = kept.next() {
                     one.state = RefundState::Returned(body.amount);
-                    if !known.kept.iter().any(|kept| kept.as_ref().is_none_or(|kept| kept == id)) {
+                    let fits = |named: &PurchaseIds| !known.failed || *named == ids || *named == known.ids;
+                    let mut kept = known.kept.iter().filter(|(_, named)| fits(named));
+                    if !kept.any(|(kept, _)| kept.as_ref().is_none_or(|kept| kept == id)) {
                         return code;
                     }
                     one.state = RefundState::Undone;
-                    known.kept.retain(|kept| kept.as_ref() != Some(id));
+                    known.kept.retain(|(kept, _)| kept.as_ref() != Some(id));
                 }
             }
         }
@@ -287,6 +301,13 @@ impl Model {
 
     /// Records a refund that does not match its payment.
     fn record_refund(&mut self, key: &Key, id: &ExternalId, one: &Refund, reason: Code) {
+        if let Some(known) = self.settlements.get(key) {
+            let fits = |named: &PurchaseIds| self.names_its_purchase(known, *named) || *named == one.ids;
+            let mut kept = known.kept.iter().filter(|(_, named)| fits(named));
+            if kept.any(|(kept, _)| kept.as_ref() == Some(id)) {
+                return self.forget_kept(key, id);
+            }
+        }
         let Some(amount) = one.amount else { return };
         let same = |known: &Unmatched| &known.key == key && known.refund.as_ref() == Some(id) && known.amount == amount;
         if !self.unmatched.iter().any(same) {
@@ -358,7 +379,7 @@ impl Model {
             false => Ok(None),
         };
         let reduces = amount.is_none() && matches!(part, Ok(Some(Part::Amount(_) | Part::Rest)));
-        let returned = if reduces { None } else { self.take_back(&key, amount) };
+        let returned = if reduces { None } else { self.take_back(&key, ids, amount) };
         let row = |model: &mut Self, one: Refund| {
             let new = Settlement { ids, ..Settlement::default() };
             model.settlements.entry(key.clone()).or_insert(new).refunds.insert(id.clone(), one);
@@ -426,12 +447,15 @@ impl Model {
         refunds.get_mut(id).expect("the refund is known")
     }
 
-    /// Removes unmatched payments that were refunded: those of this amount, or all. Returns the
+    /// Removes unmatched payments of a purchase that were refunded: those of this amount, or all. Returns the
     /// amount that was reported last. If several were reported at the same time, this is the amount
     /// whose message has the greatest id.
-    fn take_back(&mut self, key: &Key, amount: Option<Money>) -> Option<Money> {
+    fn take_back(&mut self, key: &Key, ids: PurchaseIds, amount: Option<Money>) -> Option<Money> {
         let matches = |one: &Unmatched| {
-            one.key == *key && one.refund.is_none() && amount.is_none_or(|amount| amount == one.amount)
+            one.key == *key
+                && one.refund.is_none()
+                && one.ids == ids
+                && amount.is_none_or(|amount| amount == one.amount)
         };
         let last = self.unmatched.iter().filter(|one| matches(one)).max_by_key(|one| one.reported);
         let last = last.map(|one| one.amount);
@@ -454,7 +478,7 @@ impl Model {
         }
         let standing: Vec<_> = selected.iter().filter(|(_, one)| one.stands()).map(|(id, _)| (*id).clone()).collect();
         let refused = |one: &Unmatched| one.key == key && one.refund.as_ref().is_some_and(selects);
-        let kept_before = known.kept.contains(&body.refund);
+        let kept_before = known.kept.iter().any(|(kept, _)| *kept == body.refund);
         let (outcome, repeated) = if !standing.is_empty() {
             self.undo(&key, &standing);
             (SettlementOutcome::Reinstated, false)
@@ -468,7 +492,7 @@ impl Model {
         };
         if !kept_before && (outcome == SettlementOutcome::Pending || body.refund.is_none()) {
             let new = Settlement { ids, ..Settlement::default() };
-            self.settlements.entry(key.clone()).or_insert(new).kept.push(body.refund.clone());
+            self.settlements.entry(key.clone()).or_insert(new).kept.push((body.refund.clone(), ids));
         }
         Ok(self.registered(ids, &key, outcome, repeated))
     }
@@ -479,37 +503,57 @@ impl Model {
         if !known.refunds[id].stands() {
             return false;
         }
-        let own = known.kept.contains(&Some(id.clone()));
-        let included = known.kept.contains(&None) && known.fits(id);
-        if !own && !included {
+        let fits = |named: &PurchaseIds| self.names_its_purchase(known, *named) || *named == known.refunds[id].ids;
+        let kept: Vec<_> = known.kept.iter().filter(|(_, named)| fits(named)).map(|(kept, _)| kept.as_ref()).collect();
+        let included = kept.contains(&None) && known.fits(id);
+        if !kept.contains(&Some(id)) && !included {
             return false;
         }
-        self.settlements.get_mut(key).expect("it is known").kept.retain(|kept| kept.as_ref() != Some(id));
+        self.forget_kept(key, id);
         self.undo(key, std::slice::from_ref(id));
         true
     }
 
+    /// Whether these ids are the purchase of a settlement, or a member of it. Before the payment, any
+    /// purchase can be meant.
+    fn names_its_purchase(&self, known: &Settlement, ids: PurchaseIds) -> bool {
+        let container = ids.0.and_then(|id| self.certificates.get(&id)).map(|one| one.purchase);
+        let member = known.ids.1.is_some() && container == known.ids.1;
+        (!known.failed && known.paid.is_none()) || known.ids == ids || member
+    }
+
+    fn forget_kept(&mut self, key: &Key, id: &ExternalId) {
+        let kept = &mut self.settlements.get_mut(key).expect("the settlement is known").kept;
+        kept.retain(|(kept, _)| kept.as_ref() != Some(id));
+    }
+
     fn undo(&mut self, key: &Key, refunds: &[ExternalId]) {
+        let mut returned = Vec::new();
         for id in refunds {
             let one = self.refund_mut(key, id);
-            let (state, ids) = (one.state, one.ids);
+            if let RefundState::Returned(amount) = one.state {
+                returned.push((amount, one.ids));
+            }
             one.undone = one.applied();
             one.state = RefundState::Undone;
-            if let RefundState::Returned(amount) = state
-                && !self.unmatched.iter().any(|one| one.key == *key && one.refund.is_none() && one.amount == amount)
-            {
+        }
+        let paid = self.settlements[key].paid;
+        if paid.is_some() {
+            self.follow_refunds(key, false);
+        }
+        let explained = paid.filter(|_| !self.settlements[key].all_refunded());
+        for (amount, ids) in returned {
+            let is_known = |one: &Unmatched| one.key == *key && one.refund.is_none() && one.amount == amount;
+            if explained != Some(amount) && !self.unmatched.iter().any(is_known) {
                 let (reason, reported) = (Code::Reversed, (self.now, self.message));
                 self.announce_unmatched(Unmatched { key: key.clone(), refund: None, amount, reason, reported, ids });
             }
         }
-        let Some(paid) = self.settlements[key].paid else { return };
-        self.follow_refunds(key, false);
-        if !self.settlements[key].all_refunded() {
-            let repeated = |one: &Unmatched| {
-                one.key == *key && one.refund.is_none() && one.reason == Code::Reversed && one.amount == paid
-            };
-            self.unmatched.retain(|one| !repeated(one));
-        }
+        let repeated = |one: &Unmatched| {
+            let same = one.key == *key && one.refund.is_none() && one.reason == Code::Reversed;
+            same && Some(one.amount) == explained
+        };
+        self.unmatched.retain(|one| !repeated(one));
     }
 
     /// Revokes what the refunds of a payment cover, and reinstates what they no longer cover.
