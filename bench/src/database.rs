@@ -32,7 +32,10 @@ impl ScratchDatabase {
             server.pool().execute_unprepared(&format!("CREATE DATABASE {name}")).await.map_err(failed)?;
         }
         let url = sibling(server_url, &name);
-        Store::open(&url, 1).await?.migrate().await?;
+        let store = Store::open(&url, 1).await?;
+        store.migrate().await?;
+        // The keys of the run that kept the database no longer exist.
+        store.pool().execute_unprepared("DELETE FROM signing_key").await.map_err(Failure::work)?;
         Ok(Self { is_new: existing.is_none(), name, url, server })
     }
 

@@ -2,7 +2,7 @@
 //! server, and a folder for keys and logs.
 
 use std::{
-    fs::File,
+    fs::{self, File},
     path::PathBuf,
     process::{Command, Stdio},
     time::Duration,
@@ -71,6 +71,23 @@ impl Environment {
         Answers::of_a_lifecycle(config).await?.write(&answers)?;
         let (terms, limits) = (config.terms.clone(), config.limits);
         Ok(Self { transport, amqp_url, other_nodes, database_server, folder, answers, terms, limits })
+    }
+
+    /// Replaces the keys by those of another environment, so that workers of both can use one
+    /// database.
+    ///
+    /// # Errors
+    /// A file cannot be read or written.
+    pub(super) fn use_keys_of(&self, other: &Self) -> Result<(), Failure> {
+        let (own, others) = (self.folder.path().join("keys"), other.folder.path().join("keys"));
+        for entry in fs::read_dir(&own)? {
+            fs::remove_file(entry?.path())?;
+        }
+        for entry in fs::read_dir(others)? {
+            let entry = entry?;
+            fs::copy(entry.path(), own.join(entry.file_name()))?;
+        }
+        Ok(())
     }
 
     /// Creates an empty database, or opens the database that an earlier run kept under this name.

@@ -62,6 +62,9 @@ pub(super) async fn scale(config: &Config, arguments: &Arguments) -> Result<Repo
         Some((first, others)) => Some(Environment::prepare_at(config, first.clone(), others.to_vec()).await?),
         None => None,
     };
+    if let Some(cluster) = &cluster {
+        cluster.use_keys_of(&single)?;
+    }
     let database = single.database(None).await?;
     let measured = measure(&single, cluster.as_ref(), &database, arguments).await;
     let (dropped, cleared) = (database.remove().await, single.remove_partitions().await);
