@@ -7,7 +7,7 @@ use licet_common::{
 };
 use licet_schema::{
     Count, ExternalId, Money, Name, Output, Timestamp,
-    entity::{certificate, certificate_record, pending_reception, reference},
+    entity::{Digest, certificate, certificate_record, pending_reception, reference},
     message::{CertificateRetired, Ending},
     token::CertificateClaims,
 };
@@ -211,7 +211,23 @@ pub(crate) fn restore(tables: &mut Tables, id: Uuid) -> Result<certificate::Mode
     let record = tables.records.change(&id)?;
     let kept = || Defect::violated("the record of a certificate that ended unpaid keeps its token and deadlines", id);
     let row = certificate::Model {
-        id,
+        issued_at: record.issued_at.ok_or_else(kept)?,
+        receipt_due_at: record.receipt_due_at.ok_or_else(kept)?,
+        expires_at: record.expires_at.ok_or_else(kept)?,
+        ..revived(record, record.token_digest.ok_or_else(kept)?)?
+    };
+    make_live(record, row.generation);
+    tables.certificates.insert(row.clone())?;
+    Ok(row)
+}
+
+/// The row of an ended certificate, from its record. Its times are those of the purchase.
+pub(crate) fn revived(record: &certificate_record::Model, token_digest: Digest) -> Result<certificate::Model, Defect> {
+    let grants = record
+        .grants
+        .ok_or_else(|| Defect::violated("the record of an ended certificate has its grants", record.id))?;
+    Ok(certificate::Model {
+        id: record.id,
         container: record.container,
         user: record.user.clone(),
         content: record.content.clone(),
@@ -222,24 +238,21 @@ pub(crate) fn restore(tables: &mut Tables, id: Uuid) -> Result<certificate::Mode
         points: record.points,
         reference: record.reference.clone(),
         generation: record.generation,
-        token_digest: record.token_digest.ok_or_else(kept)?,
-        issued_at: record.issued_at.ok_or_else(kept)?,
-        receipt_due_at: record.receipt_due_at.ok_or_else(kept)?,
-        expires_at: record.expires_at.ok_or_else(kept)?,
+        token_digest,
+        issued_at: record.purchased_at,
+        receipt_due_at: record.purchased_at,
+        expires_at: record.purchased_at,
         received_at: record.received_at,
-        settlement: None,
-        provider: None,
-        settled_at: None,
-        grants: record.grants.ok_or_else(kept)?,
+        settlement: record.settlement.clone(),
+        provider: record.provider.clone(),
+        settled_at: record.settled_at,
+        grants,
         granted: record.granted,
         outstanding: Count::ZERO,
-    };
-    make_live(record, row.generation);
-    tables.certificates.insert(row.clone())?;
-    Ok(row)
+    })
 }
 
-/// Clears what the record of an ended certificate says of its end.
+/// Clears what the record of an ended certificate says about its end.
 pub(crate) fn make_live(record: &mut certificate_record::Model, generation: Count) {
     *record = certificate_record::Model {
         generation,

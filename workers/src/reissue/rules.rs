@@ -12,7 +12,7 @@ use licet_schema::{
 
 use crate::domain::{
     Tables,
-    certificates::{Subject, claims, ending_of, make_live, members, overdue, remaining, wait_for_reception},
+    certificates::{Subject, claims, ending_of, make_live, members, overdue, remaining, revived, wait_for_reception},
     count,
     effects::Effects,
     refusals::{refusal_of, refuse, unknown_certificate},
@@ -91,37 +91,6 @@ fn restorable(
         }
         Ending::Exhausted | Ending::Expired => Ok(None),
     }
-}
-
-/// Restores the row of an ended certificate from its record.
-fn revived(record: &certificate_record::Model, token_digest: Digest) -> Result<certificate::Model, Defect> {
-    let grants = record
-        .grants
-        .ok_or_else(|| Defect::violated("the record of an ended certificate has its grants", record.id))?;
-    Ok(certificate::Model {
-        id: record.id,
-        container: record.container,
-        user: record.user.clone(),
-        content: record.content.clone(),
-        version: record.version,
-        revision: record.revision,
-        amount_minor: record.amount_minor,
-        currency: record.currency,
-        points: record.points,
-        reference: record.reference.clone(),
-        generation: record.generation,
-        token_digest,
-        issued_at: record.purchased_at,
-        receipt_due_at: record.purchased_at,
-        expires_at: record.purchased_at,
-        received_at: record.received_at,
-        settlement: record.settlement.clone(),
-        provider: record.provider.clone(),
-        settled_at: record.settled_at,
-        grants,
-        granted: record.granted,
-        outstanding: Count::ZERO,
-    })
 }
 
 /// Revokes outstanding licenses and, if the request lowers the count, the newest granted licenses.

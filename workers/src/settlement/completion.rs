@@ -7,16 +7,15 @@ use licet_common::{
 use licet_schema::{
     Code, Count, Money, Output, Refusal, Timestamp,
     entity::{certificate, settlement, unmatched_settlement},
-    message::{
-        CertificateRestored, Ending, Restoration, SettlementCompletion, SettlementOutcome, SettlementUnmatched,
-        UnmatchedKind,
-    },
+    message::{CertificateRestored, Ending, Restoration, SettlementCompletion, SettlementOutcome, UnmatchedKind},
 };
 use uuid::Uuid;
 
 use super::{
     refund,
-    rules::{Named, Purchase, already_settled, expect_payment, for_another_purchase, is_for, paid, write},
+    rules::{
+        Named, Purchase, already_settled, expect_payment, for_another_purchase, is_for, paid, record_unmatched, write,
+    },
 };
 use crate::domain::{
     Tables,
@@ -216,18 +215,7 @@ fn unmatched(
             (Code::Reversed, Decision::refused(&refusal, "settlement.completion").about(named.subject.id()))
         }
     };
-    Ok(refused.with_event(record(context, tables, named, amount, reason)?))
-}
-
-/// Records a payment that matches no purchase. Returns the event that announces it.
-pub(super) fn record(
-    context: &Context<'_>,
-    tables: &mut Tables,
-    named: Named<'_>,
-    amount: Money,
-    reason: Code,
-) -> Result<Output, Defect> {
-    tables.unmatched_settlements.insert(unmatched_settlement::Model {
+    let row = unmatched_settlement::Model {
         id: context.message_id,
         kind: UnmatchedKind::Payment,
         provider: named.provider.clone(),
@@ -239,17 +227,8 @@ pub(super) fn record(
         currency: amount.currency,
         reason,
         told_at: context.now,
-    })?;
-    Ok(Output::SettlementUnmatched(SettlementUnmatched {
-        kind: UnmatchedKind::Payment,
-        settlement: named.settlement.clone(),
-        refund: None,
-        provider: named.provider.clone(),
-        certificate: named.subject.certificate(),
-        container: named.subject.container(),
-        amount: Some(amount),
-        reason,
-    }))
+    };
+    Ok(refused.with_event(record_unmatched(tables, row)?))
 }
 
 fn is_same_money(kept: &unmatched_settlement::Model, amount: Money) -> bool {

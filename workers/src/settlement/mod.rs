@@ -113,14 +113,13 @@ impl PayoutReport {
 impl Input {
     /// The purchase and the settlement that the report names. Reports of payouts name none.
     fn named(&self) -> Option<Named<'_>> {
-        let (subject, provider, settlement) = match self {
-            Self::Completion(subject, body) => (*subject, &body.provider, &body.settlement),
-            Self::Failure(subject, body) => (*subject, &body.provider, &body.settlement),
-            Self::Reversal(subject, body) => (*subject, &body.provider, &body.settlement),
-            Self::Reinstatement(subject, body) => (*subject, &body.provider, &body.settlement),
-            Self::Payout(_) => return None,
-        };
-        Some(Named { subject, provider, settlement })
+        match self {
+            Self::Completion(subject, body) => Some(named(*subject, &body.provider, &body.settlement)),
+            Self::Failure(subject, body) => Some(named(*subject, &body.provider, &body.settlement)),
+            Self::Reversal(subject, body) => Some(named(*subject, &body.provider, &body.settlement)),
+            Self::Reinstatement(subject, body) => Some(named(*subject, &body.provider, &body.settlement)),
+            Self::Payout(_) => None,
+        }
     }
 
     /// Whether the report is a reversal or a reinstatement.
@@ -186,23 +185,24 @@ impl Worker for Settlement {
     fn decide(&self, context: &Context<'_>, tables: &mut Tables, input: &Input) -> Result<Decision, RuleError> {
         match input {
             Input::Completion(subject, body) => {
-                let named = Named { subject: *subject, provider: &body.provider, settlement: &body.settlement };
+                let named = named(*subject, &body.provider, &body.settlement);
                 Ok(completion::decide(context, tables, named, body)?)
             }
             Input::Failure(subject, body) => {
-                let named = Named { subject: *subject, provider: &body.provider, settlement: &body.settlement };
-                failure::decide(context, tables, named)
+                failure::decide(context, tables, named(*subject, &body.provider, &body.settlement))
             }
             Input::Reversal(subject, body) => {
-                let named = Named { subject: *subject, provider: &body.provider, settlement: &body.settlement };
-                refund::decide(context, tables, named, body)
+                refund::decide(context, tables, named(*subject, &body.provider, &body.settlement), body)
             }
             Input::Reinstatement(subject, body) => {
-                let named = Named { subject: *subject, provider: &body.provider, settlement: &body.settlement };
-                reinstatement::decide(context, tables, named, body)
+                reinstatement::decide(context, tables, named(*subject, &body.provider, &body.settlement), body)
             }
             Input::Payout(PayoutReport::Completion(body)) => payout::completion(context, tables, body),
             Input::Payout(PayoutReport::Failure(body)) => payout::failure(context, tables, body),
         }
     }
+}
+
+fn named<'a>(subject: Subject, provider: &'a Name, settlement: &'a ExternalId) -> Named<'a> {
+    Named { subject, provider, settlement }
 }

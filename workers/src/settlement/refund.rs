@@ -11,13 +11,13 @@ use licet_common::{
 use licet_schema::{
     Code, Count, ExternalId, Money, Name, Output, Refusal,
     entity::{refund, settlement, unmatched_settlement},
-    message::{SettlementOutcome, SettlementReversal, SettlementUnmatched, UnmatchedKind},
+    message::{SettlementOutcome, SettlementReversal, UnmatchedKind},
 };
 use uuid::Uuid;
 
 use super::{
     reinstatement, revocation,
-    rules::{Named, Target, expect_payment, for_another_purchase, paid},
+    rules::{Named, Target, expect_payment, for_another_purchase, paid, record_unmatched},
 };
 use crate::domain::{Tables, certificates::Subject, effects::Effects, refusals::refuse};
 
@@ -315,7 +315,7 @@ fn record(
     if kept.iter().any(|row| row.refund.as_ref() == Some(&one.refund) && money(row) == amount) {
         return Ok(None);
     }
-    tables.unmatched_settlements.insert(unmatched_settlement::Model {
+    let row = unmatched_settlement::Model {
         id: one.cause,
         kind: UnmatchedKind::Refund,
         provider: one.provider.clone(),
@@ -327,17 +327,8 @@ fn record(
         currency: amount.currency,
         reason,
         told_at: context.now,
-    })?;
-    Ok(Some(Output::SettlementUnmatched(SettlementUnmatched {
-        kind: UnmatchedKind::Refund,
-        settlement: one.settlement.clone(),
-        refund: Some(one.refund.clone()),
-        provider: one.provider.clone(),
-        certificate: one.certificate,
-        container: one.container,
-        amount: Some(amount),
-        reason,
-    })))
+    };
+    Ok(Some(record_unmatched(tables, row)?))
 }
 
 /// Records the payment again whose refund was undone, because it still pays for nothing.
@@ -353,7 +344,7 @@ pub(super) fn record_again(
         return Ok(None);
     }
     let id: Uuid = context.id(&format!("unmatched:{}", one.refund), 0);
-    tables.unmatched_settlements.insert(unmatched_settlement::Model {
+    let row = unmatched_settlement::Model {
         id,
         kind: UnmatchedKind::Payment,
         provider: one.provider.clone(),
@@ -365,15 +356,6 @@ pub(super) fn record_again(
         currency,
         reason: Code::Reversed,
         told_at: context.now,
-    })?;
-    Ok(Some(Output::SettlementUnmatched(SettlementUnmatched {
-        kind: UnmatchedKind::Payment,
-        settlement: one.settlement.clone(),
-        refund: None,
-        provider: one.provider.clone(),
-        certificate: one.certificate,
-        container: one.container,
-        amount: Some(amount),
-        reason: Code::Reversed,
-    })))
+    };
+    Ok(Some(record_unmatched(tables, row)?))
 }

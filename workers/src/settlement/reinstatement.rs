@@ -102,17 +102,18 @@ pub(super) fn take_kept(
     refund: &ExternalId,
     is_included: bool,
 ) -> Result<bool, Defect> {
-    let mut kept = tables.reinstatements_of(named.provider, named.settlement)?;
     let row = named.registered_before(tables)?.filter(|row| row.outcome != SettlementOutcome::Pending);
-    if let Some(row) = &row {
+    let mut kept = Vec::new();
+    for one in tables.reinstatements_of(named.provider, named.settlement)? {
         // A reinstatement that names another purchase would have been refused after the payment.
-        let mut fits = Vec::new();
-        for one in &kept {
-            let subject = Subject::of_columns(one.certificate, one.container, &one.id)?;
-            fits.push(subject == named.subject || Target::of(tables, row, subject)? != Target::Other);
+        let subject = Subject::of_columns(one.certificate, one.container, &one.id)?;
+        let is_other = match &row {
+            Some(row) if subject != named.subject => Target::of(tables, row, subject)? == Target::Other,
+            _ => false,
+        };
+        if !is_other {
+            kept.push(one);
         }
-        let mut fits = fits.into_iter();
-        kept.retain(|_| fits.next().unwrap_or_default());
     }
     if let Some(own) = kept.iter().find(|one| one.refund.as_ref() == Some(refund)) {
         tables.reinstatements.remove(&own.id)?;

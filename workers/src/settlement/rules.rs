@@ -6,8 +6,8 @@ use licet_common::{
 };
 use licet_schema::{
     Code, Count, ExternalId, Money, Name, Output, Refusal,
-    entity::{certificate, certificate_record, refund, settlement},
-    message::{SettlementOutcome, SettlementRegistered},
+    entity::{certificate, certificate_record, refund, settlement, unmatched_settlement},
+    message::{SettlementOutcome, SettlementRegistered, SettlementUnmatched},
 };
 use uuid::Uuid;
 
@@ -93,6 +93,22 @@ pub(super) fn expect_payment(context: &Context<'_>, tables: &mut Tables, named: 
         registered_at: context.now,
         cause: context.message_id,
     })
+}
+
+/// Records money that matches no purchase. Returns the event that announces it.
+pub(super) fn record_unmatched(tables: &mut Tables, row: unmatched_settlement::Model) -> Result<Output, Defect> {
+    let event = SettlementUnmatched {
+        kind: row.kind,
+        settlement: row.settlement.clone(),
+        refund: row.refund.clone(),
+        provider: row.provider.clone(),
+        certificate: row.certificate,
+        container: row.container,
+        amount: Some(Money { amount_minor: row.amount_minor, currency: row.currency }),
+        reason: row.reason,
+    };
+    tables.unmatched_settlements.insert(row)?;
+    Ok(Output::SettlementUnmatched(event))
 }
 
 /// The sum of the refunds, if any was counted. `None` if the settlement has only kept refunds.
