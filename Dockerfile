@@ -10,8 +10,8 @@ COPY . .
 # Use `install`, not `build`, because the cached target folder may contain programs of older builds.
 RUN --mount=type=cache,target=/usr/local/cargo/registry \
     --mount=type=cache,target=/src/target,sharing=locked \
-    cargo install --locked --features jemalloc --path workers --root /out \
- && cargo install --locked --features jemalloc --path cli --root /out
+    cargo install --locked --profile dist --features jemalloc --path workers --root /out \
+ && cargo install --locked --profile dist --features jemalloc --path cli --root /out
 
 FROM debian:bookworm-slim
 # The CA certificates are for amqps:// and for PostgreSQL over TLS.

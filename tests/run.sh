@@ -17,7 +17,7 @@ binaries: tests/run.sh -- purchase --nocapture
   --broker 4.0|4.3   use RabbitMQ 4.0 (Debian 13) or 4.3 (Debian forky) instead of the installed one
   --postgres 17      use PostgreSQL 17 (Debian 13) instead of the installed one
   --report           write the figures of the run into docs/reliability.md
-  --bench            build for release, and run licet-bench on servers with production settings:
+  --bench            build as for production, and run licet-bench on servers with production settings:
                      tests/run.sh --bench -- full --svg full.svg
   --cluster          with --bench -- scale: also start a cluster of three nodes
   --services-only    start the two servers, print the export lines, wait for Ctrl-C
@@ -190,9 +190,9 @@ fi
 
 if [[ $mode == bench ]]; then
     export LICET_AMQP_URL=$LICET_TEST_AMQP_URL LICET_DATABASE_URL=$LICET_TEST_DATABASE_URL
-    run cargo build --release --locked --bins --features licet-workers/jemalloc,licet-bench/jemalloc
+    run cargo build --profile dist --locked --bins --features licet-workers/jemalloc,licet-bench/jemalloc
     [[ ! $cluster ]] || launch_cluster
-    run "$root/target/release/licet-bench" "$@" "${cluster_urls[@]/#/--node=}"
+    run "$root/target/dist/licet-bench" "$@" "${cluster_urls[@]/#/--node=}"
     exit
 fi
 

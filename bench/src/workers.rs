@@ -151,7 +151,10 @@ pub(super) fn program_of(this: &Path, worker: &str) -> Result<PathBuf, Failure> 
     if program.exists() {
         return Ok(program);
     }
-    Err(Failure::Usage(format!("{} does not exist: build all programs (cargo build --release)", program.display())))
+    Err(Failure::Usage(format!(
+        "{} does not exist: build all programs (cargo build --profile dist)",
+        program.display()
+    )))
 }
 
 #[cfg(test)]

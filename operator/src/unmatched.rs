@@ -1,7 +1,7 @@
 //! Payments that match no purchase, and refunds that do not match their payment. Payments stay in the
 //! table `unmatched_settlement` until an operator assigns or refunds them.
 //!
-//! [`list`] and [`find`] read the table. [`assign`] and [`refund`] create the messages that resolve
+//! [`list`], [`find`] and [`is_one_of_several`] read the table. [`assign`] and [`refund`] create the messages that resolve
 //! a payment. The settlement worker decides them like any other message and removes the row.
 
 use futures_util::future::BoxFuture;
@@ -9,9 +9,9 @@ use licet_common::store::{Store, StoreError};
 use licet_schema::{
     ExternalId, Money, Request, Text,
     entity::unmatched_settlement,
-    message::{SettlementCompletion, SettlementReversal, UnmatchedKind},
+    message::{SettlementAssignment, SettlementReversal, UnmatchedKind},
 };
-use sea_orm::{EntityTrait, QueryOrder};
+use sea_orm::{ColumnTrait, EntityTrait, PaginatorTrait, QueryFilter, QueryOrder};
 use uuid::Uuid;
 
 /// Unmatched money.
@@ -84,20 +84,33 @@ pub fn amount(payment: &Unmatched) -> Money {
     Money { amount_minor: payment.amount_minor, currency: payment.currency }
 }
 
+/// Whether several unmatched payments have the provider and the settlement of this one.
+///
+/// # Errors
+/// The database is unavailable.
+pub fn is_one_of_several<'a>(store: &'a Store, payment: &'a Unmatched) -> BoxFuture<'a, Result<bool, UnmatchedError>> {
+    Box::pin(async move {
+        let same = unmatched_settlement::Entity::find()
+            .filter(unmatched_settlement::Column::Kind.eq(payment.kind))
+            .filter(unmatched_settlement::Column::Provider.eq(payment.provider.clone()))
+            .filter(unmatched_settlement::Column::Settlement.eq(payment.settlement.clone()));
+        Ok(same.count(&store.pool()).await.map_err(StoreError::from)? > 1)
+    })
+}
+
 /// The request that assigns this payment to a purchase. The purchase must be unpaid, and exactly
-/// this amount must be due.
-pub fn assign(payment: &Unmatched, to: Purchase) -> Request {
+/// this amount must be due. The amount is named only if the payment is one of several with its id.
+pub fn assign(payment: &Unmatched, is_one_of_several: bool, to: Purchase) -> Request {
     let (certificate, container) = match to {
         Purchase::Certificate(id) => (Some(id), None),
         Purchase::Container(id) => (None, Some(id)),
     };
-    Request::SettlementCompletion(SettlementCompletion {
+    Request::SettlementAssignment(SettlementAssignment {
         certificate,
         container,
         settlement: payment.settlement.clone(),
         provider: payment.provider.clone(),
-        amount: amount(payment),
-        grants: None,
+        amount: is_one_of_several.then(|| amount(payment)),
     })
 }
 
@@ -138,17 +151,19 @@ mod tests {
     }
 
     #[test]
-    fn an_assignment_reports_the_same_payment_for_the_chosen_purchase() {
+    fn an_assignment_names_the_payment_and_the_chosen_purchase_and_the_amount_only_if_there_are_several() {
         let container = Uuid::from_u128(3);
-        let Request::SettlementCompletion(completion) = assign(&payment(), Purchase::Container(container)) else {
-            panic!("an assignment is a settlement.completion");
+        let Request::SettlementAssignment(assignment) = assign(&payment(), true, Purchase::Container(container)) else {
+            panic!("an assignment is a settlement.assignment");
         };
-        assert_eq!((completion.certificate, completion.container), (None, Some(container)));
-        assert_eq!((completion.settlement.as_str(), completion.provider.as_str()), ("pay-1", "bank"));
-        assert_eq!(completion.amount.to_string(), "12.87 USD");
-        assert!(Request::SettlementCompletion(completion).check().is_ok());
-        let alone = assign(&payment(), Purchase::Certificate(Uuid::from_u128(4)));
+        assert_eq!((assignment.certificate, assignment.container), (None, Some(container)));
+        assert_eq!((assignment.settlement.as_str(), assignment.provider.as_str()), ("pay-1", "bank"));
+        assert_eq!(assignment.amount, Some(amount(&payment())));
+        assert!(Request::SettlementAssignment(assignment).check().is_ok());
+        let alone = assign(&payment(), false, Purchase::Certificate(Uuid::from_u128(4)));
         assert!(alone.check().is_ok(), "{alone:?}");
+        let Request::SettlementAssignment(alone) = alone else { panic!("{alone:?}") };
+        assert_eq!(alone.amount, None);
     }
 
     #[test]

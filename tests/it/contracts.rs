@@ -161,6 +161,10 @@ fn bodies() -> BTreeMap<&'static str, serde_json::Value> {
                 "certificate": id, "settlement": "pay-1", "provider": "bank", "refund": "re-1", "reason": "dispute won"
             }),
         ),
+        (
+            "settlement.assignment",
+            json!({"certificate": id, "settlement": "pay-1", "provider": "bank", "amount": money}),
+        ),
         ("payout.completion", json!({"license_return": id, "payout": "out-1", "provider": "bank", "amount": money})),
         (
             "payout.failure",

@@ -26,7 +26,8 @@ use crate::{
 pub(crate) enum Command {
     /// List payments that match no purchase, and refunds that do not match their payment
     List(List),
-    /// Assign an unmatched payment to a purchase; exactly its amount must be due
+    /// Assign an unmatched payment to an unpaid purchase, even one that has ended; exactly its amount
+    /// must be due
     Assign(Assign),
     /// Record that an unmatched payment was refunded through its provider
     Refund(Refund),
@@ -95,8 +96,11 @@ fn assign(arguments: Assign) -> Result<ExitCode, Failure> {
     };
     let config = configure(arguments.settings, LOG_OF_TOOLS)?;
     block_on(async {
-        let payment = find(&config, arguments.id).await?;
-        register(&config, &unmatched::assign(&payment, purchase), SettlementOutcome::Completed).await?;
+        let store = open(&config).await?;
+        let payment = unmatched::find(&store, arguments.id).await.map_err(Failure::work)?;
+        let is_one_of_several = unmatched::is_one_of_several(&store, &payment).await.map_err(Failure::work)?;
+        let request = unmatched::assign(&payment, is_one_of_several, purchase);
+        register(&config, &request, SettlementOutcome::Completed).await?;
         report::print("The payment was assigned. The purchase is paid for.");
         Ok(ExitCode::SUCCESS)
     })
@@ -106,7 +110,7 @@ fn refund(arguments: Refund) -> Result<ExitCode, Failure> {
     let reason = Text::try_from(arguments.reason).map_err(invalid)?;
     let config = configure(arguments.settings, LOG_OF_TOOLS)?;
     block_on(async {
-        let payment = find(&config, arguments.id).await?;
+        let payment = unmatched::find(&open(&config).await?, arguments.id).await.map_err(Failure::work)?;
         register(&config, &unmatched::refund(&payment, reason), SettlementOutcome::Refunded).await?;
         report::print("The payment was recorded as refunded.");
         Ok(ExitCode::SUCCESS)
@@ -124,10 +128,6 @@ async fn register(config: &Config, request: &Request, outcome: SettlementOutcome
         ))),
         _ => Err(unexpected(&reply)),
     }
-}
-
-async fn find(config: &Config, id: Uuid) -> Result<Unmatched, Failure> {
-    unmatched::find(&open(config).await?, id).await.map_err(Failure::work)
 }
 
 async fn open(config: &Config) -> Result<Store, Failure> {

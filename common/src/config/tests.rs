@@ -315,7 +315,8 @@ mod sending {
     #[test]
     fn users_may_send_what_the_table_lists_and_other_users_may_send_nothing() {
         let file = "[senders]\nbank = [\"settlement.*\"]\nshop = [\"purchase.request\"]\nroot = [\"*\"]\n\
-                    operator = [\"licet.retry\"]\n";
+                    operator = [\"licet.retry\"]\n\
+                    clerk = [\"settlement.*\", \"settlement.assignment\"]\n";
         let senders = resolve(file, &[], &[]).expect("valid").senders;
         assert!(!senders.is_open());
         for (user, kind, may) in [
@@ -327,6 +328,9 @@ mod sending {
             (Some("mallory"), "content.put", false),
             (None, "content.put", false),
             (Some("operator"), "content.put", false),
+            (Some("bank"), "settlement.assignment", false),
+            (Some("root"), "settlement.assignment", false),
+            (Some("clerk"), "settlement.assignment", true),
         ] {
             assert_eq!(senders.permit(user, kind), may, "{user:?} sends {kind}");
         }

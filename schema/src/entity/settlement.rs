@@ -19,6 +19,11 @@ pub struct Model {
     pub certificate: Option<Uuid>,
     /// The container that the settlement is for.
     pub container: Option<Uuid>,
+    /// The certificate that the provider named, if an operator assigned the payment to another
+    /// purchase.
+    pub reported_certificate: Option<Uuid>,
+    /// The container that the provider named, if an operator assigned the payment to another purchase.
+    pub reported_container: Option<Uuid>,
     /// `completed`, `failed`, or `reversed` once everything that was paid is refunded.
     pub outcome: SettlementOutcome,
     /// The amount paid, in minor units. `None` if only a failure was reported.

@@ -90,6 +90,7 @@ messages! {
         SettlementFailure(SettlementFailure) = "settlement.failure",
         SettlementReversal(SettlementReversal) = "settlement.reversal",
         SettlementReinstatement(SettlementReinstatement) = "settlement.reinstatement",
+        SettlementAssignment(SettlementAssignment) = "settlement.assignment",
         PayoutCompletion(PayoutCompletion) = "payout.completion",
         PayoutFailure(PayoutFailure) = "payout.failure",
         LicenseRequest(LicenseRequest) = "license.request",
@@ -157,6 +158,7 @@ impl Request {
             Self::SettlementFailure(body) => body.check(),
             Self::SettlementReversal(body) => body.check(),
             Self::SettlementReinstatement(body) => body.check(),
+            Self::SettlementAssignment(body) => body.check(),
             Self::PayoutCompletion(body) => body.check(),
             Self::PayoutFailure(body) => body.check(),
             Self::HoldingsQuery(body) => body.check(),
@@ -260,12 +262,16 @@ mod tests {
         only_consistent_as_it_is("settlement.reversal", &refund, &purchases);
         let reinstatement = with(&setback, json!({"refund": "re-1"}));
         only_consistent_as_it_is("settlement.reinstatement", &reinstatement, &purchases);
+        let assignment = json!({"certificate": ID, "settlement": "pay-1", "provider": "bank"});
+        only_consistent_as_it_is("settlement.assignment", &assignment, &purchases);
+        only_consistent_as_it_is("settlement.assignment", &with(&assignment, json!({"amount": money})), &purchases);
         let payout = json!({"license_return": ID, "payout": "out-1", "provider": "bank", "amount": money});
         let providers = ["Bank", "my bank", "-bank", "b\u{e4}nk"].map(|name| json!({"provider": name}));
         only_consistent_as_it_is("settlement.completion", &completion, &providers);
         only_consistent_as_it_is("settlement.failure", &setback, &providers);
         only_consistent_as_it_is("settlement.reversal", &setback, &providers);
         only_consistent_as_it_is("settlement.reinstatement", &setback, &providers);
+        only_consistent_as_it_is("settlement.assignment", &assignment, &providers);
         only_consistent_as_it_is("payout.completion", &payout, &providers);
         let failure = json!({"license_return": ID, "payout": "out-1", "provider": "bank", "reason": "closed"});
         only_consistent_as_it_is("payout.failure", &failure, &providers);

@@ -82,6 +82,21 @@ bodies! {
         pub reason: Text,
     }
 
+    /// `settlement.assignment`: an operator decides that an unmatched payment pays for a purchase. The
+    /// body names exactly one of `certificate` and `container`.
+    pub struct SettlementAssignment {
+        /// The certificate to pay for, if it was bought without a container.
+        pub certificate: Option<Uuid>,
+        /// The container to pay for, if several certificates were bought together.
+        pub container: Option<Uuid>,
+        /// The provider's id of the settlement.
+        pub settlement: ExternalId,
+        /// The payment provider.
+        pub provider: Name,
+        /// The amount of the payment. Needed only if several payments with this id are unmatched.
+        pub amount: Option<Money>,
+    }
+
     /// `settlement.registered`: reply and event. A settlement message was recorded. The body names
     /// exactly one of `certificate` and `container`.
     pub struct SettlementRegistered {
@@ -258,6 +273,17 @@ impl SettlementReversal {
 }
 
 impl SettlementReinstatement {
+    /// Checks that the body names exactly one purchase.
+    ///
+    /// # Errors
+    /// The provider is not a [`Provider`], or the body does not name exactly one purchase.
+    pub fn check(&self) -> Result<(), InvalidValue> {
+        check_provider(&self.provider)?;
+        check_one_purchase(self.certificate, self.container)
+    }
+}
+
+impl SettlementAssignment {
     /// Checks that the body names exactly one purchase.
     ///
     /// # Errors

@@ -60,12 +60,15 @@ async fn case_a09_a_provider_that_looks_like_another_is_refused(mut system: Test
     };
     for provider in ["licet\u{200b}", "Licet", "\u{ff4c}\u{ff49}\u{ff43}\u{ff45}\u{ff54}", "my bank", "-bank"] {
         let reason = json!("declined");
-        let payout = json!({"license_return": id, "payout": "out-1", "provider": provider, "amount": amount});
+        let payout = json!({"license_return": id, "payout": "out-1", "provider": provider});
         for (kind, body) in [
             ("settlement.completion", with(settlement(provider), "amount", amount.clone())),
             ("settlement.failure", with(settlement(provider), "reason", reason.clone())),
             ("settlement.reversal", with(settlement(provider), "reason", reason.clone())),
-            ("payout.completion", payout),
+            ("settlement.reinstatement", with(settlement(provider), "reason", reason.clone())),
+            ("settlement.assignment", settlement(provider)),
+            ("payout.completion", with(payout.clone(), "amount", amount.clone())),
+            ("payout.failure", with(payout, "reason", reason.clone())),
         ] {
             let (code, detail) = refusal(&system, (&queue, &mut replies), kind, &body).await;
             assert_eq!(code, "malformed", "{kind} of {provider:?}");

@@ -5,10 +5,11 @@ use licet_schema::{
     Output, Request, Text,
     entity::unmatched_settlement,
     message::{
-        CertificateReissue, CertificateState, SettlementFailure, SettlementOutcome, SettlementReinstatement,
-        SettlementReversal, StatusQuery, UnmatchedKind,
+        CertificateReissue, CertificateState, SettlementAssignment, SettlementCompletion, SettlementFailure,
+        SettlementOutcome, SettlementReinstatement, SettlementReversal, StatusQuery, UnmatchedKind,
     },
 };
+use uuid::Uuid;
 
 use crate::system::{
     Bought, Processed, TestSystem, completion, external_id, license_receipt, license_request, on_both, outcome,
@@ -18,6 +19,7 @@ use crate::system::{
 on_both!(
     case_a02_an_early_refund_with_an_amount_is_kept_and_ends_the_purchase_when_the_payment_arrives,
     case_a03_a_payment_after_its_failure_makes_the_purchase_live_again,
+    case_a03_an_operator_assigns_an_unmatched_payment_to_a_purchase_that_was_declined,
     case_a04_a_member_is_refunded_alone,
     case_a04_a_refund_of_a_part_is_recorded_and_revokes_nothing,
     case_a04_more_than_was_paid_is_never_refunded,
@@ -104,6 +106,56 @@ async fn case_a03_a_payment_after_its_failure_makes_the_purchase_live_again(mut 
         "a failure after the payment changes nothing"
     );
     licensed(&system, &bought, 1).await;
+    system.finish().await;
+}
+
+async fn case_a03_an_operator_assigns_an_unmatched_payment_to_a_purchase_that_was_declined(mut system: TestSystem) {
+    system.start_workers();
+    system.put_song(2).await;
+    let bought = system.buy("alice", 2).await;
+    system.ask(&receipt(&bought)).await;
+    let SettlementReversal { certificate, container, settlement, provider, reason, .. } = reversal(&bought);
+    let failure = SettlementFailure { certificate, container, settlement, provider: provider.clone(), reason };
+    system.process(&Request::SettlementFailure(failure)).await;
+    let Request::SettlementCompletion(body) = completion(&bought) else { unreachable!() };
+    let settlement = external_id("misdirected");
+    let (certificate, container) = (Some(Uuid::from_u128(99)), None);
+    let misdirected = Request::SettlementCompletion(SettlementCompletion {
+        certificate,
+        container,
+        settlement: settlement.clone(),
+        ..body
+    });
+    let refused = system.process(&misdirected).await;
+    assert_eq!(
+        (outcome(&refused.reply), refused.kinds()),
+        ("unknown_certificate".into(), vec!["settlement.unmatched"])
+    );
+    let (certificate, container) = (None, bought.container);
+    let assignment = SettlementAssignment { certificate, container, settlement, provider, amount: None };
+    let assigned = system.process(&Request::SettlementAssignment(assignment.clone())).await;
+    assert_eq!(registered(&assigned), (SettlementOutcome::Completed, None));
+    let restored = assigned.kinds().into_iter().filter(|kind| *kind == "certificate.restored").count();
+    assert_eq!(restored, 2, "{:?}", assigned.kinds());
+    assert_eq!(states(&system, &bought).await, [CertificateState::Settled; 2]);
+    assert!(unmatched(&system).await.is_empty());
+    licensed(&system, &bought, 1).await;
+    // The provider reports the same payment again, and then takes it back. It knows only the purchase
+    // that it named.
+    assert_eq!(registered(&system.process(&misdirected).await), (SettlementOutcome::Completed, None));
+    let SettlementAssignment { settlement, provider, .. } = assignment.clone();
+    let charged_back = Request::SettlementReversal(SettlementReversal {
+        certificate: Some(Uuid::from_u128(99)),
+        container: None,
+        settlement,
+        provider,
+        ..reversal(&bought)
+    });
+    let reversed = system.process(&charged_back).await;
+    assert_eq!(registered(&reversed), (SettlementOutcome::Reversed, Some(2000)));
+    assert_eq!(states(&system, &bought).await, [CertificateState::Reversed; 2]);
+    let again = system.process(&Request::SettlementAssignment(assignment)).await;
+    assert_eq!(outcome(&again.reply), "reversed");
     system.finish().await;
 }
 

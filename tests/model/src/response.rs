@@ -44,6 +44,7 @@ impl Response {
             | Request::SettlementFailure(_)
             | Request::SettlementReversal(_)
             | Request::SettlementReinstatement(_)
+            | Request::SettlementAssignment(_)
             | Request::PayoutCompletion(_)
             | Request::PayoutFailure(_)
             | Request::LicenseRequest(_)

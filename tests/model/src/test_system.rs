@@ -162,6 +162,9 @@ impl TestSystem {
             (Request::SettlementReinstatement(body), Some(Output::SettlementRegistered(_))) => {
                 Some((&body.provider, &body.settlement))
             }
+            (Request::SettlementAssignment(body), Some(Output::SettlementRegistered(_))) => {
+                Some((&body.provider, &body.settlement))
+            }
             _ => None,
         };
         let after = &self.fixture.store;

@@ -143,6 +143,8 @@ fn settle_without_money(
         provider_reference: id.clone(),
         certificate,
         container: any.container,
+        reported_certificate: None,
+        reported_container: None,
         outcome: SettlementOutcome::Completed,
         amount_minor: Some(Count::ZERO),
         currency: Some(currency),

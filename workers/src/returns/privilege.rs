@@ -114,6 +114,8 @@ fn upgrade(
         provider_reference: own_settlement(row.id)?,
         certificate: Some(row.id),
         container: None,
+        reported_certificate: None,
+        reported_container: None,
         outcome: SettlementOutcome::Completed,
         amount_minor: Some(Count::ZERO),
         currency: Some(row.currency),

@@ -5,9 +5,10 @@ use licet_common::{
     rows::Defect,
 };
 use licet_schema::{
-    Code, Count, Money, Output, Refusal, Timestamp,
+    Code, Money, Output, Refusal, Timestamp,
     entity::{certificate, settlement, unmatched_settlement},
     message::{CertificateRestored, Ending, Restoration, SettlementCompletion, SettlementOutcome, UnmatchedKind},
+    vocabulary::Grants,
 };
 use uuid::Uuid;
 
@@ -19,7 +20,7 @@ use super::{
 };
 use crate::domain::{
     Tables,
-    certificates::{first, over, restore, settle, sum_due, wait_for_reception},
+    certificates::{Subject, first, over, restore, settle, sum_due, wait_for_reception},
     effects::Effects,
     points,
     refusals::{refusal_of, refuse},
@@ -36,11 +37,25 @@ pub(super) fn decide(
     if let Some(known) = known.as_ref().filter(|known| paid(known).is_some()) {
         return reported_again(context, tables, named, report, known);
     }
-    match payable(context, tables, named, report.amount, known.as_ref()) {
-        Ok(certificates) => register(context, tables, named, report, certificates),
-        Err(RuleError::Refused(refusal)) => unmatched(context, tables, named, report.amount, &refusal),
-        Err(RuleError::Defect(defect)) => Err(defect),
+    if known.is_some_and(|known| known.outcome == SettlementOutcome::Failed && !is_for(&known, named.subject)) {
+        return unmatched(context, tables, named, report.amount, &for_another_purchase());
     }
+    let payable = match payable(context, tables, named.subject, report.amount, Deadline::Expiry) {
+        Ok(payable) => payable,
+        Err(RuleError::Refused(refusal)) => return unmatched(context, tables, named, report.amount, &refusal),
+        Err(RuleError::Defect(defect)) => return Err(defect),
+    };
+    // This amount is matched now. If it stayed in the table of unmatched payments, it could also be
+    // refunded. Other amounts under the same id stay, as they would if they arrived later.
+    for kept in tables.unmatched(UnmatchedKind::Payment, named.provider, named.settlement)? {
+        if is_same_money(&kept, report.amount) {
+            tables.unmatched_settlements.remove(&kept.id)?;
+        }
+    }
+    let mut effects = Effects::default();
+    let certificates = revive(context, tables, &mut effects, payable)?;
+    let payment = Payment { amount: report.amount, grants: report.grants, reported: None };
+    register(context, tables, effects, named, payment, &certificates)
 }
 
 /// A payment with this id was registered before.
@@ -51,75 +66,83 @@ fn reported_again(
     report: &SettlementCompletion,
     known: &settlement::Model,
 ) -> Result<Decision, Defect> {
-    if paid(known) != Some(report.amount) || !is_for(known, named.subject) {
-        let detail = "this settlement was reported before for another purchase or amount";
+    if paid(known) != Some(report.amount) {
+        let detail = "this settlement was reported before with another amount";
         return unmatched(context, tables, named, report.amount, &Refusal::new(Code::AlreadySettled, detail));
     }
     if known.outcome == SettlementOutcome::Reversed {
         let detail = "this payment was refunded: if the refund was undone, send settlement.reinstatement";
         return unmatched(context, tables, named, report.amount, &Refusal::new(Code::Reversed, detail));
     }
+    // From here on, it is the same money, so it is not recorded as unmatched.
+    let refused = |refusal: Refusal| Decision::refused(&refusal, "settlement.completion").about(named.subject.id());
+    if !is_for(known, named.subject) {
+        return Ok(refused(for_another_purchase()));
+    }
     if report.grants.is_none() || known.grants == report.grants {
         return named.registered(tables, SettlementOutcome::Completed, true);
     }
-    // It is the same payment, so no unmatched payment is recorded.
     let detail = "this settlement was reported before with a different number of grants";
-    let refusal = Refusal::new(Code::AlreadySettled, detail);
-    Ok(Decision::refused(&refusal, "settlement.completion").about(named.subject.id()))
+    Ok(refused(Refusal::new(Code::AlreadySettled, detail)))
 }
 
-/// The certificates that a settlement pays for.
-enum Payable {
-    /// They wait for the payment.
-    Live(Vec<certificate::Model>),
-    /// They were declined or lapsed, and the payment makes them live again.
-    Ended(Vec<Uuid>),
+/// The latest time of a payment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Deadline {
+    /// The earliest expiry of the purchase's certificates.
+    Expiry,
+    /// None: an operator decides.
+    None,
 }
 
-/// The certificates that the settlement pays for.
+/// The unpaid certificates that a payment pays for.
+pub(super) struct Payable {
+    live: Vec<certificate::Model>,
+    ended: Vec<Uuid>,
+    /// Whether the purchase has ended, or has passed a deadline and will be ended by a sweep.
+    pub(super) is_late: bool,
+}
+
+/// The certificates that a payment of this amount pays for.
 ///
 /// # Errors
-/// The settlement pays for no certificate.
-fn payable(
+/// The payment pays for no certificate.
+pub(super) fn payable(
     context: &Context<'_>,
     tables: &Tables,
-    named: Named<'_>,
+    subject: Subject,
     amount: Money,
-    known: Option<&settlement::Model>,
+    deadline: Deadline,
 ) -> Result<Payable, RuleError> {
-    if known.is_some_and(|known| known.outcome == SettlementOutcome::Failed && !is_for(known, named.subject)) {
-        return Err(for_another_purchase().into());
-    }
-    let purchase = Purchase::of(tables, named.subject)?;
+    let purchase = Purchase::of(tables, subject)?;
     if purchase.is_settled() {
         return Err(already_settled("by another settlement").into());
     }
-    if let Some(ending) = over(&purchase.live, &purchase.ended, context.now)? {
-        match ending {
-            Ending::Lapsed | Ending::Declined if !is_expired(&purchase, context.now) => {}
-            Ending::Lapsed | Ending::Declined | Ending::Expired => return Err(refusal_of(Ending::Expired).into()),
-            Ending::Exhausted => return Err(already_settled("and all its grants are used").into()),
-            Ending::Reversed => return Err(refusal_of(ending).into()),
-        }
+    let ending = over(&purchase.live, &purchase.ended, context.now)?;
+    match ending {
+        None => {}
+        Some(Ending::Lapsed | Ending::Declined | Ending::Expired) if deadline == Deadline::None => {}
+        Some(Ending::Lapsed | Ending::Declined) if !is_expired(&purchase, context.now) => {}
+        Some(Ending::Lapsed | Ending::Declined | Ending::Expired) => return Err(refusal_of(Ending::Expired).into()),
+        Some(Ending::Exhausted) => return Err(already_settled("and all its grants are used").into()),
+        Some(Ending::Reversed) => return Err(refusal_of(Ending::Reversed).into()),
     }
     let live = purchase.live.iter().map(|row| (row.amount_minor, row.points, row.currency, &row.user));
     let ended = purchase.ended.iter().map(|row| (row.amount_minor, row.points, row.currency, &row.user));
     let bought: Vec<_> = live.chain(ended).collect();
-    let (_, _, currency, user) = *first(&bought, named.subject.id())?;
+    let (_, _, currency, user) = *first(&bought, subject.id())?;
     let amounts = bought.iter().map(|(amount, points, ..)| (*amount, *points));
     let due = Money { amount_minor: sum_due(context, amounts)?, currency };
     if due != amount {
         return refuse(Code::AmountMismatch, format!("{amount} was paid, but {due} is due"));
     }
-    if !purchase.live.is_empty() {
-        return Ok(Payable::Live(purchase.live));
-    }
     let points: i64 = bought.iter().map(|(_, points, ..)| points.get()).sum();
-    if points > 0 && points::balance(tables, user)? < points {
+    if purchase.live.is_empty() && points > 0 && points::balance(tables, user)? < points {
         let detail = format!("{points} points were to pay part of the price, and {user} no longer has them");
         return refuse(Code::InsufficientPoints, detail);
     }
-    Ok(Payable::Ended(purchase.ended.iter().map(|row| row.id).collect()))
+    let ended = if purchase.live.is_empty() { purchase.ended.iter().map(|row| row.id).collect() } else { Vec::new() };
+    Ok(Payable { live: purchase.live, ended, is_late: ending.is_some() })
 }
 
 /// Whether an unpaid purchase is past the earliest expiry of its certificates.
@@ -129,64 +152,60 @@ fn is_expired(purchase: &Purchase<'_>, now: Timestamp) -> bool {
     expiry.is_some_and(|expiry| now > expiry)
 }
 
-fn register(
-    context: &Context<'_>,
-    tables: &mut Tables,
-    named: Named<'_>,
-    report: &SettlementCompletion,
-    payable: Payable,
-) -> Result<Decision, Defect> {
-    let mut effects = Effects::default();
-    let certificates = match payable {
-        Payable::Live(certificates) => certificates,
-        Payable::Ended(ids) => restored(context, tables, &mut effects, &ids)?,
-    };
-    settle(context, tables, &certificates, named.provider, named.settlement, report.grants.map(Into::into))?;
-    let row = settlement::Model {
-        provider: named.provider.clone(),
-        provider_reference: named.settlement.clone(),
-        certificate: named.subject.certificate(),
-        container: named.subject.container(),
-        outcome: SettlementOutcome::Completed,
-        amount_minor: Some(report.amount.amount_minor),
-        currency: Some(report.amount.currency),
-        grants: report.grants,
-        refunded_minor: Count::ZERO,
-        registered_at: context.now,
-        cause: context.message_id,
-    };
-    write(tables, row.clone())?;
-    // The settlement is matched now. If it stayed in the table of unmatched payments, it could also
-    // be refunded.
-    for kept in tables.unmatched(UnmatchedKind::Payment, named.provider, named.settlement)? {
-        tables.unmatched_settlements.remove(&kept.id)?;
-    }
-    let outcome = refund::apply_kept(context, tables, &mut effects, named, &row)?;
-    let decision = named.registered(tables, outcome, false)?;
-    effects.into(context, tables, decision)
-}
-
-/// Makes the certificates of a purchase that ended unpaid live again. Their points are held again.
-fn restored(
+/// Makes the certificates of a purchase that ended unpaid live again, with their points held again.
+/// Returns all certificates of the purchase.
+pub(super) fn revive(
     context: &Context<'_>,
     tables: &mut Tables,
     effects: &mut Effects,
-    ids: &[Uuid],
+    payable: Payable,
 ) -> Result<Vec<certificate::Model>, Defect> {
-    let mut certificates = Vec::new();
-    for id in ids {
-        let row = restore(tables, *id)?;
+    let mut certificates = payable.live;
+    for id in payable.ended {
+        let row = restore(tables, id)?;
         points::hold(context, tables, effects.points(), &row.user, row.points.get())?;
         if row.received_at.is_none() {
             wait_for_reception(tables, &row)?;
         }
-        effects.add_event(Output::CertificateRestored(CertificateRestored {
-            certificate: *id,
-            reason: Restoration::Paid,
-        }));
+        effects
+            .add_event(Output::CertificateRestored(CertificateRestored { certificate: id, reason: Restoration::Paid }));
         certificates.push(row);
     }
     Ok(certificates)
+}
+
+/// A payment that pays for a purchase.
+pub(super) struct Payment {
+    pub(super) amount: Money,
+    /// The number of licenses per certificate, if the provider specified it.
+    pub(super) grants: Option<Grants>,
+    /// The purchase that the provider named, if an operator assigned the payment to another one.
+    pub(super) reported: Option<Subject>,
+}
+
+/// Registers a payment for these certificates, which are all of a purchase. Applies the refunds that
+/// arrived before it.
+pub(super) fn register(
+    context: &Context<'_>,
+    tables: &mut Tables,
+    mut effects: Effects,
+    named: Named<'_>,
+    payment: Payment,
+    certificates: &[certificate::Model],
+) -> Result<Decision, Defect> {
+    settle(context, tables, certificates, named.provider, named.settlement, payment.grants.map(Into::into))?;
+    let row = settlement::Model {
+        reported_certificate: payment.reported.and_then(Subject::certificate),
+        reported_container: payment.reported.and_then(Subject::container),
+        amount_minor: Some(payment.amount.amount_minor),
+        currency: Some(payment.amount.currency),
+        grants: payment.grants,
+        ..named.row(context, SettlementOutcome::Completed)
+    };
+    write(tables, row.clone())?;
+    let outcome = refund::apply_kept(context, tables, &mut effects, named, &row)?;
+    let decision = named.registered(tables, outcome, false)?;
+    effects.into(context, tables, decision)
 }
 
 /// Refuses a payment that matches no purchase, records it for the operator, and announces it. It is

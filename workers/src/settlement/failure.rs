@@ -1,11 +1,7 @@
 //! Rules of `settlement.failure`.
 
 use licet_common::decision::{Context, Decision, RuleError};
-use licet_schema::{
-    Count,
-    entity::settlement,
-    message::{Ending, SettlementOutcome},
-};
+use licet_schema::message::{Ending, SettlementOutcome};
 
 use super::rules::{Named, Purchase, already_settled, for_another_purchase, is_for, write};
 use crate::domain::{Tables, certificates::over, effects::Effects, refusals::refusal_of};
@@ -30,22 +26,7 @@ pub(super) fn decide(context: &Context<'_>, tables: &mut Tables, named: Named<'_
     let ids: Vec<_> = purchase.live.iter().map(|row| row.id).collect();
     let mut effects = Effects::default();
     effects.end(context, tables, named.subject, &ids, Ending::Declined)?;
-    write(
-        tables,
-        settlement::Model {
-            provider: named.provider.clone(),
-            provider_reference: named.settlement.clone(),
-            certificate: named.subject.certificate(),
-            container: named.subject.container(),
-            outcome: SettlementOutcome::Failed,
-            amount_minor: None,
-            currency: None,
-            grants: None,
-            refunded_minor: Count::ZERO,
-            registered_at: context.now,
-            cause: context.message_id,
-        },
-    )?;
+    write(tables, named.row(context, SettlementOutcome::Failed))?;
     let decision = named.registered(tables, SettlementOutcome::Failed, false)?;
     Ok(effects.into(context, tables, decision)?)
 }

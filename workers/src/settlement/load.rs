@@ -46,16 +46,19 @@ pub(super) async fn load<S: Source>(source: &S, inputs: &[&Input]) -> Result<Tab
         ending.extend(tables.records.iter().map(|row| row.id));
     }
     endings(source, inputs, &ending, &mut tables).await?;
+    if inputs.iter().any(|input| matches!(input, Input::Assignment(..))) {
+        load::terms(source, &mut tables).await?;
+    }
     let live = tables.certificates.iter().map(|row| subject_of(row.id, row.container));
     let pending = named.iter().chain(&refunded).map(|subject| subject.id()).chain(live).chain(upgraded).collect();
     load::pending_receptions(source, pending, &mut tables).await?;
     Ok(tables)
 }
 
-/// The purchases that reversals and reinstatements may change: those that they name, those of the
+/// The purchases that reversals, reinstatements and assignments may change: those that they name, those of the
 /// members that they name, and those that their settlements paid for.
 async fn refunded<S: Source>(source: &S, inputs: &[&Input]) -> Result<BTreeSet<Subject>, StoreError> {
-    let changing: Vec<_> = inputs.iter().copied().filter(|input| input.is_about_a_refund()).collect();
+    let changing: Vec<_> = inputs.iter().copied().filter(|input| input.changes_paid_certificates()).collect();
     let mut purchases: BTreeSet<Subject> =
         changing.iter().filter_map(|input| input.named()).map(|named| named.subject).collect();
     // The container of a certificate never changes.
@@ -69,9 +72,9 @@ async fn refunded<S: Source>(source: &S, inputs: &[&Input]) -> Result<BTreeSet<S
     Ok(purchases)
 }
 
-/// Whether a reversal or reinstatement is about a settlement whose purchase is not locked.
+/// Whether a reversal, reinstatement or assignment is about a settlement whose purchase is not locked.
 fn is_about_another(inputs: &[&Input], tables: &Tables, wanted: &locks::Wanted) -> bool {
-    let changing = inputs.iter().filter(|input| input.is_about_a_refund()).filter_map(|input| input.named());
+    let changing = inputs.iter().filter(|input| input.changes_paid_certificates()).filter_map(|input| input.named());
     let changing: BTreeSet<_> = changing.map(|named| (named.provider, named.settlement)).collect();
     let is_locked = |row: &settlement::Model| match Subject::of_either(row.certificate, row.container) {
         Some(Subject::Certificate(id)) => wanted.certificates.contains(&id),

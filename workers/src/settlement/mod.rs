@@ -12,6 +12,9 @@
 //! reversal. A reversal or reinstatement that arrives too early is kept until it can be applied, so
 //! the same messages have the same result in every order.
 //!
+//! In: `settlement.assignment`. Out: `settlement.registered`. An operator decides that an unmatched
+//! payment pays for a purchase, even if the purchase has ended without being paid for.
+//!
 //! In: `payout.completion`, `payout.failure`. Out: `payout.registered`. The amount of a buy-back was
 //! paid out, or its payout failed. A failure is final, also before its completion. Every payout is
 //! recorded, even if its completion is refused, because the money has left the provider.
@@ -20,6 +23,9 @@
 //! registered, then the points accounts. It locks all members of a container. For a reversal, it
 //! also locks the certificates that upgrades of the licenses created.
 
+mod assignment;
+#[cfg(test)]
+mod assignment_tests;
 mod completion;
 mod failure;
 mod load;
@@ -45,8 +51,8 @@ use licet_common::{
 use licet_schema::{
     Code, ExternalId, Name, Refusal, Request,
     message::{
-        PayoutCompletion, PayoutFailure, SettlementCompletion, SettlementFailure, SettlementReinstatement,
-        SettlementReversal,
+        PayoutCompletion, PayoutFailure, SettlementAssignment, SettlementCompletion, SettlementFailure,
+        SettlementReinstatement, SettlementReversal,
     },
 };
 use uuid::Uuid;
@@ -73,6 +79,8 @@ pub enum Input {
     Reversal(Subject, SettlementReversal),
     /// A reversal was undone.
     Reinstatement(Subject, SettlementReinstatement),
+    /// An operator assigned an unmatched payment to a purchase.
+    Assignment(Subject, SettlementAssignment),
     /// The amount of a buy-back was paid out, or its payout failed.
     Payout(PayoutReport),
 }
@@ -118,13 +126,16 @@ impl Input {
             Self::Failure(subject, body) => Some(named(*subject, &body.provider, &body.settlement)),
             Self::Reversal(subject, body) => Some(named(*subject, &body.provider, &body.settlement)),
             Self::Reinstatement(subject, body) => Some(named(*subject, &body.provider, &body.settlement)),
+            Self::Assignment(subject, body) => Some(named(*subject, &body.provider, &body.settlement)),
             Self::Payout(_) => None,
         }
     }
 
-    /// Whether the report is a reversal or a reinstatement.
-    fn is_about_a_refund(&self) -> bool {
-        matches!(self, Self::Reversal(..) | Self::Reinstatement(..))
+    /// Whether the report may end or revive paid certificates: a reversal or a reinstatement, or an
+    /// assignment. A reversal in the same batch may name the purchase that the provider named, and
+    /// revoke the one to which the payment was assigned.
+    fn changes_paid_certificates(&self) -> bool {
+        matches!(self, Self::Reversal(..) | Self::Reinstatement(..) | Self::Assignment(..))
     }
 
     fn provider(&self) -> &Name {
@@ -133,6 +144,7 @@ impl Input {
             Self::Failure(_, body) => &body.provider,
             Self::Reversal(_, body) => &body.provider,
             Self::Reinstatement(_, body) => &body.provider,
+            Self::Assignment(_, body) => &body.provider,
             Self::Payout(report) => report.provider(),
         }
     }
@@ -145,6 +157,7 @@ impl Worker for Settlement {
         "settlement.failure",
         "settlement.reversal",
         "settlement.reinstatement",
+        "settlement.assignment",
         "payout.completion",
         "payout.failure",
     ];
@@ -164,6 +177,7 @@ impl Worker for Settlement {
             Request::SettlementReinstatement(body) => {
                 Input::Reinstatement(subject(body.certificate, body.container)?, body)
             }
+            Request::SettlementAssignment(body) => Input::Assignment(subject(body.certificate, body.container)?, body),
             Request::PayoutCompletion(body) => Input::Payout(PayoutReport::Completion(body)),
             Request::PayoutFailure(body) => Input::Payout(PayoutReport::Failure(body)),
             other => return Err(not_handled(Self::NAME, &other)),
@@ -196,6 +210,9 @@ impl Worker for Settlement {
             }
             Input::Reinstatement(subject, body) => {
                 reinstatement::decide(context, tables, named(*subject, &body.provider, &body.settlement), body)
+            }
+            Input::Assignment(subject, body) => {
+                assignment::decide(context, tables, named(*subject, &body.provider, &body.settlement), body)
             }
             Input::Payout(PayoutReport::Completion(body)) => payout::completion(context, tables, body),
             Input::Payout(PayoutReport::Failure(body)) => payout::failure(context, tables, body),

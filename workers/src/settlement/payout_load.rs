@@ -12,7 +12,11 @@ use crate::domain::{Tables, load};
 fn reports<'a>(inputs: &[&'a Input]) -> Vec<&'a PayoutReport> {
     let report = |input: &&'a Input| match *input {
         Input::Payout(report) => Some(report),
-        Input::Completion(..) | Input::Failure(..) | Input::Reversal(..) | Input::Reinstatement(..) => None,
+        Input::Completion(..)
+        | Input::Failure(..)
+        | Input::Reversal(..)
+        | Input::Reinstatement(..)
+        | Input::Assignment(..) => None,
     };
     inputs.iter().filter_map(report).collect()
 }

@@ -30,8 +30,7 @@ pub(super) fn decide(
 ) -> Result<Decision, RuleError> {
     let id = report.refund.as_ref().unwrap_or(named.settlement);
     if let Some(known) = tables.refunds.get(&(named.provider.clone(), named.settlement.clone(), id.clone()))? {
-        let same = (known.certificate, known.container) == (named.subject.certificate(), named.subject.container());
-        if same && reported(known) == report.amount {
+        if named.means(tables, known.certificate, known.container)? && reported(known) == report.amount {
             return Ok(named.registered(tables, known.outcome, true)?);
         }
         let detail = "this refund was reported before with another amount or for another purchase";
@@ -228,12 +227,17 @@ fn key_of(row: &refund::Model) -> (Name, ExternalId, ExternalId) {
 /// none. Returns the row of the refund. `None` if there is no such payment.
 fn take_back(tables: &mut Tables, named: Named<'_>, new: &refund::Model) -> Result<Option<refund::Model>, Defect> {
     let mut kept = tables.unmatched(UnmatchedKind::Payment, named.provider, named.settlement)?;
-    kept.retain(|row| (row.certificate, row.container) == (new.certificate, new.container));
     kept.retain(|row| reported(new).is_none_or(|amount| money(row) == amount));
-    for row in &kept {
+    let mut same = Vec::new();
+    for row in kept {
+        if named.means(tables, row.certificate, row.container)? {
+            same.push(row);
+        }
+    }
+    for row in &same {
         tables.unmatched_settlements.remove(&row.id)?;
     }
-    let last = kept.into_iter().max_by_key(|row| (row.told_at, row.id));
+    let last = same.into_iter().max_by_key(|row| (row.told_at, row.id));
     Ok(last.map(|last| returned(new.clone(), money(&last))))
 }
 
@@ -265,16 +269,18 @@ pub(super) enum OfUnmatched {
 /// Looks for a refund of a payment that matches no purchase.
 pub(super) fn of_unmatched(tables: &mut Tables, named: Named<'_>, amount: Money) -> Result<OfUnmatched, Defect> {
     let refunds = named.refunds(tables)?;
-    let returns = |one: &&refund::Model| {
-        (one.certificate, one.container) == (named.subject.certificate(), named.subject.container())
-            && reported(one).is_none_or(|reported| reported == amount)
-    };
     let is_counted = |one: &&refund::Model| one.unmatched && one.counted_minor == Some(amount.amount_minor);
     if refunds.iter().any(|one| is_counted(&one) && one.outcome == SettlementOutcome::Refunded) {
         return Ok(OfUnmatched::Before);
     }
-    let kept = refunds.iter().filter(|one| one.outcome == SettlementOutcome::Pending);
-    let Some(kept) = kept.clone().find(returns) else { return Ok(OfUnmatched::None) };
+    let mut returns = None;
+    for one in refunds.iter().filter(|one| one.outcome == SettlementOutcome::Pending) {
+        let is_amount = reported(one).is_none_or(|reported| reported == amount);
+        if returns.is_none() && is_amount && named.means(tables, one.certificate, one.container)? {
+            returns = Some(one);
+        }
+    }
+    let Some(kept) = returns else { return Ok(OfUnmatched::None) };
     let mut row = returned(kept.clone(), amount);
     // If the refund was undone already, the payment is unmatched again.
     let undone = reinstatement::take_kept(tables, named, &row.refund, true)?;

@@ -305,10 +305,11 @@ fn a_kept_refund_that_names_another_purchase_does_not_stop_the_payment() {
 #[test]
 fn a_refund_does_not_take_the_unmatched_money_of_another_purchase() {
     let mut fixture = Fixture::with_song();
-    let (bought, other) = (fixture.ready(1), fixture.buy(1));
+    let (bought, other) = (fixture.ready(1), fixture.buy(2));
     assert_eq!(outcome(&fixture.settle(&other, "pay-1")), "already_settled");
-    assert_eq!(registered(&fixture.ask(refund(&bought, "re-1", 1000))), (SettlementOutcome::Reversed, false));
-    assert_eq!(unmatched(&fixture), [(UnmatchedKind::Payment, 1000)]);
+    assert_eq!(unmatched(&fixture), [(UnmatchedKind::Payment, 2000)]);
+    assert_eq!(outcome(&fixture.ask(refund(&bought, "re-1", 2000))), "amount_mismatch");
+    assert_eq!(unmatched(&fixture), [(UnmatchedKind::Payment, 2000), (UnmatchedKind::Refund, 2000)]);
 }
 
 #[test]

@@ -28,9 +28,10 @@ pub(super) fn decide(
     let mut refunds = named.refunds(tables)?;
     refunds.retain(|one| selected(&one.refund));
     if let Some(row) = named.registered_before(tables)?.filter(|row| row.outcome != SettlementOutcome::Pending) {
-        let is_named = refunds
-            .iter()
-            .any(|one| (one.certificate, one.container) == (named.subject.certificate(), named.subject.container()));
+        let mut is_named = false;
+        for one in &refunds {
+            is_named |= named.means(tables, one.certificate, one.container)?;
+        }
         if !is_named && Target::of(tables, &row, named.subject)? == Target::Other {
             return Err(for_another_purchase().into());
         }

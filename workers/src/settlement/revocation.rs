@@ -11,7 +11,7 @@ use licet_schema::{
 };
 use uuid::Uuid;
 
-use super::rules::{paid, purchase_of};
+use super::rules::{member_of, paid, purchase_of};
 use crate::domain::{
     Tables,
     certificates::{Subject, ended_members, members},
@@ -63,7 +63,7 @@ fn added_up(row: &settlement::Model, refunds: &[refund::Model], without: Option<
     let mut members: BTreeMap<Uuid, Count> = BTreeMap::new();
     let mut whole = Vec::new();
     for one in applied {
-        match (one.counted_minor, one.certificate.filter(|_| row.container.is_some())) {
+        match (one.counted_minor, member_of(row, one)) {
             (None, _) => return Ok(true),
             (Some(part), Some(member)) => {
                 let greatest = members.entry(member).or_insert(part);
@@ -112,8 +112,7 @@ pub(super) fn update(
     };
 
     // A refund revokes a certificate that it names as a member of a container.
-    let named = refunds.iter().filter(|one| row.container.is_some() && counts(one));
-    let named: BTreeSet<_> = named.filter_map(|one| one.certificate).collect();
+    let named: BTreeSet<_> = refunds.iter().filter(|one| counts(one)).filter_map(|one| member_of(row, one)).collect();
     let purchase = Subject::of_columns(row.certificate, row.container, &row.provider_reference)?;
     let live = members(tables, purchase)?.into_iter().map(|row| (row.id, false, false));
     let ended = ended_members(tables, purchase)?;

@@ -31,6 +31,38 @@ impl Named<'_> {
         Ok(tables.settlements.get(&(self.provider.clone(), self.settlement.clone()))?.cloned())
     }
 
+    /// The row of the settlement if nothing but its purchase and outcome is known.
+    pub(super) fn row(&self, context: &Context<'_>, outcome: SettlementOutcome) -> settlement::Model {
+        settlement::Model {
+            provider: self.provider.clone(),
+            provider_reference: self.settlement.clone(),
+            certificate: self.subject.certificate(),
+            container: self.subject.container(),
+            reported_certificate: None,
+            reported_container: None,
+            outcome,
+            amount_minor: None,
+            currency: None,
+            grants: None,
+            refunded_minor: Count::ZERO,
+            registered_at: context.now,
+            cause: context.message_id,
+        }
+    }
+
+    /// Whether another message about the settlement, which names this certificate or container, means
+    /// the same purchase.
+    pub(super) fn means(
+        &self,
+        tables: &Tables,
+        certificate: Option<Uuid>,
+        container: Option<Uuid>,
+    ) -> Result<bool, Defect> {
+        let Some(other) = Subject::of_either(certificate, container) else { return Ok(false) };
+        let row = self.registered_before(tables)?;
+        Ok(other == self.subject || row.is_some_and(|row| is_for(&row, self.subject) && is_for(&row, other)))
+    }
+
     /// The refunds of the settlement.
     pub(super) fn refunds(&self, tables: &Tables) -> Result<Vec<refund::Model>, Defect> {
         tables.refunds_of(self.provider, self.settlement)
@@ -50,7 +82,10 @@ impl Named<'_> {
             Some(live) => live.reference.clone(),
             None => ended_members(tables, purchase)?.first().and_then(|record| record.reference.clone()),
         };
-        Ok(Decision::new(Output::SettlementRegistered(SettlementRegistered {
+        // A purchase to which the payment was assigned also tells what happens to the payment.
+        let assigned = row.as_ref().filter(|row| is_for(row, self.subject));
+        let assigned = assigned.and_then(|row| Subject::of_either(row.certificate, row.container));
+        let mut decision = Decision::new(Output::SettlementRegistered(SettlementRegistered {
             certificate: self.subject.certificate(),
             container: self.subject.container(),
             settlement: self.settlement.clone(),
@@ -60,7 +95,9 @@ impl Named<'_> {
             repeated,
             reference,
         }))
-        .about(purchase.id()))
+        .about(purchase.id());
+        decision.mentions.extend(assigned.map(Subject::id).filter(|id| *id != purchase.id()));
+        Ok(decision)
     }
 }
 
@@ -80,19 +117,7 @@ pub(super) fn expect_payment(context: &Context<'_>, tables: &mut Tables, named: 
     if named.registered_before(tables)?.is_some() {
         return Ok(());
     }
-    tables.settlements.insert(settlement::Model {
-        provider: named.provider.clone(),
-        provider_reference: named.settlement.clone(),
-        certificate: named.subject.certificate(),
-        container: named.subject.container(),
-        outcome: SettlementOutcome::Pending,
-        amount_minor: None,
-        currency: None,
-        grants: None,
-        refunded_minor: Count::ZERO,
-        registered_at: context.now,
-        cause: context.message_id,
-    })
+    tables.settlements.insert(named.row(context, SettlementOutcome::Pending))
 }
 
 /// Records money that matches no purchase. Returns the event that announces it.
@@ -134,9 +159,16 @@ pub(super) fn paid(row: &settlement::Model) -> Option<Money> {
     row.amount_minor.zip(row.currency).map(|(amount_minor, currency)| Money { amount_minor, currency })
 }
 
-/// Whether a registered settlement names this purchase.
+/// Whether a registered settlement is for this purchase, or was reported for it before an operator
+/// assigned it to another one.
 pub(super) fn is_for(row: &settlement::Model, subject: Subject) -> bool {
-    (row.certificate, row.container) == (subject.certificate(), subject.container())
+    let ids = (subject.certificate(), subject.container());
+    (row.certificate, row.container) == ids || (row.reported_certificate, row.reported_container) == ids
+}
+
+/// The member of the settlement's container that a refund names, if it names one.
+pub(super) fn member_of(row: &settlement::Model, one: &refund::Model) -> Option<Uuid> {
+    one.certificate.filter(|id| row.container.is_some() && !is_for(row, Subject::Certificate(*id)))
 }
 
 /// The purchase to which a certificate or container belongs.

@@ -167,12 +167,40 @@ fn an_unmatched_payment_is_recorded_and_announced() {
 fn an_unmatched_payment_is_recorded_once_and_removed_when_it_is_matched() {
     let mut fixture = Fixture::with_song();
     let bought = fixture.buy(1);
-    fixture.ask(completion(&bought, "pay-1", usd(1)));
-    assert_eq!(outcome(&fixture.ask(completion(&bought, "pay-1", usd(1)))), "amount_mismatch");
+    let elsewhere = completion_with(&bought, |body| body.certificate = Some(Uuid::from_u128(99)));
+    fixture.ask(elsewhere.clone());
+    assert_eq!(outcome(&fixture.ask(elsewhere)), "unknown_certificate");
     assert!(fixture.events().is_empty(), "a repetition has no event");
     assert_eq!(fixture.store.rows::<unmatched_settlement::Entity>().count(), 1);
     fixture.settle(&bought, "pay-1");
     assert_eq!(fixture.store.rows::<unmatched_settlement::Entity>().count(), 0);
+}
+
+#[test]
+fn another_amount_under_the_id_of_a_payment_is_unmatched_in_both_orders() {
+    for wrong_first in [true, false] {
+        let mut fixture = Fixture::with_song();
+        let bought = fixture.buy(1);
+        let (wrong, right) = (completion(&bought, "pay-1", usd(1)), completion(&bought, "pay-1", usd(1000)));
+        let messages = if wrong_first { [wrong, right] } else { [right, wrong] };
+        messages.map(|message| fixture.ask(message));
+        let amounts: Vec<_> =
+            fixture.store.rows::<unmatched_settlement::Entity>().map(|row| row.amount_minor.get()).collect();
+        assert_eq!(amounts, [1], "wrong amount first: {wrong_first}");
+    }
+}
+
+#[test]
+fn the_same_money_for_another_purchase_is_not_unmatched_in_either_order() {
+    for wrong_first in [true, false] {
+        let mut fixture = Fixture::with_song();
+        let bought = fixture.buy(1);
+        let wrong = completion_with(&bought, |body| body.certificate = Some(Uuid::from_u128(99)));
+        let right = completion(&bought, "pay-1", usd(1000));
+        let messages = if wrong_first { [wrong, right] } else { [right, wrong] };
+        messages.map(|message| fixture.ask(message));
+        assert_eq!(fixture.store.rows::<unmatched_settlement::Entity>().count(), 0, "{wrong_first}");
+    }
 }
 
 #[test]

@@ -26,7 +26,49 @@ fn sequence() -> impl Strategy<Value = Vec<Step>> {
         1 => reissued_with_many_licenses(),
         1 => expired_and_reissued(),
         1 => bought_back_and_paid_out(),
+        2 => assigned(),
     ]
+}
+
+/// A payment that matches no purchase is assigned to one of two equal purchases. Then the provider
+/// reports more about it, for the purchase that it named or for the other.
+fn assigned() -> impl Strategy<Value = Vec<Step>> {
+    let items = prop_oneof![Just(vec![(0, false)]), Just(vec![(5, false)]), Just(vec![(0, false), (5, false)])];
+    let target = prop_oneof![3 => Just(Target::Unknown), 1 => Just(Target::OtherKind), 2 => Just(Target::Whole)];
+    let points = prop_oneof![3 => Just(Points::None), 1 => Just(Points::Few(3))];
+    let swept = |kind| vec![Step::Wait(Wait::Seconds(90_000)), Step::Sweep { kind, before: Wait::Seconds(0) }];
+    let end = prop_oneof![
+        2 => Just(vec![]),
+        1 => Just(vec![Step::Fail(Payment { attempt: 1, ..own_payment() })]),
+        1 => wait().prop_map(|wait| vec![Step::Wait(wait)]),
+        1 => Just(swept(SweepKind::Reception)),
+        1 => Just(swept(SweepKind::Certificate)),
+    ];
+    let to = || prop_oneof![3 => Just(Pick::NEWEST), 1 => Just(Pick(1))];
+    let amount = || prop_oneof![3 => Just(None), 2 => Just(Some(Amount::Due)), 1 => Just(Some(Amount::OneMore))];
+    let again = move || (to(), amount()).prop_map(|(to, amount)| Step::Assign { payment: Pick::NEWEST, to, amount });
+    (items, points, target, end, again()).prop_flat_map(move |(items, points, target, end, assign)| {
+        let buy = |user| Step::Buy { user, items: items.clone(), points, reference: 0 };
+        let id_of = Some(Pick(1));
+        let original = Payment { of: Pick(1), target, id_of, ..own_payment() };
+        let assigned = Payment { id_of, ..own_payment() };
+        let start = vec![buy(0), buy(0), Step::Complete { payment: original, amount: Amount::Due, grants: None }];
+        let payment = move || prop_oneof![Just(original), Just(assigned)];
+        let refunded = || prop_oneof![2 => Just(None), 1 => Just(Some(Amount::Part)), 1 => Just(Some(Amount::Due))];
+        let report = prop_oneof![
+            1 => payment().prop_map(Step::Fail),
+            2 => payment().prop_map(|payment| Step::Complete { payment, amount: Amount::Due, grants: None }),
+            4 => (payment(), refunded(), refund())
+                .prop_map(|(payment, amount, refund)| Step::Reverse { payment, amount, refund }),
+            3 => (payment(), refund()).prop_map(|(payment, refund)| Step::Reinstate { payment, refund }),
+            1 => again(),
+            3 => about_newest(),
+        ];
+        let early = proptest::collection::vec(report.clone(), 0..2);
+        let later = proptest::collection::vec(report, 0..6);
+        (early, later)
+            .prop_map(move |(early, later)| [start.clone(), end.clone(), early, vec![assign.clone()], later].concat())
+    })
 }
 
 /// A license is bought back, and several payouts for it are completed or fail, in any order.
@@ -245,6 +287,8 @@ fn settlement() -> impl Strategy<Value = Step> {
         3 => (payment(), prop_oneof![2 => Just(None), 1 => amount().prop_map(Some)], refund())
             .prop_map(|(payment, amount, refund)| Step::Reverse { payment, amount, refund }),
         2 => (payment(), refund()).prop_map(|(payment, refund)| Step::Reinstate { payment, refund }),
+        1 => (pick(), pick(), prop_oneof![Just(None), amount().prop_map(Some)])
+            .prop_map(|(payment, to, amount)| Step::Assign { payment, to, amount }),
     ]
 }
 

@@ -152,6 +152,13 @@ pub(crate) enum Step {
         payment: Payment,
         refund: Option<usize>,
     },
+    /// Assign the unmatched payment with this number to the purchase with this number. Optionally,
+    /// another amount than that of the payment is named, or none.
+    Assign {
+        payment: Pick,
+        to: Pick,
+        amount: Option<Amount>,
+    },
     RequestLicense {
         of: Pick,
         terminal: usize,

@@ -68,7 +68,7 @@ struct Seen {
 
 /// Outcomes and events that occur only in long histories. The histories must contain these, in
 /// addition to every message type and refusal code.
-const RARE: [&str; 23] = [
+const RARE: [&str; 29] = [
     "purchase.request → certificate.issued with points",
     "settlement.completion → settlement.registered reversed",
     "settlement.completion → settlement.registered reinstated",
@@ -80,6 +80,12 @@ const RARE: [&str; 23] = [
     "settlement.reversal → amount_mismatch",
     "settlement.reinstatement → settlement.registered pending",
     "settlement.reinstatement → settlement.registered reinstated",
+    "settlement.assignment → settlement.registered completed",
+    "settlement.assignment → settlement.registered* completed",
+    "settlement.assignment → already_settled",
+    "settlement.assignment → amount_mismatch",
+    "settlement.assignment → not_settled",
+    "settlement.assignment → reversed",
     "settlement.failure → settlement.registered* completed",
     "settlement.reversal → settlement.registered* reversed",
     "license.return → license.returned upgrade",

@@ -185,6 +185,7 @@ impl Model {
             Request::SettlementFailure(body) => self.fail_settlement(body),
             Request::SettlementReversal(body) => self.reverse_settlement(body),
             Request::SettlementReinstatement(body) => self.reinstate_settlement(body),
+            Request::SettlementAssignment(body) => self.assign_settlement(body),
             Request::PayoutCompletion(body) => self.complete_payout(body),
             Request::PayoutFailure(body) => self.fail_payout(body),
             Request::LicenseRequest(body) => self.issue_license(body),

@@ -5,9 +5,9 @@ use std::collections::BTreeMap;
 use licet_schema::{
     Code, ExternalId, Money, Name, Output,
     message::{
-        CertificateRestored, Ending, PrivilegeGranted, Restoration, Revocation, SettlementCompletion,
-        SettlementFailure, SettlementOutcome, SettlementRegistered, SettlementReinstatement, SettlementReversal,
-        SettlementUnmatched, UnmatchedKind,
+        CertificateRestored, Ending, PrivilegeGranted, Restoration, Revocation, SettlementAssignment,
+        SettlementCompletion, SettlementFailure, SettlementOutcome, SettlementRegistered, SettlementReinstatement,
+        SettlementReversal, SettlementUnmatched, UnmatchedKind,
     },
     vocabulary::Grants,
 };
@@ -21,6 +21,8 @@ type Key = (Name, ExternalId);
 #[derive(Clone, Debug, Default)]
 pub(super) struct Settlement {
     pub(super) ids: PurchaseIds,
+    /// The purchase that the provider named, if an operator assigned the payment to another one.
+    reported: Option<PurchaseIds>,
     failed: bool,
     /// The amount, once the payment was received.
     paid: Option<Money>,
@@ -82,6 +84,21 @@ impl Settlement {
         Self { ids, paid: Some(nothing), ..Self::default() }
     }
 
+    /// Whether a message that names this purchase can be about this settlement.
+    fn is_for(&self, ids: PurchaseIds) -> bool {
+        self.ids == ids || self.reported == Some(ids)
+    }
+
+    /// Whether two messages that name these purchases mean the same one.
+    fn are_same(&self, one: PurchaseIds, other: PurchaseIds) -> bool {
+        one == other || (self.is_for(one) && self.is_for(other))
+    }
+
+    /// The member of the container that a refund names.
+    fn member(&self, ids: PurchaseIds) -> Option<Uuid> {
+        ids.0.filter(|_| self.ids.1.is_some() && !self.is_for(ids))
+    }
+
     /// The sum of the amounts that count.
     fn counted(&self) -> i64 {
         let counted = self.refunds.values().filter_map(|one| match one.state {
@@ -103,7 +120,7 @@ impl Settlement {
         for (id, one) in self.refunds.iter().filter(|(id, _)| Some(*id) != without) {
             let Some(part) = one.applied() else { continue };
             let Some(part) = part else { return true };
-            let member = one.ids.0.filter(|_| self.ids.1.is_some());
+            let member = self.member(one.ids);
             let key = (member, member.is_none().then_some(id));
             let greatest = sums.get(&key).copied().unwrap_or(0).max(part);
             sums.insert(key, greatest);
@@ -154,27 +171,76 @@ impl Model {
         let key = (body.provider.clone(), body.settlement.clone());
         let known = self.settlements.get(&key).cloned().unwrap_or_default();
         if let Some(paid) = known.paid {
-            let same = paid == body.amount && known.ids == ids;
-            return match (same, known.all_refunded()) {
-                (false, _) => Err(self.record_payment(body, Code::AlreadySettled)),
-                (true, true) => Err(self.record_payment(body, Code::Reversed)),
-                // This is the same money even if the number of grants differs, so it is not
-                // unmatched.
-                (true, false) if body.grants.is_some() && body.grants != known.grants => Err(Code::AlreadySettled),
-                (true, false) => Ok(self.registered(ids, &key, SettlementOutcome::Completed, true)),
-            };
+            if paid != body.amount {
+                return Err(self.record_payment(body, Code::AlreadySettled));
+            }
+            if known.all_refunded() {
+                return Err(self.record_payment(body, Code::Reversed));
+            }
+            // This is the same money, even if the purchase or the number of grants differs, so it is not
+            // unmatched.
+            if !known.is_for(ids) || (body.grants.is_some() && body.grants != known.grants) {
+                return Err(Code::AlreadySettled);
+            }
+            return Ok(self.registered(ids, &key, SettlementOutcome::Completed, true));
         }
-        if known.failed && known.ids != ids {
+        if known.failed && !known.is_for(ids) {
             return Err(self.record_payment(body, Code::AlreadySettled));
         }
-        match self.payable(ids, body.amount) {
-            Ok(purchase) => Ok(self.pay(body, ids, purchase)),
+        match self.payable(ids, body.amount, false) {
+            Ok(purchase) => {
+                self.unmatched.retain(|one| one.key != key || one.refund.is_some() || one.amount != body.amount);
+                Ok(self.pay(&key, ids, purchase, body.amount, body.grants, None))
+            }
             Err(code) => Err(self.record_payment(body, code)),
         }
     }
 
-    /// The purchase that this amount pays for.
-    fn payable(&self, ids: PurchaseIds, amount: Money) -> Result<Uuid, Code> {
+    /// An operator lets an unmatched payment pay for a purchase.
+    pub(super) fn assign_settlement(&mut self, body: &SettlementAssignment) -> Result<Output, Code> {
+        refuse_licet(&body.provider)?;
+        let ids = (body.certificate, body.container);
+        let key = (body.provider.clone(), body.settlement.clone());
+        let purchase = self.find_purchase(ids).ok_or(Code::UnknownCertificate)?;
+        let members = self.purchases[&purchase].members.clone();
+        let is_reversed = |one: &super::Certificate| one.ended == Some(Ending::Reversed) && !one.reinstated;
+        if members.iter().all(|id| is_reversed(&self.certificates[id])) {
+            return Err(Code::Reversed);
+        }
+        let known = self.settlements.get(&key).cloned().unwrap_or_default();
+        let unmatched: Vec<_> =
+            self.unmatched.iter().filter(|one| one.key == key && one.refund.is_none()).cloned().collect();
+        let is_amount = |amount: Money| body.amount.is_none_or(|named| named == amount);
+        let mut selected: Vec<_> = unmatched.iter().filter(|one| is_amount(one.amount)).collect();
+        if let Some(paid) = known.paid {
+            return match known.ids == ids && is_amount(paid) && selected.is_empty() {
+                true => Ok(self.registered(ids, &key, SettlementOutcome::Completed, true)),
+                false => Err(Code::AlreadySettled),
+            };
+        }
+        let was_returned = known.refunds.values().any(|one| matches!(one.state, RefundState::Returned(_)));
+        let one = match (selected.pop(), unmatched.is_empty(), was_returned) {
+            (Some(one), ..) if selected.is_empty() => one,
+            (None, true, true) => return Err(Code::Reversed),
+            (None, true, false) => return Err(Code::NotSettled),
+            _ => return Err(Code::AmountMismatch),
+        };
+        self.payable(ids, one.amount, true)?;
+        if self.ending(members[0]).is_some() {
+            for id in &members {
+                let lifetime = self.certificates[id].terms.certificate_ttl_s.get() * 1000;
+                let extended = self.now + lifetime;
+                let one = self.certificate_mut(*id);
+                one.expires_at = one.expires_at.max(extended);
+            }
+        }
+        self.unmatched.retain(|other| other.key != key || other.refund.is_some() || other.amount != one.amount);
+        let reported = (one.ids != ids).then_some(one.ids);
+        Ok(self.pay(&key, ids, purchase, one.amount, None, reported))
+    }
+
+    /// The purchase that this amount pays for, even if it arrives after the purchase expired.
+    fn payable(&self, ids: PurchaseIds, amount: Money, late: bool) -> Result<Uuid, Code> {
         let purchase = self.find_purchase(ids).ok_or(Code::UnknownCertificate)?;
         let bought = &self.purchases[&purchase];
         if bought.settlement.is_some() {
@@ -183,6 +249,7 @@ impl Model {
         let expiry = bought.members.iter().map(|id| self.certificates[id].expires_at).min();
         match self.ending(bought.members[0]) {
             None => {}
+            Some(Ending::Lapsed | Ending::Declined | Ending::Expired) if late => {}
             Some(Ending::Lapsed | Ending::Declined) if expiry.is_some_and(|expiry| self.now <= expiry) => {}
             Some(Ending::Lapsed | Ending::Declined | Ending::Expired) => return Err(Code::Expired),
             Some(ending) => return Err(refusal(ending)),
@@ -197,8 +264,15 @@ impl Model {
         }
     }
 
-    fn pay(&mut self, body: &SettlementCompletion, ids: PurchaseIds, purchase: Uuid) -> Output {
-        let key = (body.provider.clone(), body.settlement.clone());
+    fn pay(
+        &mut self,
+        key: &Key,
+        ids: PurchaseIds,
+        purchase: Uuid,
+        amount: Money,
+        grants: Option<Grants>,
+        reported: Option<PurchaseIds>,
+    ) -> Output {
         let user = self.purchases[&purchase].user.clone();
         for id in self.purchases[&purchase].members.clone() {
             if !self.is_live(id) {
@@ -209,13 +283,13 @@ impl Model {
                 self.events.push(Output::CertificateRestored(CertificateRestored { certificate: id, reason }));
             }
         }
-        self.settle(purchase, key.clone(), body.grants);
-        self.unmatched.retain(|one| one.key != key || one.refund.is_some());
+        self.settle(purchase, key.clone(), grants);
         let row = self.settlements.entry(key.clone()).or_default();
-        (row.ids, row.failed, row.paid, row.grants) = (ids, false, Some(body.amount), body.grants);
+        (row.ids, row.reported, row.failed) = (ids, reported, false);
+        (row.paid, row.grants) = (Some(amount), grants);
         let mut undone = false;
         for id in row.refunds.keys().cloned().collect::<Vec<_>>() {
-            let one = &mut self.settlements.get_mut(&key).expect("it was just registered").refunds;
+            let one = &mut self.settlements.get_mut(key).expect("it was just registered").refunds;
             let one = one.get_mut(&id).expect("it is known");
             let covers_all = matches!(one.state, RefundState::Returned(_)) && one.amount.is_none() && one.ids == ids;
             if one.state != RefundState::Kept && !covers_all {
@@ -223,23 +297,23 @@ impl Model {
             }
             one.state = RefundState::Kept;
             let one = one.clone();
-            match self.part(&key, &id, &one) {
+            match self.part(key, &id, &one) {
                 Ok(part) => {
-                    self.count_refund(&key, &id, part);
-                    undone |= self.undo_if_kept(&key, &id);
+                    self.count_refund(key, &id, part);
+                    undone |= self.undo_if_kept(key, &id);
                 }
                 Err(code) => {
-                    self.settlements.get_mut(&key).expect("it is known").refunds.remove(&id);
-                    self.record_refund(&key, &id, &one, code);
+                    self.settlements.get_mut(key).expect("it is known").refunds.remove(&id);
+                    self.record_refund(key, &id, &one, code);
                 }
             }
         }
-        let outcome = match (self.settlements[&key].all_refunded(), undone) {
+        let outcome = match (self.settlements[key].all_refunded(), undone) {
             (true, _) => SettlementOutcome::Reversed,
             (false, true) => SettlementOutcome::Reinstated,
             (false, false) => SettlementOutcome::Completed,
         };
-        self.registered(ids, &key, outcome, false)
+        self.registered(ids, key, outcome, false)
     }
 
     pub(super) fn settle(&mut self, purchase: Uuid, key: Key, grants: Option<Grants>) {
@@ -271,19 +345,23 @@ impl Model {
             if known.refunds.values().any(returned) {
                 reason = Code::Reversed;
             } else {
-                let kept = known.refunds.iter_mut().filter(|(_, one)| one.state == RefundState::Kept);
                 let ids = (body.certificate, body.container);
-                let mut kept =
-                    kept.filter(|(_, one)| one.ids == ids && one.amount.is_none_or(|amount| amount == body.amount));
-                if let Some((id, one)) = kept.next() {
+                let returns = |one: &Refund| {
+                    one.state == RefundState::Kept
+                        && known.are_same(one.ids, ids)
+                        && one.amount.is_none_or(|amount| amount == body.amount)
+                };
+                let kept = known.refunds.iter().find(|(_, one)| returns(one)).map(|(id, _)| id.clone());
+                if let Some(id) = kept {
+                    let one = known.refunds.get_mut(&id).expect("it was just found");
                     one.state = RefundState::Returned(body.amount);
                     let fits = |named: &PurchaseIds| !known.failed || *named == ids || *named == known.ids;
                     let mut kept = known.kept.iter().filter(|(_, named)| fits(named));
-                    if !kept.any(|(kept, _)| kept.as_ref().is_none_or(|kept| kept == id)) {
+                    if !kept.any(|(kept, _)| kept.as_ref().is_none_or(|kept| *kept == id)) {
                         return code;
                     }
                     one.state = RefundState::Undone;
-                    known.kept.retain(|(kept, _)| kept.as_ref() != Some(id));
+                    known.kept.retain(|(kept, _)| kept.as_ref() != Some(&id));
                 }
             }
         }
@@ -342,7 +420,7 @@ impl Model {
                 false if known.all_refunded() => SettlementOutcome::Reversed,
                 false => SettlementOutcome::Completed,
             };
-            return if known.ids == ids {
+            return if known.is_for(ids) {
                 Ok(self.registered(ids, &key, outcome, true))
             } else {
                 Err(Code::AlreadySettled)
@@ -368,7 +446,7 @@ impl Model {
         let id = body.refund.clone().unwrap_or_else(|| body.settlement.clone());
         let known = self.settlements.get(&key).cloned().unwrap_or_default();
         if let Some(one) = known.refunds.get(&id) {
-            let same = one.ids == ids && one.amount == body.amount;
+            let same = known.are_same(one.ids, ids) && one.amount == body.amount;
             let outcome = one.outcome();
             return if same { Ok(self.registered(ids, &key, outcome, true)) } else { Err(Code::AmountMismatch) };
         }
@@ -405,10 +483,10 @@ impl Model {
     /// What a refund of a known settlement counts for.
     fn part(&self, key: &Key, id: &ExternalId, one: &Refund) -> Result<Part, Code> {
         let known = &self.settlements[key];
-        let whole = one.ids == known.ids;
-        let member = one.ids.0.filter(|id| {
+        let whole = known.is_for(one.ids);
+        let member = known.member(one.ids).filter(|id| {
             let container = self.certificates.get(id).map(|one| one.purchase);
-            known.ids.1.is_some() && container == known.ids.1
+            container == known.ids.1
         });
         if !whole && member.is_none() {
             return Err(Code::AlreadySettled);
@@ -451,10 +529,11 @@ impl Model {
     /// amount that was reported last. If several were reported at the same time, this is the amount
     /// whose message has the greatest id.
     fn take_back(&mut self, key: &Key, ids: PurchaseIds, amount: Option<Money>) -> Option<Money> {
+        let known = self.settlements.get(key).cloned().unwrap_or_default();
         let matches = |one: &Unmatched| {
             one.key == *key
                 && one.refund.is_none()
-                && one.ids == ids
+                && known.are_same(one.ids, ids)
                 && amount.is_none_or(|amount| amount == one.amount)
         };
         let last = self.unmatched.iter().filter(|one| matches(one)).max_by_key(|one| one.reported);
@@ -470,9 +549,9 @@ impl Model {
         let selects = |id: &ExternalId| body.refund.as_ref().is_none_or(|refund| refund == id);
         let known = self.settlements.get(&key).cloned().unwrap_or_default();
         let selected: BTreeMap<_, _> = known.refunds.iter().filter(|(id, _)| selects(id)).collect();
-        if (known.failed || known.paid.is_some()) && !selected.values().any(|one| one.ids == ids) {
+        if (known.failed || known.paid.is_some()) && !selected.values().any(|one| known.are_same(one.ids, ids)) {
             let of_container = ids.0.and_then(|id| self.certificates.get(&id)).map(|one| one.purchase);
-            if known.ids != ids && (known.ids.1.is_none() || of_container != known.ids.1) {
+            if !known.is_for(ids) && (known.ids.1.is_none() || of_container != known.ids.1) {
                 return Err(Code::AlreadySettled);
             }
         }
@@ -519,7 +598,7 @@ impl Model {
     fn names_its_purchase(&self, known: &Settlement, ids: PurchaseIds) -> bool {
         let container = ids.0.and_then(|id| self.certificates.get(&id)).map(|one| one.purchase);
         let member = known.ids.1.is_some() && container == known.ids.1;
-        (!known.failed && known.paid.is_none()) || known.ids == ids || member
+        (!known.failed && known.paid.is_none()) || known.is_for(ids) || member
     }
 
     fn forget_kept(&mut self, key: &Key, id: &ExternalId) {
@@ -564,9 +643,8 @@ impl Model {
         let known = self.settlements[key].clone();
         let Some(purchase) = self.find_purchase(known.ids) else { return false };
         let bought = self.purchases[&purchase].clone();
-        let named =
-            known.refunds.values().filter(|one| bought.container && matches!(one.state, RefundState::Counts(_)));
-        let named: Vec<_> = named.filter_map(|one| one.ids.0).collect();
+        let named = known.refunds.values().filter(|one| matches!(one.state, RefundState::Counts(_)));
+        let named: Vec<_> = named.filter_map(|one| known.member(one.ids)).collect();
         let (mut revoked, mut reinstated) = (Vec::new(), Vec::new());
         for id in bought.members {
             let one = &self.certificates[&id];

@@ -229,8 +229,8 @@ impl State {
         }
     }
 
-    /// The state of money and rights, without what is allowed to depend on the order: times, and
-    /// payments that arrived again after their reversal.
+    /// The state of money and rights, without what is allowed to depend on the order: times, why
+    /// money is unmatched, and payments that arrived again after their reversal.
     pub(super) fn money_and_rights(&self) -> String {
         let store = &self.system.fixture.store;
         let mut text = String::new();
@@ -250,7 +250,7 @@ impl State {
             text += &format!("{} {}\n", row.name, row.balance);
         }
         for row in store.rows::<unmatched_settlement::Entity>().filter(|row| row.reason != Code::Reversed) {
-            text += &format!("unmatched {} {}\n", row.amount_minor, row.reason);
+            text += &format!("unmatched {}\n", row.amount_minor);
         }
         text
     }

@@ -109,6 +109,7 @@ fn every_order_of_payments_refunds_and_reinstatements_ends_in_one_state() {
     for items in [1, 2] {
         let play = |messages: &[&[Message]]| converge(with_points(lifecycle(items, 2, messages)));
         play(&[&whole, &[Failure]]);
+        play(&[&[Completion, WrongAmount, Failure]]);
         play(&[&[Completion, Failure, Refund(1, 300), Reinstatement(Some(1))]]);
         play(&[&[Completion, Refund(1, 300), Refund(2, 400), Reinstatement(Some(2))]]);
         play(&[&[Completion, Receipt, Refund(1, 300), Reversal]]);

@@ -4,8 +4,8 @@ use licet_schema::{
     Code, Count, ExternalId, Money, Name, Request, Timestamp,
     message::{
         CertificatePresented, CertificateReissue, Item, LicenseDeletion, LicenseReceipt, LicenseRequest, LicenseReturn,
-        PayoutCompletion, PayoutFailure, Privilege, PurchaseRequest, SettlementCompletion, SettlementFailure,
-        SettlementReinstatement, SettlementReversal, SweepDue,
+        PayoutCompletion, PayoutFailure, Privilege, PurchaseRequest, SettlementAssignment, SettlementCompletion,
+        SettlementFailure, SettlementReinstatement, SettlementReversal, SweepDue,
     },
     vocabulary::Grants,
 };
@@ -41,6 +41,7 @@ impl Player {
             Step::Fail(payment) => self.failure(payment),
             Step::Reverse { payment, amount, refund } => self.reversal(payment, *amount, *refund),
             Step::Reinstate { payment, refund } => self.reinstatement(payment, *refund),
+            Step::Assign { payment, to, amount } => self.assignment(*payment, *to, *amount),
             Step::RequestLicense { of, terminal, flaw } => Request::LicenseRequest(LicenseRequest {
                 certificate_token: self.certificate_token(*of, *flaw),
                 terminal: [None, Some("phone"), Some("player")][*terminal].map(name),
@@ -279,6 +280,18 @@ impl Player {
         let reason = "the dispute was won".try_into().expect("a text");
         let body = SettlementReinstatement { certificate, container, settlement, provider, refund, reason };
         Request::SettlementReinstatement(body)
+    }
+
+    fn assignment(&mut self, payment: Pick, to: Pick, amount: Option<Amount>) -> Request {
+        let payments: Vec<_> = self.system.model.unmatched.iter().filter(|one| one.refund.is_none()).collect();
+        let chosen = payment.of(&payments).map(|one| (one.key.clone(), one.amount));
+        let any = self.settlements.last().cloned().unwrap_or_else(|| external("pay-0-0".into()));
+        let ((provider, settlement), money) = chosen.unwrap_or_else(|| ((provider(0), any), usd(1)));
+        let target = Payment { of: to, target: Target::Whole, id_of: None, attempt: 0, provider: 0 };
+        let (certificate, container) = self.target(&target);
+        let amount = amount.map(|amount| varied(money, money.amount_minor.get(), amount));
+        let body = SettlementAssignment { certificate, container, settlement, provider, amount };
+        Request::SettlementAssignment(body)
     }
 
     fn license_return(&self, of: Pick, known: bool) -> Uuid {
