@@ -129,7 +129,9 @@ fn registered(body: &SettlementRegistered) -> String {
         SettlementOutcome::Reversed => "was refunded or charged back",
         SettlementOutcome::Refunded => "was refunded in part",
         SettlementOutcome::Pending => "has not arrived yet; a report of its refund or reinstatement was kept",
-        SettlementOutcome::Reinstated => "was reinstated: a reissue brings back what its reversal revoked",
+        SettlementOutcome::Reinstated => {
+            "is no longer refunded: a reissue brings back what the refund revoked, if it revoked something"
+        }
     };
     let refunded = body.refunded.filter(|sum| sum.amount_minor.get() > 0);
     let refunded = refunded.map(|sum| format!(" {sum} of it is refunded.")).unwrap_or_default();

@@ -28,6 +28,13 @@ pub(crate) fn superseded() -> Refusal {
     Refusal::new(Code::Superseded, "the certificate was reissued: use the latest token")
 }
 
+/// The refusal of a request about a certificate whose reversal was undone.
+pub(crate) fn reinstated() -> Refusal {
+    let detail =
+        "the payment for this certificate was reversed, and the reversal was undone: request certificate.reissue";
+    Refusal::new(Code::Reversed, detail)
+}
+
 /// The refusal of a request about a certificate that has ended.
 pub(crate) fn refusal_of(ending: Ending) -> Refusal {
     match ending {

@@ -15,7 +15,7 @@ use super::Input;
 use crate::domain::{
     Tables,
     certificates::{Subject, check_generation, ending_of, members, overdue, remaining, subject_of},
-    refusals::{refusal_of, refuse, unknown_certificate},
+    refusals::{refusal_of, refuse, reinstated, unknown_certificate},
 };
 
 /// A terminal requests a license.
@@ -29,6 +29,7 @@ pub(super) fn request(context: &Context<'_>, tables: &mut Tables, input: &Input)
     check_generation(current, claims.generation)?;
     let row = match (live, ended) {
         (Some(row), _) => row,
+        (None, Some(record)) if record.reinstated => return Err(reinstated().into()),
         (None, Some(record)) => return Err(refusal_of(ending_of(record)?).into()),
         (None, None) => return Err(unknown_certificate().into()),
     };

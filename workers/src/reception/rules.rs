@@ -22,7 +22,7 @@ use crate::domain::{
         check_generation, due, ended_members, first, members, over, overdue, own_provider, own_settlement, remaining,
         retire, settle, subject_of, sum_due,
     },
-    refusals::{refusal_of, refuse, unknown_certificate},
+    refusals::{refusal_of, refuse, reinstated, unknown_certificate},
     token_check::PurchaseToken,
 };
 
@@ -51,6 +51,9 @@ pub(super) fn certificate(
     let received_before = !received.is_empty() || ended.iter().any(|row| row.received_at.is_some());
     if received_before && waiting.is_empty() {
         return Ok(repeated(context, subject.id(), &live, &ended)?);
+    }
+    if unreceived.is_empty() && ended.first().is_some_and(|record| record.reinstated) {
+        return Err(reinstated().into());
     }
     if let Some(ending) = over(&unreceived, &ended, context.now)? {
         return Err(refusal_of(ending).into());
@@ -189,7 +192,8 @@ fn repeated(
     };
     let amounts = live.iter().map(|row| (row.amount_minor, row.points));
     let amounts = amounts.chain(ended.iter().map(|row| (row.amount_minor, row.points)));
-    let waits = live.iter().any(|row| row.settled_at.is_none());
+    // Of a purchase that ended unpaid, too, the provider was instructed.
+    let waits = live.iter().any(|row| row.settled_at.is_none()) || ended.iter().any(|row| row.settlement.is_none());
     Ok(Decision::new(Output::CertificateAccepted(CertificateAccepted {
         certificates: live.iter().map(|row| row.id).chain(ended.iter().map(|row| row.id)).collect(),
         container: common.container,

@@ -3,7 +3,8 @@ use licet_schema::{ExternalId, Timestamp};
 use licet_schema::{Output, Request, message::CertificatePresented, message::Instruction};
 
 use crate::fixture::{
-    Fixture, HOUR_MS, altered, check, license_receipt, license_request, license_return, outcome, purchase, receipt, usd,
+    Fixture, HOUR_MS, altered, check, failure, license_receipt, license_request, license_return, outcome, purchase,
+    receipt, usd,
 };
 
 fn member_receipt(token: &str) -> Request {
@@ -273,4 +274,15 @@ fn a_token_that_names_the_container_of_another_purchase_is_refused_and_is_not_a_
     let container = several.container.expect("a container");
     parts[1] = URL_SAFE_NO_PAD.encode(payload.replace('}', &format!(",\"container\":\"{container}\"}}")));
     assert_eq!(outcome(&fixture.ask(member_receipt(&parts.join(".")))), "altered");
+}
+
+#[test]
+fn a_repeated_receipt_of_a_declined_purchase_does_not_say_that_it_is_paid() {
+    let mut fixture = Fixture::with_song();
+    let bought = fixture.buy(1);
+    fixture.receive(&bought);
+    fixture.ask(Request::SettlementFailure(failure(&bought, "pay-1")));
+    let reply = fixture.receive(&bought);
+    let Output::CertificateAccepted(accepted) = reply else { panic!("{reply:?}") };
+    assert_eq!((accepted.settlement, accepted.repeated), (Instruction::Instructed, true));
 }

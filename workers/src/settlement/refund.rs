@@ -33,7 +33,7 @@ pub(super) fn decide(
         if named.means(tables, known.certificate, known.container)? && reported(known) == report.amount {
             return Ok(named.registered(tables, known.outcome, true)?);
         }
-        let detail = "this refund was reported before with another amount or for another purchase";
+        let detail = "this refund was reported before for another purchase, or with another amount or without one";
         return refuse(Code::AmountMismatch, detail);
     }
     let new = refund::Model {
@@ -77,6 +77,8 @@ pub(super) fn decide(
             apply(context, tables, &mut effects, named, id)?;
         }
     }
+    // It may have been refused before, when more was refunded.
+    reinstatement::forget_refused(tables, named, &|refused| refused == id)?;
     reinstatement::apply_kept(context, tables, &mut effects, named, id)?;
     let key = (named.provider.clone(), named.settlement.clone(), id.clone());
     let outcome = tables.refunds.require(&key)?.outcome;
@@ -223,8 +225,8 @@ fn key_of(row: &refund::Model) -> (Name, ExternalId, ExternalId) {
     (row.provider.clone(), row.settlement.clone(), row.refund.clone())
 }
 
-/// Removes the unmatched payments that a refund returned: those with its amount, or all if it has
-/// none. Returns the row of the refund. `None` if there is no such payment.
+/// Removes the unmatched payments that a refund returned: those with its amount, or all of one currency
+/// if it has none. Returns the row of the refund, which counts for their sum. `None` if there is no such payment.
 fn take_back(tables: &mut Tables, named: Named<'_>, new: &refund::Model) -> Result<Option<refund::Model>, Defect> {
     let mut kept = tables.unmatched(UnmatchedKind::Payment, named.provider, named.settlement)?;
     kept.retain(|row| reported(new).is_none_or(|amount| money(row) == amount));
@@ -234,11 +236,14 @@ fn take_back(tables: &mut Tables, named: Named<'_>, new: &refund::Model) -> Resu
             same.push(row);
         }
     }
-    for row in &same {
+    let Some(currency) = same.iter().map(|row| row.currency).min() else { return Ok(None) };
+    let mut sum = Count::ZERO;
+    for row in same.iter().filter(|row| row.currency == currency) {
         tables.unmatched_settlements.remove(&row.id)?;
+        let more = sum.checked_add(row.amount_minor);
+        sum = more.ok_or_else(|| Defect::violated("unmatched payments sum to at most 2^53-1", row.id))?;
     }
-    let last = same.into_iter().max_by_key(|row| (row.told_at, row.id));
-    Ok(last.map(|last| returned(new.clone(), money(&last))))
+    Ok(Some(returned(new.clone(), Money { amount_minor: sum, currency })))
 }
 
 /// The row of a refund that returned money that paid for nothing.

@@ -2,8 +2,8 @@ use licet_schema::entity::{certificate, certificate_record, entry, settlement, u
 use licet_schema::{
     ExternalId, Output, Request,
     message::{
-        Ending, PayoutCompletion, Privilege, SettlementFailure, SettlementOutcome, SettlementReinstatement,
-        SettlementReversal, SweepKind, UnmatchedKind,
+        Ending, PayoutCompletion, Privilege, SettlementCompletion, SettlementFailure, SettlementOutcome,
+        SettlementReinstatement, SettlementReversal, SweepKind, UnmatchedKind,
     },
 };
 use uuid::Uuid;
@@ -652,4 +652,90 @@ fn a_failed_settlement_is_recorded_without_an_amount() {
     fixture.ask(failure(&bought, "pay-1"));
     let row = fixture.store.rows::<settlement::Entity>().next().expect("the settlement is recorded");
     assert_eq!((row.outcome, row.amount_minor), (SettlementOutcome::Failed, None));
+}
+
+/// A payment of this amount under the id `pay-1` for a certificate that does not exist.
+fn misdirected(bought: &Bought, amount: i64) -> Request {
+    match completion(bought, "pay-1", usd(amount)) {
+        Request::SettlementCompletion(body) => {
+            let (certificate, container) = (Some(Uuid::from_u128(99)), None);
+            Request::SettlementCompletion(SettlementCompletion { certificate, container, ..body })
+        }
+        other => other,
+    }
+}
+
+#[test]
+fn a_refund_without_an_amount_returns_all_unmatched_payments_and_its_reinstatement_brings_their_sum_back() {
+    let mut fixture = Fixture::with_song();
+    let bought = fixture.buy(1);
+    fixture.ask(misdirected(&bought, 777));
+    fixture.ask(misdirected(&bought, 888));
+    let (certificate, container) = (Some(Uuid::from_u128(99)), None);
+    let refund = SettlementReversal { certificate, container, ..fixture::reversal(&bought, "pay-1") };
+    assert_eq!(registered(&fixture.ask(Request::SettlementReversal(refund))), (SettlementOutcome::Refunded, false));
+    assert_eq!((refunded(&fixture), unmatched(&fixture)), (Some(1665), vec![]));
+    let won = SettlementReinstatement { certificate, container, ..fixture::reinstatement(&bought, "pay-1") };
+    fixture.ask(Request::SettlementReinstatement(won));
+    assert_eq!(unmatched(&fixture), [(UnmatchedKind::Payment, 1665)]);
+}
+
+#[test]
+fn a_refund_of_unmatched_money_is_part_of_the_sum_beside_a_payment() {
+    let mut fixture = Fixture::with_song();
+    let bought = fixture.ready(1);
+    fixture.ask(completion(&bought, "pay-1", usd(700)));
+    assert_eq!(registered(&fixture.ask(refund(&bought, "re-1", 700))), (SettlementOutcome::Refunded, false));
+    assert_eq!((refunded(&fixture), unmatched(&fixture)), (Some(700), vec![]));
+    assert!(fixture.license(&bought, "player").is_ok(), "nothing was revoked");
+}
+
+#[test]
+fn a_refused_refund_that_is_accepted_later_is_no_longer_unmatched() {
+    let mut fixture = Fixture::with_song();
+    let bought = fixture.ready(1);
+    fixture.ask(refund(&bought, "re-1", 1000));
+    assert_eq!(outcome(&fixture.ask(refund(&bought, "re-2", 1000))), "amount_mismatch");
+    let undone = |id: &str| {
+        let refund = Some(external(id));
+        Request::SettlementReinstatement(SettlementReinstatement { refund, ..fixture::reinstatement(&bought, "pay-1") })
+    };
+    fixture.ask(undone("re-1"));
+    assert_eq!(unmatched(&fixture), [(UnmatchedKind::Refund, 1000)]);
+    assert_eq!(registered(&fixture.ask(refund(&bought, "re-2", 1000))), (SettlementOutcome::Reversed, false));
+    assert!(unmatched(&fixture).is_empty());
+}
+
+#[test]
+fn a_reinstatement_of_all_also_forgets_the_refunds_that_were_refused() {
+    let mut fixture = Fixture::with_song();
+    let bought = fixture.ready(1);
+    fixture.ask(refund(&bought, "re-1", 1000));
+    fixture.ask(refund(&bought, "re-2", 1000));
+    assert_eq!(registered(&fixture.ask(reinstatement(&bought, "pay-1"))), (SettlementOutcome::Reinstated, false));
+    assert!(unmatched(&fixture).is_empty());
+}
+
+#[test]
+fn a_refused_refund_is_undone_under_the_purchase_that_it_named() {
+    let mut fixture = Fixture::with_song();
+    let (bought, other) = (fixture.ready(1), fixture.buy(1));
+    assert_eq!(outcome(&fixture.ask(refund(&other, "re-1", 400))), "already_settled");
+    assert_eq!(unmatched(&fixture), [(UnmatchedKind::Refund, 400)]);
+    let undone = SettlementReinstatement { refund: Some(external("re-1")), ..fixture::reinstatement(&other, "pay-1") };
+    let reply = fixture.ask(Request::SettlementReinstatement(undone));
+    assert_eq!(registered(&reply), (SettlementOutcome::Reinstated, false));
+    assert!(unmatched(&fixture).is_empty());
+    assert!(fixture.license(&bought, "player").is_ok());
+}
+
+#[test]
+fn a_request_with_a_reinstated_certificate_is_told_to_have_it_reissued() {
+    let mut fixture = Fixture::with_song();
+    let bought = fixture.ready(1);
+    fixture.ask(reversal(&bought, "pay-1"));
+    fixture.ask(reinstatement(&bought, "pay-1"));
+    let reply = fixture.ask(license_request(&bought.tokens[0], "player"));
+    let Output::RequestRefused(refused) = reply else { panic!("{reply:?}") };
+    assert!(refused.detail.contains("certificate.reissue"), "{}", refused.detail);
 }

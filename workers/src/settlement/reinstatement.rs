@@ -32,6 +32,10 @@ pub(super) fn decide(
         for one in &refunds {
             is_named |= named.means(tables, one.certificate, one.container)?;
         }
+        for one in tables.unmatched(UnmatchedKind::Refund, named.provider, named.settlement)? {
+            is_named |=
+                one.refund.as_ref().is_some_and(selected) && named.means(tables, one.certificate, one.container)?;
+        }
         if !is_named && Target::of(tables, &row, named.subject)? == Target::Other {
             return Err(for_another_purchase().into());
         }
@@ -40,10 +44,9 @@ pub(super) fn decide(
     let standing: Vec<_> = refunds.iter().filter(|one| is_standing(one)).cloned().collect();
     let kept = tables.reinstatements_of(named.provider, named.settlement)?;
     let is_kept = kept.iter().any(|one| one.refund == report.refund);
-    let (outcome, repeated) = if !standing.is_empty() {
+    let was_refused = forget_refused(tables, named, &selected)?;
+    let (outcome, repeated) = if !standing.is_empty() || was_refused {
         undo(context, tables, &mut effects, named, &standing)?;
-        (SettlementOutcome::Reinstated, false)
-    } else if forget_refused(tables, named, &selected)? {
         (SettlementOutcome::Reinstated, false)
     } else if !refunds.is_empty() && refunds.iter().all(|one| one.outcome == SettlementOutcome::Reinstated) {
         (SettlementOutcome::Reinstated, true)
@@ -164,7 +167,7 @@ fn undo(
 
 /// Forgets refunds that were refused because they did not match their payment. Returns whether
 /// there were any.
-fn forget_refused(
+pub(super) fn forget_refused(
     tables: &mut Tables,
     named: Named<'_>,
     selected: &impl Fn(&ExternalId) -> bool,

@@ -136,22 +136,23 @@ pub(super) fn record_unmatched(tables: &mut Tables, row: unmatched_settlement::M
     Ok(Output::SettlementUnmatched(event))
 }
 
-/// The sum of the refunds, if any was counted. `None` if the settlement has only kept refunds.
+/// The sum of the refunds so far: of the payment, and of money that paid for nothing. `None` if the
+/// settlement has only kept refunds.
 fn refunded_so_far(row: Option<&settlement::Model>, refunds: &[refund::Model]) -> Result<Option<Money>, Defect> {
     if refunds.iter().all(|one| one.outcome == SettlementOutcome::Pending) {
         return Ok(None);
     }
-    if let Some(paid) = row.and_then(paid) {
-        let amount_minor = row.map_or(paid.amount_minor, |row| row.refunded_minor);
-        return Ok(Some(Money { amount_minor, ..paid }));
-    }
-    // Only money that paid for nothing was refunded.
-    let returned = refunds.iter().filter(|one| one.outcome == SettlementOutcome::Refunded);
-    let returned: Vec<_> = returned.filter_map(|one| one.counted_minor.zip(one.currency)).collect();
-    let Some((_, currency)) = returned.first() else { return Ok(None) };
-    let sum = returned.iter().try_fold(Count::ZERO, |sum, (amount, _)| sum.checked_add(*amount));
+    let returned = refunds.iter().filter(|one| one.unmatched && one.outcome == SettlementOutcome::Refunded);
+    let mut returned = returned.filter_map(|one| one.counted_minor.zip(one.currency)).peekable();
+    let paid = row.and_then(|row| paid(row).map(|paid| (row.refunded_minor, paid.currency)));
+    let Some((refunded, currency)) = paid.or_else(|| returned.peek().map(|(_, currency)| (Count::ZERO, *currency)))
+    else {
+        return Ok(None);
+    };
+    let mut same = returned.filter(|(_, other)| *other == currency);
+    let sum = same.try_fold(refunded, |sum, (amount, _)| sum.checked_add(amount));
     let amount_minor = sum.ok_or_else(|| Defect::violated("a count is at most 2^53-1", "refunds"))?;
-    Ok(Some(Money { amount_minor, currency: *currency }))
+    Ok(Some(Money { amount_minor, currency }))
 }
 
 /// The amount of a settlement that was paid.

@@ -183,7 +183,7 @@ fn another_amount_under_the_id_of_a_payment_is_unmatched_in_both_orders() {
         let bought = fixture.buy(1);
         let (wrong, right) = (completion(&bought, "pay-1", usd(1)), completion(&bought, "pay-1", usd(1000)));
         let messages = if wrong_first { [wrong, right] } else { [right, wrong] };
-        messages.map(|message| fixture.ask(message));
+        messages.into_iter().for_each(|message| drop(fixture.ask(message)));
         let amounts: Vec<_> =
             fixture.store.rows::<unmatched_settlement::Entity>().map(|row| row.amount_minor.get()).collect();
         assert_eq!(amounts, [1], "wrong amount first: {wrong_first}");
@@ -198,7 +198,7 @@ fn the_same_money_for_another_purchase_is_not_unmatched_in_either_order() {
         let wrong = completion_with(&bought, |body| body.certificate = Some(Uuid::from_u128(99)));
         let right = completion(&bought, "pay-1", usd(1000));
         let messages = if wrong_first { [wrong, right] } else { [right, wrong] };
-        messages.map(|message| fixture.ask(message));
+        messages.into_iter().for_each(|message| drop(fixture.ask(message)));
         assert_eq!(fixture.store.rows::<unmatched_settlement::Entity>().count(), 0, "{wrong_first}");
     }
 }

@@ -148,8 +148,6 @@ pub(crate) struct Unmatched {
     pub(crate) refund: Option<ExternalId>,
     pub(crate) amount: Money,
     pub(crate) reason: Code,
-    /// Time and id of the message that reported it.
-    reported: (i64, Uuid),
     ids: PurchaseIds,
 }
 

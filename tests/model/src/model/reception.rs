@@ -112,7 +112,7 @@ impl Model {
         let currency = self.certificates[&bought.members[0]].price.currency;
         let due = self.due(&certificates);
         let pays = match repeated {
-            true => bought.settlement.is_none() && certificates.iter().any(|id| self.is_live(*id)),
+            true => bought.settlement.is_none(),
             false => bought.settlement.is_none() && due > 0,
         };
         CertificateAccepted {

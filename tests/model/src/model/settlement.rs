@@ -40,7 +40,6 @@ struct Refund {
     /// What it counted for before it was undone, if it counted.
     undone: Option<Option<i64>>,
     revoked: bool,
-    message: Uuid,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -152,15 +151,17 @@ impl Settlement {
         if self.refunds.values().all(|one| one.state == RefundState::Kept) {
             return None;
         }
-        if let Some(paid) = self.paid {
-            let sum = if self.all_refunded() { paid.amount_minor.get() } else { self.counted() };
-            return Some(money(sum, paid.currency));
-        }
-        let returned = self.refunds.values().filter_map(|one| match one.state {
+        let mut returned = self.refunds.values().filter_map(|one| match one.state {
             RefundState::Returned(amount) => Some(amount),
             _ => None,
         });
-        returned.reduce(|sum, one| money(sum.amount_minor.get() + one.amount_minor.get(), sum.currency))
+        let start = match self.paid {
+            Some(paid) if self.all_refunded() => paid,
+            Some(paid) => money(self.counted(), paid.currency),
+            None => returned.next()?,
+        };
+        let same = returned.filter(|one| one.currency == start.currency).map(|one| one.amount_minor.get());
+        Some(money(start.amount_minor.get() + same.sum::<i64>(), start.currency))
     }
 }
 
@@ -365,14 +366,7 @@ impl Model {
                 }
             }
         }
-        let one = Unmatched {
-            key,
-            refund: None,
-            amount: body.amount,
-            reason,
-            reported: (self.now, self.message),
-            ids: (body.certificate, body.container),
-        };
+        let one = Unmatched { key, refund: None, amount: body.amount, reason, ids: (body.certificate, body.container) };
         self.announce_unmatched(one);
         reason
     }
@@ -389,8 +383,8 @@ impl Model {
         let Some(amount) = one.amount else { return };
         let same = |known: &Unmatched| &known.key == key && known.refund.as_ref() == Some(id) && known.amount == amount;
         if !self.unmatched.iter().any(same) {
-            let (key, refund, reported) = (key.clone(), Some(id.clone()), (self.now, one.message));
-            self.announce_unmatched(Unmatched { key, refund, amount, reason, reported, ids: one.ids });
+            let (key, refund) = (key.clone(), Some(id.clone()));
+            self.announce_unmatched(Unmatched { key, refund, amount, reason, ids: one.ids });
         }
     }
 
@@ -450,8 +444,8 @@ impl Model {
             let outcome = one.outcome();
             return if same { Ok(self.registered(ids, &key, outcome, true)) } else { Err(Code::AmountMismatch) };
         }
-        let (amount, message) = (body.amount, self.message);
-        let one = Refund { ids, amount, state: RefundState::Kept, undone: None, revoked: false, message };
+        let amount = body.amount;
+        let one = Refund { ids, amount, state: RefundState::Kept, undone: None, revoked: false };
         let part = match known.paid.is_some() || known.failed {
             true => self.part(&key, &id, &one).map(Some),
             false => Ok(None),
@@ -475,6 +469,7 @@ impl Model {
                 return Err(code);
             }
         }
+        self.unmatched.retain(|one| one.key != key || one.refund.as_ref() != Some(&id));
         self.undo_if_kept(&key, &id);
         let outcome = self.settlements[&key].refunds[&id].outcome();
         Ok(self.registered(ids, &key, outcome, false))
@@ -525,9 +520,8 @@ impl Model {
         refunds.get_mut(id).expect("the refund is known")
     }
 
-    /// Removes unmatched payments of a purchase that were refunded: those of this amount, or all. Returns the
-    /// amount that was reported last. If several were reported at the same time, this is the amount
-    /// whose message has the greatest id.
+    /// Removes unmatched payments of a purchase that were refunded: those of this amount, or all in the
+    /// currency that comes first in the alphabet. Returns their sum.
     fn take_back(&mut self, key: &Key, ids: PurchaseIds, amount: Option<Money>) -> Option<Money> {
         let known = self.settlements.get(key).cloned().unwrap_or_default();
         let matches = |one: &Unmatched| {
@@ -536,10 +530,11 @@ impl Model {
                 && known.are_same(one.ids, ids)
                 && amount.is_none_or(|amount| amount == one.amount)
         };
-        let last = self.unmatched.iter().filter(|one| matches(one)).max_by_key(|one| one.reported);
-        let last = last.map(|one| one.amount);
+        let currency = self.unmatched.iter().filter(|one| matches(one)).map(|one| one.amount.currency).min()?;
+        let matches = |one: &Unmatched| matches(one) && one.amount.currency == currency;
+        let sum = self.unmatched.iter().filter(|one| matches(one)).map(|one| one.amount.amount_minor.get()).sum();
         self.unmatched.retain(|one| !matches(one));
-        last
+        Some(money(sum, currency))
     }
 
     pub(super) fn reinstate_settlement(&mut self, body: &SettlementReinstatement) -> Result<Output, Code> {
@@ -549,20 +544,21 @@ impl Model {
         let selects = |id: &ExternalId| body.refund.as_ref().is_none_or(|refund| refund == id);
         let known = self.settlements.get(&key).cloned().unwrap_or_default();
         let selected: BTreeMap<_, _> = known.refunds.iter().filter(|(id, _)| selects(id)).collect();
-        if (known.failed || known.paid.is_some()) && !selected.values().any(|one| known.are_same(one.ids, ids)) {
+        let refused = |one: &Unmatched| one.key == key && one.refund.as_ref().is_some_and(selects);
+        let is_named = selected.values().any(|one| known.are_same(one.ids, ids))
+            || self.unmatched.iter().any(|one| refused(one) && known.are_same(one.ids, ids));
+        if (known.failed || known.paid.is_some()) && !is_named {
             let of_container = ids.0.and_then(|id| self.certificates.get(&id)).map(|one| one.purchase);
             if !known.is_for(ids) && (known.ids.1.is_none() || of_container != known.ids.1) {
                 return Err(Code::AlreadySettled);
             }
         }
         let standing: Vec<_> = selected.iter().filter(|(_, one)| one.stands()).map(|(id, _)| (*id).clone()).collect();
-        let refused = |one: &Unmatched| one.key == key && one.refund.as_ref().is_some_and(selects);
         let kept_before = known.kept.iter().any(|(kept, _)| *kept == body.refund);
-        let (outcome, repeated) = if !standing.is_empty() {
+        let was_refused = self.unmatched.iter().any(refused);
+        self.unmatched.retain(|one| !refused(one));
+        let (outcome, repeated) = if !standing.is_empty() || was_refused {
             self.undo(&key, &standing);
-            (SettlementOutcome::Reinstated, false)
-        } else if self.unmatched.iter().any(refused) {
-            self.unmatched.retain(|one| !refused(one));
             (SettlementOutcome::Reinstated, false)
         } else if !selected.is_empty() && selected.values().all(|one| one.state == RefundState::Undone) {
             (SettlementOutcome::Reinstated, true)
@@ -624,8 +620,8 @@ impl Model {
         for (amount, ids) in returned {
             let is_known = |one: &Unmatched| one.key == *key && one.refund.is_none() && one.amount == amount;
             if explained != Some(amount) && !self.unmatched.iter().any(is_known) {
-                let (reason, reported) = (Code::Reversed, (self.now, self.message));
-                self.announce_unmatched(Unmatched { key: key.clone(), refund: None, amount, reason, reported, ids });
+                let reason = Code::Reversed;
+                self.announce_unmatched(Unmatched { key: key.clone(), refund: None, amount, reason, ids });
             }
         }
         let repeated = |one: &Unmatched| {
