@@ -167,8 +167,8 @@ fn outcomes_of_settlement_assignment() {
             "one of several amounts, without naming it",
             |fixture| {
                 let bought = fixture.buy(1);
-                fixture.ask(misdirected(999));
                 fixture.ask(misdirected(1000));
+                fixture.ask(misdirected(999));
                 fixture.ask(assignment(&bought, None))
             },
             "amount_mismatch",
@@ -374,6 +374,8 @@ fn a_partial_refund_that_names_the_original_purchase_counts() {
     fixture.ask(assignment(&bought, None));
     let reply = fixture.ask(chargeback(Some(300)));
     assert_eq!(registered(&reply), (SettlementOutcome::Refunded, false));
+    let mentions = &fixture.last.as_ref().expect("a decision").mentions;
+    assert!(mentions.contains(&bought.certificates[0]), "the history of the assigned purchase tells it");
     let row = fixture.store.rows::<settlement::Entity>().find(|row| row.provider_reference.as_str() == "pay-1");
     assert_eq!(row.expect("the settlement").refunded_minor.get(), 300);
 }
@@ -387,8 +389,11 @@ fn a_chargeback_of_the_member_that_the_provider_named_refunds_the_whole_containe
     let (certificate, container) = (Some(member), None);
     fixture.ask(Request::SettlementCompletion(SettlementCompletion { certificate, container, ..body }));
     fixture.ask(assignment(&bought, None));
-    let body = fixture::reversal(&bought, "pay-1");
-    fixture.ask(Request::SettlementReversal(SettlementReversal { certificate, container, ..body }));
+    let body = SettlementReversal { certificate, container, ..fixture::reversal(&bought, "pay-1") };
+    let (refund, amount) = (Some(external("re-1")), Some(usd(300)));
+    fixture.ask(Request::SettlementReversal(SettlementReversal { refund, amount, ..body.clone() }));
+    assert_eq!(states(&mut fixture, &bought), [CertificateState::Settled; 2], "a part revokes nothing");
+    fixture.ask(Request::SettlementReversal(body));
     assert_eq!(states(&mut fixture, &bought), [CertificateState::Reversed; 2]);
 }
 
