@@ -18,7 +18,7 @@ use licet_schema::{
 use sea_orm::{ColumnTrait, ConnectionTrait, EntityTrait, QueryFilter, QueryOrder, QuerySelect, Statement};
 use uuid::Uuid;
 
-use super::{AuditError, PLACES, Violation};
+use super::{AuditError, Fingerprints, PLACES, Violation};
 
 /// The number of purchases that are compared with the tables at a time.
 const PURCHASES_PER_PAGE: usize = 256;
@@ -131,8 +131,11 @@ impl Findings {
 }
 
 /// Compares the tables with the whole journal. Returns the number of journal rows about purchases,
-/// and the violations.
-pub(super) async fn compare_with_journal(connection: &Transaction) -> Result<(u64, Vec<Violation>), AuditError> {
+/// and the violations. Counts the fingerprints of these journal rows.
+pub(super) async fn compare_with_journal(
+    connection: &Transaction,
+    fingerprints: &mut Fingerprints,
+) -> Result<(u64, Vec<Violation>), AuditError> {
     let mut findings = Findings::default();
     let mut rows = 0;
     let mut page: BTreeMap<Uuid, Purchase> = BTreeMap::new();
@@ -143,6 +146,7 @@ pub(super) async fn compare_with_journal(connection: &Transaction) -> Result<(u6
         after = Some((*last_subject, last.id));
         for (subject, row) in &batch {
             rows += 1;
+            fingerprints.count(row)?;
             if page.len() >= PURCHASES_PER_PAGE && !page.contains_key(subject) {
                 compare(connection, std::mem::take(&mut page), &mut findings).await?;
             }
