@@ -25,6 +25,10 @@ const PURCHASES_PER_PAGE: usize = 256;
 /// The number of journal rows that are read at a time.
 const JOURNAL_ROWS_PER_PAGE: u64 = 2048;
 
+/// The messages that pay for a purchase. The outcome in their reply is another one than `completed` if
+/// a refund arrived first.
+const PAYMENTS: [&str; 1] = ["settlement.completion"];
+
 /// The events of one purchase.
 #[derive(Default)]
 struct Purchase {
@@ -153,7 +157,7 @@ pub(super) async fn compare_with_journal(
             let purchase = page.entry(*subject).or_default();
             for event in events(row)? {
                 if let Output::SettlementRegistered(body) = &event
-                    && row.kind == "settlement.completion"
+                    && PAYMENTS.contains(&row.kind.as_str())
                 {
                     purchase.refunded_at_once |= body.outcome != SettlementOutcome::Completed;
                 }
