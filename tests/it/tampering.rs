@@ -24,6 +24,7 @@ use crate::system::{
 on_both!(
     the_auditor_finds_every_change_of_a_column_that_no_message_made,
     the_auditor_finds_every_row_that_was_added_or_deleted_without_a_message,
+    the_auditor_finds_a_manual_change_also_after_a_message_has_overwritten_it,
 );
 
 /// How a test changes a column, and what the auditor must do about it.
@@ -477,6 +478,19 @@ async fn the_auditor_finds_every_row_that_was_added_or_deleted_without_a_message
         assert_eq!(found.what, format!("a row of {table} that no message wrote"));
     }
     system.finish().await;
+}
+
+async fn the_auditor_finds_a_manual_change_also_after_a_message_has_overwritten_it(mut system: TestSystem) {
+    system.put_song_with_workers().await;
+    let certificate = system.ready("alice", 1).await.certificates[0];
+    let change = "UPDATE certificate SET expires_at = expires_at + 1000";
+    system.resources.store.pool().execute_unprepared(change).await.expect("a change");
+    let history = History { system: &system, purchases: std::cell::Cell::new(0) };
+    history.reissue(certificate, None).await;
+    system.stop_workers().await;
+    let found = audit(&system.resources.store).await.expect("the auditor can read").violations;
+    let what = "a row of certificate that differs from what messages wrote".to_owned();
+    assert_eq!(found, [Violation { invariant: 6, what, places: vec![certificate.to_string()] }]);
 }
 
 /// An hour and a day in milliseconds.
