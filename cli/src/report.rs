@@ -2,7 +2,7 @@
 
 use std::{fmt::Write as _, io::Write as _};
 
-use licet_operator::audit::{Report, Violation};
+use licet_operator::audit::{Report, Violation, Warning};
 use licet_schema::vocabulary::escaped;
 use serde_json::json;
 
@@ -50,16 +50,19 @@ pub(crate) fn summary(measured: &Measured) -> String {
 
 /// The result of an audit, for people.
 pub(crate) fn verdict(report: &Report) -> String {
-    if report.violations.is_empty() {
-        return format!(
+    let mut text = if report.violations.is_empty() {
+        format!(
             "The audit passed: {} checks of the tables passed, and the tables agree with {} journal rows.\n",
             report.checks, report.journal_rows
-        );
-    }
-    let count = report.violations.len();
-    let mut text = format!("The audit failed. Violations found: {count}\n");
+        )
+    } else {
+        format!("The audit failed. Violations found: {}\n", report.violations.len())
+    };
     for Violation { invariant, what, places } in &report.violations {
         let _ = writeln!(text, "  invariant {invariant}: {what}: {}", places.join(", "));
+    }
+    for Warning { what, count, oldest, places } in &report.warnings {
+        let _ = writeln!(text, "Warning: {what}: {count}, the oldest since {oldest}: {}", places.join(", "));
     }
     text
 }
@@ -113,13 +116,23 @@ mod tests {
 
     #[test]
     fn a_verdict_names_each_violation_with_its_places() {
-        let mut report = Report { checks: 3, journal_rows: 7, violations: Vec::new() };
+        let mut report = Report { checks: 3, journal_rows: 7, violations: Vec::new(), warnings: Vec::new() };
         assert!(verdict(&report).starts_with("The audit passed: 3 checks"));
         let places = vec!["a".into(), "b".into()];
         report.violations.push(Violation { invariant: 5, what: "points do not sum to zero".into(), places });
         let failed = verdict(&report);
         assert!(failed.starts_with("The audit failed. Violations found: 1\n"), "{failed}");
         assert!(failed.contains("invariant 5: points do not sum to zero: a, b"), "{failed}");
+    }
+
+    #[test]
+    fn a_verdict_lists_warnings_also_if_the_audit_passed() {
+        let oldest = licet_schema::Timestamp::from_millis(0);
+        let waiting = Warning { what: "buy-backs".into(), count: 2, oldest, places: vec!["a".into(), "b".into()] };
+        let report = Report { checks: 3, journal_rows: 7, violations: Vec::new(), warnings: vec![waiting] };
+        let text = verdict(&report);
+        assert!(text.starts_with("The audit passed: 3 checks"), "{text}");
+        assert!(text.ends_with("Warning: buy-backs: 2, the oldest since 1970-01-01T00:00:00Z: a, b\n"), "{text}");
     }
 
     #[test]

@@ -144,8 +144,8 @@ impl TableVisitor for MemoryStore {
             return;
         }
         self.edit::<E>(|table| {
-            for key in removed {
-                assert!(table.remove(key).is_some(), "a removed row does not exist: {key:?}");
+            for row in removed {
+                assert!(table.remove(&E::key(row)).is_some(), "a removed row does not exist: {row:?}");
             }
             for change in changed {
                 let previous = table.insert(E::key(change.now), change.now.clone());

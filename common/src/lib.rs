@@ -1,6 +1,6 @@
 //! Licet's engine: everything that workers need and that is independent of the domain.
 //!
-//! The layers are: [`signing`], [`clock`], [`config`] → [`rows`], [`decision`], [`transport`],
+//! The layers are: [`signing`], [`clock`], [`config`] → [`rows`], [`fingerprint`], [`decision`], [`transport`],
 //! [`store`] → [`signing_keys`], [`runtime`] → [`program`]. Each layer imports only the layers before it. A client
 //! uses only [`signing`] and [`transport`], without the feature `database`.
 //!
@@ -20,6 +20,8 @@ mod fault_injection;
 
 #[cfg(feature = "database")]
 pub mod decision;
+#[cfg(feature = "database")]
+pub mod fingerprint;
 #[cfg(all(feature = "database", feature = "fixture"))]
 pub mod fixture;
 #[cfg(feature = "database")]

@@ -104,23 +104,28 @@ impl<E: Keyed> Lookup<E> {
     }
 }
 
+/// A row as it is stored, and what the batch has done with it.
 #[derive(Clone, Debug)]
-enum Row<M> {
-    Loaded(M),
-    Added(M),
-    Changed {
-        /// The stored row. `None` if the row was removed and added again.
-        stored: Option<M>,
-        now: M,
-    },
+struct Row<M> {
+    /// `None` if the row was added.
+    stored: Option<M>,
+    now: Now<M>,
+}
+
+#[derive(Clone, Debug)]
+enum Now<M> {
+    AsStored,
+    /// Added, or changed if it is stored.
+    Written(M),
     Removed,
 }
 
 impl<M> Row<M> {
     fn current(&self) -> Option<&M> {
-        match self {
-            Self::Loaded(row) | Self::Added(row) | Self::Changed { now: row, .. } => Some(row),
-            Self::Removed => None,
+        match &self.now {
+            Now::AsStored => self.stored.as_ref(),
+            Now::Written(row) => Some(row),
+            Now::Removed => None,
         }
     }
 }
@@ -128,8 +133,8 @@ impl<M> Row<M> {
 /// A stored row that a rule changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Change<'a, M> {
-    /// The row as it is stored. `None` if every column must be written.
-    pub stored: Option<&'a M>,
+    /// The row as it is stored.
+    pub stored: &'a M,
     /// The row as it should be written.
     pub now: &'a M,
 }
@@ -144,7 +149,7 @@ impl<E: Keyed> Rows<E> {
     /// Adds stored rows. A row that is already loaded remains unchanged.
     pub fn take(&mut self, rows: impl IntoIterator<Item = E::Model>) {
         for row in rows {
-            self.rows.entry(E::key(&row)).or_insert(Row::Loaded(row));
+            self.rows.entry(E::key(&row)).or_insert_with(|| Row { stored: Some(row), now: Now::AsStored });
         }
     }
 
@@ -222,12 +227,13 @@ impl<E: Keyed> Rows<E> {
     /// [`Defect::RowExists`] if a row with this key exists.
     pub fn insert(&mut self, row: E::Model) -> Result<(), Defect> {
         let key = E::key(&row);
-        let slot = match self.rows.get(&key) {
-            None => Row::Added(row),
-            Some(Row::Removed) => Row::Changed { stored: None, now: row },
+        match self.rows.get_mut(&key) {
+            None => {
+                self.rows.insert(key, Row { stored: None, now: Now::Written(row) });
+            }
+            Some(slot) if matches!(slot.now, Now::Removed) => slot.now = Now::Written(row),
             Some(_) => return Err(Defect::RowExists { table: table::<E>(), key: format!("{key:?}") }),
-        };
-        self.rows.insert(key, slot);
+        }
         Ok(())
     }
 
@@ -238,22 +244,19 @@ impl<E: Keyed> Rows<E> {
     pub fn change(&mut self, key: &E::Key) -> Result<&mut E::Model, Defect> {
         self.require(key)?;
         let slot = self.rows.get_mut(key).ok_or_else(|| missing::<E>(key))?;
-        if let Row::Loaded(row) = slot {
-            let now = row.clone();
-            if let Row::Loaded(stored) = std::mem::replace(slot, Row::Removed) {
-                *slot = Row::Changed { stored: Some(stored), now };
-            }
+        if let (Some(stored), Now::AsStored) = (&slot.stored, &slot.now) {
+            slot.now = Now::Written(stored.clone());
         }
-        match slot {
-            Row::Added(row) | Row::Changed { now: row, .. } => Ok(row),
-            Row::Loaded(_) | Row::Removed => Err(missing::<E>(key)),
+        match &mut slot.now {
+            Now::Written(row) => Ok(row),
+            Now::AsStored | Now::Removed => Err(missing::<E>(key)),
         }
     }
 
     /// The row with this key, if it was added in this batch.
     pub fn added_row(&mut self, key: &E::Key) -> Option<&mut E::Model> {
         match self.rows.get_mut(key) {
-            Some(Row::Added(row)) => Some(row),
+            Some(Row { stored: None, now: Now::Written(row) }) => Some(row),
             _ => None,
         }
     }
@@ -264,37 +267,42 @@ impl<E: Keyed> Rows<E> {
     /// [`Defect::RowMissing`], or [`Defect::NotLoaded`] if `load` did not request it.
     pub fn remove(&mut self, key: &E::Key) -> Result<E::Model, Defect> {
         self.require(key)?;
-        match self.rows.remove(key) {
+        let slot = self.rows.get_mut(key).ok_or_else(|| missing::<E>(key))?;
+        let removed = match std::mem::replace(&mut slot.now, Now::Removed) {
+            Now::AsStored => slot.stored.clone(),
+            Now::Written(row) => Some(row),
+            Now::Removed => None,
+        };
+        if slot.stored.is_none() {
             // The row was never stored, so there is nothing to delete.
-            Some(Row::Added(row)) => {
-                self.values_of(primary_key::<E>()).insert(parts(&E::key_values(key)));
-                Ok(row)
-            }
-            Some(Row::Loaded(row) | Row::Changed { now: row, .. }) => {
-                self.rows.insert(key.clone(), Row::Removed);
-                Ok(row)
-            }
-            Some(Row::Removed) | None => Err(missing::<E>(key)),
+            self.rows.remove(key);
+            self.values_of(primary_key::<E>()).insert(parts(&E::key_values(key)));
         }
+        removed.ok_or_else(|| missing::<E>(key))
     }
 
     /// Rows that are not stored yet.
     pub fn added(&self) -> Vec<&E::Model> {
-        self.rows.values().filter_map(|row| if let Row::Added(row) = row { Some(row) } else { None }).collect()
+        let added = self.rows.values().filter_map(|row| match row {
+            Row { stored: None, now: Now::Written(now) } => Some(now),
+            _ => None,
+        });
+        added.collect()
     }
 
     /// Rows whose stored version differs.
     pub fn changed(&self) -> Vec<Change<'_, E::Model>> {
         let changed = self.rows.values().filter_map(|row| match row {
-            Row::Changed { stored, now } => Some(Change { stored: stored.as_ref(), now }),
-            Row::Loaded(_) | Row::Added(_) | Row::Removed => None,
+            Row { stored: Some(stored), now: Now::Written(now) } => Some(Change { stored, now }),
+            _ => None,
         });
         changed.collect()
     }
 
-    /// Keys of stored rows that were removed.
-    pub fn removed(&self) -> Vec<&E::Key> {
-        self.rows.iter().filter_map(|(key, row)| matches!(row, Row::Removed).then_some(key)).collect()
+    /// Stored rows that were removed, as they are stored.
+    pub fn removed(&self) -> Vec<&E::Model> {
+        let removed = self.rows.values().filter(|row| matches!(row.now, Now::Removed));
+        removed.filter_map(|row| row.stored.as_ref()).collect()
     }
 
     fn values_of(&mut self, columns: impl Iterator<Item = E::Column> + Clone) -> &mut HashSet<Vec<Part>> {
@@ -418,13 +426,13 @@ mod tests {
         rows.remove(&key(3, 1)).expect("it exists");
         rows.remove(&key(5, 1)).expect("it exists");
         assert_eq!(rows.added(), [&row(4, 1)]);
-        assert_eq!(rows.changed(), [Change { stored: Some(&row(2, 1)), now: &row(2, 1) }]);
-        assert_eq!(rows.removed(), [&key(3, 1)]);
+        assert_eq!(rows.changed(), [Change { stored: &row(2, 1), now: &row(2, 1) }]);
+        assert_eq!(rows.removed(), [&row(3, 1)]);
         assert_eq!(rows.get(&key(3, 1)), Ok(None), "it was removed");
         assert_eq!(rows.get(&key(5, 1)), Ok(None), "it was added and removed");
         rows.insert(row(3, 1)).expect("it was removed");
-        let again = Change { stored: None, now: &row(3, 1) };
-        assert_eq!(rows.changed()[1..], [again], "a row that was removed and added again is written completely");
+        let again = Change { stored: &row(3, 1), now: &row(3, 1) };
+        assert_eq!(rows.changed()[1..], [again], "a row that was removed and added again is a changed row");
     }
 
     #[test]

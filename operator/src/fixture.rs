@@ -59,5 +59,6 @@ pub(crate) fn journal_row(message: Uuid, subject: Option<Uuid>, at: i64, outputs
         decided_at: Timestamp::from_millis(at),
         position: at,
         outputs: postcard::to_stdvec(&outputs).expect("bytes"),
+        changes: None,
     }
 }

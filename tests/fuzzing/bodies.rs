@@ -92,6 +92,7 @@ pub(super) fn journal(bytes: &[u8]) {
         decided_at: Timestamp::from_millis(0),
         position: 0,
         outputs: bytes.to_vec(),
+        changes: None,
     };
     let Ok(outputs) = outputs_of(&row) else { return };
     for StoredOutput { kind, body, .. } in &outputs {

@@ -90,9 +90,8 @@ pub(crate) async fn remove_events_exchange(system: &TestSystem) {
     assert_eq!(missing, ["exchange licet.events"]);
 }
 
-/// A change that writes all columns of a row.
-fn all_columns<M>(now: &M) -> Change<'_, M> {
-    Change { stored: None, now }
+fn change<'a, M>(stored: &'a M, now: &'a M) -> Change<'a, M> {
+    Change { stored, now }
 }
 
 async fn write(store: &Store, fill: impl FnOnce(&mut Writes)) -> Result<(), StoreError> {
@@ -117,7 +116,10 @@ async fn writing_a_missing_row_is_rejected_and_inserting_an_existing_key_reports
     let (first, second, missing) = (account("first", 1), account("second", 2), account("missing", 3));
     let key = |name: &str| vec![vec![name.into()]];
     write(store, |writes| writes.insert::<account::Entity>(&[&first, &second])).await.expect("two new rows");
-    let update = |writes: &mut Writes| writes.update::<account::Entity>(&[all_columns(&first), all_columns(&missing)]);
+    let before = ["first", "second", "missing"].map(|name| account(name, 0));
+    let update = |writes: &mut Writes| {
+        writes.update::<account::Entity>(&[change(&before[0], &first), change(&before[2], &missing)]);
+    };
     assert_rejected(&write(store, update).await.expect_err("one row is missing"), "1 of 2 rows of account");
     let delete = |writes: &mut Writes| {
         writes.insert::<account::Entity>(&[&account("new", 4)]);
@@ -129,7 +131,7 @@ async fn writing_a_missing_row_is_rejected_and_inserting_an_existing_key_reports
     assert!(matches!(contended, StoreError::Contended { .. }), "{contended}");
     // A later step can use a key that an earlier step has freed.
     let replace = |writes: &mut Writes| {
-        writes.update::<account::Entity>(&[all_columns(&account("second", 20))]);
+        writes.update::<account::Entity>(&[change(&before[1], &account("second", 20))]);
         writes.delete::<account::Entity>(key("first"));
         writes.then();
         writes.insert::<account::Entity>(&[&account("first", 10)]);
@@ -158,7 +160,7 @@ async fn only_the_changed_columns_of_a_row_are_written(system: TestSystem) {
         pending_reception::Model { container: true, ..row(2) },
         row(3),
     ];
-    let changes: Vec<_> = stored.iter().zip(&now).map(|(stored, now)| Change { stored: Some(stored), now }).collect();
+    let changes: Vec<_> = stored.iter().zip(&now).map(|(stored, now)| Change { stored, now }).collect();
     write(store, |writes| writes.update::<pending_reception::Entity>(&changes)).await.expect("three changes");
     write(store, |writes| writes.update::<pending_reception::Entity>(&changes[2..])).await.expect("no change");
     let rows = system.rows::<pending_reception::Entity>().await;

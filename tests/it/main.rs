@@ -29,4 +29,5 @@ mod proxy;
 mod runtime;
 mod simulation;
 mod system;
+mod tampering;
 mod terminal;

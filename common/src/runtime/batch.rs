@@ -30,6 +30,7 @@ use super::{
 };
 use crate::{
     decision::{Context, Decision, RuleError},
+    fingerprint::Changes,
     rows::{Defect, Rows, TableVisitor},
     store::{Lock, Source, StoreError, Transaction, Writes, clock_difference},
 };
@@ -332,6 +333,7 @@ async fn fold(
             outputs.insert(index, Arc::new(made));
         }
         journal.sort_unstable_by_key(|row| row.id);
+        note_changes(&*rows, &mut journal, &mentions)?;
         Ok(Folded { now, rows, journal, mentions, outputs })
     };
     match offload(weight, folding).await {
@@ -339,6 +341,18 @@ async fn fold(
         Err(OffloadError::Panicked(text)) => Err(AttemptError::Message(MessageError::Panicked(text))),
         Err(OffloadError::Stopping) => Err(AttemptError::Batch(BatchError::Stopping)),
     }
+}
+
+/// Stores in one of the journal rows of a batch what the batch writes.
+fn note_changes(rows: &dyn AnyRows, journal: &mut [journal::Model], mentions: &[mention::Model]) -> Result<(), Defect> {
+    let mut changes = Changes::default();
+    rows.note_changes(&mut changes);
+    changes.add_inserted::<journal::Entity>(journal);
+    changes.add_inserted::<mention::Entity>(mentions);
+    if let Some(first) = journal.first_mut() {
+        first.changes = Some(changes.to_bytes()?);
+    }
+    Ok(())
 }
 
 /// Creates the decision for a refusal. The refusal belongs to the history of its subject only if
@@ -366,6 +380,7 @@ fn journal_row(work: &Work, decision: &Decision, now: Timestamp, position: i64, 
         decided_at: now,
         position,
         outputs,
+        changes: None,
     }
 }
 
@@ -376,7 +391,7 @@ impl TableVisitor for Writes {
     {
         let (removed, changed, added) = (rows.removed(), rows.changed(), rows.added());
         let frees_keys = !removed.is_empty() || !changed.is_empty();
-        self.delete::<E>(removed.into_iter().map(E::key_values).collect());
+        self.delete::<E>(removed.into_iter().map(|row| E::key_values(&E::key(row))).collect());
         self.update::<E>(&changed);
         // In a unique index, an added row may take the place of a removed or changed row.
         if frees_keys && !added.is_empty() {

@@ -10,6 +10,7 @@ use uuid::Uuid;
 
 use crate::{
     decision::Decision,
+    fingerprint::TableChanges,
     rows::Defect,
     store::{StoreError, Transaction, Writes},
 };
@@ -42,6 +43,14 @@ pub enum JournalError {
         /// The decoder's error.
         source: postcard::Error,
     },
+    /// The stored list of changed rows cannot be read.
+    #[error("the journal row {id} has an unreadable list of changed rows: {source}")]
+    UnreadableChanges {
+        /// The row's id.
+        id: Uuid,
+        /// The decoder's error.
+        source: postcard::Error,
+    },
     /// The stored bytes can be read, but differ from the bytes that Licet writes.
     #[error("the journal row {id} has altered outputs. Run `licet audit`")]
     Altered {
@@ -62,6 +71,15 @@ pub fn outputs_of(row: &journal::Model) -> Result<Vec<StoredOutput>, JournalErro
         return Err(JournalError::Altered { id: row.id });
     }
     Ok(outputs)
+}
+
+/// The changes of rows that a journal row stores. Only one of the journal rows of a batch has them.
+///
+/// # Errors
+/// The stored bytes cannot be read.
+pub fn changes_of(row: &journal::Model) -> Result<Vec<TableChanges>, JournalError> {
+    let Some(bytes) = &row.changes else { return Ok(Vec::new()) };
+    TableChanges::all_from_bytes(bytes).map_err(|source| JournalError::UnreadableChanges { id: row.id, source })
 }
 
 /// The bytes that a journal row stores.
@@ -172,6 +190,7 @@ mod tests {
             decided_at: Timestamp::from_millis(0),
             position: 0,
             outputs,
+            changes: None,
         };
         assert_eq!(outputs_of(&row(bytes.clone())).expect("its own bytes"), [output]);
         let mut longer = bytes.clone();

@@ -52,7 +52,7 @@ mod worker;
 
 use backoff::{Backoff, OutageLog};
 use duplicate_check::DuplicateCheck;
-pub use journal::{JournalError, StoredOutput, outputs_of};
+pub use journal::{JournalError, StoredOutput, changes_of, outputs_of};
 use metrics::Metrics;
 pub use outbox::published_again;
 pub use probe::unrouted;

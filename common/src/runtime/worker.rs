@@ -11,6 +11,7 @@ use super::Resources;
 use crate::{
     config::{Groups, Terms},
     decision::{Context, Decision, RuleError},
+    fingerprint::Changes,
     rows::RowSet,
     signing::Keyring,
     store::{Source, StoreError, Transaction, Writes},
@@ -103,12 +104,17 @@ pub(super) type AnyInput = Box<dyn Any + Send + Sync>;
 /// The rows of any worker.
 pub(super) trait AnyRows: Send {
     fn write(&self, writes: &mut Writes);
+    fn note_changes(&self, changes: &mut Changes);
     fn as_any(&mut self) -> &mut dyn Any;
 }
 
 impl<R: RowSet> AnyRows for R {
     fn write(&self, writes: &mut Writes) {
         self.visit(writes);
+    }
+
+    fn note_changes(&self, changes: &mut Changes) {
+        self.visit(changes);
     }
 
     fn as_any(&mut self) -> &mut dyn Any {

@@ -98,9 +98,7 @@ impl Writes {
     where
         E::Model: ModelTrait<Entity = E>,
     {
-        let differs = |column: E::Column| {
-            rows.iter().any(|row| row.stored.is_none_or(|stored| stored.get(column) != row.now.get(column)))
-        };
+        let differs = |column: E::Column| rows.iter().any(|row| row.stored.get(column) != row.now.get(column));
         let table = Table::of::<E>();
         let all = <E as EntityTrait>::Column::iter().zip(&table.columns);
         let columns: Vec<_> = all.filter(|(column, shape)| shape.key || differs(*column)).collect();

@@ -1,11 +1,17 @@
 //! The audit: checks that a database satisfies the invariants in ARCHITECTURE.md.
 //!
-//! The audit compares the tables with each other (`checks`) and with the events in the journal
-//! (`replay`). It reads one snapshot and writes nothing, so it can run while workers write. It uses
-//! no rule of the workers, so that it also finds errors in these rules.
+//! The audit compares the tables with each other (`checks`) and with the journal: with the events in
+//! it (`replay`), and with the fingerprints of the rows that messages wrote (`fingerprints`). The
+//! first two find errors of rules, and the last finds every change that no message made. The audit
+//! reads one snapshot and writes nothing, so it can run while workers write. It uses no rule of the
+//! workers, so that it also finds errors in these rules.
+//!
+//! [`warnings`] lists money that has waited for a long time.
 
 mod checks;
+mod fingerprints;
 mod replay;
+mod warnings;
 
 use futures_util::future::BoxFuture;
 use licet_common::{
@@ -17,6 +23,8 @@ use sea_orm::{ConnectionTrait, DbErr, Statement};
 use uuid::Uuid;
 
 use checks::CHECKS;
+use fingerprints::Fingerprints;
+pub use warnings::{Warning, warnings};
 
 /// The maximum number of rows that a violation names.
 const PLACES: usize = 5;
@@ -41,6 +49,8 @@ pub struct Report {
     pub journal_rows: u64,
     /// The violations. Empty if every invariant holds.
     pub violations: Vec<Violation>,
+    /// Money that has waited for a long time. [`audit`] lists none: see [`warnings`].
+    pub warnings: Vec<Warning>,
 }
 
 /// An error that stopped an audit.
@@ -97,9 +107,11 @@ pub fn audit(store: &Store) -> BoxFuture<'_, Result<Report, AuditError>> {
                 violations.push(Violation { invariant: check.invariant, what: check.what.to_owned(), places });
             }
         }
-        let (journal_rows, found) = replay::compare_with_journal(&view).await?;
+        let mut fingerprints = Fingerprints::new();
+        let (journal_rows, found) = replay::compare_with_journal(&view, &mut fingerprints).await?;
         violations.extend(found);
-        Ok(Report { checks: CHECKS.len(), journal_rows, violations })
+        violations.extend(fingerprints.compare(&view).await?);
+        Ok(Report { checks: CHECKS.len(), journal_rows, violations, warnings: Vec::new() })
     })
 }
 

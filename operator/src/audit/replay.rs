@@ -18,12 +18,16 @@ use licet_schema::{
 use sea_orm::{ColumnTrait, ConnectionTrait, EntityTrait, QueryFilter, QueryOrder, QuerySelect, Statement};
 use uuid::Uuid;
 
-use super::{AuditError, PLACES, Violation};
+use super::{AuditError, Fingerprints, PLACES, Violation};
 
 /// The number of purchases that are compared with the tables at a time.
 const PURCHASES_PER_PAGE: usize = 256;
 /// The number of journal rows that are read at a time.
 const JOURNAL_ROWS_PER_PAGE: u64 = 2048;
+
+/// The messages that pay for a purchase. The outcome in their reply is another one than `completed` if
+/// a refund arrived first.
+const PAYMENTS: [&str; 1] = ["settlement.completion"];
 
 /// The events of one purchase.
 #[derive(Default)]
@@ -131,8 +135,11 @@ impl Findings {
 }
 
 /// Compares the tables with the whole journal. Returns the number of journal rows about purchases,
-/// and the violations.
-pub(super) async fn compare_with_journal(connection: &Transaction) -> Result<(u64, Vec<Violation>), AuditError> {
+/// and the violations. Counts the fingerprints of these journal rows.
+pub(super) async fn compare_with_journal(
+    connection: &Transaction,
+    fingerprints: &mut Fingerprints,
+) -> Result<(u64, Vec<Violation>), AuditError> {
     let mut findings = Findings::default();
     let mut rows = 0;
     let mut page: BTreeMap<Uuid, Purchase> = BTreeMap::new();
@@ -143,13 +150,14 @@ pub(super) async fn compare_with_journal(connection: &Transaction) -> Result<(u6
         after = Some((*last_subject, last.id));
         for (subject, row) in &batch {
             rows += 1;
+            fingerprints.count(row)?;
             if page.len() >= PURCHASES_PER_PAGE && !page.contains_key(subject) {
                 compare(connection, std::mem::take(&mut page), &mut findings).await?;
             }
             let purchase = page.entry(*subject).or_default();
             for event in events(row)? {
                 if let Output::SettlementRegistered(body) = &event
-                    && row.kind == "settlement.completion"
+                    && PAYMENTS.contains(&row.kind.as_str())
                 {
                     purchase.refunded_at_once |= body.outcome != SettlementOutcome::Completed;
                 }

@@ -42,6 +42,10 @@ pub struct Model {
     /// The outputs as they were published, encoded with postcard.
     #[sea_orm(column_type = "Blob")]
     pub outputs: Vec<u8>,
+    /// How the fingerprints of rows were changed by the batch of the message, encoded with postcard.
+    /// `None` in all rows of the batch but one.
+    #[sea_orm(column_type = "Blob", nullable)]
+    pub changes: Option<Vec<u8>>,
 }
 
 /// Intentionally empty, because no query uses the relations of sea-orm.
