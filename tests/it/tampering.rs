@@ -231,6 +231,8 @@ const COLUMNS: [(&str, &[(&str, Case)]); 19] = [
             ("provider_reference", Reported),
             ("certificate", Reported),
             ("container", Reported),
+            ("reported_certificate", Reported),
+            ("reported_container", Reported),
             ("outcome", OUTCOME),
             ("amount_minor", Reported),
             ("currency", CURRENCY),

@@ -18,7 +18,7 @@ pub struct Senders(Option<BTreeMap<String, Vec<String>>>);
 
 impl Senders {
     /// Creates the table. Each entry of a user is a message type, a prefix of message types
-    /// followed by `.*`, or `*` for every type but `settlement.assignment`. The entry [`topology::RETRY`] is not a message
+    /// followed by `.*`, or `*` for every type. Patterns do not include [`Request::FOR_OPERATORS`]. The entry [`topology::RETRY`] is not a message
     /// type: see [`Senders::may_send_for_others`].
     ///
     /// # Errors
@@ -56,13 +56,9 @@ impl Senders {
     }
 }
 
-/// The message type that an operator's decision has. Entries with `*` do not include it, because a
-/// provider with the entry `settlement.*` must not decide what unmatched money pays for.
-const OPERATORS_DECISION: &str = "settlement.assignment";
-
 fn matches(pattern: &str, kind: &str) -> bool {
     match pattern.strip_suffix('*') {
-        Some(_) if kind == OPERATORS_DECISION => false,
+        Some(_) if Request::FOR_OPERATORS.contains(&kind) => false,
         Some("") => true,
         Some(start) => start.ends_with('.') && kind.starts_with(start),
         None => pattern == kind,

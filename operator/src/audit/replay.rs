@@ -27,7 +27,7 @@ const JOURNAL_ROWS_PER_PAGE: u64 = 2048;
 
 /// The messages that pay for a purchase. The outcome in their reply is another one than `completed` if
 /// a refund arrived first.
-const PAYMENTS: [&str; 1] = ["settlement.completion"];
+const PAYMENTS: [&str; 2] = ["settlement.completion", "settlement.assignment"];
 
 /// The events of one purchase.
 #[derive(Default)]

@@ -1,5 +1,5 @@
-//! Money that waits for someone: payouts that are owed, and money that matches no purchase. Neither
-//! violates an invariant, so they are warnings if they are old.
+//! Money that waits for someone: payouts that are owed, money that matches no purchase, and refunds of
+//! payments that have not arrived. They violate no invariant, so they are warnings if they are old.
 
 use futures_util::future::BoxFuture;
 use licet_common::store::Store;
@@ -22,7 +22,7 @@ pub struct Warning {
 }
 
 /// What waits, and the query that finds it: ids and times. The query ends in a condition.
-const WAITING: [(&str, &str, &str); 2] = [
+const WAITING: [(&str, &str, &str); 3] = [
     (
         "buy-backs that are not paid out (see `licet payouts list --open`)",
         "c.returned_at",
@@ -35,9 +35,14 @@ const WAITING: [(&str, &str, &str); 2] = [
         "u.told_at",
         "SELECT u.id, u.told_at, COUNT(*) OVER () FROM unmatched_settlement u WHERE u.id IS NOT NULL",
     ),
+    (
+        "refunds whose payment has not arrived (ask the provider whether the ids are right)",
+        "r.registered_at",
+        "SELECT r.cause, r.registered_at, COUNT(*) OVER () FROM refund r WHERE r.outcome = 'pending'",
+    ),
 ];
 
-/// The payouts and the unmatched money that have waited since before this time.
+/// The money that has waited since before this time.
 ///
 /// # Errors
 /// The database is unavailable.

@@ -127,10 +127,7 @@ async fn case_a03_an_operator_assigns_an_unmatched_payment_to_a_purchase_that_wa
         ..body
     });
     let refused = system.process(&misdirected).await;
-    assert_eq!(
-        (outcome(&refused.reply), refused.kinds()),
-        ("unknown_certificate".into(), vec!["settlement.unmatched"])
-    );
+    assert_eq!((outcome(&refused.reply), refused.kinds()), ("unknown_certificate", vec!["settlement.unmatched"]));
     let (certificate, container) = (None, bought.container);
     let assignment = SettlementAssignment { certificate, container, settlement, provider, amount: None };
     let assigned = system.process(&Request::SettlementAssignment(assignment.clone())).await;

@@ -259,7 +259,8 @@ fn a_purchase_that_ended_unpaid_gets_a_whole_lifetime_from_the_assignment() {
     let overdue = |fixture: &mut Fixture, _: &Bought| {
         fixture.later(LIFETIME_MS + HOUR_MS);
     };
-    let cases: [(&str, &dyn Fn(&mut Fixture, &Bought), usize); 4] =
+    type End<'a> = &'a dyn Fn(&mut Fixture, &Bought);
+    let cases: [(&str, End<'_>, usize); 4] =
         [("declined", &failure, 2), ("lapsed", &lapsed, 2), ("expired", &expired, 2), ("overdue", &overdue, 0)];
     for (case, end, restored) in cases {
         let (mut fixture, bought) = ended(2, end);
