@@ -36,9 +36,9 @@ impl Wanted {
     }
 }
 
-/// Locks the rows of these references, and then the certificates of the purchases that they name.
-/// If two transactions use a reference for the first time, the later one violates the key and is
-/// retried.
+/// Locks the rows of these references, and then the certificates of all purchases that used them. If
+/// two transactions use a reference at the same time, both add the row with the same number of earlier
+/// purchases. The later one violates the key and is retried.
 ///
 /// # Errors
 /// The same as for [`certificates`].

@@ -142,15 +142,12 @@ impl Tables {
         Ok(self.privileges.all(&columns, vec![certificate.into()], created)?.next())
     }
 
-    /// The purchase that a sender made with a reference last, if references must be unique.
-    pub(crate) fn bought_with(
-        &self,
-        reference: &ExternalId,
-        sender: &str,
-    ) -> Result<Option<&reference::Model>, Defect> {
+    /// The purchases that a sender made with a reference while references had to be unique, in their
+    /// order.
+    pub(crate) fn bought_with(&self, reference: &ExternalId, sender: &str) -> Result<Vec<&reference::Model>, Defect> {
         let columns = [reference::Column::Reference];
         let same = |row: &reference::Model| row.reference == *reference && row.sender == sender;
-        Ok(self.references.all(&columns, vec![reference.clone().into()], same)?.next())
+        Ok(self.references.all(&columns, vec![reference.clone().into()], same)?.collect())
     }
 
     /// The returns of a license.
