@@ -1,19 +1,32 @@
 //! Case A8: returns that bring more than was paid.
 
+use futures_util::future::join_all;
 use licet_schema::{
     Count, Money, Output, Request,
     entity::{content, entry},
-    message::{ContentPut, ContentVersion, HoldingsQuery, LicenseReturn, Privilege, ReturnPolicy},
+    message::{
+        ContentPut, ContentVersion, HoldingsQuery, LicenseDeletion, LicenseReturn, Privilege, ReturnPolicy,
+        SettlementOutcome, SettlementReinstatement, SettlementReversal,
+    },
     money::Currency,
 };
 
-use crate::system::{TestSystem, license_receipt, license_request, name, on_both, outcome, song, usd, version};
+use crate::system::{
+    Bought, TestSystem, external_id, license_receipt, license_request, name, on_both, outcome, reversal, song, usd,
+    version,
+};
 
 on_both!(
     case_a08_content_whose_returns_bring_more_than_its_price_is_refused,
     case_a08_the_returns_of_a_certificate_never_bring_more_than_was_paid_for_it,
     case_a08_an_upgrade_shares_the_limit_of_the_certificate_that_was_paid_for,
+    case_a08_returns_never_bring_what_was_refunded,
+    case_a08_two_open_returns_together_never_bring_more_than_was_paid,
+    case_a08_members_of_a_refunded_container_that_are_returned_at_once_share_what_is_left,
 );
+
+/// The number of containers whose members are returned at once.
+const CONTAINERS: usize = 20;
 
 fn eur(minor: i64) -> Money {
     Money { currency: Currency::try_from("EUR").expect("a currency"), ..usd(minor) }
@@ -111,5 +124,92 @@ async fn case_a08_an_upgrade_shares_the_limit_of_the_certificate_that_was_paid_f
     assert_eq!(outcome(&system.ask(&back(&successor, Privilege::Points)).await), "license.returned");
     assert_eq!(outcome(&system.ask(&back(&kept, Privilege::Points)).await), "not_returnable");
     assert_eq!(points(&system).await, 1000);
+    system.finish().await;
+}
+
+/// Refunds this part of what was paid for a purchase.
+fn refund(bought: &Bought, part: i64) -> SettlementReversal {
+    SettlementReversal { refund: Some(external_id("re-1")), amount: Some(usd(part)), ..reversal(bought) }
+}
+
+async fn case_a08_returns_never_bring_what_was_refunded(mut system: TestSystem) {
+    system.start_workers();
+    let terms = ContentPut { return_policy: policy(Some(400), Some(usd(300))), ..song(3) };
+    assert_eq!(outcome(&system.ask(&Request::ContentPut(terms)).await), "content.registered");
+    let bought = system.ready("alice", 1).await;
+    let [first, second] =
+        [license(&system, &bought.tokens[0], "hall").await, license(&system, &bought.tokens[0], "attic").await];
+    let one = refund(&bought, 301);
+    let refunded = system.ask(&Request::SettlementReversal(one.clone())).await;
+    let Output::SettlementRegistered(refunded) = refunded else { panic!("{refunded:?}") };
+    assert_eq!((refunded.outcome, refunded.refunded), (SettlementOutcome::Refunded, Some(usd(301))));
+    assert_eq!(outcome(&system.ask(&back(&first, Privilege::Points)).await), "license.returned");
+    let query = Request::HoldingsQuery(HoldingsQuery { user: name("alice"), after: None, limit: None });
+    let Output::HoldingsListed(listed) = system.ask(&query).await else { panic!("not listed") };
+    assert_eq!(listed.licenses[0].returnable, [Privilege::Collection], "299 of 699 minor units are left");
+    for privilege in [Privilege::Points, Privilege::Buyback] {
+        let refused = system.process(&back(&second, privilege)).await;
+        assert_eq!(outcome(&refused.reply), "not_returnable", "{privilege}");
+        assert!(refused.events.is_empty(), "{privilege}");
+    }
+    let undone = Request::SettlementReinstatement(SettlementReinstatement {
+        certificate: one.certificate,
+        container: one.container,
+        settlement: one.settlement,
+        provider: one.provider,
+        refund: one.refund,
+        reason: "the dispute was won".try_into().expect("a text"),
+    });
+    assert_eq!(outcome(&system.ask(&undone).await), "settlement.registered");
+    assert_eq!(outcome(&system.ask(&back(&second, Privilege::Points)).await), "license.returned");
+    assert_eq!(points(&system).await, 800);
+    system.finish().await;
+}
+
+async fn case_a08_two_open_returns_together_never_bring_more_than_was_paid(mut system: TestSystem) {
+    system.start_workers();
+    let terms = ContentPut { return_policy: policy(Some(600), None), ..song(2) };
+    assert_eq!(outcome(&system.ask(&Request::ContentPut(terms)).await), "content.registered");
+    let bought = system.ready("alice", 1).await;
+    let [first, second] =
+        [license(&system, &bought.tokens[0], "hall").await, license(&system, &bought.tokens[0], "attic").await];
+    let open = |token: &str, privilege| match back(token, privilege) {
+        Request::LicenseReturn(body) => Request::LicenseReturn(LicenseReturn { deleted: false, ..body }),
+        other => other,
+    };
+    let Output::ReturnOpened(opened) = system.ask(&open(&first, Privilege::Points)).await else { panic!("refused") };
+    assert_eq!(outcome(&system.ask(&open(&second, Privilege::Points)).await), "not_returnable");
+    assert_eq!(outcome(&system.ask(&back(&second, Privilege::Points)).await), "not_returnable");
+    let deletion = Request::LicenseDeletion(LicenseDeletion { license_return: opened.license_return });
+    assert_eq!(outcome(&system.ask(&deletion).await), "license.returned", "a return that was opened completes");
+    assert_eq!(outcome(&system.ask(&back(&second, Privilege::Points)).await), "not_returnable");
+    assert_eq!(outcome(&system.ask(&open(&second, Privilege::Collection)).await), "return.opened");
+    assert_eq!(points(&system).await, 600);
+    system.finish().await;
+}
+
+async fn case_a08_members_of_a_refunded_container_that_are_returned_at_once_share_what_is_left(mut system: TestSystem) {
+    system.start_workers();
+    // Buy-backs lock no account, so only the payment makes the returns wait for each other.
+    let terms = ContentPut { return_policy: policy(None, Some(usd(1000))), ..song(1) };
+    assert_eq!(outcome(&system.ask(&Request::ContentPut(terms)).await), "content.registered");
+    let mut returns = Vec::new();
+    for _ in 0..CONTAINERS {
+        let bought = system.ready("alice", 2).await;
+        for token in &bought.tokens {
+            returns.push(back(&license(&system, token, "hall").await, Privilege::Buyback));
+        }
+        let refund = Request::SettlementReversal(refund(&bought, 1));
+        assert_eq!(outcome(&system.ask(&refund).await), "settlement.registered");
+    }
+    // Two copies of the return worker decide the returns of the members in different transactions. SQLite has only
+    // one writer, so only one copy can decide at a time there.
+    system.start_workers();
+    let replies = join_all(returns.iter().map(|request| system.ask(request))).await;
+    for (number, pair) in replies.chunks(2).enumerate() {
+        let mut outcomes: Vec<_> = pair.iter().map(outcome).collect();
+        outcomes.sort_unstable();
+        assert_eq!(outcomes, ["license.returned", "not_returnable"], "container {number}: 999 are left for the second");
+    }
     system.finish().await;
 }

@@ -1,7 +1,7 @@
 //! The order in which every worker locks rows, so that no two transactions wait for each other:
 //! first references by key (only in the purchase worker), then certificates by id, then the records
-//! of certificates that have ended, then settlements by key (only in the settlement worker), then
-//! accounts by name. Contents are never locked.
+//! of certificates that have ended, then settlements by key (only in the settlement worker and, if they
+//! were refunded, in the return worker), then accounts by name. Contents are never locked.
 
 use std::collections::BTreeSet;
 

@@ -122,6 +122,13 @@ impl Tables {
         Ok(self.records.set(ENDED_IN_CONTAINER, container.into(), is_in)?.collect())
     }
 
+    /// The records of all certificates that were bought in a container.
+    pub(crate) fn bought_in(&self, container: Uuid) -> Result<Vec<&certificate_record::Model>, Defect> {
+        let columns = [certificate_record::Column::Container];
+        let is_in = move |row: &certificate_record::Model| row.container == Some(container);
+        Ok(self.records.all(&columns, vec![container.into()], is_in)?.collect())
+    }
+
     /// A container's live certificates.
     pub(crate) fn live_in(&self, container: Uuid) -> Result<Vec<&certificate::Model>, Defect> {
         let is_in = move |row: &certificate::Model| row.container == Some(container);

@@ -26,7 +26,47 @@ fn sequence() -> impl Strategy<Value = Vec<Step>> {
         1 => reissued_with_many_licenses(),
         1 => expired_and_reissued(),
         1 => bought_back_and_paid_out(),
+        2 => returned_and_refunded_in_part(),
     ]
+}
+
+/// Licenses of one or two paid certificates are returned, while parts of the payment are refunded and
+/// the refunds are undone.
+fn returned_and_refunded_in_part() -> impl Strategy<Value = Vec<Step>> {
+    let (of, flaw) = (Pick::NEWEST, Flaw::None);
+    let target = || prop_oneof![5 => Just(Target::Whole), 1 => Just(Target::Member)];
+    let payment = || target().prop_map(|target| Payment { target, ..own_payment() });
+    let refund = || prop_oneof![3 => Just(Some(1)), 1 => Just(Some(2))];
+    let part = prop_oneof![6 => Just(Some(Amount::Part)), 1 => Just(None)];
+    let choice = prop_oneof![
+        2 => Just(Choice::Any(Privilege::Points)),
+        2 => Just(Choice::Any(Privilege::Buyback)),
+        1 => (0..Privilege::ALL.len()).prop_map(Choice::Offered),
+    ];
+    let then = prop_oneof![
+        4 => (0..4_usize, choice, any::<bool>()).prop_map(move |(of, choice, deleted)| {
+            Step::Return { of: Pick(of), as_user: None, choice, deleted, flaw }
+        }),
+        3 => (0..3_usize).prop_map(|of| Step::ConfirmDeletion { of: Pick(of), known: true }),
+        3 => (payment(), part, refund()).prop_map(|(payment, amount, refund)| Step::Reverse { payment, amount, refund }),
+        1 => (payment(), refund()).prop_map(|(payment, refund)| Step::Reinstate { payment, refund }),
+        1 => (0..2_usize).prop_map(|of| Step::Reissue { of: Pick(of), known: true, granted: None }),
+        1 => Just(Step::Holdings { user: 0, after: None, limit: None }),
+        1 => Just(Step::Wait(Wait::Seconds(13 * 3600))),
+    ];
+    let points = prop_oneof![2 => Just(Points::None), 1 => Just(Points::All)];
+    (1..3_usize, points, proptest::collection::vec(then, 3..12)).prop_map(move |(count, points, then)| {
+        let mut steps = vec![
+            Step::Buy { user: 0, items: vec![(5, false); count], points, reference: 0 },
+            Step::Receive { of, whole: true, flaw },
+            Step::Complete { payment: own_payment(), amount: Amount::Due, grants: None },
+        ];
+        for (certificate, terminal) in (0..count).flat_map(|certificate| [(certificate, 0), (certificate, 1)]) {
+            steps.push(Step::RequestLicense { of: Pick(certificate), terminal, flaw });
+            steps.push(Step::ConfirmLicense { of, flaw });
+        }
+        [steps, then].concat()
+    })
 }
 
 /// A license is bought back, and several payouts for it are completed or fail, in any order.
