@@ -3,13 +3,13 @@
 use std::sync::Arc;
 
 use futures_util::future::join_all;
-use licet_common::{config::Terms, store::Store};
+use licet_common::config::Terms;
 use licet_schema::{
     Count, Output, Request,
     entity::{Keyed, certificate_record, reference},
     message::{PurchaseRequest, SettlementFailure, SweepDue, SweepKind},
 };
-use sea_orm::{ConnectionTrait, EntityTrait, IntoActiveModel, Statement, TransactionTrait};
+use sea_orm::{EntityTrait, IntoActiveModel, TransactionTrait};
 use uuid::Uuid;
 
 use crate::system::{Bought, TestSystem, completion, external_id, message, name, on_both, outcome, purchase, receipt};
@@ -160,7 +160,7 @@ async fn case_a07_a_worker_whose_unique_reference_another_transaction_uses_first
         tokio::select! {
             biased;
             reply = &mut asked => panic!("{reference}: the worker did not wait for the other transaction: {reply:?}"),
-            () = until_a_transaction_waits(&system.resources.store, system.database_url.is_some()) => {}
+            () = system.until_a_transaction_waits() => {}
         }
         other.commit().await.expect("the row is committed");
         let Output::RequestRefused(refused) = asked.await else { panic!("{reference} was used twice") };
@@ -170,18 +170,4 @@ async fn case_a07_a_worker_whose_unique_reference_another_transaction_uses_first
         reference::Entity::delete_by_id(key).exec(&pool).await.expect("the row is deleted");
     }
     system.finish().await;
-}
-
-/// Waits until a transaction waits for a lock. SQLite has only one connection, so every other
-/// transaction waits there.
-async fn until_a_transaction_waits(store: &Store, is_postgres: bool) {
-    let waiting = "SELECT 1 FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'";
-    let pool = store.pool();
-    while is_postgres {
-        let statement = Statement::from_string(store.backend(), waiting);
-        if pool.query_one(statement).await.expect("the database answers").is_some() {
-            return;
-        }
-        tokio::task::yield_now().await;
-    }
 }
