@@ -6,6 +6,7 @@ use licet_schema::{
     Count, ExternalId, Money, Name, Output, Text, Timestamp,
     entity::{LicenseState, ReturnState, certificate_record, content, license, license_return},
     message::{ContentStatus, Ending, LicenseAttributes, Privilege, ReturnOpened},
+    money::Currency,
     vocabulary::INTEGER_MAX,
 };
 use uuid::Uuid;
@@ -113,8 +114,9 @@ pub(crate) fn offers(
 ) -> Result<Vec<Privilege>, Defect> {
     let limits = Limits::of(tables, certificate, counted)?;
     let mut offers = Vec::new();
+    let is_within = |privilege| limits.exceeded_by(terms, privilege).is_none();
     if let Some(earned) = terms.return_points
-        && limits.exceeded_by(earned).is_none()
+        && is_within(Privilege::Points)
         && points::balance(tables, user)?.saturating_add(earned.get()) <= INTEGER_MAX
     {
         offers.push(Privilege::Points);
@@ -122,7 +124,7 @@ pub(crate) fn offers(
     if terms.return_upgrade && successor(tables, terms)?.is_some() {
         offers.push(Privilege::Upgrade);
     }
-    if terms.return_buyback_minor.is_some_and(|amount| limits.exceeded_by(amount).is_none()) {
+    if terms.return_buyback_minor.is_some() && is_within(Privilege::Buyback) {
         offers.push(Privilege::Buyback);
     }
     if terms.return_collection {
@@ -132,8 +134,9 @@ pub(crate) fn offers(
 }
 
 /// What a return for this privilege brings, in minor units of the price. `None` if it brings nothing,
-/// or if the terms do not offer it. A point is worth one minor unit.
-pub(crate) fn value(terms: &content::Model, privilege: Privilege) -> Option<Count> {
+/// or if the terms do not offer it. A point is worth one minor unit: only contents whose price is in the
+/// currency of points offer points.
+fn value(terms: &content::Model, privilege: Privilege) -> Option<Count> {
     match privilege {
         Privilege::Points => terms.return_points,
         Privilege::Buyback => terms.return_buyback_minor,
@@ -162,7 +165,7 @@ pub(crate) struct Worth {
 
 impl Worth {
     fn covers(self, more: Count) -> bool {
-        self.brought.saturating_add(more.get()) <= self.paid || more == Count::ZERO
+        self.brought.saturating_add(more.get()) <= self.paid
     }
 }
 
@@ -174,8 +177,13 @@ impl Worth {
 /// A refund of a container that names no member belongs to no certificate. After a refund, the
 /// returns of all members together are therefore limited by what is left of the whole payment, in
 /// addition to the limit of each member, which is its price.
+///
+/// Licet converts no currencies, so a license of an upgrade that is sold in another currency brings
+/// nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Limits {
+    /// The currency in which the first certificate was paid for.
+    currency: Currency,
     certificate: Worth,
     /// The limit of all certificates of the container, if a refund of the container was reported.
     container: Option<Worth>,
@@ -189,6 +197,7 @@ impl Limits {
             first = tables.returns.require(&upgrade.id)?.certificate;
         }
         let record = tables.records.require(&first)?;
+        let currency = record.currency;
         let own = Worth { paid: record.amount_minor.get(), brought: brought(tables, record, counted)? };
         let live = tables.certificates.get(&first)?;
         let settlement = live.map_or(&record.settlement, |row| &row.settlement).clone();
@@ -198,11 +207,11 @@ impl Limits {
         };
         if tables.refunds_of(&provider, &settlement)?.is_empty() {
             // The limits of the members add up to that of their container.
-            return Ok(Self { certificate: own, container: None });
+            return Ok(Self { currency, certificate: own, container: None });
         }
         let refunded = tables.settlements.require(&(provider, settlement))?.refunded_minor.get();
         let Some(container) = record.container else {
-            return Ok(Self { certificate: Worth { paid: own.paid - refunded, ..own }, container: None });
+            return Ok(Self { currency, certificate: Worth { paid: own.paid - refunded, ..own }, container: None });
         };
         let mut whole = Worth { paid: -refunded, brought: 0 };
         for member in tables.bought_in(container)? {
@@ -211,14 +220,38 @@ impl Limits {
             whole.paid += member.amount_minor.get() - given_back;
             whole.brought += brought(tables, member, counted)?;
         }
-        Ok(Self { certificate: own, container: Some(whole) })
+        Ok(Self { currency, certificate: own, container: Some(whole) })
     }
 
-    /// The limit that another return would exceed if it brought this much, and what it limits.
-    pub(crate) fn exceeded_by(&self, more: Count) -> Option<(&'static str, Worth)> {
+    /// The limit that another return for this privilege would exceed, under these terms.
+    pub(crate) fn exceeded_by(&self, terms: &content::Model, privilege: Privilege) -> Option<Exceeded> {
+        let more = value(terms, privilege).filter(|more| *more > Count::ZERO)?;
+        if terms.currency != self.currency {
+            return Some(Exceeded::Currency { brings: terms.currency, paid: self.currency });
+        }
         let limits = [("certificate", Some(self.certificate)), ("container", self.container)];
-        limits.into_iter().filter_map(|(of, worth)| Some((of, worth?))).find(|(_, worth)| !worth.covers(more))
+        let mut limits = limits.into_iter().filter_map(|(of, worth)| Some((of, worth?)));
+        limits.find(|(_, worth)| !worth.covers(more)).map(|(of, worth)| Exceeded::Amount { of, worth })
     }
+}
+
+/// Why a return would bring too much.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Exceeded {
+    /// Too little is left of what was paid.
+    Amount {
+        /// What the limit is for: a certificate or a container.
+        of: &'static str,
+        /// The limit.
+        worth: Worth,
+    },
+    /// The return would bring something in another currency than what was paid.
+    Currency {
+        /// The currency of the return.
+        brings: Currency,
+        /// The currency of the payment.
+        paid: Currency,
+    },
 }
 
 /// Whether a reversal revoked a certificate, and was not undone.

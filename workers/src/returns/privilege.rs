@@ -17,7 +17,7 @@ use crate::domain::{
     effects::Effects,
     points,
     refusals::refuse,
-    returns::{Counted, Limits, ReturnCase, Worth, offers, successor, value},
+    returns::{Counted, Exceeded, Limits, ReturnCase, Worth, offers, successor},
 };
 
 /// Checks that the privilege the user asks for is offered now.
@@ -31,17 +31,26 @@ pub(super) fn check_offer(
         return Ok(());
     }
     let limits = Limits::of(tables, case.record.id, counted)?;
-    let exceeded = value(&case.terms, wanted).and_then(|more| limits.exceeded_by(more));
-    if let Some((of, Worth { paid, brought })) = exceeded {
-        let (verb, advice) = match counted {
-            Counted::WithOpen(_) => (", with the open ones, bring", "choose another privilege"),
-            Counted::Completed => (" have brought", "when it has lapsed, choose another privilege"),
-        };
-        let detail = format!(
-            "returns of this {of}{verb} {brought} of the {paid} minor units that were paid for it and not refunded, so \
-             this one would bring too much: {advice}"
-        );
-        return refuse(Code::NotReturnable, detail);
+    match limits.exceeded_by(&case.terms, wanted) {
+        Some(Exceeded::Amount { of, worth: Worth { paid, brought } }) => {
+            let (verb, advice) = match counted {
+                Counted::WithOpen(_) => (", with the open ones, bring", "choose another privilege"),
+                Counted::Completed => (" have brought", "when it has lapsed, choose another privilege"),
+            };
+            let detail = format!(
+                "returns of this {of}{verb} {brought} of the {paid} minor units that were paid for it and not \
+                 refunded, so this one would bring too much: {advice}"
+            );
+            return refuse(Code::NotReturnable, detail);
+        }
+        Some(Exceeded::Currency { brings, paid }) => {
+            let detail = format!(
+                "this return would bring something in {brings}, but the certificate that was upgraded was paid for in \
+                 {paid}, and Licet converts no currencies: choose another privilege"
+            );
+            return refuse(Code::NotReturnable, detail);
+        }
+        None => {}
     }
     let why = match wanted {
         Privilege::Points => "this content gives no points for a return, or the points would exceed the balance limit",

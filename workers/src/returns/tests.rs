@@ -1,11 +1,12 @@
 use licet_schema::Name;
 use licet_schema::entity::{account, certificate, collection, entry, license, license_return, privilege};
 use licet_schema::{
-    Count, Output, Request,
+    Count, Money, Output, Request,
     message::{
         ContentPut, ContentStatus, HoldingsQuery, LicenseDeletion, Privilege, ReturnPolicy, SettlementReinstatement,
         SettlementReversal,
     },
+    money::Currency,
 };
 use uuid::Uuid;
 
@@ -330,6 +331,30 @@ fn an_open_return_of_an_upgrade_keeps_its_part_of_the_limit_of_the_certificate_t
     let opened = fixture.ask(license_return(&newest, "alice", Privilege::Points, false));
     assert_eq!(outcome(&fixture.ask(license_return(&second, "alice", Privilege::Points, true))), "not_returnable");
     assert_eq!(outcome(&fixture.ask(deletion(&opened))), "license.returned");
+}
+
+#[test]
+fn the_returns_of_an_upgrade_in_another_currency_bring_nothing() {
+    let eur = |minor| Money { currency: Currency::try_from("EUR").expect("a currency"), ..usd(minor) };
+    let mut fixture = Fixture::new();
+    put_song(&mut fixture, 400, 400);
+    let policy = |buyback| ReturnPolicy { points: None, upgrade: None, buyback, collection: Some(true) };
+    for (buyback, expected) in [(eur(500), "not_returnable"), (eur(0), "license.returned")] {
+        let return_policy = policy(Some(buyback));
+        fixture.ask(Request::ContentPut(ContentPut { price: eur(500), return_policy, ..sequel() }));
+        let bought = fixture.buy(1);
+        fixture.receive(&bought);
+        fixture.settle(&bought, &format!("pay-{expected}"));
+        let [license] = licenses(&mut fixture, &bought.tokens[0], ["a"]);
+        let token = upgraded(&mut fixture, &license).privilege.certificate_token.expect("the successor's token");
+        let [newest] = licenses(&mut fixture, &token, ["a"]);
+        let reply = fixture.ask(license_return(&newest, "alice", Privilege::Buyback, true));
+        assert_eq!(outcome(&reply), expected, "{buyback}: {reply:?}");
+        let Output::RequestRefused(refused) = reply else { continue };
+        assert!(refused.detail.contains("in EUR, but") && refused.detail.contains("in USD"), "{}", refused.detail);
+        let reply = fixture.ask(license_return(&newest, "alice", Privilege::Collection, true));
+        assert_eq!(outcome(&reply), "license.returned");
+    }
 }
 
 /// Refunds this part of the payment `pay-1` under an id of its own.

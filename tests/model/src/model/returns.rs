@@ -78,7 +78,8 @@ impl Model {
         let terms = &self.certificates[&license.certificate].terms;
         let policy = &terms.return_policy;
         let left = self.left_to_return(license.certificate, open);
-        let within = |amount: i64| amount == 0 || amount <= left;
+        let paid_in = self.certificates[&self.first_certificate(license.certificate)].price.currency;
+        let within = |amount: i64| amount == 0 || (amount <= left && paid_in == terms.price.currency);
         let offered = [
             (Privilege::Points, policy.points.is_some_and(|points| within(points.get()))),
             (Privilege::Upgrade, policy.upgrade == Some(true) && self.successor(terms).is_some()),
