@@ -8,11 +8,12 @@ use std::{collections::BTreeMap, fmt, time::Duration};
 
 use futures_util::future::BoxFuture;
 use licet_common::{
+    runtime::{StoredOutput, published_again},
     store::{Lock, Store, StoreError, keys, select},
-    transport::{Lost, Outcome, Outgoing, Properties, Transport},
+    transport::{Lost, Outcome, Outgoing, Transport},
 };
 use licet_schema::{
-    Count, EncodeError, ExternalId, Money, Name, Output, Timestamp, encoding,
+    Count, EncodeError, ExternalId, Money, Name, Output, Timestamp,
     entity::{PayoutState, payout},
     message::PayoutInstructed,
     money::Currency,
@@ -298,30 +299,17 @@ pub async fn publish(transport: &Transport, instruction: &Instruction, now: Time
     Ok(())
 }
 
-/// The instruction for the provider, and the event. Both have the same `message_id`.
-fn messages(instruction: &Instruction, now: Timestamp) -> Result<[Outgoing; 2], PayoutsError> {
-    let kind = instruction.output.kind();
-    let event = Outgoing {
-        exchange: topology::EVENTS.to_owned(),
-        routing_key: kind.to_owned(),
-        mandatory: false,
-        properties: Properties {
-            message_id: Some(instruction.message_id.to_string()),
-            kind: Some(kind.to_owned()),
-            content_type: Some(encoding::CONTENT_TYPE.to_owned()),
-            timestamp: u64::try_from(now.as_seconds()).ok(),
-            app_id: Some(topology::APP_ID.to_owned()),
-            ..Properties::default()
-        },
-        body: instruction.output.encode()?.into(),
+/// The instruction for the provider, and the event. Both have the same `message_id`. No request caused
+/// them.
+fn messages(instruction: &Instruction, now: Timestamp) -> Result<Vec<Outgoing>, PayoutsError> {
+    let output = StoredOutput {
+        reply: false,
+        kind: instruction.output.kind().to_owned(),
+        message_id: instruction.message_id,
+        timestamp_s: now.as_seconds(),
+        body: instruction.output.encode()?,
     };
-    let instructed = Outgoing {
-        exchange: topology::DEFAULT.to_owned(),
-        routing_key: topology::INSTRUCTED.to_owned(),
-        mandatory: true,
-        ..event.clone()
-    };
-    Ok([instructed, event])
+    Ok(published_again(None, &output))
 }
 
 #[cfg(test)]

@@ -153,7 +153,7 @@ async fn of_purchases(connection: &impl ConnectionTrait, id: Uuid) -> Result<Opt
 /// The broker did not accept an output. Some of the others may have arrived.
 pub fn resend<'a>(transport: &'a Transport, outputs: &'a [Stored]) -> BoxFuture<'a, Result<(), ResendError>> {
     Box::pin(async move {
-        let messages: Vec<_> = outputs.iter().flat_map(|one| published_again(one.cause, &one.output)).collect();
+        let messages: Vec<_> = outputs.iter().flat_map(|one| published_again(Some(one.cause), &one.output)).collect();
         let publisher = transport.publisher().await?;
         for messages in messages.chunks(TOGETHER) {
             let outcomes = publisher.publish(messages, CONFIRM_TIMEOUT).await?;

@@ -27,7 +27,7 @@ use licet_schema::{
     vocabulary::Grants,
 };
 use licet_workers::registry::{self, WORKERS};
-use sea_orm::{ConnectionTrait, Database, EntityTrait, PrimaryKeyTrait};
+use sea_orm::{ConnectionTrait, Database, EntityTrait, PrimaryKeyTrait, Statement};
 use tokio::{sync::OwnedMutexGuard, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
@@ -246,6 +246,20 @@ impl TestSystem {
     pub(crate) async fn events_of(&self, id: Uuid) -> Vec<Output> {
         let outputs = self.stored_outputs(id).await.into_iter().filter(|output| !output.reply);
         outputs.map(|output| Output::decode(&output.kind, &output.body).expect("an event")).collect()
+    }
+
+    /// Waits until a transaction waits for a lock. SQLite has only one connection, so every other
+    /// transaction waits there.
+    pub(crate) async fn until_a_transaction_waits(&self) {
+        let waiting = "SELECT 1 FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'";
+        let (store, pool) = (&self.resources.store, self.resources.store.pool());
+        while self.database_url.is_some() {
+            let statement = Statement::from_string(store.backend(), waiting);
+            if pool.query_one(statement).await.expect("the database answers").is_some() {
+                return;
+            }
+            tokio::task::yield_now().await;
+        }
     }
 
     /// All rows of a table, ordered by key.

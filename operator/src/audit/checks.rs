@@ -298,6 +298,14 @@ pub(super) const CHECKS: &[Check] = &[
                AND cr.reference = f.reference)",
     },
     Check {
+        invariant: 6,
+        what: "a reference whose purchases are not numbered without gaps, or that names a purchase twice",
+        find: "SELECT f.purchase FROM reference f WHERE f.earlier > 0 AND \
+               NOT EXISTS (SELECT 1 FROM reference e WHERE e.reference = f.reference \
+               AND e.sender = f.sender AND e.earlier = f.earlier - 1) UNION ALL \
+               SELECT purchase FROM reference GROUP BY purchase HAVING COUNT(*) > 1",
+    },
+    Check {
         invariant: 7,
         what: "a pending reception with a deadline for a paid purchase, or without one for an unpaid purchase",
         find: "SELECT r.id FROM pending_reception r JOIN certificate c ON c.id = r.id \

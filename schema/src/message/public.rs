@@ -3,6 +3,7 @@
 use uuid::Uuid;
 
 use super::{CertificateReissued, LicenseIssued, Output, SweepDue};
+use crate::Money;
 
 impl Output {
     /// The id of the object that the output is about. `None` if there is no such object, as in an
@@ -29,10 +30,14 @@ impl Output {
             Self::CertificateRestored(body) => body.certificate.to_string(),
             Self::PointsChanged(body) => body.user.to_string(),
             Self::ContentDeleted(body) => body.license.to_string(),
-            Self::SettlementUnmatched(body) => match &body.refund {
-                Some(refund) => format!("{}:{}:{refund}", body.provider, body.settlement),
-                None => format!("{}:{}", body.provider, body.settlement),
-            },
+            Self::SettlementUnmatched(body) => {
+                let mut subject = format!("{}:{}", body.provider, body.settlement);
+                subject.extend(body.refund.iter().map(|refund| format!(":{refund}")));
+                // Undoing several refunds at once announces several amounts of one settlement.
+                let amount = |amount: &Money| format!(":{}:{}", amount.amount_minor, amount.currency);
+                subject.extend(body.amount.iter().map(amount));
+                subject
+            }
             Self::CertificateReissued(body) => body.certificate.to_string(),
             Self::PayoutRegistered(body) => body.license_return.to_string(),
             Self::HoldingsListed(body) => body.user.to_string(),
@@ -116,6 +121,25 @@ mod tests {
         assert_eq!(first(Some(container), [certificate]), Some(container.to_string()));
         assert_eq!(first(None, [certificate]), Some(certificate.to_string()));
         assert_eq!(first(None, []), None);
+    }
+
+    #[test]
+    fn unmatched_amounts_of_one_settlement_have_different_subjects() {
+        let subject = |refund: &str, amount: &str| {
+            let body = format!(
+                r#"{{"kind": "payment", "settlement": "pay-1", "provider": "bank", {refund}"reason": "reversed",
+                "certificate": "01890a5d-ac96-774b-bcce-b302099a8057", "amount": {amount}}}"#
+            );
+            Output::decode("settlement.unmatched", body.as_bytes()).expect("a body").subject().expect("a subject")
+        };
+        let subjects = std::collections::BTreeSet::from([
+            subject("", r#"{"amount_minor": 900, "currency": "USD"}"#),
+            subject("", r#"{"amount_minor": 901, "currency": "USD"}"#),
+            subject("", r#"{"amount_minor": 900, "currency": "EUR"}"#),
+            subject(r#""refund": "re-1", "#, r#"{"amount_minor": 900, "currency": "USD"}"#),
+            subject(r#""refund": "re-2", "#, r#"{"amount_minor": 900, "currency": "USD"}"#),
+        ]);
+        assert_eq!(subjects.len(), 5, "{subjects:?}");
     }
 
     #[test]

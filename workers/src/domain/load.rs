@@ -5,8 +5,11 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use licet_common::store::{Lock, Source, StoreError, keys, load};
 use licet_schema::{
-    Name,
-    entity::{certificate_record, content, license, license_return, pending_reception, privilege},
+    ExternalId, Name,
+    entity::{
+        ReturnState, certificate_record, content, license, license_return, pending_reception, privilege, refund,
+        settlement,
+    },
 };
 use sea_orm::Value;
 use uuid::Uuid;
@@ -89,22 +92,63 @@ pub(crate) async fn origins<S: Source>(
     Ok(origins)
 }
 
-/// Reads what the returns of these origins, and of all upgrades of their licenses, have brought.
+/// Reads the refunds of the payments for these origins, whose rows must be loaded. Where there are
+/// any, reads the payment and, if it paid for a container, the records of all certificates of the
+/// container. Returns the certificates whose returns count for the limits of the origins.
+///
+/// A worker that completes returns locks the payments: two returns of different certificates of a
+/// container may share what is left of its payment. A refund itself needs no lock here, because it
+/// locks all certificates of its purchase.
+pub(crate) async fn refunded<S: Source>(
+    source: &S,
+    mut origins: BTreeSet<Uuid>,
+    lock: Lock,
+    tables: &mut Tables,
+) -> Result<BTreeSet<Uuid>, StoreError> {
+    let live = tables.certificates.iter().map(|row| (row.id, &row.provider, &row.settlement, row.container));
+    let ended = tables.records.iter().map(|row| (row.id, &row.provider, &row.settlement, row.container));
+    let paid = live.chain(ended).filter(|(id, ..)| origins.contains(id));
+    let paid = paid
+        .filter_map(|(_, provider, settlement, container)| Some(((provider.clone()?, settlement.clone()?), container)));
+    let mut paid: BTreeMap<(Name, ExternalId), Option<Uuid>> = paid.collect();
+    let key = |(provider, settlement): &(Name, ExternalId)| vec![provider.clone().into(), settlement.clone().into()];
+    let columns = [refund::Column::Provider, refund::Column::Settlement];
+    load(source, &mut tables.refunds, &columns, paid.keys().map(key).collect(), Lock::None).await?;
+    let refunded: BTreeSet<_> =
+        tables.refunds.iter().map(|row| (row.provider.clone(), row.settlement.clone())).collect();
+    paid.retain(|payment, _| refunded.contains(payment));
+    let columns = [settlement::Column::Provider, settlement::Column::ProviderReference];
+    load(source, &mut tables.settlements, &columns, paid.keys().map(key).collect(), lock).await?;
+    let containers: BTreeSet<Uuid> = paid.into_values().flatten().collect();
+    let columns = [certificate_record::Column::Container];
+    load(source, &mut tables.records, &columns, keys(containers.iter().copied()), Lock::None).await?;
+    let is_in = |row: &&certificate_record::Model| row.container.is_some_and(|id| containers.contains(&id));
+    origins.extend(tables.records.iter().filter(is_in).map(|row| row.id));
+    Ok(origins)
+}
+
+/// Reads what the returns of these certificates, and of all upgrades of their licenses, have brought
+/// and will bring if they complete. The terms of open returns are read with [`terms`], afterwards.
 /// A worker that completes returns must have locked the origins, so that no other transaction
 /// completes such a return.
 pub(crate) async fn worth<S: Source>(
     source: &S,
-    origins: BTreeSet<Uuid>,
+    certificates: BTreeSet<Uuid>,
     tables: &mut Tables,
 ) -> Result<(), StoreError> {
-    let (mut all, mut next) = (origins.clone(), origins);
+    let (mut all, mut next) = (certificates.clone(), certificates);
     while !next.is_empty() {
         returns_of(source, &next, tables).await?;
         let ids = keys(tables.returns.iter().filter(|row| next.contains(&row.certificate)).map(|row| row.id));
         privileges(source, ids, tables).await?;
         next = tables.privileges.iter().filter_map(|row| row.certificate).filter(|id| all.insert(*id)).collect();
     }
-    Ok(())
+    let open = tables.returns.iter().filter(|row| row.state == ReturnState::Opened).map(|row| row.certificate);
+    let mut open: BTreeSet<Uuid> = open.collect();
+    for row in tables.records.iter() {
+        open.remove(&row.id);
+    }
+    load(source, &mut tables.records, &[certificate_record::Column::Id], keys(open), Lock::None).await
 }
 
 /// Reads the privileges that these returns granted.

@@ -3,9 +3,10 @@
 
 use licet_common::{decision::Context, rows::Defect};
 use licet_schema::{
-    Count, ExternalId, Money, Name, Output, Text,
+    Count, ExternalId, Money, Name, Output, Text, Timestamp,
     entity::{LicenseState, ReturnState, certificate_record, content, license, license_return},
-    message::{ContentStatus, LicenseAttributes, Privilege, ReturnOpened},
+    message::{ContentStatus, Ending, LicenseAttributes, Privilege, ReturnOpened},
+    money::Currency,
     vocabulary::INTEGER_MAX,
 };
 use uuid::Uuid;
@@ -109,11 +110,13 @@ pub(crate) fn offers(
     certificate: Uuid,
     terms: &content::Model,
     user: &Name,
+    counted: Counted,
 ) -> Result<Vec<Privilege>, Defect> {
-    let worth = Worth::of(tables, certificate)?;
+    let limits = Limits::of(tables, certificate, counted)?;
     let mut offers = Vec::new();
+    let is_within = |privilege| limits.exceeded_by(terms, privilege).is_none();
     if let Some(earned) = terms.return_points
-        && worth.covers(earned)
+        && is_within(Privilege::Points)
         && points::balance(tables, user)?.saturating_add(earned.get()) <= INTEGER_MAX
     {
         offers.push(Privilege::Points);
@@ -121,7 +124,7 @@ pub(crate) fn offers(
     if terms.return_upgrade && successor(tables, terms)?.is_some() {
         offers.push(Privilege::Upgrade);
     }
-    if terms.return_buyback_minor.is_some_and(|amount| worth.covers(amount)) {
+    if terms.return_buyback_minor.is_some() && is_within(Privilege::Buyback) {
         offers.push(Privilege::Buyback);
     }
     if terms.return_collection {
@@ -130,52 +133,156 @@ pub(crate) fn offers(
     Ok(offers)
 }
 
-/// What the returns of a certificate's licenses may bring and have brought, in minor units of its
-/// price. A point is worth one minor unit.
-///
-/// An upgrade neither brings anything nor adds to what was paid: the returns of a certificate and
-/// of all upgrades of its licenses count together, and the limit is what was paid for the first.
+/// What a return for this privilege brings, in minor units of the price. `None` if it brings nothing,
+/// or if the terms do not offer it. A point is worth one minor unit: only contents whose price is in the
+/// currency of points offer points.
+fn value(terms: &content::Model, privilege: Privilege) -> Option<Count> {
+    match privilege {
+        Privilege::Points => terms.return_points,
+        Privilege::Buyback => terms.return_buyback_minor,
+        Privilege::Upgrade | Privilege::Collection => None,
+    }
+}
+
+/// The returns that count for a limit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Counted {
+    /// Completed returns, and open returns that can still be completed at this time. A new return must
+    /// not take what was promised to them.
+    WithOpen(Timestamp),
+    /// Completed returns only. An open return that completes does not wait for other open returns.
+    Completed,
+}
+
+/// What returns may bring and have brought, in minor units of the price.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Worth {
-    /// What was paid for the certificate, with money and points, and not refunded.
+    /// What was paid, with money and points, and not refunded.
     pub(crate) paid: i64,
-    /// What completed returns have brought.
+    /// What the counted returns bring.
     pub(crate) brought: i64,
 }
 
 impl Worth {
-    /// The worth of a certificate, which `load::worth` must have requested.
-    pub(crate) fn of(tables: &Tables, certificate: Uuid) -> Result<Self, Defect> {
+    fn covers(self, more: Count) -> bool {
+        self.brought.saturating_add(more.get()) <= self.paid
+    }
+}
+
+/// The limits of what the returns of a certificate's licenses may bring.
+///
+/// An upgrade neither brings anything nor adds to what was paid: the returns of a certificate and
+/// of all upgrades of its licenses count together, and the limit is what was paid for the first.
+///
+/// A refund of a container that names no member belongs to no certificate. After a refund, the
+/// returns of all members together are therefore limited by what is left of the whole payment, in
+/// addition to the limit of each member, which is its price.
+///
+/// Licet converts no currencies, so a license of an upgrade that is sold in another currency brings
+/// nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Limits {
+    /// The currency in which the first certificate was paid for.
+    currency: Currency,
+    certificate: Worth,
+    /// The limit of all certificates of the container, if a refund of the container was reported.
+    container: Option<Worth>,
+}
+
+impl Limits {
+    /// The limits for a certificate whose rows `load::refunded` and `load::worth` have requested.
+    pub(crate) fn of(tables: &Tables, certificate: Uuid, counted: Counted) -> Result<Self, Defect> {
         let mut first = certificate;
         while let Some(upgrade) = tables.upgrade_to(first)? {
             first = tables.returns.require(&upgrade.id)?.certificate;
         }
-        let mut brought = 0;
-        let mut left = vec![first];
-        while let Some(id) = left.pop() {
-            for row in tables.returns_of_certificate(id)? {
-                if row.state != ReturnState::Completed {
-                    continue;
-                }
-                let privilege = tables.privileges.require(&row.id)?;
-                let amounts = [privilege.points, privilege.amount_minor];
-                brought += amounts.into_iter().flatten().map(Count::get).sum::<i64>();
-                left.extend(privilege.certificate);
-            }
+        let record = tables.records.require(&first)?;
+        let currency = record.currency;
+        let own = Worth { paid: record.amount_minor.get(), brought: brought(tables, record, counted)? };
+        let live = tables.certificates.get(&first)?;
+        let settlement = live.map_or(&record.settlement, |row| &row.settlement).clone();
+        let provider = live.map_or(&record.provider, |row| &row.provider).clone();
+        let (Some(provider), Some(settlement)) = (provider, settlement) else {
+            return Err(Defect::violated("every license has a settlement", first));
+        };
+        if tables.refunds_of(&provider, &settlement)?.is_empty() {
+            // The limits of the members add up to that of their container.
+            return Ok(Self { currency, certificate: own, container: None });
         }
-        Ok(Self { paid: paid(tables.records.require(&first)?), brought })
+        let refunded = tables.settlements.require(&(provider, settlement))?.refunded_minor.get();
+        let Some(container) = record.container else {
+            return Ok(Self { currency, certificate: Worth { paid: own.paid - refunded, ..own }, container: None });
+        };
+        let mut whole = Worth { paid: -refunded, brought: 0 };
+        for member in tables.bought_in(container)? {
+            // Points that had paid for a revoked member went back to the user.
+            let given_back = if is_revoked(member) { member.points.get() } else { 0 };
+            whole.paid += member.amount_minor.get() - given_back;
+            whole.brought += brought(tables, member, counted)?;
+        }
+        Ok(Self { currency, certificate: own, container: Some(whole) })
     }
 
-    /// Whether another return may bring this much.
-    pub(crate) fn covers(self, more: Count) -> bool {
-        self.brought.saturating_add(more.get()) <= self.paid || more == Count::ZERO
+    /// The limit that another return for this privilege would exceed, under these terms.
+    pub(crate) fn exceeded_by(&self, terms: &content::Model, privilege: Privilege) -> Option<Exceeded> {
+        let more = value(terms, privilege).filter(|more| *more > Count::ZERO)?;
+        if terms.currency != self.currency {
+            return Some(Exceeded::Currency { brings: terms.currency, paid: self.currency });
+        }
+        let limits = [("certificate", Some(self.certificate)), ("container", self.container)];
+        let mut limits = limits.into_iter().filter_map(|(of, worth)| Some((of, worth?)));
+        limits.find(|(_, worth)| !worth.covers(more)).map(|(of, worth)| Exceeded::Amount { of, worth })
     }
 }
 
-/// What was paid for a certificate and not refunded, in minor units: its price, of which a part may
-/// have been paid with points.
-fn paid(record: &certificate_record::Model) -> i64 {
-    record.amount_minor.get()
+/// Why a return would bring too much.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Exceeded {
+    /// Too little is left of what was paid.
+    Amount {
+        /// What the limit is for: a certificate or a container.
+        of: &'static str,
+        /// The limit.
+        worth: Worth,
+    },
+    /// The return would bring something in another currency than what was paid.
+    Currency {
+        /// The currency of the return.
+        brings: Currency,
+        /// The currency of the payment.
+        paid: Currency,
+    },
+}
+
+/// Whether a reversal revoked a certificate, and was not undone.
+fn is_revoked(record: &certificate_record::Model) -> bool {
+    record.ended == Some(Ending::Reversed) && !record.reinstated
+}
+
+/// What the returns of a certificate that was paid for, and of all upgrades of its licenses, bring.
+fn brought(tables: &Tables, first: &certificate_record::Model, counted: Counted) -> Result<i64, Defect> {
+    let mut brought = 0;
+    let mut left = vec![first.id];
+    while let Some(id) = left.pop() {
+        for row in tables.returns_of_certificate(id)? {
+            match (row.state, counted) {
+                (ReturnState::Completed, _) => {
+                    let privilege = tables.privileges.require(&row.id)?;
+                    // A reversal takes the points back, but a buy-back stays as it is.
+                    let points = privilege.points.filter(|_| !is_revoked(first));
+                    brought += [points, privilege.amount_minor].into_iter().flatten().map(Count::get).sum::<i64>();
+                    left.extend(privilege.certificate);
+                }
+                (ReturnState::Opened, Counted::WithOpen(now)) if now <= row.delete_by => {
+                    let record = tables.records.require(&row.certificate)?;
+                    let key = (record.content.clone(), record.version, record.revision);
+                    brought += value(tables.contents.require(&key)?, row.privilege).map_or(0, Count::get);
+                }
+                (ReturnState::Opened | ReturnState::Lapsed, _) => {}
+            }
+        }
+    }
+    Ok(brought)
 }
 
 /// The current revision of the successor that the terms name, if it is sold.

@@ -122,6 +122,13 @@ impl Tables {
         Ok(self.records.set(ENDED_IN_CONTAINER, container.into(), is_in)?.collect())
     }
 
+    /// The records of all certificates that were bought in a container.
+    pub(crate) fn bought_in(&self, container: Uuid) -> Result<Vec<&certificate_record::Model>, Defect> {
+        let columns = [certificate_record::Column::Container];
+        let is_in = move |row: &certificate_record::Model| row.container == Some(container);
+        Ok(self.records.all(&columns, vec![container.into()], is_in)?.collect())
+    }
+
     /// A container's live certificates.
     pub(crate) fn live_in(&self, container: Uuid) -> Result<Vec<&certificate::Model>, Defect> {
         let is_in = move |row: &certificate::Model| row.container == Some(container);
@@ -142,15 +149,12 @@ impl Tables {
         Ok(self.privileges.all(&columns, vec![certificate.into()], created)?.next())
     }
 
-    /// The purchase that a sender made with a reference last, if references must be unique.
-    pub(crate) fn bought_with(
-        &self,
-        reference: &ExternalId,
-        sender: &str,
-    ) -> Result<Option<&reference::Model>, Defect> {
+    /// The purchases that a sender made with a reference while references had to be unique, in their
+    /// order.
+    pub(crate) fn bought_with(&self, reference: &ExternalId, sender: &str) -> Result<Vec<&reference::Model>, Defect> {
         let columns = [reference::Column::Reference];
         let same = |row: &reference::Model| row.reference == *reference && row.sender == sender;
-        Ok(self.references.all(&columns, vec![reference.clone().into()], same)?.next())
+        Ok(self.references.all(&columns, vec![reference.clone().into()], same)?.collect())
     }
 
     /// The returns of a license.

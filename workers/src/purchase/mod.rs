@@ -4,7 +4,7 @@
 //! several items, a container. Guarantees: either all items are bought or none. Each certificate
 //! has its own id. Certificate, record and pending reception are written in one transaction. Points
 //! that the purchase will spend are held. With the setting `unique_reference`, a sender can use a
-//! reference for only one purchase, unless that one ended unpaid.
+//! reference for only one purchase, unless all earlier ones ended unpaid.
 //!
 //! In: `certificate.check`. Out: `certificate.checked`. The check uses only the token's signature.
 //!

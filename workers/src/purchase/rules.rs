@@ -62,7 +62,7 @@ pub(super) fn purchase(
     let alone = first(&certificates, context.message_id)?;
     let subject = order.container.unwrap_or(alone.row.id);
     if let Some(key) = &key
-        && tables.bought_with(&key.0, &key.1)?.is_some_and(|row| row.purchase == subject)
+        && tables.bought_with(&key.0, &key.1)?.iter().any(|row| row.purchase == subject)
     {
         // This message was decided before. Writing the journal row of this decision fails, and the
         // runtime then finds the recorded answer.
@@ -93,14 +93,11 @@ pub(super) fn purchase(
         tables.records.insert(record(&row))?;
         tables.certificates.insert(row)?;
     }
-    if let Some(key) = key {
-        let (reference, sender) = key.clone();
-        let row = reference::Model { reference, sender, purchase: subject, container: order.container.is_some() };
-        if tables.bought_with(&key.0, &key.1)?.is_some() {
-            *tables.references.change(&key)? = row;
-        } else {
-            tables.references.insert(row)?;
-        }
+    if let Some((reference, sender)) = key {
+        let earlier = i64::try_from(tables.bought_with(&reference, &sender)?.len()).unwrap_or(i64::MAX);
+        let earlier = count(earlier, "a count is at most 2^53-1", context)?;
+        let container = order.container.is_some();
+        tables.references.insert(reference::Model { reference, sender, earlier, purchase: subject, container })?;
     }
     let mut effects = Effects::default();
     points::hold(context, tables, effects.points(), &request.user, held.get())?;
@@ -120,17 +117,23 @@ fn sold(tables: &Tables, item: &Item) -> Result<content::Model, RuleError> {
     }
 }
 
-/// The earlier purchase because of which the sender must not use this reference, if there is one. It
-/// did not end unpaid.
+/// The earliest purchase because of which the sender must not use this reference, if there is one. It
+/// did not end unpaid. There can be several: a late payment makes a purchase live again that had ended
+/// unpaid, also if its reference was used again since.
 fn bought_before(
     context: &Context<'_>,
     tables: &mut Tables,
     key: &(ExternalId, String),
 ) -> Result<Option<Subject>, Defect> {
-    let Some(first) = tables.bought_with(&key.0, &key.1)?.map(Subject::of_row) else { return Ok(None) };
-    // A purchase of this batch cannot have ended, and `load` did not request its rows.
-    let is_new = tables.pending_receptions.added_row(&first.id()).is_some();
-    Ok(if is_new || !ended_unpaid(tables, first, context.now)? { Some(first) } else { None })
+    let earlier: Vec<_> = tables.bought_with(&key.0, &key.1)?.into_iter().map(Subject::of_row).collect();
+    for one in earlier {
+        // A purchase of this batch cannot have ended, and `load` did not request its rows.
+        let is_new = tables.pending_receptions.added_row(&one.id()).is_some();
+        if is_new || !ended_unpaid(tables, one, context.now)? {
+            return Ok(Some(one));
+        }
+    }
+    Ok(None)
 }
 
 /// The refusal of a purchase whose reference the sender used before.

@@ -5,6 +5,7 @@ use licet_schema::{
     message::{CertificatePresented, ContentPut, Item, PurchaseRequest, ReturnPolicy, SettlementFailure},
     money::Currency,
 };
+use uuid::Uuid;
 
 use crate::fixture::{
     Fixture, HOUR_MS, altered, check, completion, name, outcome, presented, purchase, receipt, reversal, song, usd,
@@ -270,9 +271,46 @@ fn a_unique_reference_can_be_used_again_only_after_its_purchase_ended_unpaid() {
         let second = fixture.ask(purchase(2, 0));
         assert_eq!(outcome(&second), expected, "{description}");
         assert_eq!(outcome(&fixture.ask(purchase(1, 0))), "reference_used", "{description}: the third purchase");
-        let row = fixture.store.rows::<reference::Entity>().next().expect("a row");
-        assert_eq!(row.container, expected == "certificate.issued", "{description}: the row names the last purchase");
+        let rows: Vec<_> = fixture.store.rows::<reference::Entity>().map(|row| row.container).collect();
+        let expected: &[bool] = if expected == "certificate.issued" { &[false, true] } else { &[false] };
+        assert_eq!(rows, expected, "{description}: a row for each purchase");
     }
+}
+
+#[test]
+fn a_reference_is_refused_while_any_of_its_purchases_is_alive() {
+    let mut fixture = strict();
+    let first = fixture.buy(1);
+    fixture.ask(failure(first.certificates[0]));
+    let second = fixture.buy(2);
+    fixture.later(HOUR_MS);
+    // The late payment makes the first purchase live again. Both are now alive.
+    assert_eq!(outcome(&fixture.settle(&first, "pay-2")), "settlement.registered");
+    assert_eq!(fixture.events()[0..2], ["settlement.registered", "certificate.restored"]);
+    fn refused(fixture: &mut Fixture, first: Uuid) {
+        let Output::RequestRefused(refused) = fixture.ask(purchase(1, 0)) else { panic!("not refused") };
+        assert_eq!(refused.code.as_str(), "reference_used");
+        assert!(refused.detail.contains(&first.to_string()), "{}", refused.detail);
+    }
+    refused(&mut fixture, first.certificates[0]);
+    let declined = Request::SettlementFailure(crate::fixture::failure(&second, "pay-3"));
+    assert_eq!(outcome(&fixture.ask(declined)), "settlement.registered");
+    refused(&mut fixture, first.certificates[0]);
+}
+
+#[test]
+fn the_refusal_of_a_reference_names_the_earliest_purchase_that_has_not_ended_unpaid() {
+    let mut fixture = strict();
+    let first = fixture.buy(1);
+    fixture.ask(failure(first.certificates[0]));
+    let second = fixture.buy(2);
+    let Output::RequestRefused(refused) = fixture.ask(purchase(1, 0)) else { panic!("not refused") };
+    let second = second.container.expect("a container");
+    assert!(refused.detail.contains(&second.to_string()), "{}", refused.detail);
+    fixture.later(25 * HOUR_MS);
+    assert_eq!(outcome(&fixture.ask(purchase(1, 0))), "certificate.issued", "all earlier purchases ended unpaid");
+    let earlier: Vec<_> = fixture.store.rows::<reference::Entity>().map(|row| row.earlier.get()).collect();
+    assert_eq!(earlier, [0, 1, 2]);
 }
 
 #[test]

@@ -43,7 +43,8 @@ pub(super) async fn holdings<S: Source>(
     let certificates = keys(certificates.union(&origins).copied());
     records(source, certificate_record::Column::Id, certificates, tables).await?;
     load::licenses(source, &ids, tables).await?;
-    load::worth(source, origins, tables).await?;
+    let sharing = load::refunded(source, origins, Lock::None, tables).await?;
+    load::worth(source, sharing, tables).await?;
     load::terms(source, tables).await
 }
 

@@ -20,7 +20,7 @@ use crate::domain::{
     certificates::{Subject, ending_of, members, overdue, remaining},
     points,
     refusals::refuse,
-    returns::{attributes, offers},
+    returns::{Counted, attributes, offers},
     tables::{NEWEST_OF_REFERENCE, PAGE_OF_USER},
 };
 
@@ -56,7 +56,10 @@ fn holding(context: &Context<'_>, tables: &Tables, row: &license::Model) -> Resu
         content: row.content.clone(),
         version: row.version,
         attributes: attributes(row, record, terms, state)?,
-        returnable: if is_returnable { offers(tables, row.certificate, terms, &row.user)? } else { Vec::new() },
+        returnable: match is_returnable {
+            true => offers(tables, row.certificate, terms, &row.user, Counted::WithOpen(context.now))?,
+            false => Vec::new(),
+        },
     })
 }
 

@@ -7,11 +7,11 @@
 //! row, which names the settlement of the purchase, and one privilege: points, a certificate for
 //! the successor, a payout that a payment provider is instructed to make, or only the collection
 //! row. The terms under which the license was bought determine the available privileges. Together,
-//! the returns of a certificate never bring more than was paid for it.
+//! the returns of a certificate never bring more than was paid for it and not refunded.
 //!
-//! The worker locks the certificates (or the records of certificates that have ended) and then the
-//! points accounts. If a certificate is an upgrade, it also locks the certificate that was paid for.
-//! After that, it reads licenses, returns and terms.
+//! The worker locks the certificates (or the records of certificates that have ended), then the
+//! payments that were refunded in part, and then the points accounts. If a certificate is an upgrade,
+//! it also locks the certificate that was paid for. After that, it reads licenses, returns and terms.
 
 mod completion;
 mod privilege;
@@ -119,14 +119,15 @@ impl Worker for Returns {
         let origins = load::origins(source, &wanted.certificates, &mut tables).await?;
         wanted.certificates.extend(&origins);
         locks::certificates(source, &wanted, &mut tables).await?;
+        locks::records(source, &mut tables).await?;
+        let sharing = load::refunded(source, origins, Lock::ForUpdate, &mut tables).await?;
         locks::accounts(source, &users, &mut tables).await?;
         load::licenses(source, &licenses, &mut tables).await?;
         tables.returns.cover(&columns, &ids);
-        locks::records(source, &mut tables).await?;
-        load::terms(source, &mut tables).await?;
         select_into(source, &mut tables.collections, &[collection::Column::Id], ids.clone(), Lock::None).await?;
         load::privileges(source, ids, &mut tables).await?;
-        load::worth(source, origins, &mut tables).await?;
+        load::worth(source, sharing, &mut tables).await?;
+        load::terms(source, &mut tables).await?;
         Ok(tables)
     }
 

@@ -17,27 +17,40 @@ use crate::domain::{
     effects::Effects,
     points,
     refusals::refuse,
-    returns::{ReturnCase, Worth, offers, successor},
+    returns::{Counted, Exceeded, Limits, ReturnCase, Worth, offers, successor},
 };
 
 /// Checks that the privilege the user asks for is offered now.
-pub(super) fn check_offer(tables: &Tables, case: &ReturnCase, wanted: Privilege) -> Result<(), RuleError> {
-    if offers(tables, case.record.id, &case.terms, &case.license.user)?.contains(&wanted) {
+pub(super) fn check_offer(
+    tables: &Tables,
+    case: &ReturnCase,
+    wanted: Privilege,
+    counted: Counted,
+) -> Result<(), RuleError> {
+    if offers(tables, case.record.id, &case.terms, &case.license.user, counted)?.contains(&wanted) {
         return Ok(());
     }
-    let earned = match wanted {
-        Privilege::Points => case.terms.return_points,
-        Privilege::Buyback => case.terms.return_buyback_minor,
-        Privilege::Upgrade | Privilege::Collection => None,
-    };
-    let worth = Worth::of(tables, case.record.id)?;
-    if earned.is_some_and(|earned| !worth.covers(earned)) {
-        let detail = format!(
-            "returns of this certificate have brought {} of the {} minor units that were paid for it, so this one \
-             would bring too much: choose another privilege",
-            worth.brought, worth.paid
-        );
-        return refuse(Code::NotReturnable, detail);
+    let limits = Limits::of(tables, case.record.id, counted)?;
+    match limits.exceeded_by(&case.terms, wanted) {
+        Some(Exceeded::Amount { of, worth: Worth { paid, brought } }) => {
+            let (verb, advice) = match counted {
+                Counted::WithOpen(_) => (", with the open ones, bring", "choose another privilege"),
+                Counted::Completed => (" have brought", "when it has lapsed, choose another privilege"),
+            };
+            let detail = format!(
+                "returns of this {of}{verb} {brought} of the {paid} minor units that were paid for it and not \
+                 refunded, so this one would bring too much: {advice}"
+            );
+            return refuse(Code::NotReturnable, detail);
+        }
+        Some(Exceeded::Currency { brings, paid }) => {
+            let detail = format!(
+                "this return would bring something in {brings}, but the certificate that was upgraded was paid for in \
+                 {paid}, and Licet converts no currencies: choose another privilege"
+            );
+            return refuse(Code::NotReturnable, detail);
+        }
+        None => {}
     }
     let why = match wanted {
         Privilege::Points => "this content gives no points for a return, or the points would exceed the balance limit",

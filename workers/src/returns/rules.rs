@@ -16,7 +16,12 @@ use super::{
     completion::{complete, open, returned},
     privilege::check_offer,
 };
-use crate::domain::{Tables, certificates::subject_of, refusals::refuse, returns::ReturnCase};
+use crate::domain::{
+    Tables,
+    certificates::subject_of,
+    refusals::refuse,
+    returns::{Counted, ReturnCase},
+};
 
 /// A user returns a license.
 pub(super) fn give_back(
@@ -50,7 +55,7 @@ pub(super) fn give_back(
         return refuse(Code::NotReceived, detail);
     }
     let case = ReturnCase::of(tables, license)?;
-    check_offer(tables, &case, wanted)?;
+    check_offer(tables, &case, wanted, Counted::WithOpen(context.now))?;
 
     let lapsed = match &open_return {
         Some(open) => Some(case.lapse(context, tables, open)?),
@@ -91,7 +96,7 @@ pub(super) fn deletion(context: &Context<'_>, tables: &mut Tables, id: Uuid) -> 
         return refuse(Code::Lapsed, detail);
     }
     let case = ReturnCase::of(tables, license)?;
-    check_offer(tables, &case, row.privilege)?;
+    check_offer(tables, &case, row.privilege, Counted::Completed)?;
     let subject = case.subject();
     Ok(complete(context, tables, &case, row)?.about(subject))
 }

@@ -1,14 +1,18 @@
 use licet_schema::Name;
 use licet_schema::entity::{account, certificate, collection, entry, license, license_return, privilege};
 use licet_schema::{
-    Count, Output, Request,
-    message::{ContentPut, ContentStatus, HoldingsQuery, LicenseDeletion, Privilege, ReturnPolicy},
+    Count, Money, Output, Request,
+    message::{
+        ContentPut, ContentStatus, HoldingsQuery, LicenseDeletion, Privilege, ReturnPolicy, SettlementReinstatement,
+        SettlementReversal,
+    },
+    money::Currency,
 };
 use uuid::Uuid;
 
 use crate::fixture::{
-    Fixture, HOUR_MS, altered, check, generous_song, license_receipt, license_request, license_return, name, outcome,
-    sequel, usd,
+    Bought, Fixture, HOUR_MS, altered, check, completion, external, generous_song, license_receipt, license_request,
+    license_return, name, outcome, reinstatement, reversal, sequel, usd,
 };
 
 fn deletion(opened: &Output) -> Request {
@@ -271,7 +275,7 @@ fn a_refusal_says_how_much_the_returns_have_brought_and_the_listing_agrees() {
     let Output::RequestRefused(refused) = fixture.ask(license_return(&second, "alice", Privilege::Points, true)) else {
         panic!("not refused")
     };
-    assert!(refused.detail.contains("brought 600 of the 1000 minor units"), "{}", refused.detail);
+    assert!(refused.detail.contains("bring 600 of the 1000 minor units"), "{}", refused.detail);
 }
 
 #[test]
@@ -289,15 +293,194 @@ fn the_members_of_a_container_have_limits_of_their_own() {
 }
 
 #[test]
-fn a_return_that_was_opened_within_the_limit_is_checked_again_when_it_completes() {
+fn an_open_return_keeps_its_part_of_the_limit_until_its_deadline_has_passed() {
     let mut fixture = Fixture::new();
     put_song(&mut fixture, 600, 600);
     let bought = fixture.ready(1);
+    let [first, second] = licenses(&mut fixture, &bought.tokens[0], ["a", "b"]);
+    let opened = fixture.ask(license_return(&first, "alice", Privilege::Points, false));
+    assert_eq!(returnable(&mut fixture), [vec![], vec![Privilege::Collection]], "600 of 1000 are promised");
+    for deleted in [false, true] {
+        let Output::RequestRefused(refused) =
+            fixture.ask(license_return(&second, "alice", Privilege::Buyback, deleted))
+        else {
+            panic!("both returns would bring 1200 of 1000")
+        };
+        assert_eq!(refused.code.as_str(), "not_returnable");
+        assert!(refused.detail.contains("with the open ones, bring 600 of the 1000"), "{}", refused.detail);
+    }
+    assert_eq!(outcome(&fixture.ask(license_return(&second, "alice", Privilege::Collection, false))), "return.opened");
+    fixture.later(25 * HOUR_MS);
+    assert_eq!(outcome(&fixture.ask(license_return(&second, "alice", Privilege::Points, true))), "license.returned");
+    assert_eq!(outcome(&fixture.ask(license_return(&first, "alice", Privilege::Points, true))), "not_returnable");
+    assert_eq!(outcome(&fixture.ask(deletion(&opened))), "lapsed");
+    assert_eq!(fixture.points_of("alice"), 600);
+}
+
+#[test]
+fn an_open_return_of_an_upgrade_keeps_its_part_of_the_limit_of_the_certificate_that_was_paid_for() {
+    let mut fixture = Fixture::new();
+    put_song(&mut fixture, 600, 600);
+    let policy = ReturnPolicy { upgrade: None, ..generous_song().return_policy };
+    let policy = ReturnPolicy { points: Count::try_from(700i64).ok(), ..policy };
+    fixture.ask(Request::ContentPut(ContentPut { return_policy: policy, ..sequel() }));
+    let bought = fixture.ready(1);
+    let [first, second] = licenses(&mut fixture, &bought.tokens[0], ["a", "b"]);
+    let token = upgraded(&mut fixture, &first).privilege.certificate_token.expect("the successor's token");
+    let [newest] = licenses(&mut fixture, &token, ["a"]);
+    let opened = fixture.ask(license_return(&newest, "alice", Privilege::Points, false));
+    assert_eq!(outcome(&fixture.ask(license_return(&second, "alice", Privilege::Points, true))), "not_returnable");
+    assert_eq!(outcome(&fixture.ask(deletion(&opened))), "license.returned");
+}
+
+#[test]
+fn the_returns_of_an_upgrade_in_another_currency_bring_nothing() {
+    let eur = |minor| Money { currency: Currency::try_from("EUR").expect("a currency"), ..usd(minor) };
+    let mut fixture = Fixture::new();
+    put_song(&mut fixture, 400, 400);
+    let policy = |buyback| ReturnPolicy { points: None, upgrade: None, buyback, collection: Some(true) };
+    for (buyback, expected) in [(eur(500), "not_returnable"), (eur(0), "license.returned")] {
+        let return_policy = policy(Some(buyback));
+        fixture.ask(Request::ContentPut(ContentPut { price: eur(500), return_policy, ..sequel() }));
+        let bought = fixture.buy(1);
+        fixture.receive(&bought);
+        fixture.settle(&bought, &format!("pay-{expected}"));
+        let [license] = licenses(&mut fixture, &bought.tokens[0], ["a"]);
+        let token = upgraded(&mut fixture, &license).privilege.certificate_token.expect("the successor's token");
+        let [newest] = licenses(&mut fixture, &token, ["a"]);
+        let reply = fixture.ask(license_return(&newest, "alice", Privilege::Buyback, true));
+        assert_eq!(outcome(&reply), expected, "{buyback}: {reply:?}");
+        let Output::RequestRefused(refused) = reply else { continue };
+        assert!(refused.detail.contains("in EUR, but") && refused.detail.contains("in USD"), "{}", refused.detail);
+        let reply = fixture.ask(license_return(&newest, "alice", Privilege::Collection, true));
+        assert_eq!(outcome(&reply), "license.returned");
+    }
+}
+
+/// Refunds this part of the payment `pay-1` under an id of its own.
+fn refund(fixture: &mut Fixture, bought: &Bought, id: &str, part: i64) -> String {
+    let body = SettlementReversal { refund: Some(external(id)), amount: Some(usd(part)), ..reversal(bought, "pay-1") };
+    outcome(&fixture.ask(Request::SettlementReversal(body)))
+}
+
+/// Refunds one member of a container, with what was paid for it.
+fn refund_member(fixture: &mut Fixture, bought: &Bought, member: usize) {
+    let body = SettlementReversal {
+        certificate: Some(bought.certificates[member]),
+        container: None,
+        refund: Some(external(&format!("member-{member}"))),
+        ..reversal(bought, "pay-1")
+    };
+    assert_eq!(outcome(&fixture.ask(Request::SettlementReversal(body))), "settlement.registered");
+}
+
+#[test]
+fn returns_bring_at_most_what_is_left_after_partial_refunds() {
+    let mut fixture = Fixture::new();
+    put_song(&mut fixture, 400, 300);
+    let bought = fixture.ready(1);
+    let [first, second, third] = licenses(&mut fixture, &bought.tokens[0], ["a", "b", "c"]);
+    refund(&mut fixture, &bought, "r1", 300);
+    refund(&mut fixture, &bought, "r2", 1);
+    let mut back = |token: &str, privilege| fixture.ask(license_return(token, "alice", privilege, true));
+    assert_eq!(outcome(&back(&first, Privilege::Points)), "license.returned", "400 of 699");
+    for privilege in [Privilege::Points, Privilege::Buyback] {
+        let Output::RequestRefused(refused) = back(&second, privilege) else { panic!("{privilege:?}: 299 are left") };
+        assert_eq!(refused.code.as_str(), "not_returnable");
+        assert!(refused.detail.contains("bring 400 of the 699 minor units"), "{}", refused.detail);
+    }
+    assert!(returnable(&mut fixture).iter().all(|offers| *offers == [Privilege::Collection]));
+
+    let undone = SettlementReinstatement { refund: Some(external("r2")), ..reinstatement(&bought, "pay-1") };
+    fixture.ask(Request::SettlementReinstatement(undone));
+    let mut back = |token: &str, privilege| outcome(&fixture.ask(license_return(token, "alice", privilege, true)));
+    assert_eq!(back(&second, Privilege::Points), "not_returnable", "300 are left");
+    assert_eq!(back(&second, Privilege::Buyback), "license.returned", "the refund that was undone does not count");
+    assert_eq!(back(&third, Privilege::Buyback), "not_returnable", "nothing is left");
+}
+
+#[test]
+fn a_partial_refund_limits_the_returns_of_a_certificate_and_its_upgrades_together() {
+    let mut fixture = Fixture::new();
+    put_song(&mut fixture, 400, 400);
+    let policy = ReturnPolicy { upgrade: None, ..generous_song().return_policy };
+    let policy = ReturnPolicy { points: Count::try_from(400i64).ok(), ..policy };
+    fixture.ask(Request::ContentPut(ContentPut { return_policy: policy, ..sequel() }));
+    let bought = fixture.ready(1);
+    let [first, second] = licenses(&mut fixture, &bought.tokens[0], ["a", "b"]);
+    let token = upgraded(&mut fixture, &first).privilege.certificate_token.expect("the successor's token");
+    let [newest] = licenses(&mut fixture, &token, ["a"]);
+    refund(&mut fixture, &bought, "r1", 300);
+    let mut back = |token: &str| outcome(&fixture.ask(license_return(token, "alice", Privilege::Points, true)));
+    assert_eq!(back(&newest), "license.returned", "400 of 700");
+    assert_eq!(back(&second), "not_returnable", "300 are left");
+}
+
+#[test]
+fn after_a_refund_of_a_container_its_members_share_what_is_left() {
+    let mut fixture = Fixture::new();
+    put_song(&mut fixture, 1000, 500);
+    let bought = fixture.ready(2);
+    let [first, same] = licenses(&mut fixture, &bought.tokens[0], ["a", "b"]);
+    let [second] = licenses(&mut fixture, &bought.tokens[1], ["a"]);
+    refund(&mut fixture, &bought, "r1", 501);
+    let mut back = |token: &str, privilege| fixture.ask(license_return(token, "alice", privilege, true));
+    assert_eq!(outcome(&back(&first, Privilege::Points)), "license.returned", "1000 of 1499");
+    let Output::RequestRefused(refused) = back(&same, Privilege::Buyback) else { panic!("1000 were paid for it") };
+    assert!(refused.detail.starts_with("returns of this certificate,"), "{}", refused.detail);
+    let Output::RequestRefused(refused) = back(&second, Privilege::Buyback) else { panic!("499 are left") };
+    assert!(refused.detail.starts_with("returns of this container,"), "{}", refused.detail);
+    assert!(refused.detail.contains("bring 1000 of the 1499 minor units"), "{}", refused.detail);
+
+    fixture.ask(Request::SettlementReinstatement(reinstatement(&bought, "pay-1")));
+    assert_eq!(outcome(&fixture.ask(license_return(&second, "alice", Privilege::Points, true))), "license.returned");
+}
+
+#[test]
+fn the_refund_of_a_member_leaves_the_other_members_what_was_paid_for_them() {
+    // Points that the revoked member brought are taken back. Its buy-back stays, so it counts.
+    for (privilege, left) in [(Privilege::Points, "license.returned"), (Privilege::Buyback, "not_returnable")] {
+        let mut fixture = Fixture::new();
+        put_song(&mut fixture, 1000, 1000);
+        let bought = fixture.ready(2);
+        let [first] = licenses(&mut fixture, &bought.tokens[0], ["a"]);
+        let [second] = licenses(&mut fixture, &bought.tokens[1], ["a"]);
+        assert_eq!(outcome(&fixture.ask(license_return(&first, "alice", privilege, true))), "license.returned");
+        refund_member(&mut fixture, &bought, 0);
+        assert_eq!(fixture.points_of("alice"), 0, "{privilege:?}");
+        let reply = fixture.ask(license_return(&second, "alice", Privilege::Points, true));
+        assert_eq!(outcome(&reply), left, "{privilege:?}: {reply:?}");
+    }
+}
+
+#[test]
+fn points_that_went_back_with_a_refunded_member_are_not_left_for_the_returns_of_others() {
+    let mut fixture = Fixture::new();
+    put_song(&mut fixture, 1000, 1000);
+    fixture.give_points("alice", 1500);
+    let bought = fixture.buy_with_points(2, 1500);
+    fixture.receive(&bought);
+    fixture.ask(completion(&bought, "pay-1", usd(500)));
+    let [first] = licenses(&mut fixture, &bought.tokens[0], ["a"]);
+    let [second] = licenses(&mut fixture, &bought.tokens[1], ["a"]);
+    assert_eq!(outcome(&fixture.ask(license_return(&first, "alice", Privilege::Buyback, true))), "license.returned");
+    // Nothing but points was paid for the first member, so its refund amounts to nothing.
+    refund_member(&mut fixture, &bought, 0);
+    assert_eq!(fixture.points_of("alice"), 1000);
+    assert_eq!(outcome(&fixture.ask(license_return(&second, "alice", Privilege::Points, true))), "not_returnable");
+}
+
+#[test]
+fn a_return_that_was_opened_before_a_refund_is_checked_again_when_it_completes() {
+    let mut fixture = Fixture::new();
+    put_song(&mut fixture, 400, 400);
+    let bought = fixture.ready(1);
     let tokens = licenses(&mut fixture, &bought.tokens[0], ["a", "b"]);
     let opened = tokens.map(|token| fixture.ask(license_return(&token, "alice", Privilege::Points, false)));
+    refund(&mut fixture, &bought, "r1", 300);
     let completed = opened.map(|opened| outcome(&fixture.ask(deletion(&opened))));
-    assert_eq!(completed, ["license.returned", "not_returnable"]);
-    assert_eq!(fixture.points_of("alice"), 600);
+    assert_eq!(completed, ["license.returned", "not_returnable"], "700 are left, so the first of them can complete");
+    assert_eq!(fixture.points_of("alice"), 400);
 }
 
 #[test]

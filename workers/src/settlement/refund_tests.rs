@@ -555,6 +555,23 @@ fn a_reversal_of_an_unmatched_payment_removes_only_its_record() {
 }
 
 #[test]
+fn a_reinstatement_that_undoes_the_refunds_of_several_unmatched_payments_announces_each_under_its_own_id() {
+    let mut fixture = Fixture::with_song();
+    let bought = fixture.buy(1);
+    for (id, amount) in [("re-1", 5), ("re-2", 6)] {
+        fixture.ask(completion(&bought, "pay-1", usd(amount)));
+        fixture.ask(refund(&bought, id, amount));
+    }
+    assert_eq!(unmatched(&fixture), [], "both payments were refunded");
+    fixture.ask(reinstatement(&bought, "pay-1"));
+    assert_eq!(unmatched(&fixture).len(), 2);
+    assert_eq!(fixture.events(), ["settlement.registered", "settlement.unmatched", "settlement.unmatched"]);
+    let events = &fixture.last.as_ref().expect("a decision").events;
+    let subjects: std::collections::BTreeSet<_> = events.iter().map(Output::subject).collect();
+    assert_eq!(subjects.len(), 2, "the message id of an event is derived from its subject: {subjects:?}");
+}
+
+#[test]
 fn a_reversal_takes_points_back_and_later_points_repay_the_missing_ones() {
     let mut fixture = Fixture::with_song();
     let bought = fixture.ready(1);

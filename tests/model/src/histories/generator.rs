@@ -27,6 +27,8 @@ fn sequence() -> impl Strategy<Value = Vec<Step>> {
         1 => expired_and_reissued(),
         1 => bought_back_and_paid_out(),
         2 => assigned(),
+        2 => returned_and_refunded_in_part(),
+        1 => paid_after_its_reference_was_used_again(),
     ]
 }
 
@@ -68,6 +70,58 @@ fn assigned() -> impl Strategy<Value = Vec<Step>> {
         let later = proptest::collection::vec(report, 0..6);
         (early, later)
             .prop_map(move |(early, later)| [start.clone(), end.clone(), early, vec![assign.clone()], later].concat())
+    })
+}
+
+/// A purchase is declined, its reference is used again, and then the first purchase is paid.
+fn paid_after_its_reference_was_used_again() -> impl Strategy<Value = Vec<Step>> {
+    let buy = Step::Buy { user: 1, items: vec![(0, false)], points: Points::None, reference: 4 };
+    let late = Payment { of: Pick(1), attempt: 1, ..own_payment() };
+    let late = Step::Complete { payment: late, amount: Amount::Due, grants: None };
+    any::<bool>().prop_map(move |declined_too| {
+        let failed = || Step::Fail(own_payment());
+        let start = vec![buy.clone(), failed(), buy.clone(), late.clone()];
+        let second = if declined_too { vec![failed()] } else { Vec::new() };
+        [start, second, vec![buy.clone()]].concat()
+    })
+}
+
+/// Licenses of one or two paid certificates are returned, while parts of the payment are refunded and
+/// the refunds are undone.
+fn returned_and_refunded_in_part() -> impl Strategy<Value = Vec<Step>> {
+    let (of, flaw) = (Pick::NEWEST, Flaw::None);
+    let target = || prop_oneof![5 => Just(Target::Whole), 1 => Just(Target::Member)];
+    let payment = || target().prop_map(|target| Payment { target, ..own_payment() });
+    let refund = || prop_oneof![3 => Just(Some(1)), 1 => Just(Some(2))];
+    let part = prop_oneof![6 => Just(Some(Amount::Part)), 1 => Just(None)];
+    let choice = prop_oneof![
+        2 => Just(Choice::Any(Privilege::Points)),
+        2 => Just(Choice::Any(Privilege::Buyback)),
+        1 => (0..Privilege::ALL.len()).prop_map(Choice::Offered),
+    ];
+    let then = prop_oneof![
+        4 => (0..4_usize, choice, any::<bool>()).prop_map(move |(of, choice, deleted)| {
+            Step::Return { of: Pick(of), as_user: None, choice, deleted, flaw }
+        }),
+        3 => (0..3_usize).prop_map(|of| Step::ConfirmDeletion { of: Pick(of), known: true }),
+        3 => (payment(), part, refund()).prop_map(|(payment, amount, refund)| Step::Reverse { payment, amount, refund }),
+        1 => (payment(), refund()).prop_map(|(payment, refund)| Step::Reinstate { payment, refund }),
+        1 => (0..2_usize).prop_map(|of| Step::Reissue { of: Pick(of), known: true, granted: None }),
+        1 => Just(Step::Holdings { user: 0, after: None, limit: None }),
+        1 => Just(Step::Wait(Wait::Seconds(13 * 3600))),
+    ];
+    let points = prop_oneof![2 => Just(Points::None), 1 => Just(Points::All)];
+    (1..3_usize, points, proptest::collection::vec(then, 3..12)).prop_map(move |(count, points, then)| {
+        let mut steps = vec![
+            Step::Buy { user: 0, items: vec![(5, false); count], points, reference: 0 },
+            Step::Receive { of, whole: true, flaw },
+            Step::Complete { payment: own_payment(), amount: Amount::Due, grants: None },
+        ];
+        for (certificate, terminal) in (0..count).flat_map(|certificate| [(certificate, 0), (certificate, 1)]) {
+            steps.push(Step::RequestLicense { of: Pick(certificate), terminal, flaw });
+            steps.push(Step::ConfirmLicense { of, flaw });
+        }
+        [steps, then].concat()
     })
 }
 

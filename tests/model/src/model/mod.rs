@@ -58,8 +58,8 @@ pub(crate) struct Model {
     contents: BTreeMap<(Name, Version), Rc<ContentPut>>,
     /// Whether a reference can be used for only one purchase, unless that one ended unpaid.
     pub(crate) unique_reference: bool,
-    /// The last purchase with each reference.
-    references: BTreeMap<ExternalId, Uuid>,
+    /// The purchases with each reference, oldest first.
+    references: BTreeMap<ExternalId, Vec<Uuid>>,
     pub(crate) purchases: BTreeMap<Uuid, Purchase>,
     pub(crate) certificates: BTreeMap<Uuid, Certificate>,
     pub(crate) licenses: BTreeMap<Uuid, License>,

@@ -49,7 +49,9 @@ impl Model {
             settlement: None,
         };
         self.purchases.insert(purchase, bought);
-        self.references.extend(body.reference.clone().map(|reference| (reference, purchase)));
+        if let Some(reference) = body.reference.clone() {
+            self.references.entry(reference).or_default().push(purchase);
+        }
         self.transfer(&format!("points:{}", body.user), "licet:held", held);
         Ok(Output::CertificateIssued(CertificateIssued {
             certificates: self.issued.certificates.iter().cloned().map(issued_certificate).collect(),
@@ -63,14 +65,16 @@ impl Model {
         }))
     }
 
-    /// Whether the last purchase with the same reference was paid or can still be paid. All purchases
-    /// have the same sender.
+    /// Whether a purchase with the same reference was paid or can still be paid before it ends. All
+    /// purchases have the same sender.
     fn used_before(&self, body: &PurchaseRequest) -> bool {
         let unpaid = [Ending::Lapsed, Ending::Expired, Ending::Declined];
-        body.reference.as_ref().and_then(|reference| self.references.get(reference)).is_some_and(|last| {
-            let last = &self.purchases[last];
-            last.settlement.is_some() || !self.ending(last.members[0]).is_some_and(|ending| unpaid.contains(&ending))
-        })
+        let stands = |one: &Uuid| {
+            let one = &self.purchases[one];
+            one.settlement.is_some() || !self.ending(one.members[0]).is_some_and(|ending| unpaid.contains(&ending))
+        };
+        let earlier = body.reference.as_ref().and_then(|reference| self.references.get(reference));
+        earlier.is_some_and(|earlier| earlier.iter().any(stands))
     }
 
     /// The current terms of an item: those of the version that it names, or of the highest version.

@@ -3,10 +3,10 @@
 use std::rc::Rc;
 
 use licet_schema::{
-    Code, Output,
+    Code, Money, Output,
     message::{
-        ContentDeleted, ContentPut, ContentStatus, LicenseDeletion, LicenseReturn, LicenseReturned, PayoutInstructed,
-        Privilege, PrivilegeGranted, ReturnOpened,
+        ContentDeleted, ContentPut, ContentStatus, Ending, LicenseDeletion, LicenseReturn, LicenseReturned,
+        PayoutInstructed, Privilege, PrivilegeGranted, ReturnOpened,
     },
 };
 use uuid::Uuid;
@@ -60,7 +60,8 @@ impl Model {
         if one.state == ReturnState::Lapsed || self.now > one.delete_by {
             return Err(Code::Lapsed);
         }
-        if !self.offers(license).contains(&one.privilege) {
+        // Other open returns do not prevent this one from completing.
+        if !self.offered(license, false).contains(&one.privilege) {
             return Err(Code::NotReturnable);
         }
         Ok(self.complete_return(body.license_return))
@@ -68,10 +69,17 @@ impl Model {
 
     /// The privileges that the terms of the purchase offer for a license now.
     pub(crate) fn offers(&self, license: &License) -> Vec<Privilege> {
+        self.offered(license, true)
+    }
+
+    /// The privileges that are offered next to the completed returns and, if `open` is true, the open
+    /// ones.
+    fn offered(&self, license: &License, open: bool) -> Vec<Privilege> {
         let terms = &self.certificates[&license.certificate].terms;
         let policy = &terms.return_policy;
-        let left = self.left_to_return(license.certificate);
-        let within = |amount: i64| amount == 0 || amount <= left;
+        let left = self.left_to_return(license.certificate, open);
+        let paid_in = self.certificates[&self.first_certificate(license.certificate)].price.currency;
+        let within = |amount: i64| amount == 0 || (amount <= left && paid_in == terms.price.currency);
         let offered = [
             (Privilege::Points, policy.points.is_some_and(|points| within(points.get()))),
             (Privilege::Upgrade, policy.upgrade == Some(true) && self.successor(terms).is_some()),
@@ -81,17 +89,50 @@ impl Model {
         offered.into_iter().filter(|(_, offered)| *offered).map(|(privilege, _)| privilege).collect()
     }
 
-    /// How much more the returns of a certificate may bring. The returns of its upgrades, and of the
-    /// certificate that it is an upgrade of, count together.
-    fn left_to_return(&self, certificate: Uuid) -> i64 {
+    /// How much more the returns of a certificate may bring: at most its price in sum. If its payment
+    /// was refunded in part, also at most what is left of the payment in sum of the whole purchase.
+    fn left_to_return(&self, certificate: Uuid, open: bool) -> i64 {
         let first = self.first_certificate(certificate);
-        let brought = |one: &Return| {
-            let granted = one.granted.as_ref()?;
-            let amounts = [granted.points, granted.amount.map(|amount| amount.amount_minor)];
-            let of_it = self.first_certificate(self.licenses[&one.license].certificate) == first;
-            of_it.then(|| amounts.iter().flatten().map(|amount| amount.get()).sum::<i64>())
+        let own = self.certificates[&first].price.amount_minor.get() - self.brought(&[first], open);
+        let bought = self.purchase_of(first);
+        let refunded = bought.settlement.as_ref().and_then(|key| self.settlements[key].refunded());
+        let Some(refunded) = refunded else { return own };
+        let paid = |id: &Uuid| {
+            let one = &self.certificates[id];
+            one.price.amount_minor.get() - if self.is_reversed(*id) { one.points } else { 0 }
         };
-        self.certificates[&first].price.amount_minor.get() - self.returns.values().filter_map(brought).sum::<i64>()
+        let paid: i64 = bought.members.iter().map(paid).sum();
+        own.min(paid - refunded.amount_minor.get() - self.brought(&bought.members, open))
+    }
+
+    /// What the returns of these certificates, and of all upgrades of their licenses, have brought. If
+    /// `open` is true, also what the open returns will bring. Points of a reversed certificate were
+    /// taken back.
+    fn brought(&self, certificates: &[Uuid], open: bool) -> i64 {
+        let by = |one: &Return| {
+            let certificate = self.licenses[&one.license].certificate;
+            let first = self.first_certificate(certificate);
+            let policy = &self.certificates[&certificate].terms.return_policy;
+            let money = |amount: Option<Money>| amount.map(|amount| amount.amount_minor);
+            let amounts = match (&one.granted, one.state) {
+                _ if !certificates.contains(&first) => [None, None],
+                (Some(granted), _) => [granted.points.filter(|_| !self.is_reversed(first)), money(granted.amount)],
+                (None, ReturnState::Opened) if open && self.now <= one.delete_by => match one.privilege {
+                    Privilege::Points => [policy.points, None],
+                    Privilege::Buyback => [None, money(policy.buyback)],
+                    Privilege::Upgrade | Privilege::Collection => [None, None],
+                },
+                (None, _) => [None, None],
+            };
+            amounts.iter().flatten().map(|amount| amount.get()).sum::<i64>()
+        };
+        self.returns.values().map(by).sum()
+    }
+
+    /// Whether a reversal ended a certificate and was not undone.
+    fn is_reversed(&self, certificate: Uuid) -> bool {
+        let one = &self.certificates[&certificate];
+        one.ended == Some(Ending::Reversed) && !one.reinstated
     }
 
     /// The certificate that was paid for, if this one is an upgrade, or else itself.

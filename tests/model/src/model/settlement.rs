@@ -147,7 +147,7 @@ impl Settlement {
     }
 
     /// The sum of the refunds, if there are any but kept ones.
-    fn refunded(&self) -> Option<Money> {
+    pub(super) fn refunded(&self) -> Option<Money> {
         if self.refunds.values().all(|one| one.state == RefundState::Kept) {
             return None;
         }
