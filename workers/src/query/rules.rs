@@ -48,7 +48,8 @@ fn holding(context: &Context<'_>, tables: &Tables, row: &license::Model) -> Resu
     let (state, is_returnable) = match row.state {
         LicenseState::Outstanding => ("outstanding", false),
         LicenseState::Granted => ("granted", true),
-        LicenseState::Returning => ("returning", return_is_late(context, tables, row.id)?),
+        LicenseState::Returning if return_is_late(context, tables, row.id)? => ("granted", true),
+        LicenseState::Returning => ("returning", false),
         LicenseState::Revoked => return Err(Defect::violated("a page has no revoked licenses", row.id)),
     };
     Ok(Holding {

@@ -17,7 +17,7 @@ const PAGE_DEFAULT: i64 = 100;
 impl Model {
     pub(super) fn holdings(&self, body: &HoldingsQuery) -> Output {
         let of_user = |one: &License| self.purchase_of(one.certificate).user == body.user;
-        let valid = self.licenses.iter().filter(|(_, one)| of_user(one) && state_of(one).is_some());
+        let valid = self.licenses.iter().filter(|(id, one)| of_user(one) && self.state_of(**id, one).is_some());
         let after = valid.filter(|(id, _)| body.after.is_none_or(|after| **id > after));
         let found: Vec<_> = after.map(|(id, one)| self.holding(*id, one)).collect();
         let limit = body.limit.map_or(PAGE_DEFAULT, |limit| limit.get()) as usize;
@@ -42,7 +42,7 @@ impl Model {
             license: id,
             content: terms.content.clone(),
             version: terms.version,
-            attributes: self.attributes(one, state_of(one).expect("only valid licenses are listed")),
+            attributes: self.attributes(one, self.state_of(id, one).expect("only valid licenses are listed")),
             returnable,
         }
     }
@@ -130,14 +130,15 @@ impl Model {
             settlement: bought.settlement.as_ref().map(|(_, id)| id.clone()),
         }
     }
-}
 
-/// The state of a license in listings, or `None` if it is not listed.
-fn state_of(license: &License) -> Option<&'static str> {
-    match license.state {
-        LicenseState::Outstanding => Some("outstanding"),
-        LicenseState::Granted => Some("granted"),
-        LicenseState::Returning => Some("returning"),
-        LicenseState::Returned | LicenseState::Revoked => None,
+    /// The state of a license in listings, or `None` if it is not listed. A return that has missed its
+    /// deadline is over.
+    fn state_of(&self, id: Uuid, license: &License) -> Option<&'static str> {
+        match license.state {
+            LicenseState::Outstanding => Some("outstanding"),
+            LicenseState::Returning if !self.return_overdue(id) => Some("returning"),
+            LicenseState::Granted | LicenseState::Returning => Some("granted"),
+            LicenseState::Returned | LicenseState::Revoked => None,
+        }
     }
 }
