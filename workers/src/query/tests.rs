@@ -203,3 +203,19 @@ fn holdings_are_listed_in_pages_with_the_privileges_of_each_license() {
     assert!(fixture.events().is_empty());
     assert_eq!(outcome(&Output::HoldingsListed(second)), "holdings.listed");
 }
+
+#[test]
+fn a_license_is_returning_until_the_deadline_of_its_return_and_then_granted_again() {
+    let mut fixture = Fixture::with_song();
+    let bought = fixture.ready(1);
+    let token = fixture.license(&bought, "player").expect("a license");
+    fixture.ask(license_receipt(&token));
+    fixture.ask(license_return(&token, "alice", Privilege::Points, false));
+    let mut listed = |later_ms| {
+        let page = holdings(fixture.later(later_ms), None, 10);
+        let license = page.licenses.into_iter().next().expect("one license");
+        (license.attributes.state.as_str().to_owned(), license.returnable)
+    };
+    assert_eq!(listed(0), ("returning".into(), vec![]));
+    assert_eq!(listed(25 * HOUR_MS), ("granted".into(), vec![Privilege::Points]), "no sweep has run");
+}
