@@ -126,7 +126,7 @@ mod tests {
     }
 
     #[test]
-    fn a_verdict_lists_warnings_also_if_the_audit_passed() {
+    fn a_verdict_lists_warnings_even_if_the_audit_passed() {
         let oldest = licet_schema::Timestamp::from_millis(0);
         let waiting = Warning { what: "buy-backs".into(), count: 2, oldest, places: vec!["a".into(), "b".into()] };
         let report = Report { checks: 3, journal_rows: 7, violations: Vec::new(), warnings: vec![waiting] };

@@ -103,7 +103,7 @@ impl From<crate::signing::TokenError> for RuleError {
 /// The decision about one message.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Decision {
-    /// The reply. `None` for a message from a clock.
+    /// The reply. `None` for a message from a timer, which expects no reply.
     pub reply: Option<Output>,
     /// The events in addition to the event form of the reply.
     pub events: Vec<Output>,

@@ -1,17 +1,16 @@
-//! Fingerprints of rows. An audit finds every change of a row that no message made.
+//! Fingerprints of rows, with which the auditor finds every change of a row that no message made.
 //!
-//! A fingerprint is a number that all columns of a row determine. With the journal rows of a batch,
-//! the runtime stores for each row that the batch wrote how its fingerprint has changed
-//! ([`Changes`]). For each row, these differences add up to the fingerprint of the row as it is now,
-//! in whatever order they are added. A row that was changed, added or removed by anything else than
-//! a message has another sum.
+//! The fingerprint of a row is a number computed from all its columns. With the journal rows of a
+//! batch, the runtime stores how the fingerprint of each written row changed ([`Changes`]). The
+//! differences of a row add up to its current fingerprint, in any order. If anything other than a
+//! message changed, added or removed the row, the sum differs.
 //!
 //! NULL does not contribute to a fingerprint, so a migration may add a column that is NULL in the
-//! existing rows. The rows of the engine's own tables have fingerprints, too, except the signing
+//! existing rows. The rows of the engine's own tables have fingerprints too, except the signing
 //! keys, which no message writes.
 //!
-//! Deliberately absent: protection against someone who writes matching fingerprints. Whoever may
-//! write the tables may write the journal.
+//! Deliberately absent: protection against someone who writes matching fingerprints. Anyone who may
+//! write the tables may also write the journal.
 
 use licet_schema::entity::{Keyed, journal};
 use sea_orm::{EntityName, IdenStatic, Iterable, ModelTrait, Value};
@@ -103,7 +102,7 @@ impl TableVisitor for Changes {
     }
 }
 
-/// A short number that a row's table and key determine. Different rows may have the same.
+/// A short hash of a row's table and key. Different rows may have the same tag.
 pub fn tag<E: Keyed>(key: &E::Key) -> u32 {
     let mut bytes = Bytes::of(E::default().table_name());
     E::key_values(key).iter().for_each(|value| bytes.value("", value));
@@ -118,7 +117,7 @@ where
 {
     let entity = E::default();
     let mut bytes = Bytes::of(entity.table_name());
-    // The database assigns the positions of journal rows, and `changes` contains the fingerprint.
+    // A journal row's `position` comes from the database, and its `changes` contain the fingerprint.
     let is_journal = entity.table_name() == journal::Entity.table_name();
     let is_left_out = |name: &str| is_journal && matches!(name, "position" | "changes");
     for column in E::Column::iter().filter(|column| !is_left_out(column.as_str())) {
@@ -128,7 +127,7 @@ where
     u64::from_le_bytes([a, b, c, d, e, f, g, h]).max(1)
 }
 
-/// Bytes that names and values determine, and that no other names and values have.
+/// An unambiguous encoding of names and values: different names or values have different bytes.
 struct Bytes(Vec<u8>);
 
 impl Bytes {
@@ -216,7 +215,7 @@ mod tests {
     }
 
     #[test]
-    fn the_changes_of_a_row_add_up_to_its_fingerprint_and_to_nothing_if_it_was_removed() {
+    fn the_changes_of_a_row_add_up_to_its_fingerprint_and_to_zero_if_it_was_removed() {
         let one = mention::Model { subject: Uuid::from_u128(1), journal: Uuid::from_u128(2) };
         let two = mention::Model { journal: Uuid::from_u128(3), ..one.clone() };
         let mut rows = Rows::<mention::Entity>::default();
@@ -237,7 +236,7 @@ mod tests {
     }
 
     #[test]
-    fn changes_come_back_from_the_bytes_that_a_journal_row_stores() {
+    fn changes_are_read_back_from_the_bytes_that_a_journal_row_stores() {
         let mut changes = Changes::default();
         changes.add_inserted::<journal::Entity>(&[row(0)]);
         let bytes = changes.to_bytes().expect("postcard writes it");

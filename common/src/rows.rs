@@ -104,7 +104,7 @@ impl<E: Keyed> Lookup<E> {
     }
 }
 
-/// A row as it is stored, and what the batch has done with it.
+/// The stored version of a row, and what the batch did with the row.
 #[derive(Clone, Debug)]
 struct Row<M> {
     /// `None` if the row was added.
@@ -133,7 +133,7 @@ impl<M> Row<M> {
 /// A stored row that a rule changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Change<'a, M> {
-    /// The row as it is stored.
+    /// The stored version of the row.
     pub stored: &'a M,
     /// The row as it should be written.
     pub now: &'a M,
@@ -299,7 +299,7 @@ impl<E: Keyed> Rows<E> {
         changed.collect()
     }
 
-    /// Stored rows that were removed, as they are stored.
+    /// The stored versions of the rows that were removed.
     pub fn removed(&self) -> Vec<&E::Model> {
         let removed = self.rows.values().filter(|row| matches!(row.now, Now::Removed));
         removed.filter_map(|row| row.stored.as_ref()).collect()

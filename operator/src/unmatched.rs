@@ -1,8 +1,9 @@
 //! Payments that match no purchase, and refunds that do not match their payment. Payments stay in the
 //! table `unmatched_settlement` until an operator assigns or refunds them.
 //!
-//! [`list`], [`find`] and [`is_one_of_several`] read the table. [`assign`] and [`refund`] create the messages that resolve
-//! a payment. The settlement worker decides them like any other message and removes the row.
+//! [`list`], [`find`] and [`is_one_of_several`] read the table. [`assign`] and [`refund`] create the
+//! messages that resolve a payment. The settlement worker decides them like any other message and
+//! removes the row.
 
 use futures_util::future::BoxFuture;
 use licet_common::store::{Store, StoreError};
@@ -84,7 +85,7 @@ pub fn amount(payment: &Unmatched) -> Money {
     Money { amount_minor: payment.amount_minor, currency: payment.currency }
 }
 
-/// Whether several unmatched payments have the provider and the settlement of this one.
+/// Whether other unmatched payments have the same provider and settlement as this one.
 ///
 /// # Errors
 /// The database is unavailable.
@@ -99,7 +100,8 @@ pub fn is_one_of_several<'a>(store: &'a Store, payment: &'a Unmatched) -> BoxFut
 }
 
 /// The request that assigns this payment to a purchase. The purchase must be unpaid, and exactly
-/// this amount must be due. The amount is named only if the payment is one of several with its id.
+/// this amount must be due. The request names the amount only if the payment is one of several with
+/// its id.
 pub fn assign(payment: &Unmatched, is_one_of_several: bool, to: Purchase) -> Request {
     let (certificate, container) = match to {
         Purchase::Certificate(id) => (Some(id), None),

@@ -114,7 +114,7 @@ async fn open_payouts_and_unmatched_money_are_warnings_and_a_manual_change_is_a_
         ["a row of content that differs from what messages wrote"]
     );
     system.resources.store.pool().execute_unprepared(undo).await.expect("the change is undone");
-    // Only one process may use an SQLite file.
+    // Close the store, because only one process may use an SQLite file.
     let TestSystem { folder, resources, .. } = system;
     drop(resources);
     let licet = |arguments: &[&str]| {
@@ -123,7 +123,7 @@ async fn open_payouts_and_unmatched_money_are_warnings_and_a_manual_change_is_a_
     };
     // The clock of the test's workers is set to 2023.
     let output = licet(&["--json"]);
-    assert_eq!(output.status.code(), Some(0), "warnings do not fail: {output:?}");
+    assert_eq!(output.status.code(), Some(0), "warnings do not change the exit code: {output:?}");
     let report: Value = serde_json::from_slice(&output.stdout).expect("one JSON object");
     assert_eq!(report["violations"], json!([]));
     let warnings = report["warnings"].as_array().expect("a list");

@@ -1,5 +1,5 @@
-//! The auditor finds every manual change of a row: of each column of each table, and added and
-//! deleted rows. Every column has an entry in [`COLUMNS`], so a new column needs a decision.
+//! The auditor finds every manual change: a changed value in any column of any table, and added and
+//! deleted rows. Every column needs an entry in [`COLUMNS`], which says what the auditor must report.
 
 use std::{collections::BTreeSet, sync::Arc};
 
@@ -24,14 +24,14 @@ use crate::system::{
 on_both!(
     the_auditor_finds_every_change_of_a_column_that_no_message_made,
     the_auditor_finds_every_row_that_was_added_or_deleted_without_a_message,
-    the_auditor_finds_a_manual_change_also_after_a_message_has_overwritten_it,
+    the_auditor_finds_a_manual_change_even_after_a_message_has_overwritten_it,
 );
 
 /// How a test changes a column, and what the auditor must do about it.
 enum Case {
     /// The value is changed according to its type. The auditor reports it.
     Reported,
-    /// The value becomes one of these words, whichever is another. The auditor reports it.
+    /// The value becomes the one of these words that differs from it. The auditor reports it.
     Words(&'static str, &'static str),
     /// The value becomes the result of this SQL expression. The auditor reports it.
     Sql(&'static str),
@@ -45,7 +45,7 @@ const CURRENCY: Case = Words("EUR", "GBP");
 const PRIVILEGE: Case = Words("points", "collection");
 const ENDING: Case = Words("reversed", "expired");
 const OUTCOME: Case = Words("completed", "reversed");
-const NO_MESSAGE: Case = Unnoticed("workers that start and operators write signing keys; no message does");
+const NO_MESSAGE: Case = Unnoticed("operators and starting workers write signing keys; messages do not");
 
 /// Every column of every table.
 const COLUMNS: [(&str, &[(&str, Case)]); 19] = [
@@ -297,7 +297,7 @@ const COLUMNS: [(&str, &[(&str, Case)]); 19] = [
             ("subject", Reported),
             ("code", Reported),
             ("decided_at", Reported),
-            ("position", Unnoticed("it decides only the order; an order that the events contradict is reported")),
+            ("position", Unnoticed("the position only orders events; an order that the events contradict is reported")),
             ("outputs", Sql("(SELECT outputs FROM journal ORDER BY id DESC LIMIT 1)")),
             ("changes", Sql("NULL")),
         ],
@@ -323,7 +323,7 @@ struct Tamperer<'a> {
 }
 
 impl<'a> Tamperer<'a> {
-    /// Reads from the database which tables and columns there are.
+    /// Reads the tables and their columns from the database.
     async fn new(system: &'a TestSystem) -> Self {
         let sql = match system.resources.store.backend() {
             DatabaseBackend::Postgres => {
@@ -424,7 +424,7 @@ async fn the_auditor_finds_every_change_of_a_column_that_no_message_made(mut sys
     let decided = COLUMNS.iter().flat_map(|(table, columns)| columns.iter().map(|(column, _)| (*table, *column)));
     let decided: BTreeSet<_> = decided.collect();
     let existing: BTreeSet<_> = tamperer.columns.iter().map(|one| (one.table.as_str(), one.column.as_str())).collect();
-    assert_eq!(decided, existing, "decide in COLUMNS for each column what the auditor must do about it");
+    assert_eq!(decided, existing, "add each column to COLUMNS, with what the auditor must do about it");
     tamperer.assert_unchanged().await;
     let mut missed = Vec::new();
     for (table, columns) in &COLUMNS {
@@ -455,7 +455,7 @@ async fn the_auditor_finds_every_row_that_was_added_or_deleted_without_a_message
     for (table, columns) in COLUMNS.iter().filter(|(table, _)| *table != "signing_key") {
         let which = tamperer.first(table);
         let deleted = tamperer.violations_after(table, &format!("DELETE FROM \"{table}\" WHERE {which}")).await;
-        // With a journal row, the changes of its batch are gone, so it is not known that it is missing.
+        // The changes of its batch are deleted with a journal row, so nothing shows that it is missing.
         let found = |violation: &Violation| *table == "journal" || is_about(violation, table);
         assert!(deleted.iter().any(found), "deleted from {table}: {deleted:#?}");
 
@@ -482,7 +482,7 @@ async fn the_auditor_finds_every_row_that_was_added_or_deleted_without_a_message
     system.finish().await;
 }
 
-async fn the_auditor_finds_a_manual_change_also_after_a_message_has_overwritten_it(mut system: TestSystem) {
+async fn the_auditor_finds_a_manual_change_even_after_a_message_has_overwritten_it(mut system: TestSystem) {
     system.put_song_with_workers().await;
     let certificate = system.ready("alice", 1).await.certificates[0];
     let change = "UPDATE certificate SET expires_at = expires_at + 1000";
@@ -623,7 +623,7 @@ impl History<'_> {
     }
 }
 
-/// Plays a history in which every table has rows in most of their states.
+/// Plays a history after which every table has rows in most of their states.
 async fn play(system: &mut TestSystem) {
     system.resources.terms = Arc::new(Terms { unique_reference: true, ..Terms::default() });
     system.start_workers();

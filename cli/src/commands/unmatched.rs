@@ -26,8 +26,8 @@ use crate::{
 pub(crate) enum Command {
     /// List payments that match no purchase, and refunds that do not match their payment
     List(List),
-    /// Assign an unmatched payment to an unpaid purchase, even one that has ended; exactly its amount
-    /// must be due
+    /// Assign an unmatched payment to an unpaid purchase, even one that has ended; the amount due must
+    /// equal the payment
     Assign(Assign),
     /// Record that an unmatched payment was refunded through its provider
     Refund(Refund),

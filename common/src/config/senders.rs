@@ -18,8 +18,8 @@ pub struct Senders(Option<BTreeMap<String, Vec<String>>>);
 
 impl Senders {
     /// Creates the table. Each entry of a user is a message type, a prefix of message types
-    /// followed by `.*`, or `*` for every type. Patterns do not include [`Request::FOR_OPERATORS`]. The entry [`topology::RETRY`] is not a message
-    /// type: see [`Senders::may_send_for_others`].
+    /// followed by `.*`, or `*` for every type. Patterns do not include [`Request::FOR_OPERATORS`].
+    /// The entry [`topology::RETRY`] is not a message type: see [`Senders::may_send_for_others`].
     ///
     /// # Errors
     /// An entry matches no message type.

@@ -343,7 +343,7 @@ async fn fold(
     }
 }
 
-/// Stores in one of the journal rows of a batch what the batch writes.
+/// Stores in the first journal row of a batch how the batch changes the fingerprints of rows.
 fn note_changes(rows: &dyn AnyRows, journal: &mut [journal::Model], mentions: &[mention::Model]) -> Result<(), Defect> {
     let mut changes = Changes::default();
     rows.note_changes(&mut changes);

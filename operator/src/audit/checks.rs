@@ -218,7 +218,7 @@ pub(super) const CHECKS: &[Check] = &[
     },
     Check {
         invariant: 4,
-        what: "a certificate of which returns, also of its upgrades, brought more than was paid for it",
+        what: "a certificate whose returns, with those of its upgrades, brought more than was paid for it",
         find: "WITH RECURSIVE origin (certificate, first) AS ( \
                SELECT r.certificate, r.certificate FROM license_return r \
                LEFT JOIN privilege u ON u.certificate = r.certificate \

@@ -1,13 +1,12 @@
-//! Invariant 6: every row is as messages wrote it.
+//! Invariant 6: every row is as a message wrote it.
 //!
-//! With each batch, the journal stores how the fingerprints of the written rows were changed
-//! ([`licet_common::fingerprint`]). For each row, these differences must add up to the fingerprint of
-//! the row as it is now. This finds every change of any column, every added and every deleted row,
-//! also of columns whose values are in no reply and no event. It does not depend on the order of the
-//! journal rows, nor on clocks.
+//! With each batch, the journal stores how the fingerprints of the written rows changed
+//! ([`licet_common::fingerprint`]). For each row, these differences must add up to its current
+//! fingerprint. The comparison finds every added, deleted or changed row, even if the changed column
+//! is in no reply and no event. It depends neither on the order of the journal rows nor on clocks.
 //!
-//! The sums of all rows would not fit into memory, so rows share a limited number of buckets. Only
-//! if a bucket does not add up, the journal and the tables are read once more, to find the rows.
+//! The sums of all rows would not fit into memory, so rows share a limited number of buckets. Only if
+//! a bucket does not add up to zero are the journal and the tables read once more, to find the rows.
 //!
 //! The tables are those that workers write, and the journal itself. No message writes signing keys.
 
@@ -35,7 +34,7 @@ use super::{AuditError, PLACES, Violation};
 
 /// The number of buckets. Each needs 8 bytes.
 const BUCKETS: usize = 1 << 16;
-/// The number of buckets that do not add up and are searched for their rows.
+/// The maximum number of differing buckets whose rows are searched for.
 const SEARCHED_MAX: usize = 64;
 /// The number of rows that are read at a time.
 const ROWS_PER_PAGE: usize = 2048;
@@ -70,7 +69,7 @@ impl Fingerprints {
         Ok(())
     }
 
-    /// Compares the tables with the journal. The rows of the journal that belong to purchases were
+    /// Compares the tables with the journal. The journal rows that belong to purchases must have been
     /// counted before.
     ///
     /// # Errors
@@ -92,7 +91,7 @@ impl Fingerprints {
     }
 }
 
-/// The rows with the same tag of the same table, nearly always one.
+/// The rows of one table that have the same tag: nearly always one row.
 #[derive(Default)]
 struct Tagged {
     /// The sum of their fingerprints, according to the journal.
@@ -101,7 +100,7 @@ struct Tagged {
     found: u64,
     /// Their keys.
     keys: Vec<String>,
-    /// The journal row with their last change, after its position.
+    /// The position and the id of the journal row with their last change.
     last: Option<(i64, Uuid)>,
 }
 

@@ -1,10 +1,10 @@
 //! The audit: checks that a database satisfies the invariants in ARCHITECTURE.md.
 //!
-//! The audit compares the tables with each other (`checks`) and with the journal: with the events in
-//! it (`replay`), and with the fingerprints of the rows that messages wrote (`fingerprints`). The
-//! first two find errors of rules, and the last finds every change that no message made. The audit
-//! reads one snapshot and writes nothing, so it can run while workers write. It uses no rule of the
-//! workers, so that it also finds errors in these rules.
+//! The audit compares the tables with each other (`checks`), with the events in the journal
+//! (`replay`), and with the fingerprints in the journal (`fingerprints`). The first two comparisons
+//! find errors of rules, and the last finds every change that no message made. The audit reads one
+//! snapshot and writes nothing, so it can run while workers write. It uses no rule of the workers, so
+//! that it also finds errors in these rules.
 //!
 //! [`warnings`] lists money that has waited for a long time.
 
@@ -49,7 +49,7 @@ pub struct Report {
     pub journal_rows: u64,
     /// The violations. Empty if every invariant holds.
     pub violations: Vec<Violation>,
-    /// Money that has waited for a long time. [`audit`] lists none: see [`warnings`].
+    /// Money that has waited for a long time. [`audit`] leaves the list empty: see [`warnings`].
     pub warnings: Vec<Warning>,
 }
 

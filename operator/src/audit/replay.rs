@@ -25,8 +25,8 @@ const PURCHASES_PER_PAGE: usize = 256;
 /// The number of journal rows that are read at a time.
 const JOURNAL_ROWS_PER_PAGE: u64 = 2048;
 
-/// The messages that pay for a purchase. The outcome in their reply is another one than `completed` if
-/// a refund arrived first.
+/// The types of the messages that pay for a purchase. If a refund arrived first, the outcome in the
+/// reply is not `completed`.
 const PAYMENTS: [&str; 2] = ["settlement.completion", "settlement.assignment"];
 
 /// The events of one purchase.
@@ -135,7 +135,7 @@ impl Findings {
 }
 
 /// Compares the tables with the whole journal. Returns the number of journal rows about purchases,
-/// and the violations. Counts the fingerprints of these journal rows.
+/// and the violations. Adds these journal rows to `fingerprints`.
 pub(super) async fn compare_with_journal(
     connection: &Transaction,
     fingerprints: &mut Fingerprints,

@@ -1,5 +1,5 @@
-//! Money that waits for someone: payouts that are owed, money that matches no purchase, and refunds of
-//! payments that have not arrived. They violate no invariant, so they are warnings if they are old.
+//! Money that waits for an action: payouts that are owed, money that matches no purchase, and refunds
+//! whose payment has not arrived. It violates no invariant, so it causes a warning once it is old.
 
 use futures_util::future::BoxFuture;
 use licet_common::store::Store;
@@ -8,20 +8,21 @@ use sea_orm::{ConnectionTrait, Statement};
 
 use super::{AuditError, PLACES, place};
 
-/// Money that waits for someone.
+/// Money that waits for an action.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
 pub struct Warning {
-    /// What waits.
+    /// The kind of money.
     pub what: String,
-    /// How many wait.
+    /// The number of waiting rows.
     pub count: i64,
-    /// Since when the oldest waits.
+    /// The time since which the oldest has waited.
     pub oldest: Timestamp,
     /// The ids of some, oldest first.
     pub places: Vec<String>,
 }
 
-/// What waits, and the query that finds it: ids and times. The query ends in a condition.
+/// The kinds of money, their time columns, and the queries that find the rows. Each query ends in a
+/// condition, to which another one is added.
 const WAITING: [(&str, &str, &str); 3] = [
     (
         "buy-backs that are not paid out (see `licet payouts list --open`)",

@@ -130,7 +130,7 @@ fn registered(body: &SettlementRegistered) -> String {
         SettlementOutcome::Refunded => "was refunded in part",
         SettlementOutcome::Pending => "has not arrived yet; a report of its refund or reinstatement was kept",
         SettlementOutcome::Reinstated => {
-            "is no longer refunded: a reissue brings back what the refund revoked, if it revoked something"
+            "is no longer refunded: if the refund revoked certificates, a reissue makes them live again"
         }
     };
     let refunded = body.refunded.filter(|sum| sum.amount_minor.get() > 0);

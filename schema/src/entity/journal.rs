@@ -42,8 +42,8 @@ pub struct Model {
     /// The outputs as they were published, encoded with postcard.
     #[sea_orm(column_type = "Blob")]
     pub outputs: Vec<u8>,
-    /// How the fingerprints of rows were changed by the batch of the message, encoded with postcard.
-    /// `None` in all rows of the batch but one.
+    /// How the batch of the message changed the fingerprints of rows, encoded with postcard. `None` in
+    /// all rows of the batch but one.
     #[sea_orm(column_type = "Blob", nullable)]
     pub changes: Option<Vec<u8>>,
 }

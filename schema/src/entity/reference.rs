@@ -1,7 +1,8 @@
 //! Order numbers of upstream systems that each sender may use for only one purchase, unless the
 //! purchase ends unpaid. A row exists only for purchases that were made while the setting
-//! `unique_reference` was on, and it is never changed: a purchase that ended unpaid can be paid later.
-//! The key makes sure that two purchase workers cannot accept the same order number at the same time.
+//! `unique_reference` was on. It is never changed, because a purchase that ended unpaid can be paid
+//! later. The key ensures that two purchase workers cannot accept the same order number at the same
+//! time.
 
 use sea_orm::entity::prelude::*;
 

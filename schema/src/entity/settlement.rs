@@ -22,7 +22,8 @@ pub struct Model {
     /// The certificate that the provider named, if an operator assigned the payment to another
     /// purchase.
     pub reported_certificate: Option<Uuid>,
-    /// The container that the provider named, if an operator assigned the payment to another purchase.
+    /// The container that the provider named, if an operator assigned the payment to another
+    /// purchase.
     pub reported_container: Option<Uuid>,
     /// `completed`, `failed`, or `reversed` once everything that was paid is refunded.
     pub outcome: SettlementOutcome,

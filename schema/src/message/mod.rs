@@ -135,8 +135,8 @@ messages! {
 }
 
 impl Request {
-    /// The types that the table `[senders]` permits only by their full name. A provider with the entry
-    /// `settlement.*` must not decide what unmatched money pays for.
+    /// The message types that the table `[senders]` permits only by their full name. A provider with
+    /// the entry `settlement.*` must not decide what unmatched money pays for.
     pub const FOR_OPERATORS: &[&str] = &["settlement.assignment"];
 
     /// Decodes a JSON body of the message type `kind` and checks it with [`Request::check`].

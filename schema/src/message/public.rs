@@ -33,7 +33,7 @@ impl Output {
             Self::SettlementUnmatched(body) => {
                 let mut subject = format!("{}:{}", body.provider, body.settlement);
                 subject.extend(body.refund.iter().map(|refund| format!(":{refund}")));
-                // Undoing several refunds at once announces several amounts of one settlement.
+                // If several refunds are undone at once, several amounts of one settlement are announced.
                 let amount = |amount: &Money| format!(":{}:{}", amount.amount_minor, amount.currency);
                 subject.extend(body.amount.iter().map(amount));
                 subject

@@ -82,8 +82,8 @@ bodies! {
         pub reason: Text,
     }
 
-    /// `settlement.assignment`: an operator decides that an unmatched payment pays for a purchase. The
-    /// body names exactly one of `certificate` and `container`.
+    /// `settlement.assignment`: an operator decides that an unmatched payment pays for a purchase.
+    /// The body names exactly one of `certificate` and `container`.
     pub struct SettlementAssignment {
         /// The certificate to pay for, if it was bought without a container.
         pub certificate: Option<Uuid>,
@@ -134,7 +134,7 @@ bodies! {
     }
 
     /// `settlement.unmatched`: event. Money matches no purchase: a payment, or a refund of more than
-    /// was paid. Licet keeps a record of it until an operator resolves it.
+    /// was paid. Licet keeps a record of the money until an operator assigns or refunds it.
     pub struct SettlementUnmatched {
         /// Whether the money came in or went out.
         pub kind: UnmatchedKind,

@@ -188,7 +188,7 @@ async fn case_a08_two_open_returns_together_never_bring_more_than_was_paid(mut s
 
 async fn case_a08_returns_of_two_members_of_a_refunded_container_wait_for_each_other(mut system: TestSystem) {
     system.start_workers();
-    // A buy-back books no points, so the returns do not wait for the account of the user.
+    // A buy-back changes no points, so the returns do not wait for the user's account.
     let terms = ContentPut { return_policy: policy(None, Some(usd(1000))), ..song(1) };
     assert_eq!(outcome(&system.ask(&Request::ContentPut(terms)).await), "content.registered");
     let bought = system.ready("alice", 2).await;
@@ -240,7 +240,7 @@ async fn case_a08_returns_of_two_members_of_a_refunded_container_wait_for_each_o
     other.commit().await.expect("the rows are committed");
     let reply = asked.await;
     assert_eq!(outcome(&reply), "not_returnable", "999 of 1999 minor units are left: {reply:?}");
-    // The auditor would report that the rest of the first return is missing.
+    // Delete the rows, because the auditor would report that the other rows of this return are missing.
     license_return::Entity::delete_by_id(id).exec(&pool).await.expect("the row is deleted");
     privilege::Entity::delete_by_id(id).exec(&pool).await.expect("the row is deleted");
     assert_eq!(outcome(&system.ask(&request).await), "license.returned");

@@ -92,12 +92,13 @@ pub(crate) async fn origins<S: Source>(
     Ok(origins)
 }
 
-/// Reads the refunds of the payments for these origins, whose rows must be loaded. Where there are
-/// any, reads the payment and, if it paid for a container, the records of all certificates of the
-/// container. Returns the certificates whose returns count for the limits of the origins.
+/// Reads the refunds of the payments for these origins, whose rows must be loaded. For each payment
+/// with a refund, also reads the settlement and, if it paid for a container, the records of all
+/// certificates of the container. Returns the certificates whose returns count toward the limits of
+/// the origins.
 ///
-/// A worker that completes returns locks the payments: two returns of different certificates of a
-/// container may share what is left of its payment. A refund itself needs no lock here, because it
+/// A worker that completes returns locks the payments, because returns of different certificates of
+/// a container may share what is left of its payment. Refunds need no lock here, because a refund
 /// locks all certificates of its purchase.
 pub(crate) async fn refunded<S: Source>(
     source: &S,
@@ -128,7 +129,7 @@ pub(crate) async fn refunded<S: Source>(
 }
 
 /// Reads what the returns of these certificates, and of all upgrades of their licenses, have brought
-/// and will bring if they complete. The terms of open returns are read with [`terms`], afterwards.
+/// and will bring if they complete. Call [`terms`] afterwards to read the terms of open returns.
 /// A worker that completes returns must have locked the origins, so that no other transaction
 /// completes such a return.
 pub(crate) async fn worth<S: Source>(

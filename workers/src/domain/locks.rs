@@ -1,7 +1,7 @@
 //! The order in which every worker locks rows, so that no two transactions wait for each other:
 //! first references by key (only in the purchase worker), then certificates by id, then the records
-//! of certificates that have ended, then settlements by key (only in the settlement worker and, if they
-//! were refunded, in the return worker), then accounts by name. Contents are never locked.
+//! of certificates that have ended, then settlements by key (only in the settlement worker and, for
+//! refunded payments, in the return worker), then accounts by name. Contents are never locked.
 
 use std::collections::BTreeSet;
 
@@ -36,9 +36,9 @@ impl Wanted {
     }
 }
 
-/// Locks the rows of these references, and then the certificates of all purchases that used them. If
-/// two transactions use a reference at the same time, both add the row with the same number of earlier
-/// purchases. The later one violates the key and is retried.
+/// Locks the rows of these references, and then the certificates of all purchases that used them.
+/// If two transactions use a reference at the same time, both add a row with the same number of
+/// earlier purchases. The later transaction violates the key and is retried.
 ///
 /// # Errors
 /// The same as for [`certificates`].

@@ -134,8 +134,8 @@ pub(crate) fn offers(
 }
 
 /// What a return for this privilege brings, in minor units of the price. `None` if it brings nothing,
-/// or if the terms do not offer it. A point is worth one minor unit: only contents whose price is in the
-/// currency of points offer points.
+/// or if the terms do not offer it. A point is worth one minor unit, because only contents whose
+/// price is in the points currency offer points.
 fn value(terms: &content::Model, privilege: Privilege) -> Option<Count> {
     match privilege {
         Privilege::Points => terms.return_points,
@@ -148,9 +148,9 @@ fn value(terms: &content::Model, privilege: Privilege) -> Option<Count> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Counted {
     /// Completed returns, and open returns that can still be completed at this time. A new return must
-    /// not take what was promised to them.
+    /// not use the part of the limit that is reserved for them.
     WithOpen(Timestamp),
-    /// Completed returns only. An open return that completes does not wait for other open returns.
+    /// Completed returns only. Other open returns do not prevent an open return from completing.
     Completed,
 }
 
@@ -178,8 +178,8 @@ impl Worth {
 /// returns of all members together are therefore limited by what is left of the whole payment, in
 /// addition to the limit of each member, which is its price.
 ///
-/// Licet converts no currencies, so a license of an upgrade that is sold in another currency brings
-/// nothing.
+/// Licet does not convert currencies, so a license of an upgrade that is sold in another currency
+/// brings nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Limits {
     /// The currency in which the first certificate was paid for.
@@ -190,7 +190,7 @@ pub(crate) struct Limits {
 }
 
 impl Limits {
-    /// The limits for a certificate whose rows `load::refunded` and `load::worth` have requested.
+    /// The limits for a certificate. `load::refunded` and `load::worth` must have requested its rows.
     pub(crate) fn of(tables: &Tables, certificate: Uuid, counted: Counted) -> Result<Self, Defect> {
         let mut first = certificate;
         while let Some(upgrade) = tables.upgrade_to(first)? {
@@ -215,7 +215,7 @@ impl Limits {
         };
         let mut whole = Worth { paid: -refunded, brought: 0 };
         for member in tables.bought_in(container)? {
-            // Points that had paid for a revoked member went back to the user.
+            // The points that had paid for a revoked member were credited back to the user.
             let given_back = if is_revoked(member) { member.points.get() } else { 0 };
             whole.paid += member.amount_minor.get() - given_back;
             whole.brought += brought(tables, member, counted)?;
@@ -223,7 +223,7 @@ impl Limits {
         Ok(Self { currency, certificate: own, container: Some(whole) })
     }
 
-    /// The limit that another return for this privilege would exceed, under these terms.
+    /// The limit that another return for this privilege would exceed under these terms, if any.
     pub(crate) fn exceeded_by(&self, terms: &content::Model, privilege: Privilege) -> Option<Exceeded> {
         let more = value(terms, privilege).filter(|more| *more > Count::ZERO)?;
         if terms.currency != self.currency {
@@ -245,7 +245,7 @@ pub(crate) enum Exceeded {
         /// The limit.
         worth: Worth,
     },
-    /// The return would bring something in another currency than what was paid.
+    /// The return would bring something in a currency other than that of the payment.
     Currency {
         /// The currency of the return.
         brings: Currency,
@@ -259,7 +259,7 @@ fn is_revoked(record: &certificate_record::Model) -> bool {
     record.ended == Some(Ending::Reversed) && !record.reinstated
 }
 
-/// What the returns of a certificate that was paid for, and of all upgrades of its licenses, bring.
+/// What the returns of a paid certificate, and of all upgrades of its licenses, bring.
 fn brought(tables: &Tables, first: &certificate_record::Model, counted: Counted) -> Result<i64, Defect> {
     let mut brought = 0;
     let mut left = vec![first.id];

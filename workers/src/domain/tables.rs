@@ -149,8 +149,8 @@ impl Tables {
         Ok(self.privileges.all(&columns, vec![certificate.into()], created)?.next())
     }
 
-    /// The purchases that a sender made with a reference while references had to be unique, in their
-    /// order.
+    /// The purchases that a sender made with a reference while references had to be unique, oldest
+    /// first.
     pub(crate) fn bought_with(&self, reference: &ExternalId, sender: &str) -> Result<Vec<&reference::Model>, Defect> {
         let columns = [reference::Column::Reference];
         let same = |row: &reference::Model| row.reference == *reference && row.sender == sender;

@@ -117,9 +117,9 @@ fn sold(tables: &Tables, item: &Item) -> Result<content::Model, RuleError> {
     }
 }
 
-/// The earliest purchase because of which the sender must not use this reference, if there is one. It
-/// did not end unpaid. There can be several: a late payment makes a purchase live again that had ended
-/// unpaid, also if its reference was used again since.
+/// The earliest purchase that prevents the sender from using this reference again, if there is one:
+/// a purchase that did not end unpaid. There can be several, because a late payment makes a purchase
+/// that ended unpaid live again, even if its reference has been used again.
 fn bought_before(
     context: &Context<'_>,
     tables: &mut Tables,

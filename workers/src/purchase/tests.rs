@@ -278,13 +278,13 @@ fn a_unique_reference_can_be_used_again_only_after_its_purchase_ended_unpaid() {
 }
 
 #[test]
-fn a_reference_is_refused_while_any_of_its_purchases_is_alive() {
+fn a_reference_is_refused_while_any_of_its_purchases_is_live() {
     let mut fixture = strict();
     let first = fixture.buy(1);
     fixture.ask(failure(first.certificates[0]));
     let second = fixture.buy(2);
     fixture.later(HOUR_MS);
-    // The late payment makes the first purchase live again. Both are now alive.
+    // The late payment makes the first purchase live again. Both are now live.
     assert_eq!(outcome(&fixture.settle(&first, "pay-2")), "settlement.registered");
     assert_eq!(fixture.events()[0..2], ["settlement.registered", "certificate.restored"]);
     fn refused(fixture: &mut Fixture, first: Uuid) {

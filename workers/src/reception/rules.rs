@@ -192,7 +192,7 @@ fn repeated(
     };
     let amounts = live.iter().map(|row| (row.amount_minor, row.points));
     let amounts = amounts.chain(ended.iter().map(|row| (row.amount_minor, row.points)));
-    // Of a purchase that ended unpaid, too, the provider was instructed.
+    // The provider was also instructed for a purchase that then ended unpaid.
     let waits = live.iter().any(|row| row.settled_at.is_none()) || ended.iter().any(|row| row.settlement.is_none());
     Ok(Decision::new(Output::CertificateAccepted(CertificateAccepted {
         certificates: live.iter().map(|row| row.id).chain(ended.iter().map(|row| row.id)).collect(),

@@ -10,8 +10,9 @@
 //! the returns of a certificate never bring more than was paid for it and not refunded.
 //!
 //! The worker locks the certificates (or the records of certificates that have ended), then the
-//! payments that were refunded in part, and then the points accounts. If a certificate is an upgrade,
-//! it also locks the certificate that was paid for. After that, it reads licenses, returns and terms.
+//! payments that were refunded, and then the points accounts. If a certificate is an upgrade, the
+//! worker also locks the certificate that was paid for. After that, it reads licenses, returns and
+//! terms.
 
 mod completion;
 mod privilege;

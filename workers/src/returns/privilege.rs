@@ -35,7 +35,7 @@ pub(super) fn check_offer(
         Some(Exceeded::Amount { of, worth: Worth { paid, brought } }) => {
             let (verb, advice) = match counted {
                 Counted::WithOpen(_) => (", with the open ones, bring", "choose another privilege"),
-                Counted::Completed => (" have brought", "when it has lapsed, choose another privilege"),
+                Counted::Completed => (" have brought", "when this return has lapsed, choose another privilege"),
             };
             let detail = format!(
                 "returns of this {of}{verb} {brought} of the {paid} minor units that were paid for it and not \
@@ -46,7 +46,7 @@ pub(super) fn check_offer(
         Some(Exceeded::Currency { brings, paid }) => {
             let detail = format!(
                 "this return would bring something in {brings}, but the certificate that was upgraded was paid for in \
-                 {paid}, and Licet converts no currencies: choose another privilege"
+                 {paid}, and Licet does not convert currencies: choose another privilege"
             );
             return refuse(Code::NotReturnable, detail);
         }

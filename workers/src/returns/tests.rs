@@ -293,13 +293,13 @@ fn the_members_of_a_container_have_limits_of_their_own() {
 }
 
 #[test]
-fn an_open_return_keeps_its_part_of_the_limit_until_its_deadline_has_passed() {
+fn an_open_return_reserves_its_part_of_the_limit_until_its_deadline_has_passed() {
     let mut fixture = Fixture::new();
     put_song(&mut fixture, 600, 600);
     let bought = fixture.ready(1);
     let [first, second] = licenses(&mut fixture, &bought.tokens[0], ["a", "b"]);
     let opened = fixture.ask(license_return(&first, "alice", Privilege::Points, false));
-    assert_eq!(returnable(&mut fixture), [vec![], vec![Privilege::Collection]], "600 of 1000 are promised");
+    assert_eq!(returnable(&mut fixture), [vec![], vec![Privilege::Collection]], "600 of 1000 are reserved");
     for deleted in [false, true] {
         let Output::RequestRefused(refused) =
             fixture.ask(license_return(&second, "alice", Privilege::Buyback, deleted))
@@ -318,7 +318,7 @@ fn an_open_return_keeps_its_part_of_the_limit_until_its_deadline_has_passed() {
 }
 
 #[test]
-fn an_open_return_of_an_upgrade_keeps_its_part_of_the_limit_of_the_certificate_that_was_paid_for() {
+fn an_open_return_of_an_upgrade_reserves_its_part_of_the_limit_of_the_certificate_that_was_paid_for() {
     let mut fixture = Fixture::new();
     put_song(&mut fixture, 600, 600);
     let policy = ReturnPolicy { upgrade: None, ..generous_song().return_policy };
@@ -357,13 +357,13 @@ fn the_returns_of_an_upgrade_in_another_currency_bring_nothing() {
     }
 }
 
-/// Refunds this part of the payment `pay-1` under an id of its own.
+/// Refunds this part of the payment `pay-1` under this refund id.
 fn refund(fixture: &mut Fixture, bought: &Bought, id: &str, part: i64) -> String {
     let body = SettlementReversal { refund: Some(external(id)), amount: Some(usd(part)), ..reversal(bought, "pay-1") };
     outcome(&fixture.ask(Request::SettlementReversal(body)))
 }
 
-/// Refunds one member of a container, with what was paid for it.
+/// Refunds one member of a container, for the amount that was paid for it.
 fn refund_member(fixture: &mut Fixture, bought: &Bought, member: usize) {
     let body = SettlementReversal {
         certificate: Some(bought.certificates[member]),
@@ -454,7 +454,7 @@ fn the_refund_of_a_member_leaves_the_other_members_what_was_paid_for_them() {
 }
 
 #[test]
-fn points_that_went_back_with_a_refunded_member_are_not_left_for_the_returns_of_others() {
+fn points_that_the_refund_of_a_member_credited_back_reduce_the_limit_of_the_other_members() {
     let mut fixture = Fixture::new();
     put_song(&mut fixture, 1000, 1000);
     fixture.give_points("alice", 1500);
@@ -464,7 +464,7 @@ fn points_that_went_back_with_a_refunded_member_are_not_left_for_the_returns_of_
     let [first] = licenses(&mut fixture, &bought.tokens[0], ["a"]);
     let [second] = licenses(&mut fixture, &bought.tokens[1], ["a"]);
     assert_eq!(outcome(&fixture.ask(license_return(&first, "alice", Privilege::Buyback, true))), "license.returned");
-    // Nothing but points was paid for the first member, so its refund amounts to nothing.
+    // The first member was paid for only with points, so its refund amounts to zero.
     refund_member(&mut fixture, &bought, 0);
     assert_eq!(fixture.points_of("alice"), 1000);
     assert_eq!(outcome(&fixture.ask(license_return(&second, "alice", Privilege::Points, true))), "not_returnable");

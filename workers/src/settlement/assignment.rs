@@ -1,4 +1,5 @@
-//! Rules of `settlement.assignment`: an operator decides that an unmatched payment pays for a purchase.
+//! Rules of `settlement.assignment`: an operator decides that an unmatched payment pays for a
+//! purchase.
 
 use licet_common::{
     decision::{Context, Decision, RuleError},
@@ -52,7 +53,8 @@ pub(super) fn decide(
     Ok(register(context, tables, effects, named, payment, &certificates)?)
 }
 
-/// The settlement paid for a purchase before. The same assignment again is answered as repeated.
+/// Answers an assignment of a settlement that already paid for a purchase. The same assignment is a
+/// repetition, and any other is refused.
 fn assigned_before(
     tables: &Tables,
     named: Named<'_>,
@@ -68,15 +70,15 @@ fn assigned_before(
     }
     refuse(
         Code::AlreadySettled,
-        "this settlement already paid for a purchase: record that other money under its id was refunded with `licet \
-         unmatched refund`, and charge the purchase with a new settlement",
+        "this settlement already paid for a purchase: refund other money under its id, record this with `licet \
+         unmatched refund`, and charge for the purchase with a new settlement",
     )
 }
 
 /// The payment that the operator means.
 ///
 /// # Errors
-/// No payment, or several payments, can be meant.
+/// No unmatched payment fits, or several do.
 fn selected(
     tables: &Tables,
     named: Named<'_>,
@@ -92,7 +94,8 @@ fn selected(
             return refuse(Code::AmountMismatch, detail);
         }
         (None, _) if !amounts.is_empty() => {
-            return refuse(Code::AmountMismatch, format!("the unmatched payment is {}", amounts.join(" and ")));
+            let detail = format!("no unmatched payment has this id and amount: name one of {}", amounts.join(", "));
+            return refuse(Code::AmountMismatch, detail);
         }
         (None, _) => {}
     }
@@ -102,12 +105,12 @@ fn selected(
     }
     refuse(
         Code::NotSettled,
-        "no unmatched payment has this provider and settlement: `licet unmatched list` shows those that can be assigned",
+        "no unmatched payment has this provider and settlement: see `licet unmatched list` for the payments to assign",
     )
 }
 
-/// Gives the certificates of a purchase that had ended at least the lifetime that its terms state. The
-/// token keeps its expiry until it is reissued.
+/// Extends certificates whose purchase had ended: they stay valid for at least the lifetime in their
+/// terms, counted from now. A token states the old expiry until its certificate is reissued.
 fn extend(context: &Context<'_>, tables: &mut Tables, certificates: &mut [certificate::Model]) -> Result<(), Defect> {
     for row in certificates {
         let terms = tables.contents.require(&(row.content.clone(), row.version, row.revision))?;

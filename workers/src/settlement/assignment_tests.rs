@@ -126,7 +126,7 @@ fn outcomes_of_settlement_assignment() {
             "already_settled",
         ),
         (
-            "a purchase that is paid for",
+            "a purchase that is already paid for",
             |fixture| {
                 let bought = fixture.buy(1);
                 fixture.ask(misdirected(1000));
@@ -146,7 +146,7 @@ fn outcomes_of_settlement_assignment() {
             "reversed",
         ),
         (
-            "another amount than is due",
+            "an amount other than the amount due",
             |fixture| {
                 let bought = fixture.buy(1);
                 fixture.ask(misdirected(999));
@@ -248,7 +248,7 @@ fn outcomes_of_settlement_assignment() {
 }
 
 #[test]
-fn a_purchase_that_ended_unpaid_gets_a_whole_lifetime_from_the_assignment() {
+fn an_assignment_gives_a_purchase_that_ended_unpaid_its_full_lifetime() {
     let failure = |fixture: &mut Fixture, bought: &Bought| {
         fixture.ask(Request::SettlementFailure(fixture::failure(bought, "pay-2")));
     };
@@ -275,7 +275,7 @@ fn a_purchase_that_ended_unpaid_gets_a_whole_lifetime_from_the_assignment() {
         let pending: Vec<_> = fixture.store.rows::<pending_reception::Entity>().map(|row| row.due_at).collect();
         assert_eq!(pending, [None], "{case}: its reception has no deadline");
         assert!(unmatched(&fixture).is_empty(), "{case}");
-        // The old token is valid until the server's expiry, not until its own.
+        // The old token is valid until the recorded expiry, not until the expiry that it states.
         fixture.later(LIFETIME_MS - HOUR_MS).receive(&bought);
         assert!(fixture.license(&bought, "player").is_ok(), "{case}");
         let reissued = fixture.ask(reissue(bought.certificates[0], None));
@@ -316,7 +316,7 @@ fn only_the_assigned_payment_is_removed_from_the_unmatched_ones() {
     fixture.ask(assignment(&bought, Some(usd(1000))));
     assert_eq!(unmatched(&fixture), [999]);
     let reply = fixture.ask(assignment(&bought, None));
-    assert_eq!(outcome(&reply), "already_settled", "the rest was not assigned");
+    assert_eq!(outcome(&reply), "already_settled", "the other amount was not assigned");
 }
 
 #[test]
@@ -376,7 +376,7 @@ fn a_partial_refund_that_names_the_original_purchase_counts() {
     let reply = fixture.ask(chargeback(Some(300)));
     assert_eq!(registered(&reply), (SettlementOutcome::Refunded, false));
     let mentions = &fixture.last.as_ref().expect("a decision").mentions;
-    assert!(mentions.contains(&bought.certificates[0]), "the history of the assigned purchase tells it");
+    assert!(mentions.contains(&bought.certificates[0]), "the history of the assigned purchase shows the refund");
     let row = fixture.store.rows::<settlement::Entity>().find(|row| row.provider_reference.as_str() == "pay-1");
     assert_eq!(row.expect("the settlement").refunded_minor.get(), 300);
 }
@@ -416,7 +416,7 @@ fn points_are_taken_again_and_given_back_by_a_refund() {
 fn a_refund_that_arrived_before_its_payment_was_assigned_is_applied() {
     let mut fixture = Fixture::with_song();
     let bought = fixture.buy(1);
-    // The amounts differ, so the refund is not one of the unmatched payment, and is kept.
+    // The amounts differ, so the refund does not return the unmatched payment, and is kept.
     assert_eq!(registered(&fixture.ask(chargeback(Some(300)))), (SettlementOutcome::Pending, false));
     fixture.ask(misdirected(1000));
     assert_eq!(registered(&fixture.ask(assignment(&bought, None))), (SettlementOutcome::Completed, false));

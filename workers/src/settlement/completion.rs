@@ -86,12 +86,12 @@ fn reported_again(
     Ok(refused(Refusal::new(Code::AlreadySettled, detail)))
 }
 
-/// The latest time of a payment.
+/// Until when a payment is accepted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Deadline {
     /// The earliest expiry of the purchase's certificates.
     Expiry,
-    /// None: an operator decides.
+    /// There is no deadline, because an operator decides.
     None,
 }
 
@@ -183,8 +183,8 @@ pub(super) struct Payment {
     pub(super) reported: Option<Subject>,
 }
 
-/// Registers a payment for these certificates, which are all of a purchase. Applies the refunds that
-/// arrived before it.
+/// Registers a payment for these certificates, which must be all certificates of a purchase. Applies
+/// the refunds that arrived before it.
 pub(super) fn register(
     context: &Context<'_>,
     tables: &mut Tables,

@@ -55,8 +55,8 @@ pub(super) async fn load<S: Source>(source: &S, inputs: &[&Input]) -> Result<Tab
     Ok(tables)
 }
 
-/// The purchases that reversals, reinstatements and assignments may change: those that they name, those of the
-/// members that they name, and those that their settlements paid for.
+/// The purchases that reversals, reinstatements and assignments may change: those that they name,
+/// those of the members that they name, and those that their settlements paid for.
 async fn refunded<S: Source>(source: &S, inputs: &[&Input]) -> Result<BTreeSet<Subject>, StoreError> {
     let changing: Vec<_> = inputs.iter().copied().filter(|input| input.changes_paid_certificates()).collect();
     let mut purchases: BTreeSet<Subject> =
@@ -72,7 +72,8 @@ async fn refunded<S: Source>(source: &S, inputs: &[&Input]) -> Result<BTreeSet<S
     Ok(purchases)
 }
 
-/// Whether a reversal, reinstatement or assignment is about a settlement whose purchase is not locked.
+/// Whether a reversal, reinstatement or assignment is about a settlement whose purchase is not
+/// locked.
 fn is_about_another(inputs: &[&Input], tables: &Tables, wanted: &locks::Wanted) -> bool {
     let changing = inputs.iter().filter(|input| input.changes_paid_certificates()).filter_map(|input| input.named());
     let changing: BTreeSet<_> = changing.map(|named| (named.provider, named.settlement)).collect();

@@ -16,7 +16,7 @@
 //! payment pays for a purchase, even if the purchase has ended without being paid for.
 //!
 //! In: `payout.completion`, `payout.failure`. Out: `payout.registered`. The amount of a buy-back was
-//! paid out, or its payout failed. A failure is final, also before its completion. Every payout is
+//! paid out, or its payout failed. A failure is final, even if it arrives before its completion. Every payout is
 //! recorded, even if its completion is refused, because the money has left the provider.
 //!
 //! The worker locks the certificates, then the settlements with the same ids that are already
@@ -131,9 +131,9 @@ impl Input {
         }
     }
 
-    /// Whether the report may end or revive paid certificates: a reversal or a reinstatement, or an
-    /// assignment. A reversal in the same batch may name the purchase that the provider named, and
-    /// revoke the one to which the payment was assigned.
+    /// Whether the message may end paid certificates or make them live again: a reversal, a
+    /// reinstatement, or an assignment. After an assignment, a reversal in the same batch may name the
+    /// purchase that the provider named, and revoke the one to which the payment was assigned.
     fn changes_paid_certificates(&self) -> bool {
         matches!(self, Self::Reversal(..) | Self::Reinstatement(..) | Self::Assignment(..))
     }

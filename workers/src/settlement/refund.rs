@@ -33,7 +33,7 @@ pub(super) fn decide(
         if named.means(tables, known.certificate, known.container)? && reported(known) == report.amount {
             return Ok(named.registered(tables, known.outcome, true)?);
         }
-        let detail = "this refund was reported before for another purchase, or with another amount or without one";
+        let detail = "this refund was reported before for another purchase, with another amount, or without an amount";
         return refuse(Code::AmountMismatch, detail);
     }
     let new = refund::Model {
@@ -77,7 +77,7 @@ pub(super) fn decide(
             apply(context, tables, &mut effects, named, id)?;
         }
     }
-    // It may have been refused before, when more was refunded.
+    // The refund may have been refused before, when more of the payment was refunded.
     reinstatement::forget_refused(tables, named, &|refused| refused == id)?;
     reinstatement::apply_kept(context, tables, &mut effects, named, id)?;
     let key = (named.provider.clone(), named.settlement.clone(), id.clone());
@@ -121,7 +121,7 @@ impl Counted {
     }
 }
 
-/// What a refund counts for, next to the other refunds of its settlement.
+/// What a refund counts for, given the other refunds of its settlement.
 ///
 /// # Errors
 /// The refund is for another purchase, in another currency, or exceeds what is left of the payment.
@@ -225,8 +225,9 @@ fn key_of(row: &refund::Model) -> (Name, ExternalId, ExternalId) {
     (row.provider.clone(), row.settlement.clone(), row.refund.clone())
 }
 
-/// Removes the unmatched payments that a refund returned: those with its amount, or all of one currency
-/// if it has none. Returns the row of the refund, which counts for their sum. `None` if there is no such payment.
+/// Removes the unmatched payments that a refund returned: those with its amount or, if it has none, all
+/// in one currency. Returns the row of the refund, which counts for their sum. `None` if there is no
+/// such payment.
 fn take_back(tables: &mut Tables, named: Named<'_>, new: &refund::Model) -> Result<Option<refund::Model>, Defect> {
     let mut kept = tables.unmatched(UnmatchedKind::Payment, named.provider, named.settlement)?;
     kept.retain(|row| reported(new).is_none_or(|amount| money(row) == amount));

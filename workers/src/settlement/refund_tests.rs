@@ -683,7 +683,7 @@ fn misdirected(bought: &Bought, amount: i64) -> Request {
 }
 
 #[test]
-fn a_refund_without_an_amount_returns_all_unmatched_payments_and_its_reinstatement_brings_their_sum_back() {
+fn a_refund_without_an_amount_returns_all_unmatched_payments_and_its_reinstatement_restores_their_sum() {
     let mut fixture = Fixture::with_song();
     let bought = fixture.buy(1);
     fixture.ask(misdirected(&bought, 777));
@@ -698,7 +698,7 @@ fn a_refund_without_an_amount_returns_all_unmatched_payments_and_its_reinstateme
 }
 
 #[test]
-fn a_refund_of_unmatched_money_is_part_of_the_sum_beside_a_payment() {
+fn a_refund_of_unmatched_money_is_part_of_the_refunded_sum_of_a_payment() {
     let mut fixture = Fixture::with_song();
     let bought = fixture.ready(1);
     fixture.ask(completion(&bought, "pay-1", usd(700)));
@@ -724,7 +724,7 @@ fn a_refused_refund_that_is_accepted_later_is_no_longer_unmatched() {
 }
 
 #[test]
-fn a_reinstatement_of_all_also_forgets_the_refunds_that_were_refused() {
+fn a_reinstatement_without_a_refund_id_also_removes_the_refunds_that_were_refused() {
     let mut fixture = Fixture::with_song();
     let bought = fixture.ready(1);
     fixture.ask(refund(&bought, "re-1", 1000));
@@ -747,7 +747,7 @@ fn a_refused_refund_is_undone_under_the_purchase_that_it_named() {
 }
 
 #[test]
-fn a_request_with_a_reinstated_certificate_is_told_to_have_it_reissued() {
+fn the_refusal_for_a_reinstated_certificate_names_the_request_that_reissues_it() {
     let mut fixture = Fixture::with_song();
     let bought = fixture.ready(1);
     fixture.ask(reversal(&bought, "pay-1"));

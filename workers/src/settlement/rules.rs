@@ -31,7 +31,7 @@ impl Named<'_> {
         Ok(tables.settlements.get(&(self.provider.clone(), self.settlement.clone()))?.cloned())
     }
 
-    /// The row of the settlement if nothing but its purchase and outcome is known.
+    /// A row of the settlement of which only the purchase and the outcome are known.
     pub(super) fn row(&self, context: &Context<'_>, outcome: SettlementOutcome) -> settlement::Model {
         settlement::Model {
             provider: self.provider.clone(),
@@ -50,8 +50,8 @@ impl Named<'_> {
         }
     }
 
-    /// Whether another message about the settlement, which names this certificate or container, means
-    /// the same purchase.
+    /// Whether another message about the settlement, which names the given certificate or container,
+    /// means the same purchase.
     pub(super) fn means(
         &self,
         tables: &Tables,
@@ -82,7 +82,7 @@ impl Named<'_> {
             Some(live) => live.reference.clone(),
             None => ended_members(tables, purchase)?.first().and_then(|record| record.reference.clone()),
         };
-        // A purchase to which the payment was assigned also tells what happens to the payment.
+        // The history of the purchase to which the payment was assigned also shows this message.
         let assigned = row.as_ref().filter(|row| is_for(row, self.subject));
         let assigned = assigned.and_then(|row| Subject::of_either(row.certificate, row.container));
         let mut decision = Decision::new(Output::SettlementRegistered(SettlementRegistered {
@@ -136,8 +136,8 @@ pub(super) fn record_unmatched(tables: &mut Tables, row: unmatched_settlement::M
     Ok(Output::SettlementUnmatched(event))
 }
 
-/// The sum of the refunds so far: of the payment, and of money that paid for nothing. `None` if the
-/// settlement has only kept refunds.
+/// The sum of the refunds so far: of the payment, and of money that paid for nothing. `None` if all
+/// refunds of the settlement wait for its payment.
 fn refunded_so_far(row: Option<&settlement::Model>, refunds: &[refund::Model]) -> Result<Option<Money>, Defect> {
     if refunds.iter().all(|one| one.outcome == SettlementOutcome::Pending) {
         return Ok(None);
@@ -160,8 +160,8 @@ pub(super) fn paid(row: &settlement::Model) -> Option<Money> {
     row.amount_minor.zip(row.currency).map(|(amount_minor, currency)| Money { amount_minor, currency })
 }
 
-/// Whether a registered settlement is for this purchase, or was reported for it before an operator
-/// assigned it to another one.
+/// Whether a registered settlement is for this purchase, or was reported for it and then assigned to
+/// another one by an operator.
 pub(super) fn is_for(row: &settlement::Model, subject: Subject) -> bool {
     let ids = (subject.certificate(), subject.container());
     (row.certificate, row.container) == ids || (row.reported_certificate, row.reported_container) == ids

@@ -87,7 +87,7 @@ enum Command {
 /// The options of commands that send messages.
 #[derive(Args, Clone)]
 struct Connection {
-    /// The file of the published keys [default: the keys in the keys folder]
+    /// The file with the published keys [default: the keys in the keys folder]
     #[arg(long, value_name = "FILE")]
     jwks: Option<PathBuf>,
     /// The name of the device

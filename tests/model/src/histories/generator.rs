@@ -33,7 +33,7 @@ fn sequence() -> impl Strategy<Value = Vec<Step>> {
 }
 
 /// A payment that matches no purchase is assigned to one of two equal purchases. Then the provider
-/// reports more about it, for the purchase that it named or for the other.
+/// sends more messages about it, which name the reported purchase or the other one.
 fn assigned() -> impl Strategy<Value = Vec<Step>> {
     let items = prop_oneof![Just(vec![(0, false)]), Just(vec![(5, false)]), Just(vec![(0, false), (5, false)])];
     let target = prop_oneof![3 => Just(Target::Unknown), 1 => Just(Target::OtherKind), 2 => Just(Target::Whole)];
@@ -86,8 +86,8 @@ fn paid_after_its_reference_was_used_again() -> impl Strategy<Value = Vec<Step>>
     })
 }
 
-/// Licenses of one or two paid certificates are returned, while parts of the payment are refunded and
-/// the refunds are undone.
+/// Licenses of one or two paid certificates are returned while the payment is refunded in part and the
+/// refunds are undone.
 fn returned_and_refunded_in_part() -> impl Strategy<Value = Vec<Step>> {
     let (of, flaw) = (Pick::NEWEST, Flaw::None);
     let target = || prop_oneof![5 => Just(Target::Whole), 1 => Just(Target::Member)];

@@ -152,8 +152,8 @@ pub(crate) enum Step {
         payment: Payment,
         refund: Option<usize>,
     },
-    /// Assign the unmatched payment with this number to the purchase with this number. Optionally,
-    /// another amount than that of the payment is named, or none.
+    /// Assign the unmatched payment with this number to the purchase with this number. The message can
+    /// name an amount, which can differ from that of the payment.
     Assign {
         payment: Pick,
         to: Pick,

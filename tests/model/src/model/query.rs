@@ -131,8 +131,8 @@ impl Model {
         }
     }
 
-    /// The state of a license in listings, or `None` if it is not listed. A return that has missed its
-    /// deadline is over.
+    /// The state of a license in listings, or `None` if it is not listed. A license
+    /// whose return has missed its deadline counts as granted.
     fn state_of(&self, id: Uuid, license: &License) -> Option<&'static str> {
         match license.state {
             LicenseState::Outstanding => Some("outstanding"),

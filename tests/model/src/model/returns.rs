@@ -72,8 +72,8 @@ impl Model {
         self.offered(license, true)
     }
 
-    /// The privileges that are offered next to the completed returns and, if `open` is true, the open
-    /// ones.
+    /// The privileges that are offered, given the completed returns and, if `open` is true, the open
+    /// returns.
     fn offered(&self, license: &License, open: bool) -> Vec<Privilege> {
         let terms = &self.certificates[&license.certificate].terms;
         let policy = &terms.return_policy;
@@ -89,8 +89,9 @@ impl Model {
         offered.into_iter().filter(|(_, offered)| *offered).map(|(privilege, _)| privilege).collect()
     }
 
-    /// How much more the returns of a certificate may bring: at most its price in sum. If its payment
-    /// was refunded in part, also at most what is left of the payment in sum of the whole purchase.
+    /// How much more the returns of a certificate may bring. All returns together bring at most its
+    /// price. After a refund, the returns of the whole purchase bring at most what is left of the
+    /// payment.
     fn left_to_return(&self, certificate: Uuid, open: bool) -> i64 {
         let first = self.first_certificate(certificate);
         let own = self.certificates[&first].price.amount_minor.get() - self.brought(&[first], open);
@@ -106,8 +107,8 @@ impl Model {
     }
 
     /// What the returns of these certificates, and of all upgrades of their licenses, have brought. If
-    /// `open` is true, also what the open returns will bring. Points of a reversed certificate were
-    /// taken back.
+    /// `open` is true, the sum includes what the open returns will bring. Points of a reversed
+    /// certificate were taken back and do not count.
     fn brought(&self, certificates: &[Uuid], open: bool) -> i64 {
         let by = |one: &Return| {
             let certificate = self.licenses[&one.license].certificate;

@@ -1,5 +1,5 @@
-//! Settlements: what is known of them. Payments, refunds, what they revoke, and unmatched money are
-//! in the submodules.
+//! What the model knows about settlements. The submodules contain payments, refunds, revocations, and
+//! unmatched money.
 
 mod payment;
 mod refund;
@@ -19,7 +19,7 @@ use super::{LICET, Model, PurchaseIds, money};
 
 type Key = (Name, ExternalId);
 
-/// What is known of a provider's settlement.
+/// What is known about a provider's settlement.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Settlement {
     pub(super) ids: PurchaseIds,
@@ -148,7 +148,7 @@ impl Settlement {
         }
     }
 
-    /// The sum of the refunds, if there are any but kept ones.
+    /// The sum of the refunds. `None` if there are only kept refunds or none.
     pub(super) fn refunded(&self) -> Option<Money> {
         if self.refunds.values().all(|one| one.state == RefundState::Kept) {
             return None;

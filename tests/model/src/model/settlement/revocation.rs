@@ -8,7 +8,7 @@ use crate::model::{LicenseState, Model};
 
 impl Model {
     /// Revokes what the refunds of a payment cover, and reinstates what they no longer cover.
-    /// `at_some_time` tells that everything would have been refunded if nothing had been undone first.
+    /// `at_some_time` is true if everything would have been refunded if nothing had been undone first.
     /// Returns whether something was revoked. Points that were earned are debited before points that
     /// were spent are credited.
     pub(super) fn follow_refunds(&mut self, key: &Key, at_some_time: bool) -> bool {

@@ -83,8 +83,8 @@ impl Model {
         self.unmatched.push(one);
     }
 
-    /// Removes unmatched payments of a purchase that were refunded: those of this amount, or all in the
-    /// currency that comes first in the alphabet. Returns their sum.
+    /// Removes the unmatched payments of a purchase that were refunded: those of this amount or, without
+    /// an amount, all in the alphabetically first currency. Returns their sum.
     pub(super) fn take_back(&mut self, key: &Key, ids: PurchaseIds, amount: Option<Money>) -> Option<Money> {
         let known = self.settlements.get(key).cloned().unwrap_or_default();
         let matches = |one: &Unmatched| {
