@@ -147,6 +147,7 @@ mod tests {
             container: None,
             amount_minor: Count::try_from(1287i64).expect("an amount"),
             currency: Currency::try_from("USD").expect("a code"),
+            grants: None,
             reason: Code::AlreadySettled,
             told_at: Timestamp::from_millis(0),
         }

@@ -283,6 +283,7 @@ const COLUMNS: [(&str, &[(&str, Case)]); 19] = [
             ("container", Reported),
             ("amount_minor", Reported),
             ("currency", CURRENCY),
+            ("grants", Reported),
             ("reason", Words("expired", "reversed")),
             ("told_at", Reported),
         ],

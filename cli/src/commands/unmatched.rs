@@ -12,7 +12,10 @@ use licet_common::{
     store::Store,
 };
 use licet_operator::unmatched::{self, Purchase, Unmatched};
-use licet_schema::{Output, Request, Text, message::SettlementOutcome};
+use licet_schema::{
+    Output, Request, Text,
+    message::{SettlementOutcome, SettlementRegistered},
+};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
@@ -100,8 +103,16 @@ fn assign(arguments: Assign) -> Result<ExitCode, Failure> {
         let payment = unmatched::find(&store, arguments.id).await.map_err(Failure::work)?;
         let is_one_of_several = unmatched::is_one_of_several(&store, &payment).await.map_err(Failure::work)?;
         let request = unmatched::assign(&payment, is_one_of_several, purchase);
-        register(&config, &request, SettlementOutcome::Completed).await?;
-        report::print("The payment was assigned. The purchase is paid for.");
+        let registered = register(&config, &request).await?;
+        report::print(match registered.outcome {
+            SettlementOutcome::Reversed => {
+                "The payment was assigned, but it had been refunded before: the purchase is reversed."
+            }
+            _ => "The payment was assigned. The purchase is paid for.",
+        });
+        if let Some(sum) = registered.refunded.filter(|sum| sum.amount_minor.get() > 0) {
+            report::print(format!("{sum} of it is refunded."));
+        }
         Ok(ExitCode::SUCCESS)
     })
 }
@@ -111,22 +122,23 @@ fn refund(arguments: Refund) -> Result<ExitCode, Failure> {
     let config = configure(arguments.settings, LOG_OF_TOOLS)?;
     block_on(async {
         let payment = unmatched::find(&open(&config).await?, arguments.id).await.map_err(Failure::work)?;
-        register(&config, &unmatched::refund(&payment, reason), SettlementOutcome::Refunded).await?;
+        let registered = register(&config, &unmatched::refund(&payment, reason)).await?;
+        if registered.outcome != SettlementOutcome::Refunded {
+            return Err(Failure::Work(format!(
+                "the payment is already registered as {}: check it with `licet unmatched list` and `licet show`",
+                registered.outcome
+            )));
+        }
         report::print("The payment was recorded as refunded.");
         Ok(ExitCode::SUCCESS)
     })
 }
 
-/// Sends a settlement message and checks that its outcome was registered.
-async fn register(config: &Config, request: &Request, outcome: SettlementOutcome) -> Result<(), Failure> {
-    let reply = ask(config, request).await?;
-    match &reply {
-        Output::SettlementRegistered(registered) if registered.outcome == outcome => Ok(()),
-        Output::SettlementRegistered(registered) => Err(Failure::Work(format!(
-            "the payment is already registered as {}: check it with `licet unmatched list` and `licet show`",
-            registered.outcome
-        ))),
-        _ => Err(unexpected(&reply)),
+/// Sends a settlement message that must be registered.
+async fn register(config: &Config, request: &Request) -> Result<SettlementRegistered, Failure> {
+    match ask(config, request).await? {
+        Output::SettlementRegistered(registered) => Ok(registered),
+        reply => Err(unexpected(&reply)),
     }
 }
 
@@ -139,7 +151,7 @@ async fn open(config: &Config) -> Result<Store, Failure> {
 fn as_json(payment: &Unmatched) -> Value {
     json!({"id": payment.id, "kind": payment.kind, "refund": payment.refund, "provider": payment.provider, "settlement": payment.settlement,
            "certificate": payment.certificate, "container": payment.container,
-           "amount_minor": payment.amount_minor, "currency": payment.currency, "reason": payment.reason,
+           "amount_minor": payment.amount_minor, "currency": payment.currency, "grants": payment.grants, "reason": payment.reason,
            "told_at": payment.told_at})
 }
 
@@ -173,6 +185,7 @@ mod tests {
             container: Some(Uuid::from_u128(2)),
             amount_minor: Count::try_from(1287i64).expect("an amount"),
             currency: Currency::try_from("USD").expect("a code"),
+            grants: None,
             reason: Code::AlreadySettled,
             told_at: Timestamp::from_millis(0),
         };

@@ -136,8 +136,9 @@ pub(super) const CHECKS: &[Check] = &[
         what: "a refunded member of a container that is not revoked",
         find: "SELECT cr.id FROM refund r JOIN settlement s ON s.provider = r.provider \
                AND s.provider_reference = r.settlement AND s.container IS NOT NULL \
-               JOIN certificate_record cr ON cr.id = r.certificate \
+               JOIN certificate_record cr ON cr.id = r.certificate AND cr.container = s.container \
                WHERE NOT r.unmatched AND r.outcome IN ('refunded', 'reversed') \
+               AND (s.reported_certificate IS NULL OR s.reported_certificate <> cr.id) \
                AND (cr.ended IS NULL OR cr.ended <> 'reversed' OR cr.reinstated)",
     },
     Check {

@@ -5,7 +5,7 @@
 use sea_orm::entity::prelude::*;
 
 use super::Keyed;
-use crate::{Code, Count, ExternalId, Name, Timestamp, message::UnmatchedKind, money::Currency};
+use crate::{Code, Count, ExternalId, Name, Timestamp, message::UnmatchedKind, money::Currency, vocabulary::Grants};
 
 /// A row of `unmatched_settlement`.
 #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
@@ -30,6 +30,8 @@ pub struct Model {
     pub amount_minor: Count,
     /// The currency of the amount.
     pub currency: Currency,
+    /// The number of licenses per certificate, if the payment specifies it.
+    pub grants: Option<Grants>,
     /// Why the money matches no purchase.
     pub reason: Code,
     /// When the money was reported, in Unix milliseconds.

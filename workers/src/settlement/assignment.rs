@@ -35,7 +35,7 @@ pub(super) fn decide(
         return assigned_before(tables, named, report, &row, &payments);
     }
     let payment = selected(tables, named, report, payments)?;
-    let amount = money(&payment);
+    let (amount, grants) = (money(&payment), payment.grants);
     let payable = payable(context, tables, named.subject, amount, Deadline::None)?;
     let is_late = payable.is_late;
     tables.unmatched_settlements.remove(&payment.id)?;
@@ -49,7 +49,7 @@ pub(super) fn decide(
     if let Some(reported) = reported {
         effects.mention(reported.id());
     }
-    let payment = Payment { amount, grants: None, reported };
+    let payment = Payment { amount, grants, reported };
     Ok(register(context, tables, effects, named, payment, &certificates)?)
 }
 

@@ -2,8 +2,8 @@ use licet_schema::entity::{certificate, pending_reception, settlement, unmatched
 use licet_schema::{
     Code, Money, Output, Request,
     message::{
-        CertificateState, Ending, Privilege, SettlementAssignment, SettlementCompletion, SettlementOutcome,
-        SettlementReversal, StatusQuery, SweepKind,
+        CertificateState, Ending, Privilege, SettlementAssignment, SettlementCompletion, SettlementFailure,
+        SettlementOutcome, SettlementReversal, StatusQuery, SweepKind,
     },
 };
 use uuid::Uuid;
@@ -382,14 +382,20 @@ fn a_partial_refund_that_names_the_original_purchase_counts() {
 }
 
 #[test]
-fn a_chargeback_of_the_member_that_the_provider_named_refunds_the_whole_container() {
+fn messages_that_name_the_member_that_the_provider_named_are_about_the_whole_container() {
     let mut fixture = Fixture::with_song();
     let bought = fixture.buy(2);
     let member = bought.certificates[0];
     let Request::SettlementCompletion(body) = completion(&bought, "pay-1", usd(2000)) else { unreachable!() };
     let (certificate, container) = (Some(member), None);
-    fixture.ask(Request::SettlementCompletion(SettlementCompletion { certificate, container, ..body }));
+    fixture.ask(Request::SettlementCompletion(SettlementCompletion { certificate, container, ..body.clone() }));
     fixture.ask(assignment(&bought, None));
+    let again = SettlementCompletion { certificate, container, ..body };
+    let again = fixture.ask(Request::SettlementCompletion(again));
+    assert_eq!(registered(&again), (SettlementOutcome::Completed, true));
+    let failed = SettlementFailure { certificate, container, ..fixture::failure(&bought, "pay-1") };
+    let failed = fixture.ask(Request::SettlementFailure(failed));
+    assert_eq!(registered(&failed), (SettlementOutcome::Completed, true));
     let body = SettlementReversal { certificate, container, ..fixture::reversal(&bought, "pay-1") };
     let (refund, amount) = (Some(external("re-1")), Some(usd(300)));
     fixture.ask(Request::SettlementReversal(SettlementReversal { refund, amount, ..body.clone() }));
@@ -450,4 +456,17 @@ fn the_reserved_provider_cannot_be_assigned() {
     let reply = fixture.ask(Request::SettlementAssignment(SettlementAssignment { provider: name("licet"), ..body }));
     let Output::RequestRefused(refused) = reply else { panic!("{reply:?}") };
     assert_eq!(refused.code, Code::Forbidden);
+}
+
+#[test]
+fn an_assigned_payment_grants_what_its_provider_reported() {
+    let mut fixture = Fixture::with_song();
+    let bought = fixture.buy(1);
+    let Request::SettlementCompletion(body) = misdirected(1000) else { unreachable!() };
+    let grants = licet_schema::vocabulary::Grants::try_from(7i64).ok();
+    let reported = Request::SettlementCompletion(SettlementCompletion { grants, ..body });
+    fixture.ask(reported.clone());
+    fixture.ask(assignment(&bought, None));
+    assert_eq!(row(&fixture, &bought).grants.get(), 7);
+    assert_eq!(registered(&fixture.ask(reported)), (SettlementOutcome::Completed, true));
 }

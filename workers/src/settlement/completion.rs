@@ -38,11 +38,11 @@ pub(super) fn decide(
         return reported_again(context, tables, named, report, known);
     }
     if known.is_some_and(|known| known.outcome == SettlementOutcome::Failed && !is_for(&known, named.subject)) {
-        return unmatched(context, tables, named, report.amount, &for_another_purchase());
+        return unmatched(context, tables, named, report, &for_another_purchase());
     }
     let payable = match payable(context, tables, named.subject, report.amount, Deadline::Expiry) {
         Ok(payable) => payable,
-        Err(RuleError::Refused(refusal)) => return unmatched(context, tables, named, report.amount, &refusal),
+        Err(RuleError::Refused(refusal)) => return unmatched(context, tables, named, report, &refusal),
         Err(RuleError::Defect(defect)) => return Err(defect),
     };
     // This amount is matched now. If it stayed in the table of unmatched payments, it could also be
@@ -68,11 +68,11 @@ fn reported_again(
 ) -> Result<Decision, Defect> {
     if paid(known) != Some(report.amount) {
         let detail = "this settlement was reported before with another amount";
-        return unmatched(context, tables, named, report.amount, &Refusal::new(Code::AlreadySettled, detail));
+        return unmatched(context, tables, named, report, &Refusal::new(Code::AlreadySettled, detail));
     }
     if known.outcome == SettlementOutcome::Reversed {
         let detail = "this payment was refunded: if the refund was undone, send settlement.reinstatement";
-        return unmatched(context, tables, named, report.amount, &Refusal::new(Code::Reversed, detail));
+        return unmatched(context, tables, named, report, &Refusal::new(Code::Reversed, detail));
     }
     // From here on, it is the same money, so it is not recorded as unmatched.
     let refused = |refusal: Refusal| Decision::refused(&refusal, "settlement.completion").about(named.subject.id());
@@ -215,9 +215,10 @@ fn unmatched(
     context: &Context<'_>,
     tables: &mut Tables,
     named: Named<'_>,
-    amount: Money,
+    report: &SettlementCompletion,
     refusal: &Refusal,
 ) -> Result<Decision, Defect> {
+    let amount = report.amount;
     let refused = Decision::refused(refusal, "settlement.completion").about(named.subject.id());
     let kept = tables.unmatched(UnmatchedKind::Payment, named.provider, named.settlement)?;
     if kept.iter().any(|row| is_same_money(row, amount)) {
@@ -244,6 +245,7 @@ fn unmatched(
         container: named.subject.container(),
         amount_minor: amount.amount_minor,
         currency: amount.currency,
+        grants: report.grants,
         reason,
         told_at: context.now,
     };

@@ -275,8 +275,18 @@ pub(super) enum OfUnmatched {
 /// Looks for a refund of a payment that matches no purchase.
 pub(super) fn of_unmatched(tables: &mut Tables, named: Named<'_>, amount: Money) -> Result<OfUnmatched, Defect> {
     let refunds = named.refunds(tables)?;
-    let is_counted = |one: &&refund::Model| one.unmatched && one.counted_minor == Some(amount.amount_minor);
-    if refunds.iter().any(|one| is_counted(&one) && one.outcome == SettlementOutcome::Refunded) {
+    // A refund without an amount returned several payments: any amount up to their sum may be one of them.
+    let is_counted = |one: &refund::Model| match (one.counted_minor, one.amount_minor) {
+        (Some(sum), None) => amount.amount_minor <= sum,
+        (counted, _) => counted == Some(amount.amount_minor),
+    };
+    let returned_before = |one: &refund::Model| {
+        one.unmatched
+            && one.outcome == SettlementOutcome::Refunded
+            && one.currency == Some(amount.currency)
+            && is_counted(one)
+    };
+    if refunds.iter().any(returned_before) {
         return Ok(OfUnmatched::Before);
     }
     let mut returns = None;
@@ -337,6 +347,7 @@ fn record(
         container: one.container,
         amount_minor: amount.amount_minor,
         currency: amount.currency,
+        grants: None,
         reason,
         told_at: context.now,
     };
@@ -366,6 +377,7 @@ pub(super) fn record_again(
         container: one.container,
         amount_minor,
         currency,
+        grants: None,
         reason: Code::Reversed,
         told_at: context.now,
     };

@@ -756,3 +756,15 @@ fn the_refusal_for_a_reinstated_certificate_names_the_request_that_reissues_it()
     let Output::RequestRefused(refused) = reply else { panic!("{reply:?}") };
     assert!(refused.detail.contains("certificate.reissue"), "{}", refused.detail);
 }
+
+#[test]
+fn a_payment_that_arrives_again_after_a_refund_of_several_is_told_to_be_refunded() {
+    let mut fixture = Fixture::with_song();
+    let bought = fixture.buy(1);
+    fixture.ask(misdirected(&bought, 777));
+    fixture.ask(misdirected(&bought, 888));
+    let (certificate, container) = (Some(Uuid::from_u128(99)), None);
+    let refund = SettlementReversal { certificate, container, ..fixture::reversal(&bought, "pay-1") };
+    fixture.ask(Request::SettlementReversal(refund));
+    assert_eq!(outcome(&fixture.ask(misdirected(&bought, 777))), "reversed");
+}

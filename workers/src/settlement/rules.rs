@@ -78,9 +78,10 @@ impl Named<'_> {
         let row = self.registered_before(tables)?;
         let refunds = self.refunds(tables)?;
         let purchase = purchase_of(tables, self.subject)?;
-        let reference = match members(tables, purchase)?.first() {
+        // A completion or failure may name one member, whose container is not loaded.
+        let reference = match members(tables, self.subject)?.first() {
             Some(live) => live.reference.clone(),
-            None => ended_members(tables, purchase)?.first().and_then(|record| record.reference.clone()),
+            None => ended_members(tables, self.subject)?.first().and_then(|record| record.reference.clone()),
         };
         // The history of the purchase to which the payment was assigned also shows this message.
         let assigned = row.as_ref().filter(|row| is_for(row, self.subject));

@@ -23,7 +23,9 @@ use crate::domain::{
 /// Reads the rows of one sweep for each input. The rules check again whether a row is overdue.
 pub(super) async fn load<S: Source>(source: &S, inputs: &[&SweepDue]) -> Result<Tables, StoreError> {
     let mut tables = Tables::default();
-    for due in inputs {
+    // The locks of returns wait for certificates, so they come before the locks of accounts.
+    let (returns_first, others): (Vec<_>, Vec<_>) = inputs.iter().partition(|due| due.kind == SweepKind::Return);
+    for due in returns_first.into_iter().chain(others) {
         match due.kind {
             SweepKind::Reception => {
                 let page = earliest::<pending_reception::Entity>(pending_reception::Column::DueAt, due.before);

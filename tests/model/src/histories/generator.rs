@@ -36,7 +36,12 @@ fn sequence() -> impl Strategy<Value = Vec<Step>> {
 /// sends more messages about it, which name the reported purchase or the other one.
 fn assigned() -> impl Strategy<Value = Vec<Step>> {
     let items = prop_oneof![Just(vec![(0, false)]), Just(vec![(5, false)]), Just(vec![(0, false), (5, false)])];
-    let target = prop_oneof![3 => Just(Target::Unknown), 1 => Just(Target::OtherKind), 2 => Just(Target::Whole)];
+    let target = prop_oneof![
+        2 => Just(Target::Unknown),
+        1 => Just(Target::OtherKind),
+        2 => Just(Target::Whole),
+        2 => Just(Target::Member),
+    ];
     let points = prop_oneof![3 => Just(Points::None), 1 => Just(Points::Few(3))];
     let swept = |kind| vec![Step::Wait(Wait::Seconds(90_000)), Step::Sweep { kind, before: Wait::Seconds(0) }];
     let end = prop_oneof![

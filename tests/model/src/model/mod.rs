@@ -27,6 +27,7 @@ use licet_schema::{
         RequestRefused, Revocation, SweepDue, SweepKind,
     },
     money::Currency,
+    vocabulary::Grants,
 };
 use uuid::Uuid;
 
@@ -147,6 +148,7 @@ pub(crate) struct Unmatched {
     /// The refund, if the money went out.
     pub(crate) refund: Option<ExternalId>,
     pub(crate) amount: Money,
+    grants: Option<Grants>,
     pub(crate) reason: Code,
     ids: PurchaseIds,
 }

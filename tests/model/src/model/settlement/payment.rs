@@ -85,7 +85,7 @@ impl Model {
         }
         self.unmatched.retain(|other| other.key != key || other.refund.is_some() || other.amount != one.amount);
         let reported = (one.ids != ids).then_some(one.ids);
-        Ok(self.pay(&key, ids, purchase, one.amount, None, reported))
+        Ok(self.pay(&key, ids, purchase, one.amount, one.grants, reported))
     }
 
     /// The purchase that this amount pays for, even if it arrives after the purchase expired.

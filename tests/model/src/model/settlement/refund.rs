@@ -182,7 +182,14 @@ impl Model {
             let is_known = |one: &Unmatched| one.key == *key && one.refund.is_none() && one.amount == amount;
             if explained != Some(amount) && !self.unmatched.iter().any(is_known) {
                 let reason = Code::Reversed;
-                self.announce_unmatched(Unmatched { key: key.clone(), refund: None, amount, reason, ids });
+                self.announce_unmatched(Unmatched {
+                    key: key.clone(),
+                    refund: None,
+                    amount,
+                    grants: None,
+                    reason,
+                    ids,
+                });
             }
         }
         let repeated = |one: &Unmatched| {

@@ -21,7 +21,10 @@ impl Model {
             let new = Settlement { ids: (body.certificate, body.container), ..Settlement::default() };
             let known = self.settlements.entry(key.clone()).or_insert(new);
             let returned = |one: &Refund| match one.state {
-                RefundState::Returned(amount) => amount.amount_minor == body.amount.amount_minor,
+                RefundState::Returned(sum) if one.amount.is_none() => {
+                    sum.currency == body.amount.currency && sum.amount_minor >= body.amount.amount_minor
+                }
+                RefundState::Returned(amount) => amount == body.amount,
                 _ => false,
             };
             if known.refunds.values().any(returned) {
@@ -65,7 +68,7 @@ impl Model {
         let same = |known: &Unmatched| &known.key == key && known.refund.as_ref() == Some(id) && known.amount == amount;
         if !self.unmatched.iter().any(same) {
             let (key, refund) = (key.clone(), Some(id.clone()));
-            self.announce_unmatched(Unmatched { key, refund, amount, reason, ids: one.ids });
+            self.announce_unmatched(Unmatched { key, refund, amount, grants: None, reason, ids: one.ids });
         }
     }
 
