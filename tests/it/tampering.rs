@@ -218,7 +218,16 @@ const COLUMNS: [(&str, &[(&str, Case)]); 19] = [
             ("cause", Reported),
         ],
     ),
-    ("reference", &[("reference", Reported), ("sender", Reported), ("purchase", Reported), ("container", Reported)]),
+    (
+        "reference",
+        &[
+            ("reference", Reported),
+            ("sender", Reported),
+            ("earlier", Reported),
+            ("purchase", Reported),
+            ("container", Reported),
+        ],
+    ),
     ("account", &[("name", Reported), ("balance", Reported)]),
     (
         "entry",

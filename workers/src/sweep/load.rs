@@ -24,8 +24,9 @@ use crate::domain::{
 pub(super) async fn load<S: Source>(source: &S, inputs: &[&SweepDue]) -> Result<Tables, StoreError> {
     let mut tables = Tables::default();
     // The locks of returns wait for certificates, so they come before the locks of accounts.
-    let (returns_first, others): (Vec<_>, Vec<_>) = inputs.iter().partition(|due| due.kind == SweepKind::Return);
-    for due in returns_first.into_iter().chain(others) {
+    let mut inputs = inputs.to_vec();
+    inputs.sort_by_key(|due| due.kind != SweepKind::Return);
+    for due in inputs {
         match due.kind {
             SweepKind::Reception => {
                 let page = earliest::<pending_reception::Entity>(pending_reception::Column::DueAt, due.before);

@@ -96,7 +96,7 @@ impl Model {
         let first = self.first_certificate(certificate);
         let own = self.certificates[&first].price.amount_minor.get() - self.brought(&[first], open);
         let bought = self.purchase_of(first);
-        let refunded = bought.settlement.as_ref().and_then(|key| self.settlements[key].refunded());
+        let refunded = bought.settlement.as_ref().and_then(|key| self.settlements[key].refunded_of_payment());
         let Some(refunded) = refunded else { return own };
         let paid = |id: &Uuid| {
             let one = &self.certificates[id];

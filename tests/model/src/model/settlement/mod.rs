@@ -148,20 +148,19 @@ impl Settlement {
         }
     }
 
-    /// The sum of the refunds. `None` if there are only kept refunds or none.
-    pub(super) fn refunded(&self) -> Option<Money> {
-        if self.refunds.values().all(|one| one.state == RefundState::Kept) {
-            return None;
-        }
+    /// What is refunded of the payment, if there are any refunds but kept ones.
+    pub(super) fn refunded_of_payment(&self) -> Option<Money> {
+        let paid = self.paid.filter(|_| !self.refunds.values().all(|one| one.state == RefundState::Kept))?;
+        Some(if self.all_refunded() { paid } else { money(self.counted(), paid.currency) })
+    }
+
+    /// The sum of all refunds, including those of unmatched money, if there are any but kept ones.
+    fn refunded(&self) -> Option<Money> {
         let mut returned = self.refunds.values().filter_map(|one| match one.state {
             RefundState::Returned(amount) => Some(amount),
             _ => None,
         });
-        let start = match self.paid {
-            Some(paid) if self.all_refunded() => paid,
-            Some(paid) => money(self.counted(), paid.currency),
-            None => returned.next()?,
-        };
+        let start = self.refunded_of_payment().or_else(|| returned.next())?;
         let same = returned.filter(|one| one.currency == start.currency).map(|one| one.amount_minor.get());
         Some(money(start.amount_minor.get() + same.sum::<i64>(), start.currency))
     }

@@ -11,7 +11,7 @@ use licet_schema::{
 use uuid::Uuid;
 
 use super::{Key, RefundState, refuse_licet};
-use crate::model::{Model, PurchaseIds, money, refusal};
+use crate::model::{Certificate, Model, PurchaseIds, money, refusal};
 
 impl Model {
     pub(in crate::model) fn complete_settlement(&mut self, body: &SettlementCompletion) -> Result<Output, Code> {
@@ -52,7 +52,7 @@ impl Model {
         let key = (body.provider.clone(), body.settlement.clone());
         let purchase = self.find_purchase(ids).ok_or(Code::UnknownCertificate)?;
         let members = self.purchases[&purchase].members.clone();
-        let is_reversed = |one: &super::Certificate| one.ended == Some(Ending::Reversed) && !one.reinstated;
+        let is_reversed = |one: &Certificate| one.ended == Some(Ending::Reversed) && !one.reinstated;
         if members.iter().all(|id| is_reversed(&self.certificates[id])) {
             return Err(Code::Reversed);
         }

@@ -4,7 +4,7 @@ use licet_schema::message::{Ending, PrivilegeGranted, Revocation};
 use uuid::Uuid;
 
 use super::{Key, RefundState};
-use crate::model::{LicenseState, Model};
+use crate::model::{License, LicenseState, Model};
 
 impl Model {
     /// Revokes what the refunds of a payment cover, and reinstates what they no longer cover.
@@ -72,7 +72,7 @@ impl Model {
         let one = self.certificate_mut(certificate);
         one.reinstated = true;
         *spent += one.points;
-        let returned = |one: &&super::License| one.certificate == certificate && one.state == LicenseState::Returned;
+        let returned = |one: &&License| one.certificate == certificate && one.state == LicenseState::Returned;
         let returned: Vec<_> = self.licenses.iter().filter(|(_, one)| returned(one)).map(|(id, _)| *id).collect();
         for id in returned {
             let granted = self.privilege_of(id);

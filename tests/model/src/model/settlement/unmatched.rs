@@ -50,7 +50,14 @@ impl Model {
                 }
             }
         }
-        let one = Unmatched { key, refund: None, amount: body.amount, reason, ids: (body.certificate, body.container) };
+        let one = Unmatched {
+            key,
+            refund: None,
+            amount: body.amount,
+            grants: body.grants,
+            reason,
+            ids: (body.certificate, body.container),
+        };
         self.announce_unmatched(one);
         reason
     }
