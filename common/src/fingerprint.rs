@@ -139,7 +139,14 @@ impl Bytes {
 
     fn part(&mut self, kind: u8, bytes: &[u8]) {
         self.0.push(kind);
-        self.0.extend_from_slice(&(bytes.len() as u64).to_le_bytes());
+        // Most lengths are written as one byte, because hashing takes time for each byte.
+        match u8::try_from(bytes.len()) {
+            Ok(length) if length < u8::MAX => self.0.push(length),
+            _ => {
+                self.0.push(u8::MAX);
+                self.0.extend_from_slice(&(bytes.len() as u64).to_le_bytes());
+            }
+        }
         self.0.extend_from_slice(bytes);
     }
 

@@ -13,7 +13,7 @@ use licet_schema::{
 
 use super::{
     completion::{Deadline, Payment, payable, register, revive},
-    rules::{Named, Purchase, paid},
+    rules::{Named, Purchase, money, paid},
 };
 use crate::domain::{Tables, certificates::Subject, effects::Effects, refusals::refuse};
 
@@ -118,8 +118,4 @@ fn extend(context: &Context<'_>, tables: &mut Tables, certificates: &mut [certif
         tables.certificates.change(&row.id)?.expires_at = row.expires_at;
     }
     Ok(())
-}
-
-fn money(row: &unmatched_settlement::Model) -> Money {
-    Money { amount_minor: row.amount_minor, currency: row.currency }
 }

@@ -15,7 +15,8 @@ use uuid::Uuid;
 use super::{
     refund,
     rules::{
-        Named, Purchase, already_settled, expect_payment, for_another_purchase, is_for, paid, record_unmatched, write,
+        Named, Purchase, already_settled, expect_payment, for_another_purchase, is_for, money, paid, record_unmatched,
+        write,
     },
 };
 use crate::domain::{
@@ -48,7 +49,7 @@ pub(super) fn decide(
     // This amount is matched now. If it stayed in the table of unmatched payments, it could also be
     // refunded. Other amounts under the same id stay, as they would if they arrived later.
     for kept in tables.unmatched(UnmatchedKind::Payment, named.provider, named.settlement)? {
-        if is_same_money(&kept, report.amount) {
+        if money(&kept) == report.amount {
             tables.unmatched_settlements.remove(&kept.id)?;
         }
     }
@@ -221,7 +222,7 @@ fn unmatched(
     let amount = report.amount;
     let refused = Decision::refused(refusal, "settlement.completion").about(named.subject.id());
     let kept = tables.unmatched(UnmatchedKind::Payment, named.provider, named.settlement)?;
-    if kept.iter().any(|row| is_same_money(row, amount)) {
+    if kept.iter().any(|row| money(row) == amount) {
         return Ok(refused);
     }
     // Every message about this settlement locks its row, so that a refund that arrives at the same time
@@ -250,8 +251,4 @@ fn unmatched(
         told_at: context.now,
     };
     Ok(refused.with_event(record_unmatched(tables, row)?))
-}
-
-fn is_same_money(kept: &unmatched_settlement::Model, amount: Money) -> bool {
-    (kept.amount_minor, kept.currency) == (amount.amount_minor, amount.currency)
 }

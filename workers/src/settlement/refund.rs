@@ -17,7 +17,7 @@ use uuid::Uuid;
 
 use super::{
     reinstatement, revocation,
-    rules::{Named, Target, expect_payment, for_another_purchase, paid, record_unmatched},
+    rules::{Named, Target, expect_payment, for_another_purchase, money, paid, record_unmatched},
 };
 use crate::domain::{Tables, certificates::Subject, effects::Effects, refusals::refuse};
 
@@ -256,10 +256,6 @@ fn returned(row: refund::Model, amount: Money) -> refund::Model {
         currency: Some(amount.currency),
         ..row
     }
-}
-
-fn money(row: &unmatched_settlement::Model) -> Money {
-    Money { amount_minor: row.amount_minor, currency: row.currency }
 }
 
 /// Whether a payment that matches no purchase was refunded.

@@ -130,7 +130,7 @@ pub(super) fn record_unmatched(tables: &mut Tables, row: unmatched_settlement::M
         provider: row.provider.clone(),
         certificate: row.certificate,
         container: row.container,
-        amount: Some(Money { amount_minor: row.amount_minor, currency: row.currency }),
+        amount: Some(money(&row)),
         reason: row.reason,
     };
     tables.unmatched_settlements.insert(row)?;
@@ -154,6 +154,11 @@ fn refunded_so_far(row: Option<&settlement::Model>, refunds: &[refund::Model]) -
     let sum = same.try_fold(refunded, |sum, (amount, _)| sum.checked_add(amount));
     let amount_minor = sum.ok_or_else(|| Defect::violated("a count is at most 2^53-1", "refunds"))?;
     Ok(Some(Money { amount_minor, currency }))
+}
+
+/// The amount of unmatched money.
+pub(super) fn money(row: &unmatched_settlement::Model) -> Money {
+    Money { amount_minor: row.amount_minor, currency: row.currency }
 }
 
 /// The amount of a settlement that was paid.
