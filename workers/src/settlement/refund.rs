@@ -30,7 +30,7 @@ pub(super) fn decide(
 ) -> Result<Decision, RuleError> {
     let id = report.refund.as_ref().unwrap_or(named.settlement);
     if let Some(known) = tables.refunds.get(&(named.provider.clone(), named.settlement.clone(), id.clone()))? {
-        if named.means(tables, known.certificate, known.container)? && reported(known) == report.amount {
+        if named.same_purchase(tables)?(known.certificate, known.container) && reported(known) == report.amount {
             return Ok(named.registered(tables, known.outcome, true)?);
         }
         let detail = "this refund was reported before for another purchase, with another amount, or without an amount";
@@ -230,16 +230,12 @@ fn key_of(row: &refund::Model) -> (Name, ExternalId, ExternalId) {
 /// such payment.
 fn take_back(tables: &mut Tables, named: Named<'_>, new: &refund::Model) -> Result<Option<refund::Model>, Defect> {
     let mut kept = tables.unmatched(UnmatchedKind::Payment, named.provider, named.settlement)?;
+    let is_same = named.same_purchase(tables)?;
+    kept.retain(|row| is_same(row.certificate, row.container));
     kept.retain(|row| reported(new).is_none_or(|amount| money(row) == amount));
-    let mut same = Vec::new();
-    for row in kept {
-        if named.means(tables, row.certificate, row.container)? {
-            same.push(row);
-        }
-    }
-    let Some(currency) = same.iter().map(|row| row.currency).min() else { return Ok(None) };
+    let Some(currency) = kept.iter().map(|row| row.currency).min() else { return Ok(None) };
     let mut sum = Count::ZERO;
-    for row in same.iter().filter(|row| row.currency == currency) {
+    for row in kept.iter().filter(|row| row.currency == currency) {
         tables.unmatched_settlements.remove(&row.id)?;
         let more = sum.checked_add(row.amount_minor);
         sum = more.ok_or_else(|| Defect::violated("unmatched payments sum to at most 2^53-1", row.id))?;
@@ -285,14 +281,13 @@ pub(super) fn of_unmatched(tables: &mut Tables, named: Named<'_>, amount: Money)
     if refunds.iter().any(returned_before) {
         return Ok(OfUnmatched::Before);
     }
-    let mut returns = None;
-    for one in refunds.iter().filter(|one| one.outcome == SettlementOutcome::Pending) {
-        let is_amount = reported(one).is_none_or(|reported| reported == amount);
-        if returns.is_none() && is_amount && named.means(tables, one.certificate, one.container)? {
-            returns = Some(one);
-        }
-    }
-    let Some(kept) = returns else { return Ok(OfUnmatched::None) };
+    let is_same = named.same_purchase(tables)?;
+    let returns = |one: &&refund::Model| {
+        one.outcome == SettlementOutcome::Pending
+            && is_same(one.certificate, one.container)
+            && reported(one).is_none_or(|reported| reported == amount)
+    };
+    let Some(kept) = refunds.iter().find(returns) else { return Ok(OfUnmatched::None) };
     let mut row = returned(kept.clone(), amount);
     // If the refund was undone already, the payment is unmatched again.
     let undone = reinstatement::take_kept(tables, named, &row.refund, true)?;

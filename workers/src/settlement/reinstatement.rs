@@ -28,14 +28,11 @@ pub(super) fn decide(
     let mut refunds = named.refunds(tables)?;
     refunds.retain(|one| selected(&one.refund));
     if let Some(row) = named.registered_before(tables)?.filter(|row| row.outcome != SettlementOutcome::Pending) {
-        let mut is_named = false;
-        for one in &refunds {
-            is_named |= named.means(tables, one.certificate, one.container)?;
-        }
-        for one in tables.unmatched(UnmatchedKind::Refund, named.provider, named.settlement)? {
-            is_named |=
-                one.refund.as_ref().is_some_and(selected) && named.means(tables, one.certificate, one.container)?;
-        }
+        let is_same = named.same_purchase(tables)?;
+        let refused = tables.unmatched(UnmatchedKind::Refund, named.provider, named.settlement)?;
+        let mut refused = refused.iter().filter(|one| one.refund.as_ref().is_some_and(selected));
+        let is_named = refunds.iter().any(|one| is_same(one.certificate, one.container))
+            || refused.any(|one| is_same(one.certificate, one.container));
         if !is_named && Target::of(tables, &row, named.subject)? == Target::Other {
             return Err(for_another_purchase().into());
         }

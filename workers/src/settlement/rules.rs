@@ -50,17 +50,17 @@ impl Named<'_> {
         }
     }
 
-    /// Whether another message about the settlement, which names the given certificate or container,
-    /// means the same purchase.
-    pub(super) fn means(
+    /// Tells whether another message about the settlement, which names a certificate or container, means
+    /// the same purchase.
+    pub(super) fn same_purchase(
         &self,
         tables: &Tables,
-        certificate: Option<Uuid>,
-        container: Option<Uuid>,
-    ) -> Result<bool, Defect> {
-        let Some(other) = Subject::of_either(certificate, container) else { return Ok(false) };
-        let row = self.registered_before(tables)?;
-        Ok(other == self.subject || row.is_some_and(|row| is_for(&row, self.subject) && is_for(&row, other)))
+    ) -> Result<impl Fn(Option<Uuid>, Option<Uuid>) -> bool + use<>, Defect> {
+        let (subject, row) = (self.subject, self.registered_before(tables)?);
+        let may_name = move |other| row.as_ref().is_some_and(|row| is_for(row, subject) && is_for(row, other));
+        Ok(move |certificate, container| {
+            Subject::of_either(certificate, container).is_some_and(|other| other == subject || may_name(other))
+        })
     }
 
     /// The refunds of the settlement.
