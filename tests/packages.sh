@@ -27,6 +27,7 @@ install_missing() {
     command -v make >/dev/null || packages+=(make) # for jemalloc
     [[ ${LICET_TEST_AMQP_URL:-} || $broker_root || $(find_broker) ]] || packages+=(rabbitmq-server)
     [[ ${LICET_TEST_DATABASE_URL:-} || $database_root || -x $(find_database)/initdb ]] || packages+=(postgresql)
+    [[ -x /usr/sbin/pgbouncer ]] || packages+=(pgbouncer)
     [[ ! $broker_root$database_root ]] || command -v debootstrap >/dev/null ||
         packages+=(debootstrap debian-archive-keyring)
     ((${#packages[@]})) || return 0

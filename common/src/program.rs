@@ -19,7 +19,7 @@ use crate::{
     runtime::{Resources, Worker, run},
     signing::folder::{self, FolderError},
     signing_keys::{self, SigningKeyError},
-    store::{OpenError, Store, StoreError},
+    store::{MigrateError, OpenError, Store, StoreError},
     telemetry,
     transport::{Lost, Transport, TransportError},
 };
@@ -76,6 +76,12 @@ impl From<FolderError> for Failure {
 
 impl From<OpenError> for Failure {
     fn from(error: OpenError) -> Self {
+        Self::work(error)
+    }
+}
+
+impl From<MigrateError> for Failure {
+    fn from(error: MigrateError) -> Self {
         Self::work(error)
     }
 }
@@ -140,7 +146,8 @@ pub fn block_on<T>(future: impl Future<Output = Result<T, Failure>>) -> Result<T
 
 /// Connects to the database and the broker, loads the keys, and checks that the tables and the
 /// queues of `workers` exist, and that no recorded signing key is missing. An SQLite database is
-/// accepted only if `alone` is true, which means that a single process runs all workers.
+/// accepted only if `alone` is true, which means that a single process runs all workers. `changes`
+/// states whether any of the workers changes anything.
 ///
 /// # Errors
 /// One of these resources is missing, unavailable or not prepared.
@@ -148,6 +155,7 @@ pub fn connect<'a>(
     config: &'a Config,
     workers: &'a [WorkerQueue],
     alone: bool,
+    changes: bool,
 ) -> BoxFuture<'a, Result<Resources, Failure>> {
     Box::pin(async move {
         let amqp_url = config.amqp_url()?;
@@ -156,7 +164,7 @@ pub fn connect<'a>(
         let transport = Transport::rabbit(amqp_url)?;
         let connections = if alone { CONNECTIONS_OF_SEVERAL } else { CONNECTIONS_OF_ONE };
         let store = Store::open_within(database_url, connections, config.limits.database_timeout()).await?;
-        store.check().await?;
+        store.check(changes).await?;
         let missing = transport.missing(&topology(workers)).await?;
         if let Some(first) = missing.first() {
             return Err(Failure::Work(format!(
@@ -204,13 +212,13 @@ pub fn stop_signal() -> Result<CancellationToken, Failure> {
 /// The main function of a worker program.
 pub fn worker_main<W: Worker>(worker: W) -> ExitCode {
     let queue = WorkerQueue { name: W::NAME, handles: W::HANDLES };
-    run_program(queue, W::SETTINGS, Box::new(|resources, stop| run(worker, resources, stop)))
+    run_program(queue, W::CHANGES, W::SETTINGS, Box::new(|resources, stop| run(worker, resources, stop)))
 }
 
 /// What a worker program does once it is connected.
 type Work = Box<dyn FnOnce(Resources, CancellationToken) -> BoxFuture<'static, ()>>;
 
-fn run_program(queue: WorkerQueue, own_settings: Groups, work: Work) -> ExitCode {
+fn run_program(queue: WorkerQueue, changes: bool, own_settings: Groups, work: Work) -> ExitCode {
     let name = queue.name;
     let groups = groups::BROKER | groups::DATABASE | groups::KEYS | groups::ENGINE | groups::LOG | own_settings;
     let command = Command::new(format!("licet-{name}"))
@@ -221,7 +229,7 @@ fn run_program(queue: WorkerQueue, own_settings: Groups, work: Work) -> ExitCode
     let run = || {
         let config = configure(settings, "info")?;
         block_on(async {
-            let resources = connect(&config, &[queue], false).await?;
+            let resources = connect(&config, &[queue], false, changes).await?;
             let stop = stop_signal()?;
             let store = resources.store.clone();
             tokio::join!(work(resources, stop.clone()), store.watch_clock(&Clock::System, &stop));

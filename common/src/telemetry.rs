@@ -13,7 +13,7 @@ use tracing_subscriber::EnvFilter;
 /// The filter is not valid. The text names the setting and the invalid part.
 pub fn start(filter: &str) -> Result<(), String> {
     // lapin logs every returned reply with its body. The runtime counts returned replies instead.
-    let directives = format!("{filter},lapin=off,sqlx=error,sea_orm_migration=warn");
+    let directives = format!("{filter},lapin=off,sqlx=error");
     let filter = EnvFilter::try_new(directives).map_err(|error| format!("LICET_LOG is not a log filter: {error}"))?;
     let colours = std::io::stderr().is_terminal();
     let subscriber = tracing_subscriber::fmt()

@@ -1,101 +1,66 @@
-//! The sea-orm migrations that create and change the tables. They are the same on PostgreSQL and
-//! SQLite.
+//! The SQL files that create and change the tables, one for each release and kind of database.
 //!
-//! Deliberately absent: a way to revert migrations, because the tables record money and rights.
+//! A file is frozen once its release is published. A release only adds what it needs, and removes
+//! only what the release before it no longer used. Two consecutive releases can therefore work on
+//! the same tables, and programs can be replaced one by one.
+//!
+//! Deliberately absent: files that undo a change, because the tables record money and rights.
 
-use sea_orm::{ConnectionTrait, DatabaseBackend, EntityTrait, Schema};
-use sea_orm_migration::prelude::*;
+/// The statements with which a release changes the tables.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Migration {
+    /// The release, as three numbers.
+    pub release: [u16; 3],
+    /// The statements for PostgreSQL.
+    pub postgresql: &'static str,
+    /// The statements for SQLite.
+    pub sqlite: &'static str,
+}
 
-use crate::entity;
+/// The migrations of all releases, oldest first.
+pub const MIGRATIONS: &[Migration] = &[Migration {
+    release: [0, 1, 0],
+    postgresql: include_str!("../migrations/postgresql/0.1.0.sql"),
+    sqlite: include_str!("../migrations/sqlite/0.1.0.sql"),
+}];
 
-/// All migrations, oldest first.
-#[derive(Debug)]
-pub struct Migrations;
+impl Migration {
+    /// The number under which the migration is recorded in the database. It increases with the
+    /// release.
+    pub fn number(&self) -> i64 {
+        let [major, minor, patch] = self.release.map(i64::from);
+        (major * 10_000 + minor) * 10_000 + patch
+    }
 
-#[async_trait::async_trait]
-impl MigratorTrait for Migrations {
-    fn migrations() -> Vec<Box<dyn MigrationTrait>> {
-        vec![Box::new(First)]
+    /// The name of the release, such as `0.1.0`.
+    pub fn name(&self) -> String {
+        let [major, minor, patch] = self.release;
+        format!("{major}.{minor}.{patch}")
     }
 }
 
-/// Creates the tables of the first release. Until that release, this migration creates the entities
-/// as they currently are. Afterwards, it must not change.
-struct First;
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-impl MigrationName for First {
-    fn name(&self) -> &str {
-        "m0001_first_tables"
+    #[test]
+    fn the_migrations_are_in_the_order_of_their_releases() {
+        assert!(MIGRATIONS.is_sorted_by_key(Migration::number));
+        let release = |release| Migration { release, postgresql: "", sqlite: "" };
+        assert!(release([0, 1, 9]).number() < release([0, 2, 0]).number());
+        assert!(release([0, 9, 9]).number() < release([1, 0, 0]).number());
+        assert_eq!(release([1, 20, 3]).name(), "1.20.3");
     }
-}
 
-#[async_trait::async_trait]
-impl MigrationTrait for First {
-    async fn up(&self, manager: &SchemaManager) -> Result<(), DbErr> {
-        create(manager, entity::content::Entity).await?;
-        create(manager, entity::certificate_record::Entity).await?;
-        create(manager, entity::certificate::Entity).await?;
-        create(manager, entity::pending_reception::Entity).await?;
-        create(manager, entity::license::Entity).await?;
-        create(manager, entity::license_return::Entity).await?;
-        create(manager, entity::collection::Entity).await?;
-        create(manager, entity::privilege::Entity).await?;
-        create(manager, entity::payout::Entity).await?;
-        create(manager, entity::reference::Entity).await?;
-        create(manager, entity::account::Entity).await?;
-        create(manager, entity::entry::Entity).await?;
-        create(manager, entity::settlement::Entity).await?;
-        create(manager, entity::refund::Entity).await?;
-        create(manager, entity::reinstatement::Entity).await?;
-        create(manager, entity::unmatched_settlement::Entity).await?;
-        create(manager, entity::journal::Entity).await?;
-        create(manager, entity::mention::Entity).await?;
-        create(manager, entity::signing_key::Entity).await?;
-        if manager.get_database_backend() == DatabaseBackend::Postgres {
-            let (sequence, step) = (entity::journal::POSITION_SEQUENCE, entity::journal::POSITIONS_PER_BATCH);
-            let text = format!(
-                "CREATE SEQUENCE {sequence} AS bigint INCREMENT BY {step} MINVALUE 0 START WITH 0 OWNED BY journal.position"
-            );
-            manager.get_connection().execute_unprepared(&text).await?;
+    #[test]
+    fn both_kinds_of_database_have_the_same_tables_columns_and_indexes() {
+        for migration in MIGRATIONS {
+            let postgresql = migration.postgresql.replace(" COLLATE \"C\"", "").replace("bytea", "blob");
+            let shape = |text: &str| -> Vec<String> {
+                let lines = text.lines().filter(|line| !line.starts_with("--") && !line.contains("SEQUENCE"));
+                lines.map(|line| line.replace("uuid_text", "uuid")).filter(|line| !line.is_empty()).collect()
+            };
+            assert_eq!(shape(&postgresql), shape(migration.sqlite), "{}", migration.name());
         }
-        for index in INDEXES {
-            manager.get_connection().execute_unprepared(index).await?;
-        }
-        Ok(())
     }
-
-    async fn down(&self, _: &SchemaManager) -> Result<(), DbErr> {
-        Err(DbErr::Migration(
-            "migrations cannot be reverted, because they would delete payments and rights: restore a backup instead"
-                .into(),
-        ))
-    }
-}
-
-/// The indexes besides the primary keys.
-const INDEXES: &[&str] = &[
-    "CREATE INDEX certificate_container ON certificate (container) WHERE container IS NOT NULL",
-    "CREATE INDEX certificate_record_container ON certificate_record (container) WHERE container IS NOT NULL",
-    "CREATE INDEX certificate_record_user ON certificate_record (\"user\")",
-    "CREATE INDEX certificate_record_reference ON certificate_record (reference) WHERE reference IS NOT NULL",
-    "CREATE INDEX certificate_expires_at ON certificate (expires_at)",
-    "CREATE INDEX pending_reception_due_at ON pending_reception (due_at) WHERE due_at IS NOT NULL",
-    "CREATE INDEX license_certificate ON license (certificate)",
-    "CREATE INDEX license_user ON license (\"user\", id)",
-    "CREATE INDEX license_return_license ON license_return (license)",
-    "CREATE INDEX license_return_certificate ON license_return (certificate)",
-    "CREATE INDEX license_return_delete_by ON license_return (delete_by) WHERE state = 'opened'",
-    "CREATE INDEX payout_license_return ON payout (license_return)",
-    "CREATE INDEX privilege_certificate ON privilege (certificate) WHERE certificate IS NOT NULL",
-    "CREATE INDEX settlement_provider_reference ON settlement (provider_reference)",
-    "CREATE INDEX reinstatement_settlement ON reinstatement (provider, settlement)",
-    "CREATE UNIQUE INDEX unmatched_settlement_key ON unmatched_settlement \
-     (provider, settlement, kind, COALESCE(refund, ''), amount_minor, currency)",
-    "CREATE INDEX entry_account ON entry (account)",
-    "CREATE INDEX journal_subject ON journal (subject) WHERE subject IS NOT NULL",
-];
-
-async fn create<E: EntityTrait>(manager: &SchemaManager<'_>, entity: E) -> Result<(), DbErr> {
-    let schema = Schema::new(manager.get_database_backend());
-    manager.create_table(schema.create_table_from_entity(entity)).await
 }

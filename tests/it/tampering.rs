@@ -357,7 +357,7 @@ impl<'a> Tamperer<'a> {
             kind: row.try_get_by_index::<String>(2).expect("a type").to_lowercase(),
             key: row.try_get_by_index(3).expect("whether it is part of the key"),
         });
-        let columns = described.filter(|one| one.table != "seaql_migrations").collect();
+        let columns = described.filter(|one| one.table != "_sqlx_migrations").collect();
         Self { system, columns }
     }
 

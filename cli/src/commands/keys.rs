@@ -60,7 +60,7 @@ pub(crate) fn run(command: Command) -> Result<ExitCode, Failure> {
             let url = config.database_url()?;
             block_on(async {
                 let store = Store::open(url, 1).await?;
-                store.check().await?;
+                store.check(true).await?;
                 Ok(signing_keys::retire(&store, &kid, Clock::System.now()).await?)
             })?;
             report::print(format!("Retired the signing key {kid}. Workers no longer need it."));

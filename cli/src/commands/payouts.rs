@@ -108,7 +108,7 @@ fn instruct(arguments: Instruct) -> Result<ExitCode, Failure> {
 
 async fn open(config: &Config) -> Result<Store, Failure> {
     let store = Store::open(config.database_url()?, 1).await?;
-    store.check().await?;
+    store.check(false).await?;
     Ok(store)
 }
 

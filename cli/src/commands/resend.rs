@@ -55,7 +55,7 @@ pub(crate) fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
     let transport = Transport::rabbit(config.amqp_url()?)?;
     block_on(async {
         let store = Store::open(config.database_url()?, 1).await?;
-        store.check().await?;
+        store.check(false).await?;
         let selected = outputs(&store, selection, arguments.kind.as_deref()).await.map_err(Failure::work)?;
         if selected.is_empty() {
             return Err(Failure::Work(nothing(arguments.kind.as_deref())));

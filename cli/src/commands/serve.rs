@@ -24,7 +24,7 @@ pub(crate) fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
     let selected = select(&arguments.workers).map_err(|unknown| Failure::Usage(unknown.to_string()))?;
     let config = configure(arguments.settings, LOG_OF_SERVICES)?;
     block_on(async {
-        let resources = connect(&config, &registry::queues(), true).await?;
+        let resources = connect(&config, &registry::queues(), true, true).await?;
         let stop = stop_signal()?;
         tokio::join!(
             registry::run_workers(selected, &resources, &stop),

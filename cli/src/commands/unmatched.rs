@@ -144,7 +144,7 @@ async fn register(config: &Config, request: &Request) -> Result<SettlementRegist
 
 async fn open(config: &Config) -> Result<Store, Failure> {
     let store = Store::open(config.database_url()?, 1).await?;
-    store.check().await?;
+    store.check(false).await?;
     Ok(store)
 }
 

@@ -8,7 +8,7 @@ use std::{
 
 use licet_schema::topology;
 use tokio_util::sync::CancellationToken;
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 
 use crate::clock::Clock;
 
@@ -54,16 +54,18 @@ impl Backoff {
 }
 
 /// Logs one line when an outage begins and one when it ends. If outages follow each other closely,
-/// further ones are not logged for [`QUIET`].
+/// further ones are not logged for [`QUIET`], unless they have another cause that an operator must
+/// correct.
 pub(super) struct OutageLog {
     worker: &'static str,
     is_up: bool,
     logged_at: Option<Instant>,
+    to_correct: Option<String>,
 }
 
 impl OutageLog {
     pub(super) fn new(worker: &'static str) -> Self {
-        Self { worker, is_up: false, logged_at: None }
+        Self { worker, is_up: false, logged_at: None, to_correct: None }
     }
 
     pub(super) fn ended(&mut self) {
@@ -73,11 +75,25 @@ impl OutageLog {
     }
 
     pub(super) fn began(&mut self, cause: &impl Display) {
-        if self.logged_at.is_none_or(|at| at.elapsed() > QUIET) {
-            self.is_up = false;
-            self.logged_at = Some(Instant::now());
-            warn!(worker = self.worker, "{cause}; trying again until it is back");
+        if self.is_quiet() {
+            return;
         }
+        (self.is_up, self.logged_at, self.to_correct) = (false, Some(Instant::now()), None);
+        warn!(worker = self.worker, "{cause}; trying again until it is back");
+    }
+
+    /// Like [`Self::began`], for a cause that an operator must correct.
+    pub(super) fn must_be_corrected(&mut self, cause: &impl Display) {
+        let cause = cause.to_string();
+        if self.is_quiet() && self.to_correct.as_ref() == Some(&cause) {
+            return;
+        }
+        error!(worker = self.worker, "{cause}. No messages are taken until this is corrected");
+        (self.is_up, self.logged_at, self.to_correct) = (false, Some(Instant::now()), Some(cause));
+    }
+
+    fn is_quiet(&self) -> bool {
+        self.logged_at.is_some_and(|at| at.elapsed() <= QUIET)
     }
 }
 

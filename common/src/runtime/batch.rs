@@ -71,10 +71,11 @@ impl MessageError {
     }
 }
 
-/// The reason the outcome of a batch is unknown.
+/// The reason a batch was not settled, although no message is the cause.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum BatchError {
-    /// The database is unavailable.
+    /// The database is unavailable, or it cannot be used as it is set up. The outcome of the batch is
+    /// unknown.
     #[error(transparent)]
     Unavailable(StoreError),
     /// The program is stopping.
@@ -91,8 +92,10 @@ enum AttemptError {
 impl From<StoreError> for AttemptError {
     fn from(error: StoreError) -> Self {
         match error {
-            StoreError::Unavailable { .. } => Self::Batch(BatchError::Unavailable(error)),
-            _ => Self::Message(error.into()),
+            StoreError::Unavailable { .. } | StoreError::Misconfigured { .. } => {
+                Self::Batch(BatchError::Unavailable(error))
+            }
+            StoreError::Contended { .. } | StoreError::Rejected { .. } => Self::Message(error.into()),
         }
     }
 }
@@ -110,15 +113,28 @@ impl From<JournalError> for AttemptError {
 }
 
 /// Settles a batch. A message that cannot be decided does not affect other messages, because the
-/// batch is split in half until that message is in a batch of its own.
+/// batch is split in half until that message is in a batch of its own. Before the first split, the
+/// set-up of the database is checked, because a table that was changed by hand also makes the
+/// database reject data.
 ///
 /// # Errors
-/// The outcome of the batch is unknown.
-pub(super) fn settle<'a>(
+/// See [`BatchError`]. No message may be acknowledged.
+pub(super) async fn settle(
+    worker: &Arc<dyn AnyWorker>,
+    resources: &Resources,
+    duplicate_check: &DuplicateCheck,
+    work: Vec<Work>,
+) -> Result<Vec<Settled>, BatchError> {
+    settle_or_split(worker, resources, duplicate_check, work, false).await
+}
+
+/// Settles a batch. `checked` states whether the set-up of the database was checked.
+fn settle_or_split<'a>(
     worker: &'a Arc<dyn AnyWorker>,
     resources: &'a Resources,
     duplicate_check: &'a DuplicateCheck,
     work: Vec<Work>,
+    checked: bool,
 ) -> BoxFuture<'a, Result<Vec<Settled>, BatchError>> {
     Box::pin(async move {
         if work.is_empty() {
@@ -133,13 +149,19 @@ pub(super) fn settle<'a>(
             Err(AttemptError::Batch(error)) => return Err(error),
             Err(AttemptError::Message(error)) => error,
         };
+        if !checked && matches!(error, MessageError::Store(_)) {
+            let problems = resources.store.problems(worker.changes()).await.map_err(BatchError::Unavailable)?;
+            if !problems.is_empty() {
+                return Err(BatchError::Unavailable(StoreError::misconfigured(&problems)));
+            }
+        }
         let mut first = unshared(work);
         if first.len() == 1 {
             return Ok(first.pop().map(|work| Settled::Failed(work, error)).into_iter().collect());
         }
         let second = first.split_off(first.len() / 2);
-        let mut settled = settle(worker, resources, duplicate_check, first).await?;
-        settled.extend(settle(worker, resources, duplicate_check, second).await?);
+        let mut settled = settle_or_split(worker, resources, duplicate_check, first, true).await?;
+        settled.extend(settle_or_split(worker, resources, duplicate_check, second, true).await?);
         Ok(settled)
     })
 }
@@ -169,6 +191,10 @@ async fn attempts(
             {
                 contentions += 1;
                 resources.clock.sleep(jitter(contentions)).await;
+            }
+            // Something holds its locks for long, such as a change of the tables.
+            Err(AttemptError::Message(MessageError::Store(error))) if !error.may_blame_a_message() => {
+                return Err(AttemptError::Batch(BatchError::Unavailable(error)));
             }
             outcome => return outcome,
         }

@@ -19,10 +19,12 @@
 //! outbox table, and outputs are never recomputed from newer rows.
 //!
 //! If the broker or the database becomes unavailable, the session ends without acknowledging its
-//! messages, and a new session begins (`session`, `session_mode`). This is not counted as a failed
-//! attempt of any message.
+//! messages, and a new session begins (`session`, `session_mode`). The same applies if the database
+//! cannot be used as it is set up, for example because a privilege or a column is missing: the worker
+//! takes no messages until an operator has corrected it. Neither is counted as a failed attempt of any
+//! message.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use futures_util::future::BoxFuture;
 use tokio_util::sync::CancellationToken;
@@ -97,10 +99,15 @@ fn run_loop(
 ) -> BoxFuture<'static, ()> {
     Box::pin(async move {
         resources.limits.batch_max = worker.batch_max().unwrap_or(resources.limits.batch_max);
-        let runner =
-            Runner { worker, resources, metrics: Metrics::default(), duplicate_check: DuplicateCheck::default() };
-        let name = runner.worker.name();
-        let (mut backoff, mut outages) = (Backoff::new(), OutageLog::new(name));
+        let name = worker.name();
+        let runner = Runner {
+            worker,
+            resources,
+            metrics: Metrics::default(),
+            duplicate_check: DuplicateCheck::default(),
+            outages: Mutex::new(OutageLog::new(name)),
+        };
+        let mut backoff = Backoff::new();
         let mut mode = SessionMode::FIRST;
         while !stop.is_cancelled() {
             let settled = runner.metrics.batches.get();
@@ -112,7 +119,7 @@ fn run_loop(
             let (ended, was_connected) = match connected {
                 Ok(session) => {
                     if mode != SessionMode::Quarantine {
-                        outages.ended();
+                        runner.outages().ended();
                         backoff = Backoff::new();
                     }
                     (runner.serve(session, &stop, mode).await, true)
@@ -139,11 +146,8 @@ fn run_loop(
                     info!(worker = name, largest, "large messages: taking {prefetch} at a time for a while");
                     continue;
                 }
-                Ended::Broker(lost) => outages.began(&lost),
-                Ended::Database(error) => {
-                    outages.began(&error);
-                    runner.until_the_database_answers(&stop).await;
-                }
+                Ended::Broker(lost) => runner.outages().began(&lost),
+                Ended::Database(error) => runner.until_the_database_can_be_used(error, &stop).await,
             }
             backoff.wait(&runner.resources.clock, &stop).await;
         }

@@ -2,7 +2,7 @@
 //! stop.
 
 use std::{
-    sync::Arc,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
@@ -12,7 +12,7 @@ use tracing::warn;
 
 use super::{
     Resources,
-    backoff::Backoff,
+    backoff::{Backoff, OutageLog},
     batch::{self, BatchError},
     duplicate_check::DuplicateCheck,
     intake::{self, is_oversized},
@@ -40,7 +40,7 @@ pub(super) enum Ended {
     Stopped,
     /// The broker is unavailable.
     Broker(Lost),
-    /// The database is unavailable.
+    /// The database is unavailable, or it cannot be used as it is set up.
     Database(StoreError),
     /// The deliveries exceeded the buffer of the consumer. Contains the size of the largest body,
     /// in bytes.
@@ -61,6 +61,7 @@ pub(super) struct Runner {
     pub(super) resources: Resources,
     pub(super) metrics: Metrics,
     pub(super) duplicate_check: DuplicateCheck,
+    pub(super) outages: Mutex<OutageLog>,
 }
 
 /// A consumer and the outbox for its results.
@@ -205,8 +206,8 @@ impl Runner {
                     return Ok(publications);
                 }
                 (Err(BatchError::Stopping), _) => return Err(Ended::Stopped),
-                (Err(BatchError::Unavailable(_)), Some(same)) if !stop.is_cancelled() => {
-                    self.until_the_database_answers(stop).await;
+                (Err(BatchError::Unavailable(error)), Some(same)) if !stop.is_cancelled() => {
+                    self.until_the_database_can_be_used(error, stop).await;
                     backoff.wait(&self.resources.clock, stop).await;
                     batch = same;
                 }
@@ -215,14 +216,33 @@ impl Runner {
         }
     }
 
-    pub(super) async fn until_the_database_answers(&self, stop: &CancellationToken) {
-        let mut backoff = Backoff::new();
-        let answers = async {
-            while self.resources.store.renew(self.worker.changes()).await.is_err() {
+    /// Waits until the database can be used. Logs `error`, or what the check of the set-up finds
+    /// instead.
+    pub(super) async fn until_the_database_can_be_used(&self, error: StoreError, stop: &CancellationToken) {
+        let (mut backoff, mut cause) = (Backoff::new(), Some(error));
+        let usable = async {
+            loop {
+                let found = self.resources.store.renew(self.worker.changes()).await.err();
+                if let Some(found @ StoreError::Misconfigured { .. }) = &found {
+                    self.outages().must_be_corrected(found);
+                    cause = None;
+                }
+                match cause.take() {
+                    Some(error @ StoreError::Misconfigured { .. }) => self.outages().must_be_corrected(&error),
+                    Some(error) => self.outages().began(&error),
+                    None => {}
+                }
+                if found.is_none() {
+                    return;
+                }
                 backoff.wait(&self.resources.clock, stop).await;
             }
         };
-        stop.run_until_cancelled(answers).await;
+        stop.run_until_cancelled(usable).await;
+    }
+
+    pub(super) fn outages(&self) -> MutexGuard<'_, OutageLog> {
+        self.outages.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -14,7 +14,7 @@ pub enum StoreError {
         /// The database's own error, if it reported one.
         source: Option<DbErr>,
     },
-    /// The database is unavailable. Try again later. This is not counted as a failed attempt.
+    /// The database is unavailable. Try again later. No message is the cause.
     #[error("the database is unavailable: {why}")]
     Unavailable {
         /// What happened.
@@ -22,8 +22,17 @@ pub enum StoreError {
         /// The database's own error, if it reported one.
         source: Option<DbErr>,
     },
-    /// The database rejected a statement, or contains a value that is not valid. The batch, or one
-    /// of its messages, is the cause.
+    /// The database responds, but it cannot be used as it is set up: a privilege or a table is
+    /// missing, for example. An operator must correct it. No message is the cause.
+    #[error("the database cannot be used as it is set up: {why}")]
+    Misconfigured {
+        /// What is wrong, and what to do.
+        why: String,
+        /// The database's own error, if it reported one.
+        source: Option<DbErr>,
+    },
+    /// The database rejected the data of a statement, or contains a value that is not valid. A
+    /// message may be the cause.
     #[error("the database rejected the operation: {why}")]
     Rejected {
         /// What happened.
@@ -37,6 +46,28 @@ impl StoreError {
     /// Creates the error for a conflict that Licet itself found.
     pub fn contended(why: impl Into<String>) -> Self {
         Self::Contended { why: why.into(), source: None }
+    }
+
+    /// Creates the error for problems that Licet itself found in the set-up.
+    pub fn misconfigured(problems: &[String]) -> Self {
+        const SHOWN: usize = 3;
+        let mut why = problems.iter().take(SHOWN).cloned().collect::<Vec<_>>().join("; ");
+        if let Some(more @ 1..) = problems.len().checked_sub(SHOWN) {
+            why.push_str(&format!("; and {more} more: `licet check` lists all"));
+        }
+        Self::Misconfigured { why, source: None }
+    }
+
+    /// Whether the data of a message can be the cause. Only then may the error count as a failed
+    /// attempt of a message.
+    pub fn may_blame_a_message(&self) -> bool {
+        match self {
+            Self::Rejected { .. } => true,
+            // A conflict that Licet found, or a key that exists already. Other conflicts end when
+            // the other transaction ends.
+            Self::Contended { source, .. } => source.as_ref().is_none_or(is_unique_violation),
+            Self::Unavailable { .. } | Self::Misconfigured { .. } => false,
+        }
     }
 
     /// Creates the error for a write that Licet itself found to be incorrect.
@@ -58,28 +89,37 @@ impl From<DbErr> for StoreError {
             Kind::Contended => Self::Contended { why, source },
             Kind::Unavailable => Self::Unavailable { why, source },
             Kind::Rejected => Self::Rejected { why, source },
+            Kind::Misconfigured(advice) => Self::Misconfigured { why: format!("{why}. {advice}"), source },
         }
     }
 }
 
+impl From<sqlx::Error> for StoreError {
+    fn from(error: sqlx::Error) -> Self {
+        DbErr::Query(RuntimeErr::SqlxError(error)).into()
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
     Contended,
     Unavailable,
+    /// Contains what to do.
+    Misconfigured(&'static str),
     Rejected,
 }
 
 fn kind_of(error: &DbErr) -> Kind {
-    let cause = match error {
-        DbErr::Conn(cause) | DbErr::Exec(cause) | DbErr::Query(cause) => cause,
-        DbErr::ConnectionAcquire(_) => return Kind::Unavailable,
-        _ => return Kind::Rejected,
-    };
-    let RuntimeErr::SqlxError(cause) = cause else { return Kind::Rejected };
+    if let DbErr::ConnectionAcquire(_) = error {
+        return Kind::Unavailable;
+    }
+    let Some(cause) = cause_of(error) else { return Kind::Rejected };
     match cause {
         // Two copies of a worker decided the same message. The later transaction starts again and
         // finds the journal row.
         sqlx::Error::Database(answer) if answer.is_unique_violation() => Kind::Contended,
-        sqlx::Error::Database(answer) => answer.code().map_or(Kind::Rejected, |code| kind_of_code(&code)),
+        sqlx::Error::Database(answer) => answer.code().map_or(Kind::Misconfigured(CHECK), |code| kind_of_code(&code)),
+        sqlx::Error::Configuration(_) => Kind::Misconfigured(CHECK),
         sqlx::Error::Io(_)
         | sqlx::Error::Tls(_)
         | sqlx::Error::Protocol(_)
@@ -90,6 +130,23 @@ fn kind_of(error: &DbErr) -> Kind {
     }
 }
 
+fn cause_of(error: &DbErr) -> Option<&sqlx::Error> {
+    match error {
+        DbErr::Conn(cause) | DbErr::Exec(cause) | DbErr::Query(cause) => match cause {
+            RuntimeErr::SqlxError(cause) => Some(cause),
+            RuntimeErr::Internal(_) => None,
+        },
+        _ => None,
+    }
+}
+
+fn is_unique_violation(error: &DbErr) -> bool {
+    matches!(cause_of(error), Some(sqlx::Error::Database(answer)) if answer.is_unique_violation())
+}
+
+/// What to do about an error that no rule below knows.
+const CHECK: &str = "`licet check` lists what is wrong";
+
 /// The kind of an error code. Codes of five characters are SQLSTATE codes from PostgreSQL. Numbers
 /// are codes from SQLite.
 fn kind_of_code(code: &str) -> Kind {
@@ -99,20 +156,44 @@ fn kind_of_code(code: &str) -> Kind {
             Ok(5 | 6) => Kind::Contended,
             // Read-only, I/O error, disk full, cannot open.
             Ok(8 | 10 | 13 | 14) => Kind::Unavailable,
-            _ => Kind::Rejected,
+            // Too large, constraint, wrong type of a value.
+            Ok(18 | 19 | 20) => Kind::Rejected,
+            _ => Kind::Misconfigured(CHECK),
         };
     }
     match code {
         // Deadlock, serialization failure, lock timeout, statement timeout (while waiting for a
         // lock).
         "40P01" | "40001" | "55P03" | "57014" => Kind::Contended,
-        // A standby that cannot write, because a failover is not complete.
-        "25006" => Kind::Unavailable,
-        // Connection exceptions, insufficient resources, operator intervention, system errors.
-        _ if ["08", "53", "57", "58"].iter().any(|class| code.starts_with(class)) => Kind::Unavailable,
-        _ => Kind::Rejected,
+        "25006" => Kind::Misconfigured(
+            "It accepts no writes: it is a standby, or default_transaction_read_only is set. Connect to the primary \
+             server, or remove the setting",
+        ),
+        "42501" => Kind::Misconfigured(
+            "Grant the role of LICET_DATABASE_URL what docs/operations.md lists; `licet check` names what is missing",
+        ),
+        // A prepared statement exists already, or does not exist.
+        "42P05" | "26000" => Kind::Misconfigured(POOLER),
+        // A connection pooler that does not accept the settings of the session.
+        "08P01" => Kind::Misconfigured(POOLER),
+        "53100" => Kind::Misconfigured("Its disk or tablespace is full: free space"),
+        _ => match &code[..2] {
+            // Data exceptions, violated constraints, and limits of the size of a row.
+            "22" | "23" | "54" => Kind::Rejected,
+            // Connection exceptions, insufficient resources, operator intervention, system errors.
+            "08" | "53" | "57" | "58" => Kind::Unavailable,
+            "28" => Kind::Misconfigured("Check the user and password in LICET_DATABASE_URL, and pg_hba.conf"),
+            "3D" => Kind::Misconfigured(
+                "Check the name of the database in LICET_DATABASE_URL, or create it and run `licet migrate`",
+            ),
+            _ => Kind::Misconfigured(CHECK),
+        },
     }
 }
+
+/// What to do about a connection pooler that shares connections between transactions.
+pub(super) const POOLER: &str = "A connection pooler that changes the connection between transactions cannot be used: \
+                                 let LICET_DATABASE_URL name the server itself";
 
 #[cfg(test)]
 mod tests {
@@ -122,15 +203,34 @@ mod tests {
 
     #[test]
     fn a_database_that_cannot_work_is_unavailable_and_blames_no_message() {
-        for code in ["08006", "25006", "53100", "53300", "57P01", "57P03", "58030", "10", "13", "8", "266", "1032"] {
-            assert!(matches!(kind_of_code(code), Kind::Unavailable), "{code}");
+        for code in ["08006", "53300", "57P01", "57P03", "58030", "10", "13", "8", "266", "1032"] {
+            assert_eq!(kind_of_code(code), Kind::Unavailable, "{code}");
         }
         for code in ["40P01", "40001", "55P03", "57014", "5", "6", "261", "517"] {
             assert!(matches!(kind_of_code(code), Kind::Contended), "{code}");
         }
-        for code in ["22003", "42P01", "23502", "1", "19", ""] {
-            assert!(matches!(kind_of_code(code), Kind::Rejected), "{code}");
+        for code in ["22003", "22P05", "23502", "23514", "54000", "18", "19", "20", "1299"] {
+            assert_eq!(kind_of_code(code), Kind::Rejected, "{code}");
         }
+    }
+
+    #[test]
+    fn every_other_error_is_the_fault_of_the_set_up() {
+        let codes = ["0A000", "25006", "25P02", "26000", "28P01", "3D000", "3F000", "42501", "42703", "42P01", "42P05"];
+        let others = ["53100", "55000", "P0001", "XX001", "08P01", "1", "11", "26", "", "?????"];
+        for code in codes.into_iter().chain(others) {
+            assert!(matches!(kind_of_code(code), Kind::Misconfigured(_)), "{code}");
+        }
+    }
+
+    #[test]
+    fn a_conflict_blames_a_message_only_if_its_own_key_can_be_the_cause() {
+        assert!(StoreError::contended("the same key").may_blame_a_message());
+        assert!(StoreError::rejected("a row is missing").may_blame_a_message());
+        assert!(!StoreError::silent().may_blame_a_message());
+        assert!(!StoreError::misconfigured(&["a table is missing".into()]).may_blame_a_message());
+        let waited = DbErr::Custom("lock timeout".into());
+        assert!(!StoreError::Contended { why: String::new(), source: Some(waited) }.may_blame_a_message());
     }
 
     #[test]

@@ -17,20 +17,20 @@ use std::{
 };
 
 use futures_util::future::BoxFuture;
-use licet_schema::migration::Migrations;
 use sea_orm::{
     AccessMode, ConnectOptions, ConnectionTrait, Database, DatabaseBackend, DatabaseConnection, DbErr, IsolationLevel,
-    Statement, TransactionTrait, sqlx,
+    TransactionTrait, sqlx,
 };
-use sea_orm_migration::MigratorTrait;
 use secrecy::{ExposeSecret, SecretString};
 
 #[cfg(feature = "simulation")]
 use crate::fault_injection::FaultInjector;
 use crate::fault_injection::{Faults, Outcome, Step};
 
+mod check;
 mod clock_difference;
 mod error;
+mod migrate;
 mod source;
 mod statements;
 mod transaction;
@@ -38,6 +38,7 @@ mod writes;
 
 pub use clock_difference::{ClockDifference, clock_difference};
 pub use error::StoreError;
+pub use migrate::MigrateError;
 pub use source::{Comparison, Lock, Page, Source, keys, load};
 pub use statements::select;
 pub use transaction::Transaction;
@@ -88,9 +89,12 @@ pub enum OpenError {
         /// The file.
         file: PathBuf,
     },
-    /// The tables do not exist or belong to another release.
-    #[error("the database is not prepared for this release: run `licet migrate`")]
-    NotMigrated,
+    /// The database responds, but this release cannot use it as it is set up.
+    #[error("{}", .problems.join("\n"))]
+    NotPrepared {
+        /// What is wrong and what to do, one sentence each.
+        problems: Vec<String>,
+    },
 }
 
 impl Address {
@@ -201,46 +205,6 @@ impl Store {
         Self { faults: Faults::of(injector), ..self.clone() }
     }
 
-    /// Creates or updates the tables. Compares the clock like [`Store::check`].
-    ///
-    /// # Errors
-    /// The database is unavailable or rejects a statement.
-    pub fn migrate(&self) -> BoxFuture<'_, Result<(), StoreError>> {
-        Box::pin(async move {
-            self.check_clock().await?;
-            Ok(Migrations::up(&self.pool(), None).await?)
-        })
-    }
-
-    /// Checks that the tables are those of this release, and compares the clock: a difference from
-    /// the clock of the database is logged as an error. Does not write.
-    ///
-    /// # Errors
-    /// The tables belong to another release or do not exist, or the database is unavailable.
-    pub fn check(&self) -> BoxFuture<'_, Result<(), OpenError>> {
-        Box::pin(async move {
-            let statement = Statement::from_string(self.backend(), "SELECT version FROM seaql_migrations");
-            let applied = match self.pool().query_all(statement).await.map_err(StoreError::from) {
-                Ok(rows) => rows,
-                // The table of migrations does not exist.
-                Err(StoreError::Rejected { .. }) => return Err(OpenError::NotMigrated),
-                Err(error @ (StoreError::Unavailable { .. } | StoreError::Contended { .. })) => {
-                    return Err(OpenError::Unreachable { address: "LICET_DATABASE_URL".into(), source: error.into() });
-                }
-            };
-            let applied: Vec<String> = applied.iter().filter_map(|row| row.try_get_by_index(0).ok()).collect();
-            let expected = Migrations::migrations();
-            let same = expected.len() == applied.len()
-                && expected.iter().all(|one| applied.iter().any(|name| name == one.name()));
-            if !same {
-                return Err(OpenError::NotMigrated);
-            }
-            self.check_clock()
-                .await
-                .map_err(|error| OpenError::Unreachable { address: "LICET_DATABASE_URL".into(), source: error.into() })
-        })
-    }
-
     /// Begins a transaction that reads one snapshot. On PostgreSQL it is read-only with isolation
     /// level REPEATABLE READ. On SQLite, it occupies the only connection until it ends.
     ///
@@ -285,20 +249,26 @@ impl Store {
         probe(&self.pool(), probe_statement(writes)).await
     }
 
-    /// Replaces the pool with a new one that passes the check of [`Store::ping`].
+    /// Replaces the pool with a new one that passes the check of [`Store::ping`], and whose database
+    /// has no problem that [`Store::problems`] finds.
     ///
     /// sqlx tests a connection, without a time limit, before it returns the connection to the pool.
     /// A connection that no longer responds occupies its place until the operating system closes
     /// it. The whole pool is therefore replaced.
     ///
     /// # Errors
-    /// The database is still unavailable. The pool is not replaced.
+    /// The database is still unavailable, or set up in a way that it cannot be used. The pool is not
+    /// replaced.
     pub async fn renew(&self, writes: bool) -> Result<(), StoreError> {
         let Some(address) = &self.address else { return self.ping(writes).await };
         let new = match tokio::time::timeout(CONNECT_TIMEOUT, address.connect()).await {
             Ok(new) => new?,
             Err(_) => return Err(StoreError::silent()),
         };
+        match tokio::time::timeout(PING_TIMEOUT, check::problems(&new, writes)).await {
+            Ok(problems) => check::require_none(&problems?)?,
+            Err(_) => return Err(StoreError::silent()),
+        }
         probe(&new, probe_statement(writes)).await?;
         *self.database.write().unwrap_or_else(PoisonError::into_inner) = new;
         Ok(())

@@ -10,7 +10,7 @@
 //! Locks and the workers' rules keep the tables consistent, and the auditor verifies this.
 #![allow(missing_docs, reason = "sea-orm's derives generate public items without docs; every column has its own doc")]
 
-use sea_orm::{DeriveActiveEnum, EntityTrait, EnumIter, Value};
+use sea_orm::{ColumnTrait, ColumnType, DeriveActiveEnum, EntityTrait, EnumIter, IdenStatic, Iterable, Value};
 
 pub mod account;
 pub mod certificate;
@@ -43,6 +43,66 @@ pub trait Keyed: EntityTrait<Model: Clone + Send + Sync + PartialEq + std::fmt::
     fn key(row: &Self::Model) -> Self::Key;
     /// The values of a key for a statement, one for each primary-key column.
     fn key_values(key: &Self::Key) -> Vec<Value>;
+}
+
+/// The shape of a table, which programs compare with the database.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Table {
+    /// The name.
+    pub name: String,
+    /// The columns.
+    pub columns: Vec<Column>,
+}
+
+/// The shape of a column.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Column {
+    /// The name.
+    pub name: String,
+    /// The type.
+    pub kind: ColumnType,
+    /// Whether the column may contain NULL.
+    pub nullable: bool,
+}
+
+/// The shapes of all tables.
+pub fn tables() -> Vec<Table> {
+    vec![
+        table(account::Entity),
+        table(certificate::Entity),
+        table(certificate_record::Entity),
+        table(collection::Entity),
+        table(content::Entity),
+        table(entry::Entity),
+        table(journal::Entity),
+        table(license::Entity),
+        table(license_return::Entity),
+        table(mention::Entity),
+        table(payout::Entity),
+        table(pending_reception::Entity),
+        table(privilege::Entity),
+        table(reference::Entity),
+        table(refund::Entity),
+        table(reinstatement::Entity),
+        table(settlement::Entity),
+        table(signing_key::Entity),
+        table(unmatched_settlement::Entity),
+    ]
+}
+
+/// The names of all sequences. Only PostgreSQL has them.
+pub const SEQUENCES: &[&str] = &[journal::POSITION_SEQUENCE];
+
+fn table<E: EntityTrait<Column: IdenStatic>>(entity: E) -> Table {
+    let columns = E::Column::iter().map(|column| {
+        let definition = column.def();
+        Column {
+            name: column.as_str().to_owned(),
+            kind: definition.get_column_type().clone(),
+            nullable: definition.is_null(),
+        }
+    });
+    Table { name: entity.table_name().to_owned(), columns: columns.collect() }
 }
 
 /// The state of a license.

@@ -67,7 +67,7 @@ impl TestSystem {
             }
         };
         assert_eq!(self.resources.store.backend() == DatabaseBackend::Postgres, self.database_url.is_some());
-        self.resources.store.check().await.expect("the tables of this release");
+        self.resources.store.check(true).await.expect("the tables of this release");
     }
 }
 

@@ -22,7 +22,10 @@ use super::{
     wire,
 };
 use crate::{
-    nodes::{postgres::Postgres, rabbit::Rabbit},
+    nodes::{
+        postgres::{DATABASE, Postgres},
+        rabbit::Rabbit,
+    },
     processes::Process,
     proxy::Proxy,
     system::exclusive,
@@ -102,6 +105,7 @@ impl Fixture {
         let urls: Vec<_> = rabbits.iter().map(|node| Rabbit::url(node.port, HEARTBEAT_S)).collect();
         let transport = Transport::rabbit(&urls[0].clone().into()).expect("an AMQP URL");
         transport.apply(&topology()).await.expect("the broker accepts the topology");
+        postgres.create_database().await;
         let store = open_store(&postgres).await;
         store.migrate().await.expect("the tables are created");
         let folder = tempfile::tempdir().expect("a temporary folder");
@@ -206,7 +210,9 @@ impl Fixture {
             let code = tokio::task::block_in_place(|| worker.process.terminate());
             let log = log_path(&self.folder, worker.name, worker.number);
             logs.push(std::fs::read_to_string(&log).expect("its log"));
-            assert_eq!(code, Some(0), "{} exits with 0: {}", worker.name, logs.last().expect("its log"));
+            let log = logs.last().expect("its log");
+            assert_eq!(code, Some(0), "{} exits with 0: {log}", worker.name);
+            assert!(log.contains("delayed=0 "), "{} sent no message to a wait queue: {log}", worker.name);
         }
         let report = audit(&open_store(&self.postgres).await).await.expect("the auditor can read the database");
         assert!(report.violations.is_empty(), "{:#?}", report.violations);
@@ -273,7 +279,7 @@ fn last_lines(log: &str) -> String {
 fn start(name: &'static str, number: usize, folder: &tempfile::TempDir, amqp: &Proxy, sql: &Proxy) -> Worker {
     let mut settings: Vec<_> = SETTINGS.iter().map(|(key, value)| (*key, (*value).to_owned())).collect();
     settings.push(("LICET_AMQP_URL", Rabbit::url(amqp.port, HEARTBEAT_S)));
-    settings.push(("LICET_DATABASE_URL", Postgres::url(sql.port, "postgres")));
+    settings.push(("LICET_DATABASE_URL", Postgres::worker_url(sql.port)));
     let process = Process::with(&format!("licet-{name}"), &log_path(folder, name, number), &settings);
     Worker { name, number, process }
 }
@@ -283,7 +289,7 @@ fn log_path(folder: &tempfile::TempDir, name: &str, number: usize) -> PathBuf {
 }
 
 async fn open_store(postgres: &Postgres) -> Store {
-    let url = Postgres::url(postgres.port, "postgres");
+    let url = Postgres::url(postgres.port, DATABASE);
     Store::open(&url.into(), 2).await.expect("the database answers")
 }
 

@@ -18,6 +18,7 @@ mod network;
 mod pressure;
 mod random;
 mod services;
+mod set_up;
 mod soak;
 mod storm;
 mod wire;
