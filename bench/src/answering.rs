@@ -95,7 +95,7 @@ impl Answers {
 /// The broker is unavailable.
 pub(super) fn answer(config: &Config, queue: &str, answers: &Path) -> Result<ExitCode, Failure> {
     let templates = Templates::new(&Answers::read(answers)?);
-    let transport = Transport::rabbit(config.amqp_url()?)?;
+    let transport = Transport::rabbit(&config.amqp_url()?)?;
     block_on(async {
         let stop = stop_signal()?;
         let serving = serve(&transport, queue, &templates);

@@ -4,7 +4,14 @@
 use std::{sync::Arc, time::Duration};
 
 use licet_client::Transport;
-use licet_common::{clock::Clock, config::Config, program::Failure, runtime::Resources, signing::folder, store::Store};
+use licet_common::{
+    clock::Clock,
+    config::Config,
+    program::Failure,
+    runtime::Resources,
+    signing::folder,
+    store::{Store, TOOL_TIMEOUT},
+};
 use licet_operator::audit::audit;
 use licet_workers::registry;
 use tempfile::TempDir;
@@ -37,7 +44,8 @@ impl Embedded {
         let folder = tempfile::tempdir()?;
         let transport = Transport::memory();
         transport.apply(&registry::topology()).await?;
-        let store = Store::open(&format!("sqlite:{}", folder.path().join("licet.db").display()).into(), 1).await?;
+        let url = format!("sqlite:{}", folder.path().join("licet.db").display());
+        let store = Store::create(&url.into(), 1, TOOL_TIMEOUT).await?;
         store.migrate().await?;
         let resources = Resources {
             transport,

@@ -8,7 +8,7 @@ use licet_common::{config::Config, program::Failure};
 
 /// Sends a request and returns its reply, which can be a refusal.
 pub(crate) async fn ask(config: &Config, request: &Request) -> Result<Output, Failure> {
-    let transport = Transport::rabbit(config.amqp_url()?)?;
+    let transport = Transport::rabbit(&config.amqp_url()?)?;
     let client = Client::connect(&transport, Patience::default()).await?;
     client.ask(request).await.map_err(Failure::work)
 }

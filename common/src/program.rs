@@ -76,7 +76,10 @@ impl From<FolderError> for Failure {
 
 impl From<OpenError> for Failure {
     fn from(error: OpenError) -> Self {
-        Self::work(error)
+        match error {
+            OpenError::Address(_) => Self::Usage(error.to_string()),
+            error => Self::work(error),
+        }
     }
 }
 
@@ -103,7 +106,10 @@ impl From<StoreError> for Failure {
 
 impl From<TransportError> for Failure {
     fn from(error: TransportError) -> Self {
-        Self::work(error)
+        match error {
+            TransportError::Address(_) => Self::Usage(error.to_string()),
+            error => Self::work(error),
+        }
     }
 }
 
@@ -161,9 +167,9 @@ pub fn connect<'a>(
         let amqp_url = config.amqp_url()?;
         let database_url = if alone { config.database_url()? } else { config.shared_database_url()? };
         let keyring = folder::load(&config.keys)?;
-        let transport = Transport::rabbit(amqp_url)?;
+        let transport = Transport::rabbit(&amqp_url)?;
         let connections = if alone { CONNECTIONS_OF_SEVERAL } else { CONNECTIONS_OF_ONE };
-        let store = Store::open_within(database_url, connections, config.limits.database_timeout()).await?;
+        let store = Store::open_within(&database_url, connections, config.limits.database_timeout()).await?;
         store.check(changes).await?;
         let missing = transport.missing(&topology(workers)).await?;
         if let Some(first) = missing.first() {

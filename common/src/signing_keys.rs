@@ -129,6 +129,7 @@ mod tests {
     use ed25519_dalek::SigningKey;
 
     use super::*;
+    use crate::store::TOOL_TIMEOUT;
 
     const NOW: Timestamp = Timestamp::from_millis(1_700_000_000_000);
 
@@ -141,7 +142,7 @@ mod tests {
         async fn new() -> Self {
             let folder = tempfile::tempdir().expect("a folder");
             let url = format!("sqlite:{}", folder.path().join("licet.db").display());
-            let store = Store::open(&url.into(), 1).await.expect("a database");
+            let store = Store::create(&url.into(), 1, TOOL_TIMEOUT).await.expect("a database");
             store.migrate().await.expect("its tables");
             Self { store, _folder: folder }
         }

@@ -15,7 +15,9 @@ pub fn start(filter: &str) -> Result<(), String> {
     // lapin logs every returned reply with its body. The runtime counts returned replies instead.
     let directives = format!("{filter},lapin=off,sqlx=error");
     let filter = EnvFilter::try_new(directives).map_err(|error| format!("LICET_LOG is not a log filter: {error}"))?;
-    let colours = std::io::stderr().is_terminal();
+    // https://no-color.org
+    let no_colour = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+    let colours = std::io::stderr().is_terminal() && !no_colour;
     let subscriber = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)

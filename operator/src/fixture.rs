@@ -1,6 +1,9 @@
 //! A database for tests, and rows of its journal.
 
-use licet_common::{runtime::StoredOutput, store::Store};
+use licet_common::{
+    runtime::StoredOutput,
+    store::{Store, TOOL_TIMEOUT},
+};
 use licet_schema::{
     Output, Timestamp,
     entity::{Digest, journal},
@@ -19,7 +22,7 @@ impl Database {
     pub(crate) async fn new() -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         let url = format!("sqlite:{}", folder.path().join("licet.db").display());
-        let store = Store::open(&url.into(), 1).await.expect("a database");
+        let store = Store::create(&url.into(), 1, TOOL_TIMEOUT).await.expect("a database");
         store.migrate().await.expect("its tables");
         Self { store, _folder: folder }
     }

@@ -10,7 +10,7 @@ use licet_common::{
     config::{Limits, Terms},
     runtime::{Resources, StoredOutput, outputs_of},
     signing::{Keyring, folder},
-    store::Store,
+    store::{Store, TOOL_TIMEOUT},
     transport::{Consumer, Delivery, Outcome, Outgoing, Properties, Publisher, Transport},
 };
 use licet_operator::audit::audit;
@@ -84,7 +84,7 @@ impl TestSystem {
         transport.apply(&registry::topology()).await.expect("the in-process broker accepts any topology");
         let folder = tempfile::tempdir().expect("a temporary folder");
         let url = format!("sqlite:{}", folder.path().join("licet.db").display());
-        let store = Store::open(&url.into(), 1).await.expect("a new SQLite file");
+        let store = Store::create(&url.into(), 1, TOOL_TIMEOUT).await.expect("a new SQLite file");
         Self::start(transport, store, folder, None, None).await
     }
 
@@ -485,9 +485,17 @@ fn admin_url() -> String {
 
 /// Creates an empty database and returns its URL.
 pub(crate) async fn new_database() -> String {
+    new_database_with("").await
+}
+
+/// Creates an empty database with these options and returns its URL.
+pub(crate) async fn new_database_with(options: &str) -> String {
     let name = format!("licet_test_{}", Uuid::new_v4().simple());
     let admin = Database::connect(admin_url()).await.expect("PostgreSQL answers");
-    admin.execute_unprepared(&format!("CREATE DATABASE {name}")).await.expect("the role may create databases");
+    admin
+        .execute_unprepared(&format!("CREATE DATABASE {name} {options}"))
+        .await
+        .expect("the role may create databases");
     let (server, _) =
         admin_url().rsplit_once('/').map(|(a, b)| (a.to_owned(), b.to_owned())).expect("a URL with a database");
     format!("{server}/{name}")

@@ -36,7 +36,7 @@ pub(crate) fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
     let config = configure(arguments.settings, LOG_OF_TOOLS)?;
     let url = config.database_url()?;
     block_on(async {
-        let store = Store::open(url, 1).await?;
+        let store = Store::open(&url, 1).await?;
         store.check(false).await?;
         let mut audited = audit(&store).await.map_err(Failure::work)?;
         let age_ms = i64::try_from(arguments.warn_older_than.as_millis()).unwrap_or(i64::MAX);

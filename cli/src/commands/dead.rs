@@ -146,7 +146,7 @@ enum Operation {
 
 fn scan(selection: &Selection, filter: &Filter, operation: Operation) -> Result<ExitCode, Failure> {
     let config = configure(selection.settings.clone(), LOG_OF_TOOLS)?;
-    let transport = Transport::rabbit(config.amqp_url()?)?;
+    let transport = Transport::rabbit(&config.amqp_url()?)?;
     let trust = Trust::new(transport.user(), config.senders.clone().into());
     block_on(async {
         let stop = stop_signal()?;

@@ -21,7 +21,7 @@ use licet_common::{
     program::{Failure, block_on, configure},
     runtime::Resources,
     signing::folder,
-    store::Store,
+    store::{Store, TOOL_TIMEOUT},
     transport::Transport,
 };
 use licet_operator::{
@@ -152,7 +152,7 @@ async fn resources(config: &Config, folder: &Path) -> Result<Resources, Failure>
     let transport = Transport::memory();
     transport.apply(&registry::topology()).await?;
     let url = format!("sqlite:{}", folder.join("licet.db").display());
-    let store = Store::open(&url.into(), 1).await?;
+    let store = Store::create(&url.into(), 1, TOOL_TIMEOUT).await?;
     store.migrate().await?;
     Ok(Resources {
         transport,

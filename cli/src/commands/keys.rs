@@ -59,7 +59,7 @@ pub(crate) fn run(command: Command) -> Result<ExitCode, Failure> {
             let config = configure(settings, LOG_OF_TOOLS)?;
             let url = config.database_url()?;
             block_on(async {
-                let store = Store::open(url, 1).await?;
+                let store = Store::open(&url, 1).await?;
                 store.check(true).await?;
                 Ok(signing_keys::retire(&store, &kid, Clock::System.now()).await?)
             })?;

@@ -31,7 +31,7 @@ pub(crate) fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
     let config = configure(arguments.settings, LOG_OF_TOOLS)?;
     let url = config.database_url()?;
     block_on(async {
-        let store = Store::open_within(url, 1, TIMEOUT).await?;
+        let store = Store::create(&url, 1, TIMEOUT).await?;
         if arguments.dry_run {
             match store.pending_statements().await?.as_slice() {
                 [] => report::print("-- The tables of the database are up to date: there is nothing to execute."),

@@ -2,6 +2,7 @@
 //! that it uses, and a function `run`.
 
 mod audit;
+mod config;
 mod dead;
 mod demo;
 mod keys;
@@ -36,6 +37,9 @@ pub(crate) enum Command {
     Serve(serve::Arguments),
     /// Create or update the tables of the database
     Migrate(migrate::Arguments),
+    /// Show the configuration
+    #[command(subcommand)]
+    Config(config::Command),
     /// Prepare or check the broker
     #[command(subcommand)]
     Topology(topology::Command),
@@ -76,6 +80,7 @@ impl Command {
             Self::Demo(arguments) => demo::run(arguments),
             Self::Serve(arguments) => serve::run(arguments),
             Self::Migrate(arguments) => migrate::run(arguments),
+            Self::Config(command) => config::run(command),
             Self::Topology(command) => topology::run(command),
             Self::Keys(command) => keys::run(command),
             Self::Provider(arguments) => provider::run(arguments),
@@ -100,19 +105,20 @@ mod tests {
     use clap::CommandFactory;
     use licet_common::config::{
         Groups, Settings,
-        groups::{ALL, BROKER, DATABASE, ENGINE, KEYS, LOG, TERMS},
+        groups::{ALL, BROKER, DATABASE, ENGINE, KEYS, LOG, TERMS, WORKER},
     };
 
     use crate::Program;
 
     /// The settings of every command without subcommands.
-    const SETTINGS: [(&str, Groups); 28] = [
+    const SETTINGS: [(&str, Groups); 29] = [
         ("demo", TERMS | ENGINE | LOG),
-        ("serve", ALL),
+        ("serve", WORKER),
         ("migrate", DATABASE | LOG),
         ("topology apply", BROKER | LOG),
         ("topology check", BROKER | LOG),
-        ("topology policies", 0),
+        ("config check", ALL),
+        ("topology policies", BROKER | LOG),
         ("keys new", KEYS | LOG),
         ("keys export", KEYS | LOG),
         ("keys retire", DATABASE | LOG),

@@ -86,7 +86,7 @@ fn list(arguments: List) -> Result<ExitCode, Failure> {
 
 fn instruct(arguments: Instruct) -> Result<ExitCode, Failure> {
     let config = configure(arguments.settings, LOG_OF_TOOLS)?;
-    let transport = Transport::rabbit(config.amqp_url()?)?;
+    let transport = Transport::rabbit(&config.amqp_url()?)?;
     block_on(async {
         let buyback = payouts::find(&open(&config).await?, arguments.license_return).await.map_err(Failure::work)?;
         let instruction = payouts::instruct(&buyback).map_err(Failure::work)?;
@@ -107,7 +107,7 @@ fn instruct(arguments: Instruct) -> Result<ExitCode, Failure> {
 }
 
 async fn open(config: &Config) -> Result<Store, Failure> {
-    let store = Store::open(config.database_url()?, 1).await?;
+    let store = Store::open(&config.database_url()?, 1).await?;
     store.check(false).await?;
     Ok(store)
 }

@@ -25,7 +25,7 @@ pub(crate) struct Arguments {
 
 pub(crate) fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
     let config = configure(arguments.settings, LOG_OF_SERVICES)?;
-    let transport = Transport::rabbit(config.amqp_url()?)?;
+    let transport = Transport::rabbit(&config.amqp_url()?)?;
     let charges = if arguments.decline { Charges::Fail } else { Charges::Succeed };
     block_on(async {
         let stop = stop_signal()?;

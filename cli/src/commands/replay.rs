@@ -46,7 +46,7 @@ pub(crate) struct Arguments {
 pub(crate) fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
     let config = configure(arguments.settings, LOG_OF_TOOLS)?;
     let purchases = cdnow::file(&arguments.file, arguments.purchases)?;
-    let transport = Transport::rabbit(config.amqp_url()?)?;
+    let transport = Transport::rabbit(&config.amqp_url()?)?;
     let keyring = jwks::read_or_load(arguments.jwks.as_deref(), &config.keys)?;
     block_on(async {
         let patience = Patience { each: Duration::from_secs(5), attempts: 24 };

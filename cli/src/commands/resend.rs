@@ -52,9 +52,9 @@ pub(crate) fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
         }
     };
     let config = configure(arguments.settings, LOG_OF_TOOLS)?;
-    let transport = Transport::rabbit(config.amqp_url()?)?;
+    let transport = Transport::rabbit(&config.amqp_url()?)?;
     block_on(async {
-        let store = Store::open(config.database_url()?, 1).await?;
+        let store = Store::open(&config.database_url()?, 1).await?;
         store.check(false).await?;
         let selected = outputs(&store, selection, arguments.kind.as_deref()).await.map_err(Failure::work)?;
         if selected.is_empty() {

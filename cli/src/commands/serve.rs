@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use clap::Args;
 use licet_common::{
-    config::{CommandSettings, groups::ALL},
+    config::{CommandSettings, groups::WORKER},
     program::{Failure, block_on, configure, connect, stop_signal},
 };
 use licet_workers::registry::{self, Entry, UnknownWorker, WORKERS};
@@ -17,7 +17,7 @@ pub(crate) struct Arguments {
     #[arg(value_name = "WORKER")]
     workers: Vec<String>,
     #[command(flatten)]
-    settings: CommandSettings<ALL>,
+    settings: CommandSettings<WORKER>,
 }
 
 pub(crate) fn run(arguments: Arguments) -> Result<ExitCode, Failure> {

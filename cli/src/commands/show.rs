@@ -33,7 +33,7 @@ pub(crate) fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
     let config = configure(arguments.settings, LOG_OF_TOOLS)?;
     let url = config.database_url()?;
     block_on(async {
-        let store = Store::open(url, 1).await?;
+        let store = Store::open(&url, 1).await?;
         store.check(false).await?;
         let histories = histories(&store, &arguments.id).await.map_err(Failure::work)?;
         if arguments.json {

@@ -9,6 +9,7 @@ use std::{
 
 use clap::{Args, Subcommand};
 use licet_common::{
+    address::BrokerAddress,
     config::{
         CommandSettings,
         groups::{BROKER, LOG},
@@ -35,6 +36,8 @@ pub(crate) enum Command {
         /// Print a definitions file instead
         #[arg(long)]
         json: bool,
+        #[command(flatten)]
+        settings: CommandSettings<{ BROKER | LOG }>,
     },
 }
 
@@ -59,8 +62,13 @@ pub(crate) fn run(command: Command) -> Result<ExitCode, Failure> {
     match command {
         Command::Apply(arguments) => apply(arguments),
         Command::Check(arguments) => check(arguments),
-        Command::Policies { json } => {
-            report::print(policies(json));
+        Command::Policies { json, settings } => {
+            let config = configure(settings, LOG_OF_TOOLS)?;
+            let virtual_host = match config.has_amqp_url() {
+                true => BrokerAddress::parse(&config.amqp_url()?).map_err(Failure::work)?.virtual_host().to_owned(),
+                false => "/".to_owned(),
+            };
+            report::print(policies(json, &virtual_host));
             Ok(ExitCode::SUCCESS)
         }
     }
@@ -68,7 +76,7 @@ pub(crate) fn run(command: Command) -> Result<ExitCode, Failure> {
 
 fn apply(arguments: Arguments) -> Result<ExitCode, Failure> {
     let config = configure(arguments.settings, LOG_OF_TOOLS)?;
-    let transport = Transport::rabbit(config.amqp_url()?)?;
+    let transport = Transport::rabbit(&config.amqp_url()?)?;
     block_on(async {
         transport.apply(&registry::topology()).await?;
         report::print("The exchanges, queues and bindings are declared. Obsolete bindings are removed.");
@@ -78,7 +86,7 @@ fn apply(arguments: Arguments) -> Result<ExitCode, Failure> {
 
 fn check(arguments: Check) -> Result<ExitCode, Failure> {
     let config = configure(arguments.settings, LOG_OF_TOOLS)?;
-    let transport = Transport::rabbit(config.amqp_url()?)?;
+    let transport = Transport::rabbit(&config.amqp_url()?)?;
     let listed = arguments.bindings.as_deref().map(read_bindings).transpose()?;
     block_on(async {
         let topology = registry::topology();
@@ -151,20 +159,24 @@ fn differences(topology: &Topology, listed: &BTreeSet<Binding>) -> Vec<String> {
     missing.chain(superfluous.map(|binding| format!("superfluous: {binding}"))).collect()
 }
 
-fn policies(as_json: bool) -> String {
+fn policies(as_json: bool, virtual_host: &str) -> String {
     let definition =
         |policy: &Policy| json!({"max-length": policy.max_length, "max-length-bytes": policy.max_length_bytes});
     let policies = registry::policies();
     if as_json {
         let entry = |policy: &Policy| {
-            json!({"vhost": "/", "name": policy.name, "pattern": policy.pattern, "apply-to": "queues",
+            json!({"vhost": virtual_host, "name": policy.name, "pattern": policy.pattern, "apply-to": "queues",
                    "priority": 0, "definition": definition(policy)})
         };
         return json!({"policies": policies.iter().map(entry).collect::<Vec<_>>()}).to_string();
     }
     let command = |policy: &Policy| {
         let Policy { name, pattern, .. } = policy;
-        format!("rabbitmqctl set_policy --apply-to queues {name} '{pattern}' '{}'", definition(policy))
+        let vhost = match virtual_host {
+            "/" => String::new(),
+            name => format!("-p '{}' ", name.replace('\'', r"'\''")),
+        };
+        format!("rabbitmqctl set_policy {vhost}--apply-to queues {name} '{pattern}' '{}'", definition(policy))
     };
     policies.iter().map(command).collect::<Vec<_>>().join("\n")
 }

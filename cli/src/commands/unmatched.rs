@@ -143,7 +143,7 @@ async fn register(config: &Config, request: &Request) -> Result<SettlementRegist
 }
 
 async fn open(config: &Config) -> Result<Store, Failure> {
-    let store = Store::open(config.database_url()?, 1).await?;
+    let store = Store::open(&config.database_url()?, 1).await?;
     store.check(false).await?;
     Ok(store)
 }

@@ -14,6 +14,7 @@ use tracing_subscriber::EnvFilter;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Group {
     Broker,
+    Management,
     Database,
     Keys,
     Terms,
@@ -23,8 +24,8 @@ pub(super) enum Group {
 }
 
 impl Group {
-    pub(super) const ALL: [Self; 7] =
-        [Self::Broker, Self::Database, Self::Keys, Self::Terms, Self::Engine, Self::Sweep, Self::Log];
+    pub(super) const ALL: [Self; 8] =
+        [Self::Broker, Self::Management, Self::Database, Self::Keys, Self::Terms, Self::Engine, Self::Sweep, Self::Log];
 
     const fn bit(self) -> Groups {
         1 << self as Groups
@@ -33,6 +34,7 @@ impl Group {
     pub(super) fn title(self) -> &'static str {
         match self {
             Self::Broker => "Broker",
+            Self::Management => "Broker management",
             Self::Database => "Database",
             Self::Keys => "Signing keys",
             Self::Terms => "Licenses and points",
@@ -51,9 +53,11 @@ pub type Groups = u8;
 pub mod groups {
     use super::{Group, Groups};
 
-    /// `amqp_url`.
+    /// `amqp_url` and `amqp_url_file`.
     pub const BROKER: Groups = Group::Broker.bit();
-    /// `database_url`.
+    /// `management_url`.
+    pub const MANAGEMENT: Groups = Group::Management.bit();
+    /// `database_url` and `database_url_file`.
     pub const DATABASE: Groups = Group::Database.bit();
     /// `keys`.
     pub const KEYS: Groups = Group::Keys.bit();
@@ -66,8 +70,10 @@ pub mod groups {
     pub const SWEEP: Groups = Group::Sweep.bit();
     /// `log`.
     pub const LOG: Groups = Group::Log.bit();
+    /// Every group that a worker can use.
+    pub const WORKER: Groups = BROKER | DATABASE | KEYS | TERMS | ENGINE | SWEEP | LOG;
     /// Every group.
-    pub const ALL: Groups = BROKER | DATABASE | KEYS | TERMS | ENGINE | SWEEP | LOG;
+    pub const ALL: Groups = WORKER | MANAGEMENT;
 }
 
 /// A setting.
@@ -90,6 +96,8 @@ pub(super) enum Kind {
     /// A URL. It can contain a password, so it is never displayed. `Config` checks the prefix when
     /// a program requests the URL.
     Url { prefixes: &'static [&'static str], example: &'static str },
+    /// The path of a file that contains the value of another setting.
+    SecretFile,
     /// The path of a folder.
     Folder,
     /// A filter for log lines.
@@ -126,6 +134,22 @@ pub(super) static SETTINGS: &[Setting] = &[
         description: "URL of the RabbitMQ virtual host, with user and password.",
     },
     Setting {
+        key: "amqp_url_file",
+        flag: "amqp-file",
+        group: Group::Broker,
+        kind: Kind::SecretFile,
+        default: DefaultValue::None,
+        description: "File that contains `amqp_url`, as an alternative to it.",
+    },
+    Setting {
+        key: "management_url",
+        flag: "management",
+        group: Group::Management,
+        kind: Kind::Url { prefixes: &["http://", "https://"], example: "http://localhost:15672" },
+        default: DefaultValue::Varies("port 15672 of the host in `amqp_url`, with its user and password"),
+        description: "URL of RabbitMQ's management API, for `licet check` and `licet topology check`.",
+    },
+    Setting {
         key: "database_url",
         flag: "database",
         group: Group::Database,
@@ -135,6 +159,14 @@ pub(super) static SETTINGS: &[Setting] = &[
         },
         default: DefaultValue::None,
         description: "URL of the PostgreSQL database, or of an SQLite file, which only one process at a time can use.",
+    },
+    Setting {
+        key: "database_url_file",
+        flag: "database-file",
+        group: Group::Database,
+        kind: Kind::SecretFile,
+        default: DefaultValue::None,
+        description: "File that contains `database_url`, as an alternative to it.",
     },
     Setting {
         key: "keys",
@@ -268,7 +300,7 @@ impl Setting {
             help += &format!(" [default: {default}]");
         }
         match &self.kind {
-            Kind::Folder => {}
+            Kind::Folder | Kind::SecretFile => {}
             Kind::Number { range, .. } => help += &format!(" [range: {} to {}]", range.start(), range.end()),
             kind => help += &format!(" [format: {}]", kind.summary()),
         }
@@ -281,6 +313,7 @@ impl Kind {
     pub(super) fn placeholder(&self) -> String {
         match self {
             Self::Url { .. } => "URL".into(),
+            Self::SecretFile => "FILE".into(),
             Self::Folder => "FOLDER".into(),
             Self::LogFilter => "FILTER".into(),
             Self::Name => "NAME".into(),
@@ -294,7 +327,7 @@ impl Kind {
     pub(super) fn summary(&self) -> String {
         match self {
             Self::Url { prefixes, .. } => alternatives(prefixes, "…"),
-            Self::Folder => "path".into(),
+            Self::Folder | Self::SecretFile => "path".into(),
             Self::LogFilter => "error, warn, info, debug, trace, or a filter such as warn,licet_common=debug".into(),
             Self::Name => "1 to 128 characters".into(),
             Self::Currency => "three capital letters (ISO 4217)".into(),
@@ -309,6 +342,7 @@ impl Kind {
             Self::Url { prefixes, example } => {
                 format!("a URL that begins with {}, such as {example}", alternatives(prefixes, ""))
             }
+            Self::SecretFile => "the path of a file".into(),
             Self::Folder => "the path of a folder".into(),
             Self::Name => "1 to 128 characters in the Unicode normalization form NFC, without control and format \
                            characters and without blanks at either end"
@@ -322,9 +356,9 @@ impl Kind {
 
     /// Whether the value is allowed.
     pub(super) fn allows(&self, value: &OsStr) -> bool {
-        let Some(text) = value.to_str() else { return matches!(self, Self::Folder) };
+        let Some(text) = value.to_str() else { return matches!(self, Self::Folder | Self::SecretFile) };
         match self {
-            Self::Url { .. } | Self::Folder => true,
+            Self::Url { .. } | Self::Folder | Self::SecretFile => true,
             Self::LogFilter => EnvFilter::try_new(text).is_ok(),
             Self::Name => Name::try_from(text).is_ok(),
             Self::Currency => Currency::try_from(text).is_ok(),

@@ -4,6 +4,8 @@ use std::{fmt, io, path::PathBuf};
 
 use licet_schema::topology;
 
+use crate::address::AddressError;
+
 /// An error in the configuration. The message names the setting and states what is expected. It
 /// never contains a URL, because a URL can contain a password.
 #[derive(Debug, thiserror::Error)]
@@ -16,6 +18,36 @@ pub enum ConfigError {
         /// The underlying error.
         #[source]
         source: io::Error,
+    },
+    /// The configuration file in the working folder belongs to another user.
+    #[error(
+        "{} belongs to another user, so it is not used: make it your own, or name it with --config or LICET_CONFIG",
+        path.display()
+    )]
+    Foreign {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A file that contains a secret cannot be read.
+    #[error("{key}, set by {origin}, names the file {}, which cannot be read: {source}", path.display())]
+    SecretFile {
+        /// The key of the setting.
+        key: &'static str,
+        /// The layer that names the file.
+        origin: Origin,
+        /// The file.
+        path: PathBuf,
+        /// The underlying error.
+        #[source]
+        source: io::Error,
+    },
+    /// A setting is given both as a value and as a file.
+    #[error("{key} and {key}_file are both set by {origin}: set only one of them")]
+    SetTwice {
+        /// The key of the setting.
+        key: &'static str,
+        /// The layer that sets both.
+        origin: String,
     },
     /// The configuration file is not TOML.
     #[error("{}, line {line}: {}", path.display(), source.message())]
@@ -70,6 +102,17 @@ pub enum ConfigError {
         /// The allowed values.
         expected: String,
     },
+    /// A URL cannot be used.
+    #[error("{key} ({variable}) cannot be used: {source}")]
+    Address {
+        /// The key of the setting.
+        key: &'static str,
+        /// Its environment variable.
+        variable: String,
+        /// What is wrong with it.
+        #[source]
+        source: AddressError,
+    },
     /// The broker's URL names the in-process transport.
     #[error(
         "amqp_url (LICET_AMQP_URL) is memory:, the in-process transport, which only `licet demo` uses; set the URL of \
@@ -107,6 +150,18 @@ pub enum Origin {
     Variable(String),
     /// A flag, without the leading dashes.
     Flag(&'static str),
+}
+
+impl Origin {
+    /// The layer, with a higher number for a layer that overrides others.
+    pub(super) fn layer(&self) -> u8 {
+        match self {
+            Self::Default => 0,
+            Self::File(_) => 1,
+            Self::Variable(_) => 2,
+            Self::Flag(_) => 3,
+        }
+    }
 }
 
 impl fmt::Display for Origin {

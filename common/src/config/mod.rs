@@ -2,7 +2,8 @@
 //! `licet.toml`, and `licet.toml` overrides the defaults. The configuration is checked once, when a
 //! program starts, and an error names the setting.
 //!
-//! Inputs: flags, environment variables and `licet.toml` in the working folder. Output: [`Config`].
+//! Inputs: flags, environment variables, a file (`licet.toml` in the working folder, or the one that
+//! `--config` or `LICET_CONFIG` names) and files that contain secrets. Output: [`Config`].
 //! Every setting is defined once, in the table in `definitions.rs`. Parsing, validation, `--help`
 //! and `docs/configuration.md` are derived from this table. A program declares the [`groups`] of
 //! settings that it uses with [`CommandSettings`].
@@ -23,6 +24,10 @@ use std::{path::PathBuf, time::Duration};
 use licet_schema::{Seconds, money::Currency};
 use secrecy::{ExposeSecret, SecretString};
 
+use crate::{
+    address::{self, AddressError, BrokerAddress, DatabaseAddress},
+    signing::folder::is_world_readable,
+};
 use definitions::{Kind, Setting};
 
 pub use definitions::{Groups, groups};
@@ -37,8 +42,9 @@ pub const FILE: &str = "licet.toml";
 /// A complete, validated configuration.
 #[derive(Clone, Debug)]
 pub struct Config {
-    amqp_url: Option<SecretString>,
-    database_url: Option<SecretString>,
+    amqp_url: Option<Secret>,
+    database_url: Option<Secret>,
+    management_url: Option<SecretString>,
     /// The folder of the signing keys.
     pub keys: PathBuf,
     /// The log filter, if one is set.
@@ -49,47 +55,118 @@ pub struct Config {
     pub limits: Limits,
     /// Which broker users may send which message types.
     pub senders: Senders,
+    /// Every setting, in the order of `docs/configuration.md`.
+    pub resolved: Vec<Resolved>,
+}
+
+/// A setting with the value that applies.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Resolved {
+    /// The key.
+    pub key: &'static str,
+    /// The value, without passwords.
+    pub value: String,
+    /// The layer that sets it.
+    pub origin: Origin,
+}
+
+/// A setting that can contain a password.
+#[derive(Clone, Debug)]
+enum Secret {
+    Value(SecretString),
+    /// The value is in a file, which is read when the value is needed.
+    File {
+        key: &'static str,
+        origin: Origin,
+        path: PathBuf,
+    },
+}
+
+impl Secret {
+    /// The value. Logs a warning if every user of the machine can read its file.
+    fn reveal(&self) -> Result<SecretString, ConfigError> {
+        let (key, origin, path) = match self {
+            Self::Value(value) => return Ok(value.clone()),
+            Self::File { key, origin, path } => (*key, origin, path),
+        };
+        let error = |source| ConfigError::SecretFile { key, origin: origin.clone(), path: path.clone(), source };
+        if is_world_readable(path).map_err(error)? {
+            tracing::warn!(file = %path.display(), "every user can read this file with a password: restrict it with chmod 0600");
+        }
+        let text = std::fs::read_to_string(path).map_err(error)?;
+        let line = text.strip_suffix('\n').unwrap_or(&text);
+        Ok(line.strip_suffix('\r').unwrap_or(line).into())
+    }
 }
 
 impl Config {
     /// The URL of the broker.
     ///
     /// # Errors
-    /// The URL is not set or is not an AMQP URL.
-    pub fn amqp_url(&self) -> Result<&SecretString, ConfigError> {
-        if self.amqp_url.as_ref().is_some_and(|url| begins_with(url, "memory:")) {
+    /// The URL is not set, its file cannot be read, or it is not a valid AMQP URL.
+    pub fn amqp_url(&self) -> Result<SecretString, ConfigError> {
+        let url = self.amqp_url.as_ref().map(Secret::reveal).transpose()?;
+        if url.as_ref().is_some_and(|url| begins_with(url, "memory:")) {
             return Err(ConfigError::InProcessTransport);
         }
-        url("amqp_url", self.amqp_url.as_ref())
+        checked("amqp_url", url, |url| BrokerAddress::parse(url).map(|_| ()))
+    }
+
+    /// Whether the URL of the broker is set.
+    pub fn has_amqp_url(&self) -> bool {
+        self.amqp_url.is_some()
     }
 
     /// The URL of the database.
     ///
     /// # Errors
-    /// The URL is not set, or is neither a PostgreSQL nor an SQLite URL.
-    pub fn database_url(&self) -> Result<&SecretString, ConfigError> {
-        url("database_url", self.database_url.as_ref())
+    /// The URL is not set, its file cannot be read, or it is neither a valid PostgreSQL URL nor a
+    /// valid SQLite URL.
+    pub fn database_url(&self) -> Result<SecretString, ConfigError> {
+        let url = self.database_url.as_ref().map(Secret::reveal).transpose()?;
+        checked("database_url", url, |url| DatabaseAddress::parse(url).map(|_| ()))
+    }
+
+    /// Whether the URL of the database is set.
+    pub fn has_database_url(&self) -> bool {
+        self.database_url.is_some()
     }
 
     /// The URL of a database that several processes share, which cannot be SQLite.
     ///
     /// # Errors
     /// The same as for [`Config::database_url`], or the URL is an SQLite URL.
-    pub fn shared_database_url(&self) -> Result<&SecretString, ConfigError> {
+    pub fn shared_database_url(&self) -> Result<SecretString, ConfigError> {
         let url = self.database_url()?;
-        if begins_with(url, "sqlite:") { Err(ConfigError::UnsharedDatabase) } else { Ok(url) }
+        if begins_with(&url, "sqlite:") { Err(ConfigError::UnsharedDatabase) } else { Ok(url) }
+    }
+
+    /// The URL of the broker's management API, if it is set.
+    ///
+    /// # Errors
+    /// The URL is not a valid HTTP URL.
+    pub fn management_url(&self) -> Result<Option<SecretString>, ConfigError> {
+        let Some(url) = &self.management_url else { return Ok(None) };
+        let check = |url: &SecretString| address::without_secrets(url.expose_secret()).map(|_| ());
+        checked("management_url", Some(url.clone()), check).map(Some)
     }
 }
 
-/// The URL, if it is set and has a prefix that its setting allows.
-fn url<'a>(key: &str, url: Option<&'a SecretString>) -> Result<&'a SecretString, ConfigError> {
+/// The URL, if it is set, has a prefix that its setting allows, and passes this check.
+fn checked(
+    key: &str,
+    url: Option<SecretString>,
+    check: impl Fn(&SecretString) -> Result<(), AddressError>,
+) -> Result<SecretString, ConfigError> {
     let setting = Setting::named(key);
     let Some(url) = url else { return Err(settings::missing(setting)) };
+    let (key, variable) = (setting.key, setting.variable());
     match &setting.kind {
-        Kind::Url { prefixes, .. } if prefixes.iter().any(|prefix| begins_with(url, prefix)) => Ok(url),
-        kind => {
-            Err(ConfigError::WrongUrl { key: setting.key, variable: setting.variable(), expected: kind.expected() })
+        Kind::Url { prefixes, .. } if prefixes.iter().any(|prefix| begins_with(&url, prefix)) => {
+            check(&url).map_err(|source| ConfigError::Address { key, variable, source })?;
+            Ok(url)
         }
+        kind => Err(ConfigError::WrongUrl { key, variable, expected: kind.expected() }),
     }
 }
 

@@ -5,6 +5,7 @@ use std::{
     ffi::{OsStr, OsString},
     fmt, fs,
     io::ErrorKind,
+    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
     str::FromStr,
 };
@@ -15,13 +16,18 @@ use secrecy::SecretString;
 use toml::{Table, Value};
 
 use super::{
-    Config, ConfigError, FILE, Limits, Origin, Terms,
+    Config, ConfigError, FILE, Limits, Origin, Resolved, Secret, Terms,
     definitions::{DefaultValue, Groups, Kind, SETTINGS, Setting},
     senders::{self, SENDERS, Senders},
 };
+use crate::address::{self, BrokerAddress, DatabaseAddress};
 
 /// The heading of the settings in `--help`.
 const HEADING: &str = "Settings";
+/// The flag that names a configuration file, without the leading dashes.
+const CONFIG: &str = "config";
+/// The environment variable that names a configuration file.
+const CONFIG_VARIABLE: &str = "LICET_CONFIG";
 
 /// Values of settings as they were given, before validation. The `Debug` output omits the values,
 /// because a URL can contain a password.
@@ -30,6 +36,8 @@ pub struct Settings {
     /// The given values, by key.
     given: BTreeMap<&'static str, Given>,
     senders: Option<BTreeMap<String, Vec<String>>>,
+    /// The configuration file that a flag or the environment names.
+    file: Option<PathBuf>,
 }
 
 #[derive(Clone)]
@@ -48,7 +56,7 @@ impl Settings {
     /// The flags of these groups, under the help heading `Settings`. They may also follow a
     /// subcommand of the command that declares them.
     pub fn args(groups: Groups) -> impl Iterator<Item = Arg> {
-        Setting::of(groups).map(|setting| {
+        let settings = Setting::of(groups).map(|setting| {
             Arg::new(setting.key)
                 .long(setting.flag)
                 .value_name(setting.kind.placeholder())
@@ -56,16 +64,27 @@ impl Settings {
                 .global(true)
                 .help_heading(HEADING)
                 .help(setting.help())
-        })
+        });
+        let file = Arg::new(CONFIG)
+            .long(CONFIG)
+            .value_name("FILE")
+            .value_parser(value_parser!(PathBuf))
+            .global(true)
+            .help_heading(HEADING)
+            .help(format!("Configuration file [default: {FILE} in the working folder] [env: {CONFIG_VARIABLE}]"));
+        settings.chain((groups != 0).then_some(file))
     }
 
     /// Reads the values of these groups. Flags of [`Settings::args`] take precedence over
-    /// environment variables. `environment` returns the value of a variable.
+    /// environment variables. `environment` returns the value of a variable. A variable that is
+    /// empty counts as not set, because container tools set variables that are not given to the
+    /// empty text.
     pub fn from_arguments(
         groups: Groups,
         matches: &ArgMatches,
         environment: impl Fn(&str) -> Option<OsString>,
     ) -> Self {
+        let environment = |name: &str| environment(name).filter(|value| !value.is_empty());
         let given = Setting::of(groups).filter_map(|setting| {
             let variable = setting.variable();
             let flag = matches.get_one::<OsString>(setting.key).cloned();
@@ -75,7 +94,9 @@ impl Settings {
             };
             Some((setting.key, Given { origin, value }))
         });
-        Self { given: given.collect(), senders: None }
+        let flag = if groups == 0 { None } else { matches.get_one::<PathBuf>(CONFIG).cloned() };
+        let file = flag.or_else(|| environment(CONFIG_VARIABLE).map(PathBuf::from));
+        Self { given: given.collect(), senders: None, file }
     }
 
     /// Parses the text of a `licet.toml` file. Errors name `path` as the file.
@@ -98,13 +119,18 @@ impl Settings {
         Ok(settings)
     }
 
-    /// Merges these values (flags and environment) with [`FILE`] in this folder and the defaults,
-    /// and checks every value.
+    /// Merges these values (flags and environment) with the configuration file and the defaults, and
+    /// checks every value. The file is the one that a flag or the environment names, or [`FILE`] in
+    /// this folder, if it exists.
     ///
     /// # Errors
-    /// The file cannot be read, or a value in it, in the environment or in a flag is not allowed.
+    /// The file cannot be read, it is in the working folder and belongs to another user, or a value
+    /// in it, in the environment or in a flag is not allowed.
     pub fn resolve(mut self, folder: &Path) -> Result<Config, ConfigError> {
-        let file = Self::read(&folder.join(FILE))?;
+        let file = match &self.file {
+            Some(path) => Self::read(path)?,
+            None => Self::in_folder(folder)?,
+        };
         file.check()?;
         self.check()?;
         for (key, given) in file.given {
@@ -114,12 +140,25 @@ impl Settings {
         self.config()
     }
 
-    fn read(path: &Path) -> Result<Self, ConfigError> {
-        match fs::read_to_string(path) {
-            Ok(text) => Self::from_toml(&text, path),
-            Err(error) if error.kind() == ErrorKind::NotFound => Ok(Self::default()),
-            Err(source) => Err(ConfigError::Unreadable { path: path.to_owned(), source }),
+    /// Reads [`FILE`] in this folder, if it exists. A file of another user is not used, because that
+    /// user could direct the programs to another broker or database.
+    fn in_folder(folder: &Path) -> Result<Self, ConfigError> {
+        let path = folder.join(FILE);
+        let owner = match fs::metadata(&path) {
+            Ok(metadata) => metadata.uid(),
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Self::default()),
+            Err(source) => return Err(ConfigError::Unreadable { path, source }),
+        };
+        if owner != 0 && own_user() != Some(owner) {
+            return Err(ConfigError::Foreign { path });
         }
+        Self::read(&path)
+    }
+
+    fn read(path: &Path) -> Result<Self, ConfigError> {
+        let text = fs::read_to_string(path);
+        let text = text.map_err(|source| ConfigError::Unreadable { path: path.to_owned(), source })?;
+        Self::from_toml(&text, path)
     }
 
     fn check(&self) -> Result<(), ConfigError> {
@@ -135,14 +174,55 @@ impl Settings {
     /// The typed configuration. This is the only function that maps keys to Rust types.
     fn config(self) -> Result<Config, ConfigError> {
         Ok(Config {
-            amqp_url: self.optional("amqp_url", text)?.map(SecretString::from),
-            database_url: self.optional("database_url", text)?.map(SecretString::from),
+            amqp_url: self.secret("amqp_url", "amqp_url_file")?,
+            database_url: self.secret("database_url", "database_url_file")?,
+            management_url: self.optional("management_url", text)?.map(SecretString::from),
             keys: self.required("keys", |folder| Some(PathBuf::from(folder)))?,
             log: self.optional("log", text)?,
             terms: self.terms()?,
             limits: self.limits()?,
+            resolved: self.resolved(),
             senders: Senders::new(self.senders)?,
         })
+    }
+
+    /// The setting `key`, or the file that contains it. If both are set, the layer decides that
+    /// overrides the other.
+    fn secret(&self, key: &'static str, file_key: &str) -> Result<Option<Secret>, ConfigError> {
+        let origin = |key: &str| self.given.get(key).map(|given| given.origin.clone());
+        let layer = |origin: &Option<Origin>| origin.as_ref().map(Origin::layer);
+        let (value, file) = (origin(key), origin(file_key));
+        match file {
+            Some(origin) if layer(&value) == Some(origin.layer()) => {
+                let origin = match origin {
+                    Origin::File(path) => path.display().to_string(),
+                    Origin::Variable(_) => "the environment".into(),
+                    Origin::Flag(_) | Origin::Default => "flags".into(),
+                };
+                Err(ConfigError::SetTwice { key, origin })
+            }
+            Some(origin) if layer(&value) < Some(origin.layer()) => {
+                let path = self.required(file_key, |path| Some(PathBuf::from(path)))?;
+                Ok(Some(Secret::File { key: Setting::named(file_key).key, origin, path }))
+            }
+            Some(_) | None => Ok(self.optional(key, text)?.map(|value| Secret::Value(value.into()))),
+        }
+    }
+
+    /// Every setting with its value and origin. Passwords are left out.
+    fn resolved(&self) -> Vec<Resolved> {
+        let resolved = |setting: &'static Setting| {
+            let (origin, value) = match (self.given.get(setting.key), &setting.default) {
+                (Some(given), _) => (given.origin.clone(), given.value.to_string_lossy().into_owned()),
+                (None, DefaultValue::Value(default)) => (Origin::Default, (*default).to_owned()),
+                (None, DefaultValue::Varies(default)) => (Origin::Default, format!("({default})")),
+                (None, DefaultValue::None) => (Origin::Default, "(not set)".to_owned()),
+            };
+            let is_given = origin != Origin::Default;
+            let value = if is_given && matches!(setting.kind, Kind::Url { .. }) { shown_url(&value) } else { value };
+            Resolved { key: setting.key, value, origin }
+        };
+        SETTINGS.iter().map(resolved).collect()
     }
 
     pub(super) fn terms(&self) -> Result<Terms, ConfigError> {
@@ -196,6 +276,23 @@ impl Given {
         };
         Ok(Self { origin, value: value.into() })
     }
+}
+
+/// A URL without user, password and parameters.
+fn shown_url(url: &str) -> String {
+    let scheme = url.split_once(':').map_or("", |(scheme, _)| scheme);
+    let secret = SecretString::from(url);
+    let address = match scheme {
+        "amqp" | "amqps" => BrokerAddress::parse(&secret).map(|address| address.to_string()),
+        "http" | "https" => address::without_secrets(url),
+        _ => DatabaseAddress::parse(&secret).map(|address| address.to_string()),
+    };
+    address.map_or_else(|_| "(not a valid URL)".into(), |address| format!("{scheme}: {address}"))
+}
+
+/// The user of this process.
+fn own_user() -> Option<u32> {
+    fs::metadata("/proc/self").ok().map(|process| process.uid())
 }
 
 fn text(value: &OsStr) -> Option<String> {

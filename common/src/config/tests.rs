@@ -68,9 +68,21 @@ mod layers {
     /// The key of a setting, a value that differs from its default, and its value in a [`Config`].
     type Sample = (&'static str, &'static str, fn(&Config) -> String);
 
+    fn file_of(secret: &Option<Secret>) -> String {
+        match secret {
+            Some(Secret::File { path, .. }) => path.display().to_string(),
+            other => panic!("not a file: {other:?}"),
+        }
+    }
+
     fn samples() -> Vec<Sample> {
         vec![
             ("amqp_url", "amqps://a/b", |config| config.amqp_url().expect("it is set").expose_secret().into()),
+            ("amqp_url_file", "/run/a", |config| file_of(&config.amqp_url)),
+            ("database_url_file", "/run/b", |config| file_of(&config.database_url)),
+            ("management_url", "https://a", |config| {
+                config.management_url().expect("valid").expect("it is set").expose_secret().into()
+            }),
             ("database_url", "sqlite:x.db", |config| config.database_url().expect("it is set").expose_secret().into()),
             ("database_timeout_s", "31", |config| config.limits.database_timeout().as_secs().to_string()),
             ("keys", "elsewhere", |config| config.keys.display().to_string()),
@@ -105,11 +117,14 @@ mod layers {
     }
 
     #[test]
-    fn the_names_of_variables_and_flags_are_those_of_the_key_except_for_the_two_urls() {
+    fn the_names_of_variables_and_flags_are_those_of_the_key_except_for_urls() {
         for Setting { key, flag, .. } in SETTINGS {
             match *key {
                 "amqp_url" => assert_eq!(*flag, "amqp"),
+                "amqp_url_file" => assert_eq!(*flag, "amqp-file"),
                 "database_url" => assert_eq!(*flag, "database"),
+                "database_url_file" => assert_eq!(*flag, "database-file"),
+                "management_url" => assert_eq!(*flag, "management"),
                 key => assert_eq!(*flag, key.replace('_', "-")),
             }
         }
@@ -261,7 +276,7 @@ mod mistakes {
 
     #[test]
     fn urls_appear_neither_in_debug_output_nor_in_errors() {
-        let secret = "amqp://licet:hunter2@broker/";
+        let secret = "amqp://licet:hunter2@broker/%2f";
         let given = settings(ALL, &["--amqp", secret], &[("LICET_DATABASE_URL", secret)]);
         assert!(!format!("{given:?}").contains("hunter2"), "{given:?}");
         let config = given.resolve(Path::new("/nonexistent")).expect("valid");
@@ -306,6 +321,118 @@ mod urls {
             assert!(error.contains("LICET_DATABASE_URL") && error.contains("postgres://licet"), "{error}");
             assert!(config.shared_database_url().is_err());
         }
+    }
+}
+
+mod files {
+    use std::os::unix::fs::{PermissionsExt, chown};
+
+    use super::*;
+
+    fn secret_file(text: &str) -> tempfile::NamedTempFile {
+        let file = tempfile::NamedTempFile::new().expect("a file");
+        fs::write(file.path(), text).expect("a file");
+        file
+    }
+
+    #[test]
+    fn a_url_is_read_from_a_file_without_its_trailing_newline() {
+        for (text, url) in
+            [("amqp://a/b\n", "amqp://a/b"), ("amqp://a/b\r\n", "amqp://a/b"), ("amqp://a/b", "amqp://a/b")]
+        {
+            let file = secret_file(text);
+            let path = file.path().to_str().expect("a path");
+            for config in [
+                resolve(&format!("amqp_url_file = {path:?}\n"), &[], &[]),
+                resolve("", &[("LICET_AMQP_URL_FILE", path)], &[]),
+                resolve("", &[], &["--amqp-file", path]),
+            ] {
+                let config = config.expect("valid");
+                assert_eq!(config.amqp_url().expect("a URL").expose_secret(), url);
+            }
+        }
+    }
+
+    #[test]
+    fn of_a_value_and_a_file_the_layer_decides_that_overrides_the_other() {
+        let file = secret_file("amqp://in-file/b");
+        let path = file.path().to_str().expect("a path");
+        let variable = [("LICET_AMQP_URL_FILE", path)];
+        let url = |config: Result<Config, ConfigError>| {
+            config.expect("valid").amqp_url().expect("a URL").expose_secret().to_owned()
+        };
+        assert_eq!(url(resolve("amqp_url = \"amqp://x/b\"\n", &variable, &[])), "amqp://in-file/b");
+        assert_eq!(url(resolve("", &variable, &["--amqp", "amqp://flag/b"])), "amqp://flag/b");
+        let error = error_of("", &[("LICET_AMQP_URL", "amqp://x/b"), variable[0]], &[]);
+        assert!(error.contains("amqp_url and amqp_url_file are both set by the environment"), "{error}");
+    }
+
+    #[test]
+    fn a_file_with_a_secret_that_cannot_be_read_is_named_with_the_setting_that_names_it() {
+        let config = resolve("", &[("LICET_DATABASE_URL_FILE", "/nonexistent/url")], &[]).expect("valid");
+        let error = config.database_url().expect_err("no file").to_string();
+        assert!(error.contains("database_url_file") && error.contains("/nonexistent/url"), "{error}");
+        assert!(config.amqp_url().expect_err("not set").to_string().contains("LICET_AMQP_URL"));
+    }
+
+    #[test]
+    fn an_empty_variable_counts_as_not_set_and_an_empty_flag_does_not() {
+        let config = resolve("batch_max = 7\n", &[("LICET_BATCH_MAX", ""), ("LICET_ISSUER", "")], &[]).expect("valid");
+        assert_eq!((config.limits.batch_max, config.terms.issuer.as_str()), (7, "licet"));
+        assert!(error_of("", &[], &["--issuer", ""]).contains("issuer, set by --issuer"));
+    }
+
+    #[test]
+    fn a_flag_or_a_variable_names_another_configuration_file_which_must_exist() {
+        let other = secret_file("batch_max = 9\n");
+        let path = other.path().to_str().expect("a path");
+        for (variables, flags) in
+            [(vec![("LICET_CONFIG", path)], vec![]), (vec![("LICET_CONFIG", "/x")], vec!["--config", path])]
+        {
+            let config = resolve("batch_max = 7\n", &variables, &flags).expect("valid");
+            assert_eq!(config.limits.batch_max, 9);
+        }
+        assert!(error_of("", &[("LICET_CONFIG", "/nonexistent")], &[]).contains("/nonexistent cannot be read"));
+    }
+
+    /// Only root can give a file away, so another user runs only a part of this test.
+    #[test]
+    fn the_configuration_file_of_another_user_in_the_working_folder_is_not_used() {
+        let folder = folder("batch_max = 7\n");
+        assert!(Settings::default().resolve(folder.path()).is_ok());
+        let path = folder.path().join(FILE);
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).expect("the owner may change it");
+        if chown(&path, Some(12_345), None).is_err() {
+            println!("this user may not give files away, so the rest of the test was not run");
+            return;
+        }
+        let error = Settings::default().resolve(folder.path()).expect_err("another user's file").to_string();
+        assert!(error.contains("belongs to another user") && error.contains("--config"), "{error}");
+    }
+
+    #[test]
+    fn the_resolved_settings_have_their_sources_and_no_secrets() {
+        let variables = [("LICET_AMQP_URL", "amqp://u:hunter2@broker/%2f"), ("LICET_LOG", "debug")];
+        let flags =
+            ["--database", "postgres://u:hunter2@db:1/licet?password=hunter2", "--management", "http://u:hunter2@m"];
+        let config = resolve("batch_max = 7\n", &variables, &flags).expect("valid");
+        let found: Vec<_> =
+            config.resolved.iter().map(|one| format!("{}={} [{}]", one.key, one.value, one.origin)).collect();
+        for expected in [
+            "amqp_url=amqp: broker:5672 [LICET_AMQP_URL]",
+            "database_url=postgres: db:1/licet [--database]",
+            "management_url=http: m:80 [--management]",
+            "log=debug [LICET_LOG]",
+            "issuer=licet [default]",
+        ] {
+            assert!(found.iter().any(|one| one == expected), "{expected}: {found:#?}");
+        }
+        assert!(
+            found.iter().any(|one| one.starts_with("batch_max=7 [/") && one.ends_with("licet.toml]")),
+            "{found:#?}"
+        );
+        assert_eq!(found.len(), SETTINGS.len());
+        assert!(!found.concat().contains("hunter2"), "{found:#?}");
     }
 }
 
@@ -456,7 +583,7 @@ mod help {
     fn clap_accepts_the_arguments_of_every_group() {
         Program::command().debug_assert();
         let command = CommandSettings::<{ ENGINE | ALL }>::augment_args(Command::new("licet"));
-        assert_eq!(command.get_arguments().count(), SETTINGS.len());
+        assert_eq!(command.get_arguments().count(), SETTINGS.len() + 1, "and the configuration file");
         command.clone().debug_assert();
         let mut settings = CommandSettings::<ALL>::default();
         let matches = command.get_matches_from(["licet", "--issuer", "shop"]);
@@ -477,8 +604,8 @@ mod help {
     #[test]
     fn every_group_has_a_setting_and_a_bit_of_its_own() {
         let count = |groups| Setting::of(groups).count();
-        let bits = [BROKER, DATABASE, groups::KEYS, groups::TERMS, ENGINE, groups::SWEEP, LOG];
-        assert_eq!(bits.map(count), [1, 1, 1, 5, 5, 1, 1]);
+        let bits = [BROKER, groups::MANAGEMENT, DATABASE, groups::KEYS, groups::TERMS, ENGINE, groups::SWEEP, LOG];
+        assert_eq!(bits.map(count), [2, 1, 2, 1, 5, 5, 1, 1]);
         assert_eq!((count(ALL), count(0), bits.len()), (SETTINGS.len(), 0, Group::ALL.len()));
     }
 }

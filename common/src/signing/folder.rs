@@ -80,6 +80,9 @@ pub fn load(folder: &Path) -> Result<Keyring, FolderError> {
         let file = entry.map_err(io)?.path();
         if file.extension().is_some_and(|extension| extension == "pem") {
             let pem = Zeroizing::new(fs::read_to_string(&file).map_err(io)?);
+            if is_world_readable(&file).map_err(io)? {
+                tracing::warn!(file = %file.display(), "every user can read this key file: restrict it with chmod 0600");
+            }
             let key = SigningKey::from_pkcs8_pem(&pem)
                 .map_err(|source| FolderError::NotAKey { file: file.clone(), source })?;
             trusted.push(key.verifying_key());
@@ -93,6 +96,14 @@ pub fn load(folder: &Path) -> Result<Keyring, FolderError> {
         tracing::warn!(folder = %folder.display(), "other users can open the keys folder: restrict it with chmod 0700");
     }
     Ok(Keyring::new(signer.ok_or_else(empty)?, trusted))
+}
+
+/// Whether every user of the machine may read a file.
+///
+/// # Errors
+/// The file does not exist, or its permissions cannot be read.
+pub(crate) fn is_world_readable(file: &Path) -> io::Result<bool> {
+    Ok(fs::metadata(file)?.permissions().mode() & 0o004 != 0)
 }
 
 /// Creates the first key of a folder. Creates the folder with mode 0700 if it does not exist.

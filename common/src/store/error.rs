@@ -83,7 +83,14 @@ impl StoreError {
 
 impl From<DbErr> for StoreError {
     fn from(error: DbErr) -> Self {
-        let (why, kind) = (error.to_string(), kind_of(&error));
+        // The server's own sentence is sufficient, without the names of the libraries' errors.
+        let answer = cause_of(&error).and_then(sqlx::Error::as_database_error).map(|answer| answer.message());
+        let why = match cause_of(&error) {
+            // It would quote the address.
+            Some(sqlx::Error::Configuration(_)) => "a parameter in its address is not valid".to_owned(),
+            _ => answer.map_or_else(|| error.to_string(), str::to_owned),
+        };
+        let kind = kind_of(&error);
         let source = Some(error);
         match kind {
             Kind::Contended => Self::Contended { why, source },
@@ -119,7 +126,9 @@ fn kind_of(error: &DbErr) -> Kind {
         // finds the journal row.
         sqlx::Error::Database(answer) if answer.is_unique_violation() => Kind::Contended,
         sqlx::Error::Database(answer) => answer.code().map_or(Kind::Misconfigured(CHECK), |code| kind_of_code(&code)),
-        sqlx::Error::Configuration(_) => Kind::Misconfigured(CHECK),
+        sqlx::Error::Configuration(_) => {
+            Kind::Misconfigured("Check what follows the ? in LICET_DATABASE_URL, such as sslmode")
+        }
         sqlx::Error::Io(_)
         | sqlx::Error::Tls(_)
         | sqlx::Error::Protocol(_)

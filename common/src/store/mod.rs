@@ -23,6 +23,8 @@ use sea_orm::{
 };
 use secrecy::{ExposeSecret, SecretString};
 
+use crate::address::{AddressError, DatabaseAddress};
+
 #[cfg(feature = "simulation")]
 use crate::fault_injection::FaultInjector;
 use crate::fault_injection::{Faults, Outcome, Step};
@@ -49,7 +51,7 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// The maximum time for the statement of [`Store::ping`].
 const PING_TIMEOUT: Duration = Duration::from_secs(5);
 /// The maximum time for a transaction of an operator command.
-const TOOL_TIMEOUT: Duration = Duration::from_secs(90);
+pub const TOOL_TIMEOUT: Duration = Duration::from_secs(90);
 
 /// A connected database. Clones share its connections.
 #[derive(Clone, Debug)]
@@ -59,13 +61,16 @@ pub struct Store {
     /// How to create another pool. `None` for SQLite, whose connection cannot be lost.
     address: Option<Address>,
     /// The lock on an SQLite file while it is open. Only one process may use the file.
-    _lock: Option<Arc<File>>,
+    _lock: Option<Arc<FileLock>>,
     faults: Faults,
 }
 
 #[derive(Clone, Debug)]
 struct Address {
     url: SecretString,
+    port: u16,
+    /// The text of the address in errors.
+    shown: String,
     connections: u32,
     timeout: Duration,
 }
@@ -82,6 +87,15 @@ pub enum OpenError {
         address: String,
         /// The underlying error.
         source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// The address is not valid.
+    #[error("LICET_DATABASE_URL cannot be used: {0}")]
+    Address(#[from] AddressError),
+    /// The SQLite file does not exist.
+    #[error("there is no file {}: check LICET_DATABASE_URL, or run `licet migrate`", file.display())]
+    NoFile {
+        /// The file.
+        file: PathBuf,
     },
     /// Another process uses the SQLite file.
     #[error("{file} is in use by another process: stop that process, or use a postgres:// database")]
@@ -105,6 +119,7 @@ impl Address {
         // This timeout is shorter, so that a transaction that waited for a lock can be retried
         // within the transaction timeout.
         let statement = format!("{}ms", self.timeout.as_millis() * 2 / 3);
+        let port = self.port;
         options
             .max_connections(self.connections)
             // The test would cost a round trip for each batch. Without it, the first statement on a
@@ -116,7 +131,7 @@ impl Address {
             .sqlx_logging(false)
             .map_sqlx_postgres_opts(move |options| {
                 // The cache holds one statement for each combination of tables that batches change.
-                options.application_name("licet").statement_cache_capacity(512).options([
+                options.port(port).application_name("licet").statement_cache_capacity(512).options([
                     // The server must end the transaction of a worker that is disconnected.
                     // Otherwise, its locks would block all other copies of the worker.
                     ("statement_timeout", statement.as_str()),
@@ -130,13 +145,24 @@ impl Address {
             });
         Database::connect(options).await
     }
+
+    /// The error of a server that responds and refuses the connection, or of one that does not
+    /// respond.
+    fn not_connected(&self, error: DbErr) -> OpenError {
+        match StoreError::from(error) {
+            StoreError::Misconfigured { why, .. } => {
+                OpenError::NotPrepared { problems: vec![format!("the database at {}: {why}", self.shown)] }
+            }
+            error => OpenError::Unreachable { address: self.shown.clone(), source: cause(error) },
+        }
+    }
 }
 
 impl Store {
     /// Opens the database with the timeout of operator commands, 90 seconds for a transaction.
     ///
     /// # Errors
-    /// The database cannot be reached, or its SQLite file is in use.
+    /// The database cannot be reached, or its SQLite file does not exist or is in use.
     pub async fn open(url: &SecretString, connections: u32) -> Result<Self, OpenError> {
         Self::open_within(url, connections, TOOL_TIMEOUT).await
     }
@@ -146,36 +172,58 @@ impl Store {
     /// itself.
     ///
     /// # Errors
-    /// The database cannot be reached, or its SQLite file is in use.
+    /// The database cannot be reached, or its SQLite file does not exist or is in use.
     pub fn open_within(
         url: &SecretString,
         connections: u32,
         timeout: Duration,
     ) -> BoxFuture<'_, Result<Self, OpenError>> {
-        Box::pin(async move {
-            match url.expose_secret().strip_prefix("sqlite:") {
-                Some(file) => Self::open_sqlite(Path::new(file.strip_prefix("//").unwrap_or(file))).await,
-                None => {
-                    let address = Address { url: url.clone(), connections, timeout };
-                    let database = address.connect().await.map_err(|error| unreachable(url, error))?;
-                    Ok(Self {
-                        database: Arc::new(RwLock::new(database)),
-                        address: Some(address),
-                        _lock: None,
-                        faults: Faults::default(),
-                    })
-                }
-            }
-        })
+        Box::pin(Self::connect(url, connections, timeout, false))
     }
 
-    async fn open_sqlite(file: &Path) -> Result<Self, OpenError> {
+    /// Opens the database, and creates its SQLite file if the file does not exist and the address
+    /// does not require it to exist. A PostgreSQL database must exist.
+    ///
+    /// # Errors
+    /// The database cannot be reached, or its SQLite file is in use or must exist.
+    pub fn create(url: &SecretString, connections: u32, timeout: Duration) -> BoxFuture<'_, Result<Self, OpenError>> {
+        Box::pin(Self::connect(url, connections, timeout, true))
+    }
+
+    async fn connect(
+        url: &SecretString,
+        connections: u32,
+        timeout: Duration,
+        may_create: bool,
+    ) -> Result<Self, OpenError> {
+        match DatabaseAddress::parse(url)? {
+            DatabaseAddress::File { path, must_exist } => Self::open_sqlite(&path, must_exist || !may_create).await,
+            DatabaseAddress::Server { url, port, shown } => {
+                let address = Address { url, port, shown, connections, timeout };
+                let database = address.connect().await.map_err(|error| address.not_connected(error))?;
+                Ok(Self {
+                    database: Arc::new(RwLock::new(database)),
+                    address: Some(address),
+                    _lock: None,
+                    faults: Faults::default(),
+                })
+            }
+        }
+    }
+
+    async fn open_sqlite(file: &Path, must_exist: bool) -> Result<Self, OpenError> {
         use sqlx::sqlite::{SqliteJournalMode, SqliteSynchronous};
-        let lock = lock(file)?;
-        let mut options = ConnectOptions::new(format!("sqlite:{}?mode=rwc", file.display()));
+        if must_exist && !file.exists() {
+            return Err(OpenError::NoFile { file: file.to_owned() });
+        }
+        let lock = FileLock::acquire(file)?;
+        let mut options = ConnectOptions::new("sqlite:");
+        let name = file.to_owned();
         options.max_connections(1).min_connections(1).test_before_acquire(false).sqlx_logging(false);
-        options.map_sqlx_sqlite_opts(|options| {
+        options.map_sqlx_sqlite_opts(move |options| {
             options
+                .filename(&name)
+                .create_if_missing(true)
                 .journal_mode(SqliteJournalMode::Wal)
                 .synchronous(SqliteSynchronous::Full)
                 .busy_timeout(Duration::from_secs(10))
@@ -187,9 +235,13 @@ impl Store {
                 // once.
                 .pragma("wal_autocheckpoint", "8000")
         });
-        let database = Database::connect(options)
-            .await
-            .map_err(|error| OpenError::Unreachable { address: file.display().to_string(), source: error.into() })?;
+        let database = match Database::connect(options).await {
+            Ok(database) => database,
+            Err(error) => {
+                lock.remove();
+                return Err(OpenError::Unreachable { address: file.display().to_string(), source: error.into() });
+            }
+        };
         Ok(Self {
             database: Arc::new(RwLock::new(database)),
             address: None,
@@ -297,26 +349,52 @@ async fn probe(database: &DatabaseConnection, statement: &str) -> Result<(), Sto
     }
 }
 
-/// Locks the file `<database>.lock`. The operating system releases the lock when the process ends,
-/// even after a crash.
-fn lock(file: &Path) -> Result<File, OpenError> {
-    let io =
-        |error: std::io::Error| OpenError::Unreachable { address: file.display().to_string(), source: error.into() };
-    let mut name = file.as_os_str().to_owned();
-    name.push(".lock");
-    let lock = File::options().create(true).truncate(false).write(true).open(PathBuf::from(name)).map_err(io)?;
-    match lock.try_lock() {
-        Ok(()) => Ok(lock),
-        Err(TryLockError::WouldBlock) => Err(OpenError::InUse { file: file.to_owned() }),
-        Err(TryLockError::Error(error)) => Err(io(error)),
+/// The lock on the file `<database>.lock`. The operating system releases the lock when the process
+/// ends, even after a crash.
+#[derive(Debug)]
+struct FileLock {
+    _file: File,
+    path: PathBuf,
+    /// Whether the file did not exist before.
+    is_new: bool,
+}
+
+impl FileLock {
+    fn acquire(database: &Path) -> Result<Self, OpenError> {
+        let io = |error: std::io::Error| OpenError::Unreachable {
+            address: database.display().to_string(),
+            source: error.into(),
+        };
+        let mut path = database.as_os_str().to_owned();
+        path.push(".lock");
+        let path = PathBuf::from(path);
+        let (file, is_new) = match File::options().create_new(true).write(true).open(&path) {
+            Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {
+                (File::options().write(true).open(&path).map_err(io)?, false)
+            }
+            file => (file.map_err(io)?, true),
+        };
+        match file.try_lock() {
+            Ok(()) => Ok(Self { _file: file, path, is_new }),
+            Err(TryLockError::WouldBlock) => Err(OpenError::InUse { file: database.to_owned() }),
+            Err(TryLockError::Error(error)) => Err(io(error)),
+        }
+    }
+
+    /// Removes the file if this process created it.
+    fn remove(self) {
+        if self.is_new {
+            let _ = std::fs::remove_file(self.path);
+        }
     }
 }
 
-fn unreachable(url: &SecretString, error: DbErr) -> OpenError {
-    let text = url.expose_secret();
-    let address = text.rsplit_once('@').map_or_else(
-        || text.split_once("://").map_or(text, |(_, rest)| rest).to_owned(),
-        |(_, after_password)| after_password.to_owned(),
-    );
-    OpenError::Unreachable { address, source: error.into() }
+/// The underlying cause of an error.
+fn cause(error: StoreError) -> Box<dyn std::error::Error + Send + Sync> {
+    match error {
+        StoreError::Contended { source: Some(source), .. }
+        | StoreError::Unavailable { source: Some(source), .. }
+        | StoreError::Rejected { source: Some(source), .. } => source.into(),
+        error => error.into(),
+    }
 }

@@ -21,6 +21,7 @@ use futures_util::future::BoxFuture;
 use licet_schema::topology::Topology;
 use secrecy::SecretString;
 
+use crate::address::AddressError;
 #[cfg(feature = "simulation")]
 use crate::fault_injection::FaultInjector;
 
@@ -73,12 +74,9 @@ pub enum TransportError {
         /// The broker's error.
         source: Box<lapin::Error>,
     },
-    /// The URL is not valid.
-    #[error("LICET_AMQP_URL is not an AMQP URL: {reason}")]
-    InvalidUrl {
-        /// What is wrong with it.
-        reason: String,
-    },
+    /// The address is not valid.
+    #[error("LICET_AMQP_URL cannot be used: {0}")]
+    Address(#[from] AddressError),
 }
 
 impl From<TransportError> for Lost {

@@ -10,5 +10,7 @@ mod a10;
 mod a11;
 mod a12;
 mod a13;
+mod b03;
+mod b06;
 mod b13;
 mod refunds;

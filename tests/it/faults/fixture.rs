@@ -3,7 +3,7 @@
 
 use std::{
     collections::BTreeMap,
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::atomic::{AtomicU64, Ordering},
     time::{Duration, Instant},
 };
@@ -23,6 +23,7 @@ use super::{
 };
 use crate::{
     nodes::{
+        pooler::Pooler,
         postgres::{DATABASE, Postgres},
         rabbit::Rabbit,
     },
@@ -59,6 +60,8 @@ pub(crate) struct Fixture {
     pub(crate) amqp: Proxy,
     /// The proxy between the workers and the database.
     pub(crate) sql: Proxy,
+    /// While something listens on this port, it receives the connections to the database.
+    pub(crate) pooler_port: u16,
     pub(crate) workers: Vec<Worker>,
     pub(crate) load: Load,
     faults: BTreeMap<&'static str, Fault>,
@@ -111,7 +114,8 @@ impl Fixture {
         let folder = tempfile::tempdir().expect("a temporary folder");
         folder::create(&folder.path().join("keys")).expect("a new key");
         let amqp = Proxy::start(rabbits.iter().map(|node| node.port).collect()).await;
-        let sql = Proxy::start(vec![postgres.port]).await;
+        let pooler_port = Pooler::free_port();
+        let sql = Proxy::start(vec![pooler_port, postgres.port]).await;
         let mut workers = Vec::new();
         for name in registry::names() {
             let processes = PROCESSES.iter().find(|(worker, _)| *worker == name).map_or(1, |(_, count)| *count);
@@ -131,6 +135,7 @@ impl Fixture {
             postgres,
             amqp,
             sql,
+            pooler_port,
             workers,
             load,
             faults: BTreeMap::new(),
@@ -149,6 +154,11 @@ impl Fixture {
     /// The log of a worker's process.
     pub(crate) fn log(&self, worker: &Worker) -> String {
         std::fs::read_to_string(self.log_path(worker)).expect("its log")
+    }
+
+    /// The folder that contains the folder `keys`.
+    pub(crate) fn folder(&self) -> &Path {
+        self.folder.path()
     }
 
     /// The path of the log of a worker's process.

@@ -1,4 +1,4 @@
-//! Case B1: the database is set up wrongly while the workers run. No message is the cause, so none
+//! Cases B1 and B2: the database is set up wrongly while the workers run. No message is the cause, so none
 //! is tried again or becomes a dead letter, and the workers continue by themselves.
 
 use std::{collections::BTreeMap, time::Duration};
@@ -6,7 +6,15 @@ use std::{collections::BTreeMap, time::Duration};
 use licet_schema::entity;
 
 use super::fixture::Fixture;
-use crate::nodes::postgres::{DATABASE, PASSWORD, WORKER};
+use crate::{
+    nodes::{
+        pooler::Pooler,
+        postgres::{DATABASE, PASSWORD, Postgres, WORKER},
+        rabbit::Rabbit,
+    },
+    programs::{fails, run},
+    proxy::Network,
+};
 
 const STOPPED: &str = "No messages are taken until this is corrected";
 const PRIVILEGES: [&str; 4] = ["SELECT", "INSERT", "UPDATE", "DELETE"];
@@ -46,6 +54,20 @@ impl Fixture {
         self.alter(repair).await;
         self.record_recovery(kind, format!("a worker logged {said:?}")).await;
         self.load.wait_for_replies(60).await;
+    }
+
+    /// Ends all connections to the database. Workers then open new ones.
+    async fn reconnect_to_database(&mut self) {
+        self.sql.set(Network::Cut);
+        self.pause(200, 400).await;
+        self.sql.heal();
+    }
+
+    /// Checks that a worker program does not start on this database, and says why in one line.
+    fn refuses_to_start(&self, program: &str, database_url: &str, said: &str) {
+        let amqp_url = Rabbit::url(self.amqp.port, 10);
+        let settings = [("LICET_AMQP_URL", amqp_url.as_str()), ("LICET_DATABASE_URL", database_url)];
+        fails(&run(program, &[], &settings, self.folder()), 1, said);
     }
 
     async fn until_said(&self, said: &str) {
@@ -182,5 +204,28 @@ async fn case_b01_a_full_tablespace_makes_no_message_fail() {
     fixture.record_recovery("tablespace_full", "a worker logged that the tablespace is full").await;
     fixture.load.wait_for_replies(60).await;
     fixture.alter("ALTER TABLE journal SET TABLESPACE pg_default").await;
+    fixture.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 3)]
+#[ignore = "starts RabbitMQ and PostgreSQL of its own: run tests/run.sh"]
+async fn case_b02_a_connection_pooler_in_transaction_mode_is_refused_and_makes_no_message_fail() {
+    const SAID: &str = "A connection pooler that changes the connection between transactions cannot be used";
+    let mut fixture = Fixture::single("pooler").await;
+    for (kind, drops_settings) in [("pooler_that_drops_settings", true), ("pooler_that_refuses_settings", false)] {
+        let (port, server_port) = (fixture.pooler_port, fixture.postgres.port);
+        let pooler = tokio::task::block_in_place(|| Pooler::start(port, server_port, drops_settings));
+        fixture.reconnect_to_database().await;
+        fixture.until_said(SAID).await;
+        let url = Postgres::worker_url(pooler.port);
+        for program in ["licet-purchase", "licet-query"] {
+            fixture.refuses_to_start(program, &url, SAID);
+        }
+        fixture.pause(2_000, 3_000).await;
+        drop(pooler);
+        fixture.reconnect_to_database().await;
+        fixture.record_recovery(kind, "every worker refused the pooler").await;
+        fixture.load.wait_for_replies(60).await;
+    }
     fixture.finish().await;
 }

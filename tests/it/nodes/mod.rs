@@ -17,6 +17,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+pub(crate) mod pooler;
 pub(crate) mod postgres;
 pub(crate) mod rabbit;
 

@@ -11,7 +11,7 @@ use sea_orm::{ConnectionTrait, Database, DbErr};
 use super::{Root, Server, free_port};
 
 /// PostgreSQL refuses to run as root.
-const OWNER: [&str; 4] = ["setpriv", "--reuid=postgres", "--regid=postgres", "--init-groups"];
+pub(super) const OWNER: [&str; 4] = ["setpriv", "--reuid=postgres", "--regid=postgres", "--init-groups"];
 
 /// The role of the worker programs. Unlike `licet`, it is no superuser and owns nothing.
 pub(crate) const WORKER: &str = "worker";
@@ -201,7 +201,7 @@ pub(crate) fn run_client(program: &str, arguments: &[&str], input: &[u8]) -> Vec
     output.stdout
 }
 
-fn as_root() -> bool {
+pub(super) fn as_root() -> bool {
     use std::os::unix::fs::MetadataExt;
     std::fs::metadata("/proc/self").is_ok_and(|process| process.uid() == 0)
 }

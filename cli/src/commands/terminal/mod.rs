@@ -130,7 +130,7 @@ pub(crate) fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
         Command::Buy { connection, .. } | Command::Fetch { connection, .. } | Command::Return { connection, .. } => {
             let config = configure(connection.settings.clone(), LOG_OF_TOOLS)?;
             let keyring = keyring(&config, connection)?;
-            let transport = Transport::rabbit(config.amqp_url()?)?;
+            let transport = Transport::rabbit(&config.amqp_url()?)?;
             let store = open()?;
             block_on(async {
                 let client = Client::connect(&transport, Patience::default()).await?;

@@ -19,10 +19,11 @@ use lapin::{
     uri::{AMQPUri, SASLMechanism},
 };
 use licet_schema::topology::{Argument, Exchange, ExchangeKind, Queue, Topology};
-use secrecy::{ExposeSecret, SecretString};
+use secrecy::SecretString;
 use tokio::time::timeout;
 
 use super::{Delivery, Lost, PREFETCHED_BYTES_MAX, TransportError};
+use crate::address::BrokerAddress;
 
 mod browser;
 mod inbox;
@@ -52,21 +53,22 @@ const NO_RESPONSE: &str = "no response in time";
 /// The AMQP reply code for a close without an error.
 const REPLY_SUCCESS: u16 = 200;
 
-/// The address of a broker.
+/// A broker, and the user who connects to it.
 #[derive(Clone, Debug)]
 pub(super) struct Address {
-    url: SecretString,
-    /// The broker user that the URL names, if it authenticates with a password.
+    address: BrokerAddress,
+    /// The broker user that the address names, if it authenticates with a password.
     user: Option<String>,
 }
 
 impl Address {
     pub(super) fn new(url: &SecretString) -> Result<Self, TransportError> {
-        let parsed = url.expose_secret().parse::<AMQPUri>().map_err(invalid_url)?;
+        let address = BrokerAddress::parse(url)?;
+        let uri = &address.uri;
         // With another mechanism (a client certificate), the broker derives the user differently.
-        let by_password = parsed.query.auth_mechanism.is_none_or(|mechanism| mechanism == SASLMechanism::Plain);
-        let user = Some(parsed.authority.userinfo.username).filter(|_| by_password);
-        Ok(Self { url: url.clone(), user })
+        let by_password = uri.query.auth_mechanism.is_none_or(|mechanism| mechanism == SASLMechanism::Plain);
+        let user = Some(uri.authority.userinfo.username.clone()).filter(|_| by_password);
+        Ok(Self { address, user })
     }
 
     pub(super) fn user(&self) -> Option<&str> {
@@ -183,7 +185,7 @@ impl Address {
     }
 
     async fn connect(&self, purpose: &str, frame_bytes_max: Option<u32>) -> Result<Connection, TransportError> {
-        let mut uri = self.uri()?;
+        let mut uri = self.uri();
         if let Some(bytes) = frame_bytes_max {
             uri.query.frame_max.get_or_insert(bytes);
         }
@@ -194,14 +196,14 @@ impl Address {
     async fn connect_paced(&self, purpose: &str) -> Result<(Connection, Arc<Pace>), TransportError> {
         let pace = Pace::new(PREFETCHED_BYTES_MAX);
         let connecting =
-            Connection::connect_uri_with_runtime(self.uri()?, connection_properties(purpose), pace.runtime());
+            Connection::connect_uri_with_runtime(self.uri(), connection_properties(purpose), pace.runtime());
         Ok((self.connected(connecting).await?, pace))
     }
 
-    fn uri(&self) -> Result<AMQPUri, TransportError> {
-        let mut uri: AMQPUri = self.url.expose_secret().parse().map_err(invalid_url)?;
+    fn uri(&self) -> AMQPUri {
+        let mut uri = self.address.uri.clone();
         uri.query.heartbeat.get_or_insert(HEARTBEAT_S);
-        Ok(uri)
+        uri
     }
 
     async fn connected(
@@ -244,23 +246,14 @@ impl Address {
 
     fn unreachable(&self, error: lapin::Error) -> TransportError {
         TransportError::Unreachable {
-            address: self.redacted(),
+            address: self.address.to_string(),
             reason: error.to_string(),
             source: Some(Box::new(error)),
         }
     }
 
     fn no_response(&self) -> TransportError {
-        TransportError::Unreachable { address: self.redacted(), reason: NO_RESPONSE.into(), source: None }
-    }
-
-    /// The address without user and password.
-    fn redacted(&self) -> String {
-        match self.url.expose_secret().parse::<AMQPUri>() {
-            Ok(uri) if uri.vhost == "/" => format!("{}:{}", uri.authority.host, uri.authority.port),
-            Ok(uri) => format!("{}:{} (vhost {})", uri.authority.host, uri.authority.port, uri.vhost),
-            Err(_) => "LICET_AMQP_URL".into(),
-        }
+        TransportError::Unreachable { address: self.address.to_string(), reason: NO_RESPONSE.into(), source: None }
     }
 }
 
@@ -383,10 +376,6 @@ impl Consumer {
         let _ = timeout(CALL_TIMEOUT, self.channel.close(REPLY_SUCCESS, short("done"))).await;
         close_connection(&self.connection).await;
     }
-}
-
-fn invalid_url(reason: String) -> TransportError {
-    TransportError::InvalidUrl { reason }
 }
 
 /// The AMQP reply code of an error that the broker reported.

@@ -9,7 +9,7 @@ use licet_common::{
     fault_injection::Outcome,
     runtime::Resources,
     signing::Keyring,
-    store::Store,
+    store::{Store, TOOL_TIMEOUT},
     transport::Transport,
 };
 use licet_operator::audit::audit;
@@ -158,7 +158,7 @@ impl<'a> Simulation<'a> {
         let folder = if memory.is_dir() { tempfile::tempdir_in(memory) } else { tempfile::tempdir() };
         let folder = folder.map_err(|error| error.to_string())?;
         let url = format!("sqlite:{}", folder.path().join("licet.db").display());
-        let store = Store::open(&url.into(), 1).await.map_err(|error| error.to_string())?;
+        let store = Store::create(&url.into(), 1, TOOL_TIMEOUT).await.map_err(|error| error.to_string())?;
         store.migrate().await.map_err(|error| error.to_string())?;
         let clock = Clock::manual(Timestamp::from_millis(START_MS));
         let unique_reference = plan.script.iter().any(|step| matches!(step, Step::RequireUniqueReferences));
