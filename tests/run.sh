@@ -31,6 +31,7 @@ A complete run that passes records the server versions in target/figures.
 
 Running services are used instead if these variables are set:
   LICET_TEST_AMQP_URL         amqp://user:password@host:port/%2f
+  LICET_TEST_MANAGEMENT_URL   http://user:password@host:port, the management API of that broker
   LICET_TEST_DATABASE_URL     postgres://role@host:port/database; the role may create databases
   LICET_TEST_BROKER_RESTART   a program that restarts that broker, or passes its arguments to
                               rabbitmqctl; without it, tests whose name contains broker_restart
@@ -181,7 +182,7 @@ ask_versions
 [[ ! $database_root ]] || export LICET_TEST_DATABASE_ROOT=$database_root
 
 if [[ $mode == services ]]; then
-    for name in LICET_TEST_{AMQP_URL,DATABASE_URL,BROKER_RESTART,BROKER_ROOT,DATABASE_ROOT}; do
+    for name in LICET_TEST_{AMQP_URL,MANAGEMENT_URL,DATABASE_URL,BROKER_RESTART,BROKER_ROOT,DATABASE_ROOT}; do
         [[ -z ${!name:-} ]] || printf 'export %s=%q\n' "$name" "${!name}"
     done
     note "Both servers run until you press Ctrl-C."

@@ -97,27 +97,31 @@ await_broker() { await RabbitMQ 90 "$(<"$broker/broker.pid")" "$broker/broker.lo
 
 port_open() ( exec 3<>"/dev/tcp/127.0.0.1/$1" )
 
-# Chooses ten free consecutive ports, below the range that the kernel uses for outgoing connections.
+# Chooses sixteen free consecutive ports, below the range that the kernel uses for outgoing connections.
 choose_ports() {
     local base port
     while :; do
-        base=$((10000 + 10 * (RANDOM % 2000)))
-        for ((port = base; port < base + 10; port++)); do
+        base=$((10000 + 16 * (RANDOM % 1250)))
+        for ((port = base; port < base + 16; port++)); do
             ! port_open "$port" 2>/dev/null || continue 2
         done
         break
     done
     epmd_port=$base amqp_port=$((base + 1)) dist_port=$((base + 2)) database_port=$((base + 3))
-    cluster_ports=("$((base + 4))" "$((base + 6))" "$((base + 8))") # the next port after each is its distribution port
+    management_port=$((base + 4))
+    # The next two ports after each are those of its distribution and its management API.
+    cluster_ports=("$((base + 5))" "$((base + 8))" "$((base + 11))")
 }
 
 configure_broker() {
     mkdir -p "$broker/conf.d"
-    echo '[rabbitmq_consistent_hash_exchange].' >"$broker/plugins"
+    echo '[rabbitmq_consistent_hash_exchange,rabbitmq_management].' >"$broker/plugins"
     cat >"$broker/rabbitmq.conf" <<END
 listeners.tcp.1 = 127.0.0.1:$amqp_port
 max_message_size = 1048576
 log.console = true
+management.tcp.ip = 127.0.0.1
+management.tcp.port = $management_port
 END
 }
 
@@ -151,6 +155,7 @@ launch_broker() {
 
     export LICET_TEST_AMQP_URL=amqp://guest:guest@127.0.0.1:$amqp_port/%2f
     export LICET_TEST_BROKER_RESTART=$tmp/broker-restart
+    export LICET_TEST_MANAGEMENT_URL=http://guest:guest@127.0.0.1:$management_port
 }
 
 # Starts three more nodes as a separate cluster and adds their URLs to cluster_urls.
@@ -159,7 +164,7 @@ launch_cluster() {
     for index in 0 1 2; do
         (
             broker=$tmp/node-$index broker_name=${names[index]} amqp_port=${cluster_ports[index]}
-            dist_port=$((amqp_port + 1))
+            dist_port=$((amqp_port + 1)) management_port=$((amqp_port + 2))
             open_folder in_broker "$broker_root" "$broker"
             configure_broker
             {

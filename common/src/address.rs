@@ -12,7 +12,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use lapin::uri::AMQPUri;
+use lapin::uri::{AMQPScheme, AMQPUri};
 use percent_encoding::percent_decode_str;
 use secrecy::{ExposeSecret, SecretString};
 use url::{Host, Url};
@@ -87,6 +87,11 @@ impl BrokerAddress {
     /// The host, without brackets around an IPv6 address.
     pub fn host(&self) -> &str {
         &self.uri.authority.host
+    }
+
+    /// Whether the connection is encrypted.
+    pub fn is_encrypted(&self) -> bool {
+        self.uri.scheme == AMQPScheme::AMQPS
     }
 
     /// The user and the password.

@@ -84,6 +84,17 @@ pub fn check<'a>(store: &'a Store, keyring: &'a Keyring, now: Timestamp) -> BoxF
     })
 }
 
+/// Checks that a worker with this keyring could start, and records nothing.
+///
+/// # Errors
+/// The keyring lacks a recorded key, its signing key was retired, or the database is unavailable.
+pub fn problem<'a>(store: &'a Store, keyring: &'a Keyring) -> BoxFuture<'a, Result<(), SigningKeyError>> {
+    Box::pin(async move {
+        let transaction = store.begin().await?;
+        agrees(&recorded(&transaction).await?, keyring).map(|_| ())
+    })
+}
+
 /// Retires a key: workers no longer need it, and none may sign with it.
 ///
 /// # Errors

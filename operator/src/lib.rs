@@ -4,6 +4,7 @@
 //! | module | content |
 //! |---|---|
 //! | [`audit`] | checks the invariants of a database |
+//! | [`installation`] | checks the broker, the database, the keys and the workers |
 //! | [`history`] | shows the history of a purchase, certificate, license, return or user |
 //! | [`dead_letters`] | lists, replays and removes dead letters |
 //! | [`resend`] | publishes outputs in the journal again |
@@ -16,6 +17,7 @@
 pub mod audit;
 pub mod dead_letters;
 pub mod history;
+pub mod installation;
 pub mod payouts;
 pub mod resend;
 pub mod unmatched;

@@ -25,6 +25,10 @@ pub(crate) fn run(name: &str, arguments: &[&str], settings: &[(&str, &str)], fol
     for (key, _) in std::env::vars().filter(|(key, _)| key.starts_with("LICET_")) {
         command.env_remove(key);
     }
+    // The management API of the test broker, unless the settings name another one.
+    if let Some(url) = std::env::var_os("LICET_TEST_MANAGEMENT_URL") {
+        command.env("LICET_MANAGEMENT_URL", url);
+    }
     command.args(arguments).envs(settings.iter().copied()).current_dir(folder).output().expect("the program runs")
 }
 

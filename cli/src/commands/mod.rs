@@ -2,6 +2,7 @@
 //! that it uses, and a function `run`.
 
 mod audit;
+mod check;
 mod config;
 mod dead;
 mod demo;
@@ -37,6 +38,8 @@ pub(crate) enum Command {
     Serve(serve::Arguments),
     /// Create or update the tables of the database
     Migrate(migrate::Arguments),
+    /// Check a running installation, and list what is wrong; exit code 1 if there is anything
+    Check(check::Arguments),
     /// Show the configuration
     #[command(subcommand)]
     Config(config::Command),
@@ -80,6 +83,7 @@ impl Command {
             Self::Demo(arguments) => demo::run(arguments),
             Self::Serve(arguments) => serve::run(arguments),
             Self::Migrate(arguments) => migrate::run(arguments),
+            Self::Check(arguments) => check::run(arguments),
             Self::Config(command) => config::run(command),
             Self::Topology(command) => topology::run(command),
             Self::Keys(command) => keys::run(command),
@@ -105,18 +109,19 @@ mod tests {
     use clap::CommandFactory;
     use licet_common::config::{
         Groups, Settings,
-        groups::{ALL, BROKER, DATABASE, ENGINE, KEYS, LOG, TERMS, WORKER},
+        groups::{ALL, BROKER, DATABASE, ENGINE, KEYS, LOG, MANAGEMENT, TERMS, WORKER},
     };
 
     use crate::Program;
 
     /// The settings of every command without subcommands.
-    const SETTINGS: [(&str, Groups); 29] = [
+    const SETTINGS: [(&str, Groups); 30] = [
         ("demo", TERMS | ENGINE | LOG),
         ("serve", WORKER),
         ("migrate", DATABASE | LOG),
         ("topology apply", BROKER | LOG),
-        ("topology check", BROKER | LOG),
+        ("topology check", BROKER | MANAGEMENT | LOG),
+        ("check", BROKER | MANAGEMENT | DATABASE | KEYS | LOG),
         ("config check", ALL),
         ("topology policies", BROKER | LOG),
         ("keys new", KEYS | LOG),

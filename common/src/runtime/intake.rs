@@ -10,7 +10,6 @@ use uuid::Uuid;
 use super::{
     Resources,
     offload::{OffloadError, offload, panic_text, weight},
-    probe::is_probe,
     retry_headers::{Origin, Trust},
     worker::{AnyInput, AnyWorker},
 };
@@ -68,7 +67,7 @@ pub(super) enum Reading {
     Rejected(Rejected),
 }
 
-/// Reads deliveries, except probes, which need no answer.
+/// Reads deliveries.
 ///
 /// # Errors
 /// The program is stopping. None of the deliveries may be acknowledged.
@@ -80,10 +79,8 @@ pub(super) async fn read_all(
     let (worker, keyring) = (worker.clone(), resources.keyring.clone());
     let trust = Trust::new(resources.transport.user(), resources.senders.clone());
     let weight = deliveries.iter().map(|delivery| weight(&delivery.body)).sum();
-    let reading = move || {
-        let messages = deliveries.into_iter().filter(|delivery| !is_probe(delivery));
-        messages.map(|delivery| read_safely(&*worker, &keyring, &trust, delivery)).collect()
-    };
+    let reading =
+        move || deliveries.into_iter().map(|delivery| read_safely(&*worker, &keyring, &trust, delivery)).collect();
     offload(weight, reading).await
 }
 

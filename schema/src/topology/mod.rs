@@ -38,8 +38,6 @@ const INSTRUCTIONS: [&str; 2] = ["settlement.instructed", "payout.instructed"];
 /// permissions.
 pub const RESERVED_PREFIX: &str = "licet.";
 
-/// Header of an empty message by which `licet topology check` tests a binding. Workers drop it.
-pub const HEADER_PROBE: &str = "licet-probe";
 /// Header of every output: the `message_id` of the message that caused the output.
 pub const HEADER_CAUSE: &str = "licet-cause";
 /// Header of a dead letter: why the last attempt failed.

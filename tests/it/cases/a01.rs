@@ -141,7 +141,7 @@ async fn case_a01_an_operator_finds_missing_bindings_and_instructs_again() {
     let (code, printed) = licet(&["topology", "check"]);
     assert_eq!(code, Some(0), "{printed}");
 
-    // Workers drop the empty messages of the checks.
+    // A check leaves nothing behind in the queues.
     system.start_workers();
     system.put_song(1).await;
     let bought = system.ready("alice", 1).await;

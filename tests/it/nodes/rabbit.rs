@@ -22,6 +22,8 @@ pub(crate) struct Rabbit {
     installation: Arc<Installation>,
     name: String,
     pub(crate) port: u16,
+    /// The port of the management API. Only [`Rabbit::with_management`] serves it.
+    pub(crate) management_port: u16,
     dist_port: u16,
     server: Option<Server>,
 }
@@ -31,6 +33,18 @@ impl Rabbit {
     pub(crate) fn start() -> Self {
         let mut node = Self::new(&Arc::new(Installation::new()), "solo");
         node.configure(&[]);
+        node.launch();
+        node.wait_until_ready();
+        node
+    }
+
+    /// Starts a single node with the management API.
+    pub(crate) fn with_management() -> Self {
+        let mut node = Self::new(&Arc::new(Installation::new()), "managed");
+        node.configure(&[]);
+        std::fs::write(node.folder().join("plugins"), "[rabbitmq_management].\n").expect("a file");
+        let lines = format!("management.tcp.ip = 127.0.0.1\nmanagement.tcp.port = {}\n", node.management_port);
+        std::fs::write(node.folder().join("conf.d/management.conf"), lines).expect("a file");
         node.launch();
         node.wait_until_ready();
         node
@@ -56,7 +70,8 @@ impl Rabbit {
 
     fn new(installation: &Arc<Installation>, name: &str) -> Self {
         let name = format!("{name}-{}@localhost", installation.epmd_port);
-        Self { installation: installation.clone(), name, port: free_port(), dist_port: free_port(), server: None }
+        let [port, management_port, dist_port] = [(); 3].map(|()| free_port());
+        Self { installation: installation.clone(), name, port, management_port, dist_port, server: None }
     }
 
     fn configure(&self, cluster: &[String]) {
