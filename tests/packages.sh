@@ -28,6 +28,8 @@ install_missing() {
     [[ ${LICET_TEST_AMQP_URL:-} || $broker_root || $(find_broker) ]] || packages+=(rabbitmq-server)
     [[ ${LICET_TEST_DATABASE_URL:-} || $database_root || -x $(find_database)/initdb ]] || packages+=(postgresql)
     [[ -x /usr/sbin/pgbouncer ]] || packages+=(pgbouncer)
+    # For the sample in the README.
+    /usr/bin/python3 -c 'import jwt, pika' 2>/dev/null || packages+=(python3-jwt python3-pika python3-cryptography)
     [[ ! $broker_root$database_root ]] || command -v debootstrap >/dev/null ||
         packages+=(debootstrap debian-archive-keyring)
     ((${#packages[@]})) || return 0

@@ -25,6 +25,7 @@ mod timeline;
 use std::process::ExitCode;
 
 use clap::Parser;
+use licet_common::program::Failure;
 
 /// Sells, grants, takes back and reissues licenses over a message queue.
 #[derive(Parser)]
@@ -35,8 +36,15 @@ struct Program {
 }
 
 fn main() -> ExitCode {
-    match Program::parse().command.run() {
+    let code = match Program::parse().command.run() {
         Ok(code) => code,
-        Err(failure) => failure.exit(),
+        Err(failure) => return failure.exit(),
+    };
+    match report::write_error() {
+        // A command that failed keeps its own exit code.
+        Some(error) if code == ExitCode::SUCCESS => {
+            Failure::Work(format!("the output could not be written: {error}")).exit()
+        }
+        _ => code,
     }
 }

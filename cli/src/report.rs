@@ -1,6 +1,6 @@
 //! Writes the results of a run and of an audit to standard output, for people and for programs.
 
-use std::{fmt::Write as _, io::Write as _};
+use std::{fmt::Write as _, io::Write as _, sync::OnceLock};
 
 use licet_operator::audit::{Report, Violation, Warning};
 use licet_schema::vocabulary::escaped;
@@ -8,15 +8,29 @@ use serde_json::json;
 
 use crate::driver::Measured;
 
-/// Prints a text to standard output. If the reader has closed the pipe (`licet show … | head`), the
-/// program ends.
+/// The error of the first write to standard output that failed. Nothing more is written after it.
+static FAILED_WRITE: OnceLock<std::io::Error> = OnceLock::new();
+
+/// Prints a text to standard output. If this fails, the command continues, because its exit code
+/// must not depend on its output: see [`write_error`].
 ///
 /// Every command prints through this function. Names, texts and reasons come from other systems, so
 /// it escapes the characters with which they could manipulate a terminal or hide something.
 pub(crate) fn print(text: impl std::fmt::Display) {
-    if writeln!(std::io::stdout(), "{}", escaped(&text.to_string())).is_err() {
-        std::process::exit(0);
+    if FAILED_WRITE.get().is_some() {
+        return;
     }
+    let mut out = std::io::stdout();
+    let written = writeln!(out, "{}", escaped(&text.to_string())).and_then(|()| out.flush());
+    if let Err(error) = written {
+        let _ = FAILED_WRITE.set(error);
+    }
+}
+
+/// The reason the output is incomplete. A reader who has closed the pipe (`licet show … | head`) is
+/// not an error.
+pub(crate) fn write_error() -> Option<&'static std::io::Error> {
+    FAILED_WRITE.get().filter(|error| error.kind() != std::io::ErrorKind::BrokenPipe)
 }
 
 /// The summary of a run, for people.

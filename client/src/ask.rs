@@ -55,6 +55,12 @@ pub enum ClientError {
         /// The number of attempts.
         attempts: u32,
     },
+    /// Another request with this id and other content waits for its reply.
+    #[error("the message id {id} is in use by another request that waits for its reply: give each request its own id")]
+    InUse {
+        /// The message_id of both requests.
+        id: Uuid,
+    },
     /// The reply cannot be decoded, because it comes from a newer release.
     #[error("the reply to {kind} cannot be read: {source}")]
     Unreadable {
@@ -92,9 +98,18 @@ struct Shared {
     transport: Transport,
     patience: Patience,
     /// The requests without a reply, by their message_id.
-    waiting: Mutex<HashMap<Uuid, oneshot::Sender<Delivery>>>,
+    waiting: Mutex<HashMap<Uuid, Waiting>>,
     /// Notified when the publisher loses its connection, which the consumer cannot notice.
     lost: Notify,
+}
+
+/// A request without a reply, and the callers who wait for it. Several callers can send the same
+/// request at the same time.
+#[derive(Debug)]
+struct Waiting {
+    kind: String,
+    body: bytes::Bytes,
+    callers: Vec<(Uuid, oneshot::Sender<Delivery>)>,
 }
 
 #[derive(Clone, Debug)]
@@ -151,10 +166,11 @@ impl Client {
     }
 
     /// Sends any body as a message of type `kind` with this id, and waits for the delivery that
-    /// contains the reply.
+    /// contains the reply. Several callers may send the same message at the same time: each receives
+    /// the reply.
     ///
     /// # Errors
-    /// There is no reply.
+    /// There is no reply, or another message with this id waits for its reply.
     pub fn ask_raw<'a>(
         &'a self,
         id: Uuid,
@@ -162,10 +178,9 @@ impl Client {
         body: bytes::Bytes,
     ) -> BoxFuture<'a, Result<Delivery, ClientError>> {
         Box::pin(async move {
+            let (caller, mut reply) = self.shared.wait_for(id, kind, &body)?;
+            let _remove = RemoveOnDrop { shared: &self.shared, id, caller };
             let message = message(id, kind, body);
-            let (sender, mut reply) = oneshot::channel();
-            self.shared.waiting().insert(id, sender);
-            let _remove = RemoveOnDrop { shared: &self.shared, id };
             let mut session = self.session.clone();
             for _ in 0..self.shared.patience.attempts {
                 let attempt = async {
@@ -210,29 +225,58 @@ impl Client {
 }
 
 impl Shared {
-    fn waiting(&self) -> MutexGuard<'_, HashMap<Uuid, oneshot::Sender<Delivery>>> {
+    fn waiting(&self) -> MutexGuard<'_, HashMap<Uuid, Waiting>> {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Passes a reply to the request that waits for it. A request that was sent twice can get two
+    /// Adds a caller who waits for the reply to a request.
+    fn wait_for(
+        &self,
+        id: Uuid,
+        kind: &str,
+        body: &bytes::Bytes,
+    ) -> Result<(Uuid, oneshot::Receiver<Delivery>), ClientError> {
+        let mut waiting = self.waiting();
+        let request = waiting.entry(id).or_insert_with(|| Waiting {
+            kind: kind.to_owned(),
+            body: body.clone(),
+            callers: Vec::new(),
+        });
+        if request.kind != kind || request.body != *body {
+            return Err(ClientError::InUse { id });
+        }
+        let (sender, receiver) = oneshot::channel();
+        let caller = Uuid::new_v4();
+        request.callers.push((caller, sender));
+        Ok((caller, receiver))
+    }
+
+    /// Passes a reply to the callers that wait for it. A request that was sent twice can get two
     /// replies. The second reply is dropped.
     fn dispatch(&self, delivery: Delivery) {
         let id = delivery.properties.correlation_id.as_deref().and_then(|id| Uuid::parse_str(id).ok());
-        if let Some(waiting) = id.and_then(|id| self.waiting().remove(&id)) {
-            let _ = waiting.send(delivery);
+        let Some(request) = id.and_then(|id| self.waiting().remove(&id)) else { return };
+        for (_, caller) in request.callers {
+            let _ = caller.send(delivery.clone());
         }
     }
 }
 
-/// Removes the entry of a request when its future completes or is dropped.
+/// Removes a caller when its future completes or is dropped.
 struct RemoveOnDrop<'a> {
     shared: &'a Shared,
     id: Uuid,
+    caller: Uuid,
 }
 
 impl Drop for RemoveOnDrop<'_> {
     fn drop(&mut self) {
-        self.shared.waiting().remove(&self.id);
+        let mut waiting = self.shared.waiting();
+        let Some(request) = waiting.get_mut(&self.id) else { return };
+        request.callers.retain(|(caller, _)| *caller != self.caller);
+        if request.callers.is_empty() {
+            waiting.remove(&self.id);
+        }
     }
 }
 

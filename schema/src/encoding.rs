@@ -4,6 +4,7 @@
 //! rejected. A field whose value is `null` counts as absent. White space, the order of fields and
 //! escapes in strings are not significant.
 
+use mediatype::{MediaType, ReadParams, names};
 use serde::{Serialize, de::DeserializeOwned};
 
 use crate::{refusal::Code, vocabulary::InvalidValue};
@@ -11,15 +12,19 @@ use crate::{refusal::Code, vocabulary::InvalidValue};
 /// The content type of every message body.
 pub const CONTENT_TYPE: &str = "application/json";
 
-/// Checks that the `content_type` property of a message is absent or [`CONTENT_TYPE`].
+/// Checks that the `content_type` property of a message is absent or the MIME type of JSON. Upper
+/// case and parameters make no difference, except that a `charset` must be UTF-8.
 ///
 /// # Errors
 /// [`DecodeError::ContentType`] if the property has any other value.
 pub fn check_content_type(content_type: Option<&str>) -> Result<(), DecodeError> {
-    match content_type {
-        None | Some(CONTENT_TYPE) => Ok(()),
-        Some(other) => Err(DecodeError::ContentType { found: other.to_owned() }),
-    }
+    let Some(text) = content_type else { return Ok(()) };
+    let is_json = MediaType::parse(text.trim()).is_ok_and(|found| {
+        let charset = found.get_param(names::CHARSET);
+        found.essence() == MediaType::new(names::APPLICATION, names::JSON)
+            && charset.is_none_or(|charset| charset.unquoted_str().eq_ignore_ascii_case("utf-8"))
+    });
+    if is_json { Ok(()) } else { Err(DecodeError::ContentType { found: text.to_owned() }) }
 }
 
 /// The reason a message could not be read.
@@ -94,8 +99,22 @@ mod tests {
     #[test]
     fn only_json_or_no_content_type_is_supported() {
         assert!(check_content_type(None).is_ok());
-        assert!(check_content_type(Some("application/json")).is_ok());
-        for bad in ["", "application/vnd.licet.postcard", "text/json", "Application/JSON"] {
+        for good in [
+            "application/json",
+            "Application/JSON",
+            "application/json; charset=utf-8",
+            "application/json;charset=\"UTF-8\"",
+            " application/json; profile=x ",
+        ] {
+            assert!(check_content_type(Some(good)).is_ok(), "{good}");
+        }
+        for bad in [
+            "",
+            "application/vnd.licet.postcard",
+            "text/json",
+            "application/json; charset=latin1",
+            "application/json+x",
+        ] {
             let error = check_content_type(Some(bad)).expect_err(bad);
             assert_eq!(error.code(), Code::Malformed);
         }

@@ -159,7 +159,7 @@ fn messages_for(queue: &str) -> impl Strategy<Value = Outgoing> + use<> {
 /// Whether the contract accepts a message. This check is written independently of Licet's code.
 fn is_readable(message: &Outgoing) -> bool {
     let Properties { message_id, kind, content_type, reply_to, .. } = &message.properties;
-    matches!(content_type.as_deref(), None | Some("application/json"))
+    matches!(content_type.as_deref(), None | Some("application/json" | "APPLICATION/json; charset=utf-8"))
         && message_id.as_ref().is_some_and(|id| Uuid::parse_str(id).is_ok_and(|id| !id.is_nil()))
         && kind.as_deref().is_none_or(|kind| kind == message.routing_key)
         && !reply_to.as_deref().unwrap_or_default().starts_with("licet.")

@@ -9,6 +9,8 @@ use crate::system::{TestSystem, message, on_both, outcome, purchase, raw, song};
 on_both!(
     every_unreadable_message_is_dead_lettered_with_a_reason_and_the_worker_continues,
     json_is_the_only_accepted_content_type,
+    case_b09_content_types_of_json_are_accepted_and_make_no_difference_in_a_retry,
+    case_b15_two_callers_who_send_the_same_request_at_once_both_get_the_reply,
     reusing_a_message_id_with_another_payload_is_a_conflict,
     a_repeated_message_is_answered_with_the_same_bytes,
     an_id_that_occurs_twice_in_a_batch_is_decided_once,
@@ -95,10 +97,52 @@ async fn json_is_the_only_accepted_content_type(mut system: TestSystem) {
         assert_eq!(letter.properties.message_id, Some(id.to_string()));
         assert!(letter.properties.headers[topology::HEADER_REASON].contains("content type"));
     }
-    let mut request = message(Uuid::new_v4(), &purchase("alice", 1), Some(&queue));
-    request.properties.content_type = None;
-    system.publish(request).await;
-    assert_eq!(replies.next().await.properties.kind.as_deref(), Some("certificate.issued"));
+    system.finish().await;
+}
+
+/// Client libraries write the content type in several ways, and one may leave it out in a retry.
+async fn case_b09_content_types_of_json_are_accepted_and_make_no_difference_in_a_retry(mut system: TestSystem) {
+    system.put_song_with_workers().await;
+    let (queue, mut replies) = system.listen(&[]).await;
+    let id = Uuid::now_v7();
+    let mut bodies = Vec::new();
+    for content_type in [
+        Some("application/json; charset=utf-8"),
+        Some("Application/JSON"),
+        None,
+        Some("application/json;charset=UTF-8"),
+    ] {
+        let mut request = message(id, &purchase("alice", 1), Some(&queue));
+        request.properties.content_type = content_type.map(str::to_owned);
+        system.publish(request).await;
+        let reply = replies.next().await;
+        assert_eq!(reply.properties.kind.as_deref(), Some("certificate.issued"), "{content_type:?}");
+        bodies.push(reply.body);
+    }
+    assert!(bodies.windows(2).all(|pair| pair[0] == pair[1]), "each retry gets the same reply");
+    assert_eq!(system.journal().await.iter().filter(|row| row.id == id).count(), 1);
+    system.finish().await;
+}
+
+async fn case_b15_two_callers_who_send_the_same_request_at_once_both_get_the_reply(mut system: TestSystem) {
+    system.put_song_with_workers().await;
+    let (id, request) = (Uuid::now_v7(), purchase("alice", 1));
+    let (one, other) = tokio::join!(system.client.ask_as(id, &request), system.client.ask_as(id, &request));
+    let (one, other) = (one.expect("a reply"), other.expect("a reply"));
+    assert_eq!(outcome(&one), "certificate.issued");
+    assert_eq!(one, other);
+    // A caller who gives up takes nothing away from the other one.
+    let id = Uuid::now_v7();
+    let gives_up = tokio::time::timeout(std::time::Duration::ZERO, system.client.ask_as(id, &request));
+    let (stays, gave_up) = tokio::join!(system.client.ask_as(id, &request), gives_up);
+    assert_eq!(outcome(&stays.expect("a reply")), "certificate.issued");
+    assert!(gave_up.is_err());
+    let id = Uuid::now_v7();
+    let another = purchase("bob", 1);
+    let (one, other) = tokio::join!(system.client.ask_as(id, &request), system.client.ask_as(id, &another));
+    assert_eq!(outcome(&one.expect("a reply")), "certificate.issued");
+    let error = other.expect_err("the id is in use").to_string();
+    assert!(error.contains("give each request its own id"), "{error}");
     system.finish().await;
 }
 

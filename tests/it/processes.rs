@@ -25,8 +25,14 @@ impl Process {
     /// Starts a program with these settings in the folder of its log, which also contains the
     /// folder `keys`.
     pub(crate) fn with(name: &str, log: &Path, settings: &[(&str, String)]) -> Self {
+        Self::with_arguments(name, &[], log, settings)
+    }
+
+    /// Like [`Self::with`], with command-line arguments.
+    pub(crate) fn with_arguments(name: &str, arguments: &[&str], log: &Path, settings: &[(&str, String)]) -> Self {
         let errors = File::options().create(true).append(true).open(log).expect("a log file");
         let child = Command::new(program(name))
+            .args(arguments)
             .current_dir(log.parent().expect("the folder of the log"))
             .envs(settings.iter().map(|(key, value)| (key, value)))
             .stdin(Stdio::null())

@@ -21,7 +21,7 @@ pub(super) struct Work {
     pub(super) id: Uuid,
     /// The type and the sender of the message, and its earlier attempts.
     pub(super) origin: Origin,
-    /// The SHA-256 digest of the type, `content_type`, sender and body. It includes the sender so
+    /// The SHA-256 digest of the type, sender and body. It includes the sender so
     /// that a user who copies another user's message does not receive the reply to it.
     pub(super) digest: [u8; 32],
     /// Whether the message can be decided: the sender may send it, and its token, if any, names a
@@ -116,7 +116,7 @@ fn read(worker: &dyn AnyWorker, keyring: &Keyring, trust: &Trust, delivery: Arc<
     match request {
         Ok((id, request)) => {
             let sender = origin.sender.as_deref();
-            let digest = digest(&origin.kind, properties.content_type.as_deref(), sender, &delivery.body);
+            let digest = digest(&origin.kind, sender, &delivery.body);
             let permitted = trust.senders.permit(sender, &origin.kind);
             let input = if permitted { worker.read(keyring, request) } else { Err(forbidden(&origin)) };
             let decidable = permitted && input.as_ref().err().is_none_or(|refusal| refusal.code.is_recorded());
@@ -190,9 +190,9 @@ fn envelope(delivery: &Delivery, kind: &str, id: Option<Uuid>, answerable: bool)
 
 /// Hashes the length of each part before the part itself, so that no two messages produce the same
 /// input for the hash.
-fn digest(kind: &str, content_type: Option<&str>, sender: Option<&str>, body: &[u8]) -> [u8; 32] {
+fn digest(kind: &str, sender: Option<&str>, body: &[u8]) -> [u8; 32] {
     let mut hash = Sha256::new();
-    for part in [Some(kind), content_type, sender] {
+    for part in [Some(kind), sender] {
         let length = part.map_or(u64::MAX, |part| part.len() as u64);
         hash.update(length.to_be_bytes());
         hash.update(part.unwrap_or_default());

@@ -12,5 +12,6 @@ mod a12;
 mod a13;
 mod b03;
 mod b06;
+mod b12;
 mod b13;
 mod refunds;
