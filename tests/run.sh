@@ -16,6 +16,8 @@ binaries: tests/run.sh -- purchase --nocapture
 
   --broker 4.0|4.3   use RabbitMQ 4.0 (Debian 13) or 4.3 (Debian forky) instead of the installed one
   --postgres 17      use PostgreSQL 17 (Debian 13) instead of the installed one
+  --upgrade          run only the rolling upgrade. If LICET_TEST_PROGRAMS names a folder with the
+                     programs of an earlier release, they run on the tables of this release
   --report           write the figures of the run into docs/reliability.md
   --bench            build as for production, and run licet-bench on servers with production settings:
                      tests/run.sh --bench -- full --svg full.svg
@@ -122,11 +124,12 @@ record() {
 
 # --- Main -------------------------------------------------------------------------------------
 
-mode='test' report='' cluster='' broker_wanted='' database_wanted=''
+mode='test' report='' upgrade='' cluster='' broker_wanted='' database_wanted=''
 while (($#)); do
     case $1 in
         --help | -h) usage; exit 0 ;;
         --report) report=yes ;;
+        --upgrade) upgrade=yes ;;
         --bench) mode=bench ;;
         --cluster) cluster=yes ;;
         --services-only) mode=services ;;
@@ -197,6 +200,7 @@ if [[ $mode == bench ]]; then
     exit
 fi
 
+[[ ! $upgrade ]] || set -- a_rolling_upgrade "$@"
 skipped=()
 if [[ -z ${LICET_TEST_BROKER_RESTART:-} ]]; then
     echo "Tests that restart or configure the broker are skipped: LICET_TEST_BROKER_RESTART is not set."

@@ -21,5 +21,6 @@ mod services;
 mod set_up;
 mod soak;
 mod storm;
+mod upgrade;
 mod wire;
 mod workers;
