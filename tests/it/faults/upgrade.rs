@@ -6,11 +6,11 @@
 use super::fixture::Fixture;
 use crate::nodes::postgres::DATABASE;
 
-/// What a newer release may do to the tables: add tables, columns that may be NULL or have a default,
-/// and indexes that are not unique.
+/// What a newer release may do to the tables: add tables, columns that may be NULL, and indexes that
+/// are not unique.
 const EXPANSION: [&str; 5] = [
     "ALTER TABLE certificate ADD COLUMN note text",
-    "ALTER TABLE journal ADD COLUMN flags bigint NOT NULL DEFAULT 0",
+    "ALTER TABLE journal ADD COLUMN flags bigint",
     "CREATE TABLE note (id uuid PRIMARY KEY, certificate uuid NOT NULL)",
     "CREATE INDEX CONCURRENTLY license_content ON license (content)",
     "INSERT INTO _sqlx_migrations (version, description, success, checksum, execution_time) \
