@@ -9,14 +9,24 @@ use futures_util::future::BoxFuture;
 use licet_common::store::{Store, StoreError};
 use licet_schema::{
     ExternalId, Money, Request, Text,
-    entity::unmatched_settlement,
-    message::{SettlementAssignment, SettlementReversal, UnmatchedKind},
+    entity::{refund, unmatched_settlement},
+    message::{SettlementAssignment, SettlementOutcome, SettlementReversal, UnmatchedKind},
 };
 use sea_orm::{ColumnTrait, EntityTrait, PaginatorTrait, QueryFilter, QueryOrder};
 use uuid::Uuid;
 
 /// Unmatched money.
 pub type Unmatched = unmatched_settlement::Model;
+
+/// Unmatched money in the list.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Listed {
+    /// The payment or refund.
+    pub money: Unmatched,
+    /// The refunds of parts of the payment that its provider reported. They wait until the payment is
+    /// assigned.
+    pub refunds: Vec<(ExternalId, Money)>,
+}
 
 /// A purchase to which a payment can be assigned.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,14 +64,28 @@ pub enum UnmatchedError {
     },
 }
 
-/// All unmatched money, oldest first.
+/// All unmatched money, oldest first, with the refunds that providers reported of it.
 ///
 /// # Errors
 /// The database is unavailable.
-pub fn list(store: &Store) -> BoxFuture<'_, Result<Vec<Unmatched>, UnmatchedError>> {
+pub fn list(store: &Store) -> BoxFuture<'_, Result<Vec<Listed>, UnmatchedError>> {
     Box::pin(async move {
         let oldest_first = unmatched_settlement::Entity::find().order_by_asc(unmatched_settlement::Column::ToldAt);
-        Ok(oldest_first.all(&store.pool()).await.map_err(StoreError::from)?)
+        let money = oldest_first.all(&store.pool()).await.map_err(StoreError::from)?;
+        let waiting = refund::Entity::find().filter(refund::Column::Outcome.eq(SettlementOutcome::Pending));
+        let waiting = waiting.all(&store.pool()).await.map_err(StoreError::from)?;
+        let refunds_of = |row: &Unmatched| {
+            let is_payment = row.kind == UnmatchedKind::Payment;
+            let same = waiting
+                .iter()
+                .filter(move |one| is_payment && (&one.provider, &one.settlement) == (&row.provider, &row.settlement));
+            let amounts = same.filter_map(|one| {
+                let (amount_minor, currency) = one.amount_minor.zip(one.currency)?;
+                Some((one.refund.clone(), Money { amount_minor, currency }))
+            });
+            amounts.collect()
+        };
+        Ok(money.into_iter().map(|row| Listed { refunds: refunds_of(&row), money: row }).collect())
     })
 }
 

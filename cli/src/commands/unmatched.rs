@@ -11,7 +11,7 @@ use licet_common::{
     program::{Failure, block_on, configure},
     store::Store,
 };
-use licet_operator::unmatched::{self, Purchase, Unmatched};
+use licet_operator::unmatched::{self, Listed, Purchase};
 use licet_schema::{
     Output, Request, Text,
     message::{SettlementOutcome, SettlementRegistered},
@@ -148,23 +148,33 @@ async fn open(config: &Config) -> Result<Store, Failure> {
     Ok(store)
 }
 
-fn as_json(payment: &Unmatched) -> Value {
+fn as_json(listed: &Listed) -> Value {
+    let payment = &listed.money;
+    let refunds = listed.refunds.iter().map(
+        |(refund, amount)| json!({"refund": refund, "amount_minor": amount.amount_minor, "currency": amount.currency}),
+    );
     json!({"id": payment.id, "kind": payment.kind, "refund": payment.refund, "provider": payment.provider, "settlement": payment.settlement,
            "certificate": payment.certificate, "container": payment.container,
            "amount_minor": payment.amount_minor, "currency": payment.currency, "grants": payment.grants, "reason": payment.reason,
-           "told_at": payment.told_at})
+           "told_at": payment.told_at, "refunds": refunds.collect::<Vec<_>>()})
 }
 
-fn line(payment: &Unmatched) -> String {
+fn line(listed: &Listed) -> String {
+    let payment = &listed.money;
     let named = match (payment.container, payment.certificate) {
         (Some(id), _) => format!("container {id}"),
         (None, Some(id)) => format!("certificate {id}"),
         (None, None) => "no purchase".to_owned(),
     };
-    let Unmatched { id, settlement, provider, reason, told_at, .. } = payment;
+    let unmatched::Unmatched { id, settlement, provider, reason, told_at, .. } = payment;
     let amount = unmatched::amount(payment);
     let refund = payment.refund.as_ref().map(|refund| format!("refund {refund} of ")).unwrap_or_default();
-    format!("{id}  {amount}  {refund}{settlement} from {provider} for {named}: {reason}, reported {told_at}")
+    let mut line =
+        format!("{id}  {amount}  {refund}{settlement} from {provider} for {named}: {reason}, reported {told_at}");
+    for (refund, amount) in &listed.refunds {
+        line += &format!("; {amount} of it was refunded ({refund})");
+    }
+    line
 }
 
 #[cfg(test)]
@@ -175,7 +185,7 @@ mod tests {
 
     #[test]
     fn a_payment_is_listed_with_its_amount_in_major_units_and_the_purchase_that_it_names() {
-        let payment = Unmatched {
+        let money = unmatched::Unmatched {
             id: Uuid::from_u128(1),
             kind: UnmatchedKind::Payment,
             refund: None,
@@ -189,11 +199,24 @@ mod tests {
             reason: Code::AlreadySettled,
             told_at: Timestamp::from_millis(0),
         };
+        let payment = Listed { money: money.clone(), refunds: Vec::new() };
         let line = line(&payment);
         assert!(line.contains("  12.87 USD  pay-1 from bank for container 00000000-"), "{line}");
         assert!(line.ends_with(": already_settled, reported 1970-01-01T00:00:00Z"), "{line}");
-        let refund =
-            Unmatched { kind: UnmatchedKind::Refund, refund: ExternalId::try_from("re-1").ok(), ..payment.clone() };
+        let refund = ExternalId::try_from("re-1").expect("an id");
+        let part = unmatched::amount(&unmatched::Unmatched {
+            amount_minor: Count::try_from(300i64).expect("an amount"),
+            ..money.clone()
+        });
+        let refunded = Listed { money: money.clone(), refunds: vec![(refund.clone(), part)] };
+        assert!(
+            super::line(&refunded).ends_with("Z; 3.00 USD of it was refunded (re-1)"),
+            "{}",
+            super::line(&refunded)
+        );
+        assert_eq!(as_json(&refunded)["refunds"], json!([{"refund": "re-1", "amount_minor": 300, "currency": "USD"}]));
+        let money = unmatched::Unmatched { kind: UnmatchedKind::Refund, refund: Some(refund), ..money };
+        let refund = Listed { money, refunds: Vec::new() };
         assert!(super::line(&refund).contains("  12.87 USD  refund re-1 of pay-1 from bank for container "));
         let json = as_json(&payment);
         assert_eq!((&json["amount_minor"], &json["currency"]), (&json!(1287), &json!("USD")));

@@ -166,7 +166,7 @@ fn kind_of_code(code: &str) -> Kind {
             // Read-only, I/O error, disk full, cannot open.
             Ok(8 | 10 | 13 | 14) => Kind::Unavailable,
             // Too large, constraint, wrong type of a value.
-            Ok(18 | 19 | 20) => Kind::Rejected,
+            Ok(18..=20) => Kind::Rejected,
             _ => Kind::Misconfigured(CHECK),
         };
     }

@@ -53,7 +53,7 @@ impl Store {
                 DatabaseBackend::Postgres => migrator.run(pool.get_postgres_connection_pool()).await,
                 _ => migrator.run(pool.get_sqlite_connection_pool()).await,
             };
-            Ok(done.map_err(in_words)?)
+            done.map_err(in_words)
         })
     }
 
