@@ -1,7 +1,7 @@
 //! Payments that match no purchase, and refunds that do not match their payment. Payments stay in the
 //! table `unmatched_settlement` until an operator assigns or refunds them.
 //!
-//! [`list`], [`find`] and [`is_one_of_several`] read the table. [`assign`] and [`refund`] create the
+//! [`list`], [`find`] and [`is_one_of_several`] read the table. [`assign`] and [`refund()`] create the
 //! messages that resolve a payment. The settlement worker decides them like any other message and
 //! removes the row.
 

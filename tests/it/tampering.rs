@@ -22,7 +22,7 @@ use crate::system::{
 };
 
 on_both!(
-    the_auditor_finds_every_change_of_a_column_that_no_message_made,
+    case_b14_the_auditor_finds_every_change_of_a_column_that_no_message_made,
     the_auditor_finds_every_row_that_was_added_or_deleted_without_a_message,
     the_auditor_finds_a_manual_change_even_after_a_message_has_overwritten_it,
 );
@@ -427,7 +427,7 @@ fn is_about(violation: &Violation, table: &str) -> bool {
     violation.what.contains(&format!("row of {table} that")) || violation.what.contains(&format!("row of {table},"))
 }
 
-async fn the_auditor_finds_every_change_of_a_column_that_no_message_made(mut system: TestSystem) {
+async fn case_b14_the_auditor_finds_every_change_of_a_column_that_no_message_made(mut system: TestSystem) {
     play(&mut system).await;
     system.stop_workers().await;
     let tamperer = Tamperer::new(&system).await;

@@ -62,6 +62,17 @@ pub enum TransportError {
         /// The client library's error. `None` if the broker did not respond in time.
         source: Option<Box<lapin::Error>>,
     },
+    /// The broker responds and refuses the connection.
+    #[error(
+        "the broker at {address} refuses the connection: {reason}. Check the user, the password and the virtual host in \
+         LICET_AMQP_URL"
+    )]
+    Refused {
+        /// The host, port and virtual host, without user and password.
+        address: String,
+        /// The broker's reason.
+        reason: String,
+    },
     /// An exchange or queue exists, but its properties differ from those that this release
     /// declares.
     #[error(

@@ -16,8 +16,8 @@ use uuid::Uuid;
 use crate::{
     nodes::postgres::run_client,
     system::{
-        Bought, Mailbox, TestSystem, completion, license_receipt, license_request, license_return, name, new_database,
-        on_both, outcome, receipt,
+        Bought, Mailbox, TestSystem, completion, license_receipt, license_request, license_return, name, on_both,
+        outcome, receipt,
     },
 };
 
@@ -55,7 +55,12 @@ impl TestSystem {
     async fn restore(&mut self, backup: &Backup) {
         self.resources.store = match backup {
             Backup::Dump(dump) => {
-                let url = new_database().await;
+                let (server, _) = self.database_url.as_deref().and_then(|url| url.rsplit_once('/')).expect("a URL");
+                let (name, maintenance) =
+                    (format!("licet_restored_{}", Uuid::new_v4().simple()), format!("{server}/postgres"));
+                let options = ["--encoding=UTF8", "--template=template0", "--maintenance-db", &maintenance, &name];
+                run_client("createdb", &options, &[]);
+                let url = format!("{server}/{name}");
                 run_client("pg_restore", &["--no-owner", "--exit-on-error", "--dbname", &url], dump);
                 let store = Store::open(&url.clone().into(), 12).await.expect("the restored database");
                 self.database_url = Some(url);

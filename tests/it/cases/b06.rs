@@ -148,6 +148,21 @@ fn case_b11_an_empty_virtual_host_is_named_and_policies_are_for_the_virtual_host
     assert!(policies(&[], &[]).lines().all(|line| line.starts_with("rabbitmqctl set_policy --apply-to ")));
 }
 
+#[tokio::test]
+#[ignore = "needs RabbitMQ: run tests/run.sh"]
+async fn case_b11_a_virtual_host_or_a_password_that_the_broker_refuses_is_said_to_be_refused() {
+    let (folder, (port, user)) = (folder(), broker());
+    for (address, said) in [
+        (format!("amqp://{user}@127.0.0.1:{port}/elsewhere"), "vhost elsewhere not found"),
+        (format!("amqp://nobody:wrong@127.0.0.1:{port}/%2f"), "ACCESS_REFUSED"),
+    ] {
+        let output = licet(&["topology", "apply"], &[("LICET_AMQP_URL", &address)], folder.path());
+        fails(&output, 1, "refuses the connection");
+        let error = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(error.contains(said) && error.contains("Check the user, the password and the virtual host"), "{error}");
+    }
+}
+
 #[test]
 fn case_b16_an_sqlite_address_names_a_file_and_a_command_that_fails_leaves_nothing_behind() {
     let folder = folder();

@@ -50,6 +50,10 @@ const SEND_FRAME_BYTES_MAX: u32 = 32 << 10;
 
 const CONSUMER_TAG: &str = "licet";
 const NO_RESPONSE: &str = "no response in time";
+/// The AMQP reply code of a user or permission that is refused.
+const ACCESS_REFUSED: u16 = 403;
+/// The AMQP reply code of a virtual host that does not exist, or that the user may not use.
+const NOT_ALLOWED: u16 = 530;
 /// The AMQP reply code for a close without an error.
 const REPLY_SUCCESS: u16 = 200;
 
@@ -245,11 +249,11 @@ impl Address {
     }
 
     fn unreachable(&self, error: lapin::Error) -> TransportError {
-        TransportError::Unreachable {
-            address: self.address.to_string(),
-            reason: error.to_string(),
-            source: Some(Box::new(error)),
+        let address = self.address.to_string();
+        if let Some(ACCESS_REFUSED | NOT_ALLOWED) = reply_code(&error) {
+            return TransportError::Refused { address, reason: error.to_string() };
         }
+        TransportError::Unreachable { address, reason: error.to_string(), source: Some(Box::new(error)) }
     }
 
     fn no_response(&self) -> TransportError {
