@@ -17,9 +17,9 @@ use lapin::{
     types::{AMQPValue, FieldTable},
 };
 use licet_client::schema::topology::{self, Argument};
-use licet_common::program::Failure;
+use licet_common::{address::BrokerAddress, program::Failure};
 use licet_workers::registry;
-use secrecy::{ExposeSecret, SecretString};
+use secrecy::SecretString;
 
 /// The workers that a lifecycle uses. The ceiling replaces these workers.
 pub(super) const LIFECYCLE_WORKERS: [&str; 5] = ["purchase", "reception", "settlement", "license", "return"];
@@ -149,8 +149,9 @@ fn table<'a>(entries: impl IntoIterator<Item = (&'a str, AMQPValue)>) -> FieldTa
 }
 
 async fn connect(url: &SecretString) -> Result<(Connection, Channel), Failure> {
-    let connection =
-        Connection::connect(url.expose_secret(), ConnectionProperties::default()).await.map_err(Failure::work)?;
+    let address = BrokerAddress::parse(url).map_err(Failure::work)?;
+    let connection = Connection::connect_uri(address.uri().clone(), ConnectionProperties::default());
+    let connection = connection.await.map_err(Failure::work)?;
     let channel = connection.create_channel().await.map_err(Failure::work)?;
     Ok((connection, channel))
 }

@@ -53,8 +53,7 @@ const SERVER: &str = "postgres://USER:PASSWORD@HOST:5432/DATABASE";
 /// The address of a virtual host of a RabbitMQ broker.
 #[derive(Clone)]
 pub struct BrokerAddress {
-    /// The parts of the address, as lapin needs them.
-    pub(crate) uri: AMQPUri,
+    uri: AMQPUri,
 }
 
 impl BrokerAddress {
@@ -77,6 +76,11 @@ impl BrokerAddress {
             Some(Host::Ipv6(address)) => address.to_string(),
         };
         Ok(Self { uri })
+    }
+
+    /// The parts of the address, as lapin needs them.
+    pub fn uri(&self) -> &AMQPUri {
+        &self.uri
     }
 
     /// The name of the virtual host.
@@ -163,19 +167,22 @@ impl DatabaseAddress {
 
     fn server(text: &SecretString) -> Result<Self, AddressError> {
         let url = parsed(text.expose_secret(), SERVER)?;
-        let parameter =
-            |name: &str| url.query_pairs().find(|(key, _)| key == name).map(|(_, value)| value.into_owned());
-        let host = match (parameter("host").or_else(|| parameter("hostaddr")), url.host()) {
+        // If a parameter is repeated, sqlx uses the last one.
+        let parameter = |names: &[&str]| {
+            let given = url.query_pairs().filter(|(key, _)| names.contains(&&**key));
+            given.last().map(|(_, value)| value.into_owned())
+        };
+        let host = match (parameter(&["host", "hostaddr"]), url.host()) {
             (Some(host), _) => host,
             (None, Some(Host::Ipv6(address))) => address.to_string(),
             (None, Some(host)) if !host.to_string().is_empty() => decoded(&host.to_string(), SERVER)?,
             (None, _) => return Err(AddressError::NoHost(SERVER)),
         };
-        let port = match (parameter("port"), url.port()) {
+        let port = match (parameter(&["port"]), url.port()) {
             (Some(port), _) => port.parse().map_err(|_| AddressError::Syntax(SERVER))?,
             (None, port) => port.unwrap_or(5432),
         };
-        let database = match parameter("dbname") {
+        let database = match parameter(&["dbname"]) {
             Some(name) => name,
             None => decoded(url.path().trim_start_matches('/'), SERVER)?,
         };
@@ -277,6 +284,7 @@ mod tests {
             ("postgresql://user:s%23%40@[::1]:1/licet", "[::1]:1/licet"),
             ("postgres:///licet?host=/run/postgresql", "/run/postgresql:5432/licet"),
             ("postgres://server", "server:5432"),
+            ("postgres://a/licet?host=b&hostaddr=10.0.0.1&dbname=x&dbname=y", "10.0.0.1:5432/y"),
             ("sqlite:a%2Fb.db", "a/b.db"),
             ("sqlite://l.db?mode=rwc", "l.db"),
             ("sqlite:/var/lib/50%25.db", "/var/lib/50%.db"),

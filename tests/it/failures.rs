@@ -245,6 +245,7 @@ async fn a_pool_whose_connections_stop_responding_is_replaced() {
     // The timeout is longer than the test, so that the server does not end the transactions and
     // their connections.
     let store = Store::open_within(&proxied.into(), 2, 2 * TIMEOUT).await.expect("the database answers");
+    store.migrate().await.expect("the tables are created");
     let both = (store.begin().await.expect("a transaction"), store.begin().await.expect("another transaction"));
     proxy.set(Network::BlackHole);
     drop(both);

@@ -19,7 +19,10 @@ mod settings;
 #[cfg(test)]
 mod tests;
 
-use std::{path::PathBuf, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use licet_schema::{Seconds, money::Currency};
 use secrecy::{ExposeSecret, SecretString};
@@ -73,30 +76,40 @@ pub struct Resolved {
 /// A setting that can contain a password.
 #[derive(Clone, Debug)]
 enum Secret {
-    Value(SecretString),
-    /// The value is in a file, which is read when the value is needed.
-    File {
-        key: &'static str,
-        origin: Origin,
-        path: PathBuf,
+    Value {
+        value: SecretString,
+        /// The configuration file that contains the value, if one does.
+        file: Option<PathBuf>,
     },
+    /// The value is in a file, which is read when the value is needed.
+    File { key: &'static str, origin: Origin, path: PathBuf },
 }
 
 impl Secret {
     /// The value. Logs a warning if every user of the machine can read its file.
     fn reveal(&self) -> Result<SecretString, ConfigError> {
         let (key, origin, path) = match self {
-            Self::Value(value) => return Ok(value.clone()),
+            Self::Value { value, file } => {
+                let is_open = file.as_ref().is_some_and(|file| is_world_readable(file).unwrap_or(false));
+                if let (true, Some(file)) = (is_open && value.expose_secret().contains('@'), file) {
+                    warn_of_readers(file);
+                }
+                return Ok(value.clone());
+            }
             Self::File { key, origin, path } => (*key, origin, path),
         };
         let error = |source| ConfigError::SecretFile { key, origin: origin.clone(), path: path.clone(), source };
         if is_world_readable(path).map_err(error)? {
-            tracing::warn!(file = %path.display(), "every user can read this file with a password: restrict it with chmod 0600");
+            warn_of_readers(path);
         }
         let text = std::fs::read_to_string(path).map_err(error)?;
         let line = text.strip_suffix('\n').unwrap_or(&text);
         Ok(line.strip_suffix('\r').unwrap_or(line).into())
     }
+}
+
+fn warn_of_readers(file: &Path) {
+    tracing::warn!(file = %file.display(), "every user can read this file with a password: restrict it with chmod 0600");
 }
 
 impl Config {

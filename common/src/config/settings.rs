@@ -205,7 +205,13 @@ impl Settings {
                 let path = self.required(file_key, |path| Some(PathBuf::from(path)))?;
                 Ok(Some(Secret::File { key: Setting::named(file_key).key, origin, path }))
             }
-            Some(_) | None => Ok(self.optional(key, text)?.map(|value| Secret::Value(value.into()))),
+            Some(_) | None => {
+                let file = match value {
+                    Some(Origin::File(path)) => Some(path),
+                    _ => None,
+                };
+                Ok(self.optional(key, text)?.map(|value| Secret::Value { value: value.into(), file }))
+            }
         }
     }
 
@@ -218,6 +224,11 @@ impl Settings {
                 (None, DefaultValue::Varies(default)) => (Origin::Default, format!("({default})")),
                 (None, DefaultValue::None) => (Origin::Default, "(not set)".to_owned()),
             };
+            let file = self.given.get(format!("{}_file", setting.key).as_str());
+            if let Some(file) = file.filter(|file| file.origin.layer() > origin.layer()) {
+                let value = format!("(in {})", Path::new(&file.value).display());
+                return Resolved { key: setting.key, value, origin: file.origin.clone() };
+            }
             let is_given = origin != Origin::Default;
             let value = if is_given && matches!(setting.kind, Kind::Url { .. }) { shown_url(&value) } else { value };
             Resolved { key: setting.key, value, origin }

@@ -433,6 +433,10 @@ mod files {
         );
         assert_eq!(found.len(), SETTINGS.len());
         assert!(!found.concat().contains("hunter2"), "{found:#?}");
+        let config =
+            resolve("amqp_url = \"amqp://x/b\"\n", &[("LICET_AMQP_URL_FILE", "/run/url")], &[]).expect("valid");
+        let url = config.resolved.iter().find(|one| one.key == "amqp_url").expect("it is listed");
+        assert_eq!((url.value.as_str(), url.origin.to_string().as_str()), ("(in /run/url)", "LICET_AMQP_URL_FILE"));
     }
 }
 

@@ -14,16 +14,13 @@ use licet_schema::{
     entity::{self, SEQUENCES},
     migration::MIGRATIONS,
 };
-use sea_orm::{ColumnType, ConnectionTrait, DatabaseBackend, DatabaseConnection, QueryResult, Statement};
+use sea_orm::{ColumnType, ConnectionTrait, DatabaseBackend, DatabaseConnection};
 
 use super::{
     OpenError, Store, StoreError,
-    error::POOLER,
     migrate::{self, TABLE, applied},
+    server_check::{query, server_problems, text_at},
 };
-
-/// The oldest version of PostgreSQL that Licet is tested with.
-const POSTGRESQL_MIN: i64 = 15;
 
 impl Store {
     /// Everything in the set-up of the database that keeps this release from working, one sentence
@@ -86,8 +83,10 @@ pub(super) async fn problems(pool: &DatabaseConnection, writes: bool) -> Result<
             pending.join(" and ")
         )]);
     }
-    let mut differences = table_problems(pool).await?;
-    differences.extend(constraint_problems(pool).await?);
+    let mut differences = table_problems(pool, writes).await?;
+    if writes {
+        differences.extend(constraint_problems(pool).await?);
+    }
     if let (Some(newer), false) = (migrate::newer(&applied), differences.is_empty()) {
         problems.push(format!(
             "the tables were changed for release {}, which no longer supports this release ({}): start the programs \
@@ -97,50 +96,6 @@ pub(super) async fn problems(pool: &DatabaseConnection, writes: bool) -> Result<
         ));
     }
     problems.extend(differences);
-    Ok(problems)
-}
-
-/// What is wrong with the server and the connection, before any table is looked at.
-pub(super) async fn server_problems(pool: &DatabaseConnection, writes: bool) -> Result<Vec<String>, StoreError> {
-    if pool.get_database_backend() != DatabaseBackend::Postgres {
-        return Ok(Vec::new());
-    }
-    let text = "SELECT current_setting('server_version_num')::bigint / 10000, current_setting('server_version'), \
-                current_setting('server_encoding'), current_setting('plan_cache_mode'), \
-                current_setting('transaction_read_only'), pg_is_in_recovery(), current_schema()::text";
-    let Some(row) = query(pool, text).await?.pop() else { return Ok(Vec::new()) };
-    let [version, encoding, plans, read_only]: [String; 4] =
-        [text_at(&row, 1)?, text_at(&row, 2)?, text_at(&row, 3)?, text_at(&row, 4)?];
-    let mut problems = Vec::new();
-    if row.try_get_by_index::<i64>(0)? < POSTGRESQL_MIN {
-        problems.push(format!(
-            "the database server is PostgreSQL {version}, but Licet needs {POSTGRESQL_MIN} or later: upgrade the server"
-        ));
-    }
-    if encoding != "UTF8" {
-        problems.push(format!(
-            "the encoding of the database is {encoding}, which cannot store all names: create a database with \
-             `CREATE DATABASE … ENCODING 'UTF8' TEMPLATE template0`, and let LICET_DATABASE_URL name it"
-        ));
-    }
-    // Every connection begins with this setting, so something between Licet and the server dropped it.
-    if plans != "force_generic_plan" {
-        problems.push(format!("the connection does not have the settings with which it was opened. {POOLER}"));
-    }
-    if writes && (read_only == "on" || row.try_get_by_index::<bool>(5)?) {
-        problems.push(
-            "the database accepts no writes, because it is a standby or default_transaction_read_only is set: \
-             connect to the primary server, or remove the setting"
-                .into(),
-        );
-    }
-    if row.try_get_by_index::<Option<String>>(6)?.is_none() {
-        problems.push(
-            "the role may use no schema of its search_path: run `GRANT USAGE ON SCHEMA public TO` this role, or \
-             correct its search_path"
-                .into(),
-        );
-    }
     Ok(problems)
 }
 
@@ -163,7 +118,7 @@ async fn privilege_problems(pool: &DatabaseConnection, writes: bool) -> Result<V
     for row in query(pool, &text).await? {
         let table = text_at(&row, 0)?;
         role = text_at(&row, 7)?;
-        if row.try_get_by_index(1)? {
+        if writes && row.try_get_by_index(1)? {
             problems.push(format!(
                 "the table {table} is UNLOGGED, so its rows are lost if the server crashes: run `ALTER TABLE {table} SET \
                  LOGGED`"
@@ -175,7 +130,7 @@ async fn privilege_problems(pool: &DatabaseConnection, writes: bool) -> Result<V
                  ROW LEVEL SECURITY`"
             ));
         }
-        if !row.try_get_by_index::<bool>(8)? {
+        if writes && !row.try_get_by_index::<bool>(8)? {
             problems.push(format!(
                 "the table {table} has no primary key, so nothing keeps a row from existing twice: restore the key"
             ));
@@ -219,8 +174,9 @@ struct Found {
 }
 
 /// The tables and columns that differ from those of this release. A column that this release does
-/// not know is a problem only if each new row needs a value for it.
-async fn table_problems(pool: &DatabaseConnection) -> Result<Vec<String>, StoreError> {
+/// not know is a problem only for a program that writes, and only if each new row needs a value for
+/// it.
+async fn table_problems(pool: &DatabaseConnection, writes: bool) -> Result<Vec<String>, StoreError> {
     const REPAIR: &str = "undo the change, or restore a backup";
     let found = columns(pool).await?;
     let mut problems = Vec::new();
@@ -238,7 +194,7 @@ async fn table_problems(pool: &DatabaseConnection) -> Result<Vec<String>, StoreE
                     "the column {} of the table {name} has the type {} instead of {expected}: {REPAIR}",
                     column.name, found.kind
                 )),
-                Some(found) if column.nullable && !found.nullable => problems.push(format!(
+                Some(found) if writes && column.nullable && !found.nullable => problems.push(format!(
                     "the column {} of the table {name} must accept NULL: run `ALTER TABLE {name} ALTER COLUMN {0} DROP \
                      NOT NULL`",
                     column.name
@@ -248,7 +204,7 @@ async fn table_problems(pool: &DatabaseConnection) -> Result<Vec<String>, StoreE
         }
         let is_unknown = |found: &&String| table.columns.iter().all(|column| column.name != **found);
         for unknown in columns.keys().filter(is_unknown) {
-            if !columns[unknown].nullable && !columns[unknown].has_default {
+            if writes && !columns[unknown].nullable && !columns[unknown].has_default {
                 problems.push(format!(
                     "the table {name} has the column {unknown}, which this release does not know and which needs a \
                      value: give it a default, or let it accept NULL"
@@ -332,12 +288,4 @@ fn type_name(backend: DatabaseBackend, kind: &ColumnType) -> &'static str {
         ColumnType::Text => "text",
         other => unreachable!("no table has a column of type {other:?}"),
     }
-}
-
-async fn query(pool: &DatabaseConnection, text: &str) -> Result<Vec<QueryResult>, StoreError> {
-    Ok(pool.query_all(Statement::from_string(pool.get_database_backend(), text)).await?)
-}
-
-fn text_at(row: &QueryResult, index: usize) -> Result<String, StoreError> {
-    Ok(row.try_get_by_index(index)?)
 }

@@ -9,7 +9,7 @@ use licet_schema::migration::{MIGRATIONS, Migration};
 use sea_orm::{ConnectionTrait, DatabaseBackend, DatabaseConnection, Statement};
 use sqlx::migrate::{Migration as SqlFile, MigrationType, Migrator};
 
-use super::{Store, StoreError, check};
+use super::{Store, StoreError, server_check::server_problems};
 
 /// The table in which sqlx records the applied files.
 pub(super) const TABLE: &str = "_sqlx_migrations";
@@ -73,7 +73,7 @@ impl Store {
 
 /// Checks everything that does not depend on the tables of Licet.
 async fn require_usable(pool: &DatabaseConnection) -> Result<(), MigrateError> {
-    let mut problems = check::server_problems(pool, true).await?;
+    let mut problems = server_problems(pool, true).await?;
     if problems.is_empty() {
         problems.extend(applied(pool).await?.as_deref().and_then(foreign));
     }

@@ -33,6 +33,7 @@ mod check;
 mod clock_difference;
 mod error;
 mod migrate;
+mod server_check;
 mod source;
 mod statements;
 mod transaction;
@@ -216,6 +217,7 @@ impl Store {
         if must_exist && !file.exists() {
             return Err(OpenError::NoFile { file: file.to_owned() });
         }
+        let is_new = !file.exists();
         let lock = FileLock::acquire(file)?;
         let mut options = ConnectOptions::new("sqlite:");
         let name = file.to_owned();
@@ -239,6 +241,9 @@ impl Store {
             Ok(database) => database,
             Err(error) => {
                 lock.remove();
+                if is_new {
+                    let _ = std::fs::remove_file(file);
+                }
                 return Err(OpenError::Unreachable { address: file.display().to_string(), source: error.into() });
             }
         };

@@ -180,5 +180,9 @@ async fn case_b05_every_difference_of_a_table_is_described_in_a_sentence() {
         prepared.execute(statement).await;
         let problems = prepared.problems().await;
         assert!(matches!(problems.as_slice(), [one] if one.contains(said)), "{statement}: {problems:?}");
+        if statement.contains("CONSTRAINT x") {
+            let output = prepared.run("licet", &["audit"]);
+            assert!(output.status.success(), "an audit only reads: {}", String::from_utf8_lossy(&output.stderr));
+        }
     }
 }

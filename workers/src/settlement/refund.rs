@@ -299,7 +299,7 @@ pub(super) fn of_unmatched(tables: &mut Tables, named: Named<'_>, amount: Money)
     Ok(if undone { OfUnmatched::None } else { OfUnmatched::Now })
 }
 
-/// Refuses a refund. It is recorded for the operator and announced.
+/// Refuses a refund. If it names an amount, the amount is recorded for the operator and announced.
 fn refused(
     context: &Context<'_>,
     tables: &mut Tables,
@@ -315,16 +315,15 @@ fn refused(
     Ok(refused.with_events(record(context, tables, new, refusal.code)?))
 }
 
-/// Records a refund that does not match its payment. A refund without an amount is one of the whole
-/// payment. Returns the event that announces it, if it was not recorded before.
+/// Records a refund that does not match its payment. Returns the event that announces it, if it was
+/// not recorded before.
 fn record(
     context: &Context<'_>,
     tables: &mut Tables,
     one: &refund::Model,
     reason: Code,
 ) -> Result<Option<Output>, Defect> {
-    let row = tables.settlements.get(&(one.provider.clone(), one.settlement.clone()))?;
-    let Some(amount) = reported(one).or_else(|| row.and_then(paid)) else { return Ok(None) };
+    let Some(amount) = reported(one) else { return Ok(None) };
     let kept = tables.unmatched(UnmatchedKind::Refund, &one.provider, &one.settlement)?;
     if kept.iter().any(|row| row.refund.as_ref() == Some(&one.refund) && money(row) == amount) {
         return Ok(None);

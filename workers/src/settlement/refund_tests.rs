@@ -302,26 +302,6 @@ fn a_kept_refund_that_names_another_purchase_does_not_stop_the_payment() {
     assert_eq!(unmatched(&fixture), [(UnmatchedKind::Refund, 100); 2]);
 }
 
-/// The provider took money out, so it must not be forgotten because its report names no amount.
-#[test]
-fn a_refund_without_an_amount_that_names_another_purchase_is_recorded_with_the_whole_payment_in_both_orders() {
-    for refund_first in [true, false] {
-        let mut fixture = Fixture::with_song();
-        let (bought, other) = (fixture.buy(1), fixture.buy(1));
-        if refund_first {
-            assert_eq!(registered(&fixture.ask(reversal(&other, "pay-1"))), (SettlementOutcome::Pending, false));
-        }
-        fixture.settle(&bought, "pay-1");
-        if !refund_first {
-            assert_eq!(outcome(&fixture.ask(reversal(&other, "pay-1"))), "already_settled");
-        }
-        assert!(fixture.events().contains(&"settlement.unmatched"), "it is announced");
-        assert_eq!(unmatched(&fixture), [(UnmatchedKind::Refund, 1000)]);
-        assert_eq!(outcome(&fixture.ask(reversal(&other, "pay-1"))), "already_settled");
-        assert_eq!(unmatched(&fixture).len(), 1, "it is recorded once");
-    }
-}
-
 #[test]
 fn a_refund_does_not_take_the_unmatched_money_of_another_purchase() {
     let mut fixture = Fixture::with_song();

@@ -68,7 +68,7 @@ pub(super) struct Address {
 impl Address {
     pub(super) fn new(url: &SecretString) -> Result<Self, TransportError> {
         let address = BrokerAddress::parse(url)?;
-        let uri = &address.uri;
+        let uri = address.uri();
         // With another mechanism (a client certificate), the broker derives the user differently.
         let by_password = uri.query.auth_mechanism.is_none_or(|mechanism| mechanism == SASLMechanism::Plain);
         let user = Some(uri.authority.userinfo.username.clone()).filter(|_| by_password);
@@ -205,7 +205,7 @@ impl Address {
     }
 
     fn uri(&self) -> AMQPUri {
-        let mut uri = self.address.uri.clone();
+        let mut uri = self.address.uri().clone();
         uri.query.heartbeat.get_or_insert(HEARTBEAT_S);
         uri
     }

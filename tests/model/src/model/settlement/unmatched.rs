@@ -71,8 +71,7 @@ impl Model {
                 return self.forget_kept(key, id);
             }
         }
-        let paid = self.settlements.get(key).and_then(|known| known.paid);
-        let Some(amount) = one.amount.or(paid) else { return };
+        let Some(amount) = one.amount else { return };
         let same = |known: &Unmatched| &known.key == key && known.refund.as_ref() == Some(id) && known.amount == amount;
         if !self.unmatched.iter().any(same) {
             let (key, refund) = (key.clone(), Some(id.clone()));
