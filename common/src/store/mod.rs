@@ -217,7 +217,6 @@ impl Store {
         if must_exist && !file.exists() {
             return Err(OpenError::NoFile { file: file.to_owned() });
         }
-        let is_new = !file.exists();
         let lock = FileLock::acquire(file)?;
         let mut options = ConnectOptions::new("sqlite:");
         let name = file.to_owned();
@@ -240,10 +239,8 @@ impl Store {
         let database = match Database::connect(options).await {
             Ok(database) => database,
             Err(error) => {
+                // The database file stays: another process may have created it.
                 lock.remove();
-                if is_new {
-                    let _ = std::fs::remove_file(file);
-                }
                 return Err(OpenError::Unreachable { address: file.display().to_string(), source: error.into() });
             }
         };
