@@ -306,3 +306,16 @@ async fn a_message_is_kept_while_the_database_rejects_every_write() {
     assert_eq!(replies.next().await.properties.kind.as_deref(), Some("content.registered"));
     system.finish().await;
 }
+
+/// An SQLite database keeps its connection, so only the comparison of its tables tells whether it can
+/// be used again.
+#[tokio::test]
+async fn a_changed_table_is_named_before_a_worker_uses_an_sqlite_database_again() {
+    let system = TestSystem::embedded().await;
+    let (store, pool) = (&system.resources.store, system.resources.store.pool());
+    pool.execute_unprepared("ALTER TABLE license RENAME TO x").await.expect("SQLite renames the table");
+    let error = store.renew(true).await.expect_err("a table is missing");
+    assert!(matches!(&error, StoreError::Misconfigured { why, .. } if why.contains("table license")), "{error}");
+    pool.execute_unprepared("ALTER TABLE x RENAME TO license").await.expect("SQLite renames the table");
+    store.renew(true).await.expect("the table is back");
+}

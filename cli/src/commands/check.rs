@@ -10,7 +10,7 @@ use licet_common::{
     },
     program::{Failure, block_on, configure},
 };
-use licet_operator::installation::Installation;
+use licet_operator::installation::{Findings, Installation};
 use licet_workers::registry;
 use serde_json::json;
 
@@ -39,13 +39,16 @@ pub(crate) fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
         workers: &workers,
         topology: &topology,
     };
-    let problems = block_on(async { Ok(installation.problems().await) })?;
+    let Findings { problems, unchecked } = block_on(async { Ok(installation.check().await) })?;
     if arguments.json {
-        report::print(json!({ "problems": problems }));
+        report::print(json!({ "problems": problems, "unchecked": unchecked }));
     } else if problems.is_empty() {
         report::print("The broker, the database, the clock, the keys and the workers are as they should be.");
     } else {
         problems.iter().for_each(report::print);
+    }
+    if !arguments.json {
+        unchecked.iter().for_each(report::print);
     }
     Ok(if problems.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

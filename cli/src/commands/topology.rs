@@ -12,7 +12,7 @@ use licet_common::{
     program::{Failure, block_on, configure},
     transport::Transport,
 };
-use licet_operator::installation::broker_problems;
+use licet_operator::installation::{Findings, check_broker};
 use licet_schema::topology::Policy;
 use licet_workers::registry;
 use serde_json::json;
@@ -78,9 +78,9 @@ fn check(arguments: Check) -> Result<ExitCode, Failure> {
     let config = configure(arguments.settings, LOG_OF_TOOLS)?;
     let (amqp_url, management_url) = (config.amqp_url()?, config.management_url()?);
     block_on(async {
-        let problems = broker_problems(&amqp_url, management_url.as_ref(), &registry::topology()).await;
-        let problems = problems.map_err(Failure::work)?;
-        problems.iter().for_each(report::print);
+        let found = check_broker(&amqp_url, management_url.as_ref(), &registry::topology()).await;
+        let Findings { problems, unchecked } = found.map_err(Failure::work)?;
+        problems.iter().chain(&unchecked).for_each(report::print);
         if !problems.is_empty() {
             return Ok(ExitCode::FAILURE);
         }

@@ -17,7 +17,7 @@ use licet_schema::{
 use sea_orm::{ColumnType, ConnectionTrait, DatabaseBackend, DatabaseConnection};
 
 use super::{
-    OpenError, Store, StoreError,
+    OpenError, Store, StoreError, cause,
     migrate::{self, TABLE, applied},
     server_check::{query, server_problems, text_at},
 };
@@ -38,12 +38,14 @@ impl Store {
     /// # Errors
     /// There is a problem, or the database is unavailable.
     pub fn check(&self, writes: bool) -> BoxFuture<'_, Result<(), OpenError>> {
+        let address =
+            self.address.as_ref().map_or_else(|| "LICET_DATABASE_URL".to_owned(), |found| found.shown.clone());
         let unreachable =
-            |error: StoreError| OpenError::Unreachable { address: "LICET_DATABASE_URL".into(), source: error.into() };
+            move |error: StoreError| OpenError::Unreachable { address: address.clone(), source: cause(error) };
         Box::pin(async move {
             let problems = match self.problems(writes).await {
                 Err(StoreError::Misconfigured { why, .. }) => vec![why],
-                other => other.map_err(unreachable)?,
+                other => other.map_err(&unreachable)?,
             };
             if !problems.is_empty() {
                 return Err(OpenError::NotPrepared { problems });
@@ -232,7 +234,7 @@ async fn constraint_problems(pool: &DatabaseConnection) -> Result<Vec<String>, S
     let mut problems = Vec::new();
     for row in query(pool, &text).await? {
         let (table, name, kind) = (text_at(&row, 0)?, text_at(&row, 1)?, text_at(&row, 2)?);
-        if MIGRATIONS.iter().any(|migration| migration.postgresql.contains(&format!(" {name}\n"))) {
+        if MIGRATIONS.iter().any(|migration| migration.postgresql.split_whitespace().any(|word| word == name)) {
             continue;
         }
         let remove = match kind.as_str() {

@@ -11,6 +11,8 @@
 
 use std::{
     fs::{File, TryLockError},
+    io::ErrorKind,
+    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
     sync::{Arc, PoisonError, RwLock},
     time::Duration,
@@ -224,7 +226,7 @@ impl Store {
         options.map_sqlx_sqlite_opts(move |options| {
             options
                 .filename(&name)
-                .create_if_missing(true)
+                .create_if_missing(!must_exist)
                 .journal_mode(SqliteJournalMode::Wal)
                 .synchronous(SqliteSynchronous::Full)
                 .busy_timeout(Duration::from_secs(10))
@@ -308,13 +310,16 @@ impl Store {
     ///
     /// sqlx tests a connection, without a time limit, before it returns the connection to the pool.
     /// A connection that no longer responds occupies its place until the operating system closes
-    /// it. The whole pool is therefore replaced.
+    /// it. The whole pool is therefore replaced. SQLite keeps its only connection.
     ///
     /// # Errors
     /// The database is still unavailable, or set up in a way that it cannot be used. The pool is not
     /// replaced.
     pub async fn renew(&self, writes: bool) -> Result<(), StoreError> {
-        let Some(address) = &self.address else { return self.ping(writes).await };
+        let Some(address) = &self.address else {
+            self.ping(writes).await?;
+            return check::require_none(&self.problems(writes).await?);
+        };
         let new = match tokio::time::timeout(CONNECT_TIMEOUT, address.connect()).await {
             Ok(new) => new?,
             Err(_) => return Err(StoreError::silent()),
@@ -370,20 +375,31 @@ impl FileLock {
         let mut path = database.as_os_str().to_owned();
         path.push(".lock");
         let path = PathBuf::from(path);
-        let (file, is_new) = match File::options().create_new(true).write(true).open(&path) {
-            Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {
-                (File::options().write(true).open(&path).map_err(io)?, false)
+        loop {
+            let (file, is_new) = match File::options().create_new(true).write(true).open(&path) {
+                Err(error) if error.kind() == ErrorKind::AlreadyExists => {
+                    match File::options().write(true).open(&path) {
+                        // Another process has just removed it.
+                        Err(error) if error.kind() == ErrorKind::NotFound => continue,
+                        file => (file.map_err(io)?, false),
+                    }
+                }
+                file => (file.map_err(io)?, true),
+            };
+            match file.try_lock() {
+                Ok(()) => {}
+                Err(TryLockError::WouldBlock) => return Err(OpenError::InUse { file: database.to_owned() }),
+                Err(TryLockError::Error(error)) => return Err(io(error)),
             }
-            file => (file.map_err(io)?, true),
-        };
-        match file.try_lock() {
-            Ok(()) => Ok(Self { _file: file, path, is_new }),
-            Err(TryLockError::WouldBlock) => Err(OpenError::InUse { file: database.to_owned() }),
-            Err(TryLockError::Error(error)) => Err(io(error)),
+            // If another process removed the file before it was locked, a third one may lock a new file.
+            let locked = file.metadata().map_err(io)?.ino();
+            if std::fs::metadata(&path).is_ok_and(|found| found.ino() == locked) {
+                return Ok(Self { _file: file, path, is_new });
+            }
         }
     }
 
-    /// Removes the file if this process created it.
+    /// Removes the file if this process created it. The lock is held until it is removed.
     fn remove(self) {
         if self.is_new {
             let _ = std::fs::remove_file(self.path);

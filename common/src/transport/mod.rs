@@ -62,10 +62,10 @@ pub enum TransportError {
         /// The client library's error. `None` if the broker did not respond in time.
         source: Option<Box<lapin::Error>>,
     },
-    /// The broker responds and refuses the connection.
+    /// The broker responds and refuses the user, the virtual host, or an operation.
     #[error(
-        "the broker at {address} refuses the connection: {reason}. Check the user, the password and the virtual host in \
-         LICET_AMQP_URL"
+        "the broker at {address} refused: {reason}. Check the user, the password and the virtual host in \
+         LICET_AMQP_URL, and the permissions of the user"
     )]
     Refused {
         /// The host, port and virtual host, without user and password.

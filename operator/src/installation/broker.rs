@@ -31,12 +31,6 @@ pub(super) struct Overview {
 }
 
 #[derive(Clone, Debug, Deserialize)]
-pub(super) struct VirtualHost {
-    #[serde(rename = "name")]
-    _name: String,
-}
-
-#[derive(Clone, Debug, Deserialize)]
 pub(super) struct Node {
     name: String,
     #[serde(default)]
@@ -99,6 +93,17 @@ impl BrokerState {
         problems.extend(self.binding_problems(topology));
         problems.extend(self.permission_problems(topology));
         problems
+    }
+
+    /// What could not be checked, and why.
+    pub fn unchecked(&self) -> Option<String> {
+        self.permission.is_none().then(|| {
+            format!(
+                "the permissions of the broker user {} were not checked: for this, the user of the management API needs \
+                 the tag administrator",
+                self.user
+            )
+        })
     }
 
     fn node_problems(&self) -> Vec<String> {
@@ -330,6 +335,16 @@ mod tests {
         let limits = json!({"max-length": 9, "max-length-bytes": 9, "overflow": "reject-publish"});
         state.queues[0].effective_policy_definition = Some(limits);
         assert_eq!(state.problems(&topology), [""; 0], "the default bindings, those of others, and limits");
+    }
+
+    #[test]
+    fn permissions_that_could_not_be_read_are_said_to_be_unchecked() {
+        let topology = registry::topology();
+        let mut state = healthy(&topology);
+        assert_eq!(state.unchecked(), None);
+        state.permission = None;
+        assert_eq!(state.problems(&topology), [""; 0]);
+        assert!(state.unchecked().is_some_and(|said| said.contains("the broker user licet were not checked")));
     }
 
     #[test]

@@ -5,10 +5,10 @@ use std::time::Duration;
 use base64::{Engine, engine::general_purpose::STANDARD};
 use licet_common::address::{AddressError, BrokerAddress};
 use secrecy::{ExposeSecret, SecretString};
-use serde::de::DeserializeOwned;
+use serde::de::{DeserializeOwned, IgnoredAny};
 use url::Url;
 
-use super::broker::{BrokerState, Overview, Permission, VirtualHost};
+use super::broker::{BrokerState, Overview, Permission};
 
 /// The port of the API unless its URL names another one.
 const PORT: u16 = 15672;
@@ -109,7 +109,7 @@ impl Management {
             // Only an administrator may read permissions.
             Err(ManagementError::Refused { .. }) => None,
             Err(ManagementError::NoVirtualHost { .. }) => {
-                self.get::<VirtualHost>(&["vhosts", vhost])?;
+                self.get::<IgnoredAny>(&["vhosts", vhost])?;
                 Some(Permission::none())
             }
             Err(error) => return Err(error),

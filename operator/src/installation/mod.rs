@@ -42,16 +42,24 @@ pub struct Installation<'a> {
     pub topology: &'a Topology,
 }
 
+/// The result of a check.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Findings {
+    /// Everything that is wrong, one sentence each.
+    pub problems: Vec<String>,
+    /// What could not be checked, and why.
+    pub unchecked: Option<String>,
+}
+
 impl Installation<'_> {
-    /// Everything that is wrong, one sentence each. A part that cannot be reached is a problem, too.
-    pub fn problems(&self) -> BoxFuture<'_, Vec<String>> {
+    /// Checks the installation. A part that cannot be reached is a problem, too.
+    pub fn check(&self) -> BoxFuture<'_, Findings> {
         Box::pin(async move {
-            let mut problems = Vec::new();
-            let broker = broker_problems(self.amqp_url, self.management_url, self.topology).await;
-            problems.extend(broker.unwrap_or_else(|problem| vec![problem]));
-            problems.extend(self.missing_consumers().await.unwrap_or_else(|problem| vec![problem]));
-            problems.extend(self.database_problems().await.unwrap_or_else(|problem| vec![problem]));
-            problems
+            let broker = check_broker(self.amqp_url, self.management_url, self.topology).await;
+            let mut found = broker.unwrap_or_else(|problem| Findings { problems: vec![problem], unchecked: None });
+            found.problems.extend(self.missing_consumers().await.unwrap_or_else(|problem| vec![problem]));
+            found.problems.extend(self.database_problems().await.unwrap_or_else(|problem| vec![problem]));
+            found
         })
     }
 
@@ -88,18 +96,18 @@ impl Installation<'_> {
     }
 }
 
-/// What is wrong with the broker, one sentence each.
+/// Checks the broker.
 ///
 /// # Errors
 /// The management API cannot be used. Contains a sentence.
-pub async fn broker_problems(
+pub async fn check_broker(
     amqp_url: &SecretString,
     management_url: Option<&SecretString>,
     topology: &Topology,
-) -> Result<Vec<String>, String> {
+) -> Result<Findings, String> {
     let address = BrokerAddress::parse(amqp_url).map_err(|error| error.to_string())?;
     let management = Management::new(&address, management_url).map_err(|error| error.to_string())?;
     let state = tokio::task::spawn_blocking(move || management.state()).await;
     let state = state.map_err(|error| error.to_string())?.map_err(|error| error.to_string())?;
-    Ok(state.problems(topology))
+    Ok(Findings { problems: state.problems(topology), unchecked: state.unchecked() })
 }

@@ -157,7 +157,7 @@ async fn case_b11_a_virtual_host_or_a_password_that_the_broker_refuses_is_said_t
         (format!("amqp://nobody:wrong@127.0.0.1:{port}/%2f"), "ACCESS_REFUSED"),
     ] {
         let output = licet(&["topology", "apply"], &[("LICET_AMQP_URL", &address)], folder.path());
-        fails(&output, 1, "refuses the connection");
+        fails(&output, 1, "refused: ");
         let error = String::from_utf8_lossy(&output.stderr).into_owned();
         assert!(error.contains(said) && error.contains("Check the user, the password and the virtual host"), "{error}");
     }
