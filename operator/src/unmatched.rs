@@ -1,14 +1,15 @@
-//! Payments that match no purchase, and refunds that do not match their payment. Payments stay in the
-//! table `unmatched_settlement` until an operator assigns or refunds them.
+//! Payments that match no purchase, and refunds that do not match their payment. Payments stay open in
+//! the table `unmatched_settlement` until an operator assigns or refunds them. Only open rows are read.
 //!
-//! [`list`], [`find`] and [`is_one_of_several`] read the table. [`assign`] and [`refund()`] create the
-//! messages that resolve a payment. The settlement worker decides them like any other message and
-//! removes the row.
+//! [`list`], [`find`] and [`is_one_of_several`] read the table. [`refunded`] tells what the provider
+//! already refunded of a payment. [`assign`] and [`refund()`] create the
+//! messages that resolve a payment. The settlement worker decides them like any other message, and
+//! removes the row or notes the refund in it.
 
 use futures_util::future::BoxFuture;
 use licet_common::store::{Store, StoreError};
 use licet_schema::{
-    ExternalId, Money, Request, Text,
+    Count, ExternalId, Money, Request, Text,
     entity::{refund, unmatched_settlement},
     message::{SettlementAssignment, SettlementOutcome, SettlementReversal, UnmatchedKind},
 };
@@ -17,16 +18,6 @@ use uuid::Uuid;
 
 /// Unmatched money.
 pub type Unmatched = unmatched_settlement::Model;
-
-/// Unmatched money in the list.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Listed {
-    /// The payment or refund.
-    pub money: Unmatched,
-    /// The refunds of parts of the payment that its provider reported. They wait until the payment is
-    /// assigned.
-    pub refunds: Vec<(ExternalId, Money)>,
-}
 
 /// A purchase to which a payment can be assigned.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,6 +44,12 @@ pub enum UnmatchedError {
         /// The id.
         id: Uuid,
     },
+    /// The refunds of a settlement add up to more than an amount can be.
+    #[error("the refunds of {settlement} add up to more than 2^53-1: check them with the provider")]
+    TooMuch {
+        /// The provider's id of the settlement.
+        settlement: ExternalId,
+    },
     /// The money went out, so it can be neither assigned nor refunded.
     #[error(
         "{id} is a refund, not a payment: ask the provider why it refunded more than was paid, or for another \
@@ -64,28 +61,15 @@ pub enum UnmatchedError {
     },
 }
 
-/// All unmatched money, oldest first, with the refunds that providers reported of it.
+/// All unmatched money, oldest first.
 ///
 /// # Errors
 /// The database is unavailable.
-pub fn list(store: &Store) -> BoxFuture<'_, Result<Vec<Listed>, UnmatchedError>> {
+pub fn list(store: &Store) -> BoxFuture<'_, Result<Vec<Unmatched>, UnmatchedError>> {
     Box::pin(async move {
-        let oldest_first = unmatched_settlement::Entity::find().order_by_asc(unmatched_settlement::Column::ToldAt);
-        let money = oldest_first.all(&store.pool()).await.map_err(StoreError::from)?;
-        let waiting = refund::Entity::find().filter(refund::Column::Outcome.eq(SettlementOutcome::Pending));
-        let waiting = waiting.all(&store.pool()).await.map_err(StoreError::from)?;
-        let refunds_of = |row: &Unmatched| {
-            let is_payment = row.kind == UnmatchedKind::Payment;
-            let same = waiting
-                .iter()
-                .filter(move |one| is_payment && (&one.provider, &one.settlement) == (&row.provider, &row.settlement));
-            let amounts = same.filter_map(|one| {
-                let (amount_minor, currency) = one.amount_minor.zip(one.currency)?;
-                Some((one.refund.clone(), Money { amount_minor, currency }))
-            });
-            amounts.collect()
-        };
-        Ok(money.into_iter().map(|row| Listed { refunds: refunds_of(&row), money: row }).collect())
+        let open = unmatched_settlement::Entity::find().filter(unmatched_settlement::Column::RefundedBy.is_null());
+        let oldest_first = open.order_by_asc(unmatched_settlement::Column::ToldAt);
+        Ok(oldest_first.all(&store.pool()).await.map_err(StoreError::from)?)
     })
 }
 
@@ -95,7 +79,9 @@ pub fn list(store: &Store) -> BoxFuture<'_, Result<Vec<Listed>, UnmatchedError>>
 /// There is none, it is a refund, or the database is unavailable.
 pub fn find(store: &Store, id: Uuid) -> BoxFuture<'_, Result<Unmatched, UnmatchedError>> {
     Box::pin(async move {
-        let found = unmatched_settlement::Entity::find_by_id(id).one(&store.pool()).await.map_err(StoreError::from)?;
+        let open =
+            unmatched_settlement::Entity::find_by_id(id).filter(unmatched_settlement::Column::RefundedBy.is_null());
+        let found = open.one(&store.pool()).await.map_err(StoreError::from)?;
         let found = found.ok_or(UnmatchedError::NotFound { id })?;
         match found.kind {
             UnmatchedKind::Payment => Ok(found),
@@ -109,6 +95,33 @@ pub fn amount(payment: &Unmatched) -> Money {
     Money { amount_minor: payment.amount_minor, currency: payment.currency }
 }
 
+/// The sum of the refunds, in the currency of this payment, that the provider reported under its
+/// settlement id and that wait for a payment to count for. Their amounts differ from those of all
+/// unmatched payments, so they may be refunds of a part of this payment. `None` if there are none.
+///
+/// # Errors
+/// The database is unavailable.
+pub fn refunded<'a>(store: &'a Store, payment: &'a Unmatched) -> BoxFuture<'a, Result<Option<Money>, UnmatchedError>> {
+    Box::pin(async move {
+        if payment.kind == UnmatchedKind::Refund {
+            return Ok(None);
+        }
+        let waiting = refund::Entity::find()
+            .filter(refund::Column::Provider.eq(payment.provider.clone()))
+            .filter(refund::Column::Settlement.eq(payment.settlement.clone()))
+            .filter(refund::Column::Outcome.eq(SettlementOutcome::Pending))
+            .filter(refund::Column::Currency.eq(payment.currency));
+        let waiting = waiting.all(&store.pool()).await.map_err(StoreError::from)?;
+        let amounts = waiting.iter().filter_map(|one| one.amount_minor);
+        let mut sum: Option<Count> = None;
+        for amount in amounts {
+            let more = sum.unwrap_or(Count::ZERO).checked_add(amount);
+            sum = Some(more.ok_or_else(|| UnmatchedError::TooMuch { settlement: payment.settlement.clone() })?);
+        }
+        Ok(sum.map(|amount_minor| Money { amount_minor, currency: payment.currency }))
+    })
+}
+
 /// Whether other unmatched payments have the same provider and settlement as this one.
 ///
 /// # Errors
@@ -116,6 +129,7 @@ pub fn amount(payment: &Unmatched) -> Money {
 pub fn is_one_of_several<'a>(store: &'a Store, payment: &'a Unmatched) -> BoxFuture<'a, Result<bool, UnmatchedError>> {
     Box::pin(async move {
         let same = unmatched_settlement::Entity::find()
+            .filter(unmatched_settlement::Column::RefundedBy.is_null())
             .filter(unmatched_settlement::Column::Kind.eq(payment.kind))
             .filter(unmatched_settlement::Column::Provider.eq(payment.provider.clone()))
             .filter(unmatched_settlement::Column::Settlement.eq(payment.settlement.clone()));
@@ -174,6 +188,7 @@ mod tests {
             grants: None,
             reason: Code::AlreadySettled,
             told_at: Timestamp::from_millis(0),
+            refunded_by: None,
         }
     }
 

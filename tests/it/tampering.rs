@@ -295,6 +295,7 @@ const COLUMNS: [(&str, &[(&str, Case)]); 19] = [
             ("grants", Reported),
             ("reason", Words("expired", "reversed")),
             ("told_at", Reported),
+            ("refunded_by", Reported),
         ],
     ),
     (
@@ -767,8 +768,11 @@ async fn refunds(history: &History<'_>) {
 
     let wrong = history.buy("jane", "song", 1, None).await;
     let Request::SettlementCompletion(body) = completion(&wrong) else { unreachable!() };
-    let body = SettlementCompletion { amount: usd(999), ..body };
-    history.expect(Request::SettlementCompletion(body), "amount_mismatch").await;
+    for amount in [999, 998] {
+        let body = SettlementCompletion { amount: usd(amount), ..body.clone() };
+        history.expect(Request::SettlementCompletion(body), "amount_mismatch").await;
+    }
+    history.refund(&wrong, part("re-7", 998), "settlement.registered").await;
     let presented = CertificatePresented { certificate_token: Some(wrong.tokens[0].clone()), container_token: None };
     history.expect(Request::CertificateCheck(presented), "certificate.checked").await;
 }

@@ -11,9 +11,9 @@ use licet_common::{
     program::{Failure, block_on, configure},
     store::Store,
 };
-use licet_operator::unmatched::{self, Listed, Purchase};
+use licet_operator::unmatched::{self, Purchase, Unmatched};
 use licet_schema::{
-    Output, Request, Text,
+    Money, Output, Request, Text,
     message::{SettlementOutcome, SettlementRegistered},
 };
 use serde_json::{Value, json};
@@ -80,13 +80,22 @@ pub(crate) fn run(command: Command) -> Result<ExitCode, Failure> {
 
 fn list(arguments: List) -> Result<ExitCode, Failure> {
     let config = configure(arguments.settings, LOG_OF_TOOLS)?;
-    let payments = block_on(async { unmatched::list(&open(&config).await?).await.map_err(Failure::work) })?;
+    let payments = block_on(async {
+        let store = open(&config).await?;
+        let mut payments = Vec::new();
+        for payment in unmatched::list(&store).await.map_err(Failure::work)? {
+            let refunded = unmatched::refunded(&store, &payment).await.map_err(Failure::work)?;
+            payments.push((payment, refunded));
+        }
+        Ok::<_, Failure>(payments)
+    })?;
     if arguments.json {
-        report::print(json!({"unmatched": payments.iter().map(as_json).collect::<Vec<_>>()}));
+        let payments: Vec<_> = payments.iter().map(|(payment, refunded)| as_json(payment, *refunded)).collect();
+        report::print(json!({"unmatched": payments}));
     } else if payments.is_empty() {
         report::print("Every payment and refund is matched.");
     } else {
-        payments.iter().for_each(|payment| report::print(line(payment)));
+        payments.iter().for_each(|(payment, refunded)| report::print(line(payment, *refunded)));
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -101,6 +110,7 @@ fn assign(arguments: Assign) -> Result<ExitCode, Failure> {
     block_on(async {
         let store = open(&config).await?;
         let payment = unmatched::find(&store, arguments.id).await.map_err(Failure::work)?;
+        warn_of_refunds(&store, &payment).await?;
         let is_one_of_several = unmatched::is_one_of_several(&store, &payment).await.map_err(Failure::work)?;
         let request = unmatched::assign(&payment, is_one_of_several, purchase);
         let registered = register(&config, &request).await?;
@@ -121,7 +131,9 @@ fn refund(arguments: Refund) -> Result<ExitCode, Failure> {
     let reason = Text::try_from(arguments.reason).map_err(invalid)?;
     let config = configure(arguments.settings, LOG_OF_TOOLS)?;
     block_on(async {
-        let payment = unmatched::find(&open(&config).await?, arguments.id).await.map_err(Failure::work)?;
+        let store = open(&config).await?;
+        let payment = unmatched::find(&store, arguments.id).await.map_err(Failure::work)?;
+        warn_of_refunds(&store, &payment).await?;
         let registered = register(&config, &unmatched::refund(&payment, reason)).await?;
         if registered.outcome != SettlementOutcome::Refunded {
             return Err(Failure::Work(format!(
@@ -132,6 +144,14 @@ fn refund(arguments: Refund) -> Result<ExitCode, Failure> {
         report::print("The payment was recorded as refunded.");
         Ok(ExitCode::SUCCESS)
     })
+}
+
+/// Tells the operator what the provider already refunded under the payment's id.
+async fn warn_of_refunds(store: &Store, payment: &Unmatched) -> Result<(), Failure> {
+    if let Some(sum) = unmatched::refunded(store, payment).await.map_err(Failure::work)? {
+        report::print(format!("The provider already reported refunds of {sum} under the id of this payment."));
+    }
+    Ok(())
 }
 
 /// Sends a settlement message that must be registered.
@@ -148,33 +168,24 @@ async fn open(config: &Config) -> Result<Store, Failure> {
     Ok(store)
 }
 
-fn as_json(listed: &Listed) -> Value {
-    let payment = &listed.money;
-    let refunds = listed.refunds.iter().map(
-        |(refund, amount)| json!({"refund": refund, "amount_minor": amount.amount_minor, "currency": amount.currency}),
-    );
+fn as_json(payment: &Unmatched, refunded: Option<Money>) -> Value {
     json!({"id": payment.id, "kind": payment.kind, "refund": payment.refund, "provider": payment.provider, "settlement": payment.settlement,
            "certificate": payment.certificate, "container": payment.container,
            "amount_minor": payment.amount_minor, "currency": payment.currency, "grants": payment.grants, "reason": payment.reason,
-           "told_at": payment.told_at, "refunds": refunds.collect::<Vec<_>>()})
+           "told_at": payment.told_at, "refunded": refunded.map(|sum| sum.amount_minor)})
 }
 
-fn line(listed: &Listed) -> String {
-    let payment = &listed.money;
+fn line(payment: &Unmatched, refunded: Option<Money>) -> String {
     let named = match (payment.container, payment.certificate) {
         (Some(id), _) => format!("container {id}"),
         (None, Some(id)) => format!("certificate {id}"),
         (None, None) => "no purchase".to_owned(),
     };
-    let unmatched::Unmatched { id, settlement, provider, reason, told_at, .. } = payment;
+    let Unmatched { id, settlement, provider, reason, told_at, .. } = payment;
     let amount = unmatched::amount(payment);
     let refund = payment.refund.as_ref().map(|refund| format!("refund {refund} of ")).unwrap_or_default();
-    let mut line =
-        format!("{id}  {amount}  {refund}{settlement} from {provider} for {named}: {reason}, reported {told_at}");
-    for (refund, amount) in &listed.refunds {
-        line += &format!("; {amount} of it was refunded ({refund})");
-    }
-    line
+    let refunded = refunded.map(|sum| format!(", {sum} refunded")).unwrap_or_default();
+    format!("{id}  {amount}  {refund}{settlement} from {provider} for {named}: {reason}, reported {told_at}{refunded}")
 }
 
 #[cfg(test)]
@@ -185,7 +196,7 @@ mod tests {
 
     #[test]
     fn a_payment_is_listed_with_its_amount_in_major_units_and_the_purchase_that_it_names() {
-        let money = unmatched::Unmatched {
+        let payment = Unmatched {
             id: Uuid::from_u128(1),
             kind: UnmatchedKind::Payment,
             refund: None,
@@ -198,27 +209,19 @@ mod tests {
             grants: None,
             reason: Code::AlreadySettled,
             told_at: Timestamp::from_millis(0),
+            refunded_by: None,
         };
-        let payment = Listed { money: money.clone(), refunds: Vec::new() };
-        let line = line(&payment);
+        let line = line(&payment, None);
         assert!(line.contains("  12.87 USD  pay-1 from bank for container 00000000-"), "{line}");
         assert!(line.ends_with(": already_settled, reported 1970-01-01T00:00:00Z"), "{line}");
-        let refund = ExternalId::try_from("re-1").expect("an id");
-        let part = unmatched::amount(&unmatched::Unmatched {
-            amount_minor: Count::try_from(300i64).expect("an amount"),
-            ..money.clone()
-        });
-        let refunded = Listed { money: money.clone(), refunds: vec![(refund.clone(), part)] };
-        assert!(
-            super::line(&refunded).ends_with("Z; 3.00 USD of it was refunded (re-1)"),
-            "{}",
-            super::line(&refunded)
-        );
-        assert_eq!(as_json(&refunded)["refunds"], json!([{"refund": "re-1", "amount_minor": 300, "currency": "USD"}]));
-        let money = unmatched::Unmatched { kind: UnmatchedKind::Refund, refund: Some(refund), ..money };
-        let refund = Listed { money, refunds: Vec::new() };
-        assert!(super::line(&refund).contains("  12.87 USD  refund re-1 of pay-1 from bank for container "));
-        let json = as_json(&payment);
+        let refund =
+            Unmatched { kind: UnmatchedKind::Refund, refund: ExternalId::try_from("re-1").ok(), ..payment.clone() };
+        assert!(super::line(&refund, None).contains("  12.87 USD  refund re-1 of pay-1 from bank for container "));
+        let part = Money { amount_minor: Count::try_from(300i64).expect("an amount"), currency: payment.currency };
+        assert!(super::line(&payment, Some(part)).ends_with("Z, 3.00 USD refunded"), "a part was refunded before");
+        assert_eq!(as_json(&payment, Some(part))["refunded"], json!(300));
+        let json = as_json(&payment, None);
+        assert_eq!(json["refunded"], Value::Null);
         assert_eq!((&json["amount_minor"], &json["currency"]), (&json!(1287), &json!("USD")));
         assert_eq!((&json["reason"], &json["certificate"]), (&json!("already_settled"), &Value::Null));
     }

@@ -90,7 +90,23 @@ pub(super) const CHECKS: &[Check] = &[
                JOIN settlement s ON s.provider = u.provider \
                AND s.provider_reference = u.settlement AND s.amount_minor = u.amount_minor \
                AND s.currency = u.currency AND u.kind = 'payment' AND u.reason <> 'reversed' \
+               AND u.refunded_by IS NULL \
                AND (s.container = u.container OR s.certificate = u.certificate)",
+    },
+    Check {
+        invariant: 3,
+        what: "an unmatched payment that names a refund that did not return it",
+        find: "SELECT u.settlement FROM unmatched_settlement u LEFT JOIN refund r \
+               ON r.provider = u.provider AND r.settlement = u.settlement AND r.refund = u.refunded_by \
+               AND r.unmatched AND r.outcome = 'refunded' AND r.currency = u.currency \
+               WHERE u.refunded_by IS NOT NULL AND (r.refund IS NULL OR u.kind <> 'payment')",
+    },
+    Check {
+        invariant: 3,
+        what: "a refund of unmatched money whose amount differs from the payments that it returned",
+        find: "SELECT r.refund FROM refund r WHERE r.unmatched AND r.outcome = 'refunded' \
+               AND r.counted_minor <> (SELECT COALESCE(SUM(u.amount_minor), 0) FROM unmatched_settlement u \
+                WHERE u.provider = r.provider AND u.settlement = r.settlement AND u.refunded_by = r.refund)",
     },
     Check {
         invariant: 3,

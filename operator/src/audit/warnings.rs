@@ -34,7 +34,7 @@ const WAITING: [(&str, &str, &str); 3] = [
     (
         "unmatched money (see `licet unmatched list`)",
         "u.told_at",
-        "SELECT u.id, u.told_at, COUNT(*) OVER () FROM unmatched_settlement u WHERE u.id IS NOT NULL",
+        "SELECT u.id, u.told_at, COUNT(*) OVER () FROM unmatched_settlement u WHERE u.refunded_by IS NULL",
     ),
     (
         "refunds whose payment has not arrived (ask the provider whether the ids are right)",

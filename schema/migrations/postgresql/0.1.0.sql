@@ -236,7 +236,8 @@ CREATE TABLE unmatched_settlement (
     currency text COLLATE "C" NOT NULL,
     grants bigint,
     reason text COLLATE "C" NOT NULL,
-    told_at bigint NOT NULL
+    told_at bigint NOT NULL,
+    refunded_by text COLLATE "C"
 );
 
 CREATE TABLE journal (
@@ -286,6 +287,7 @@ CREATE INDEX privilege_certificate ON privilege (certificate) WHERE certificate 
 CREATE INDEX settlement_provider_reference ON settlement (provider_reference);
 CREATE INDEX reinstatement_settlement ON reinstatement (provider, settlement);
 CREATE UNIQUE INDEX unmatched_settlement_key
-    ON unmatched_settlement (provider, settlement, kind, COALESCE(refund, ''), amount_minor, currency);
+    ON unmatched_settlement
+    (provider, settlement, kind, COALESCE(refund, ''), amount_minor, currency, COALESCE(refunded_by, ''));
 CREATE INDEX entry_account ON entry (account);
 CREATE INDEX journal_subject ON journal (subject) WHERE subject IS NOT NULL;

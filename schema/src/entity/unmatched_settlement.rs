@@ -1,6 +1,6 @@
 //! Money that matches no purchase: payments that pay for nothing, and refunds of more than was paid.
-//! The row of a payment remains until an operator assigns or refunds the payment, or until it is
-//! matched to a purchase.
+//! The row of a payment remains until the payment is matched to a purchase, or an operator assigns it.
+//! A refunded payment keeps its row, which names the refund. The row is open if it names none.
 
 use sea_orm::entity::prelude::*;
 
@@ -36,6 +36,8 @@ pub struct Model {
     pub reason: Code,
     /// When the money was reported, in Unix milliseconds.
     pub told_at: Timestamp,
+    /// The refund that returned this payment. `None` while the money is open.
+    pub refunded_by: Option<ExternalId>,
 }
 
 /// Intentionally empty, because no query uses the relations of sea-orm.

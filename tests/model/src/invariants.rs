@@ -378,13 +378,25 @@ fn records_have_the_state_of_their_certificates(store: &MemoryStore, found: &mut
     }
 }
 
-/// Invariant 3: the same unmatched money is recorded once.
+/// Invariant 3: the same unmatched money is recorded once while it is open, and once for each refund
+/// that returned it. Such a refund counts for the payments that it returned.
 fn unmatched_money_is_recorded_once(store: &MemoryStore, found: &mut Violations) {
     let mut recorded = BTreeSet::new();
     for row in store.rows::<unmatched_settlement::Entity>() {
         let money = (row.amount_minor, &row.currency);
-        let first = recorded.insert((&row.provider, &row.settlement, &row.refund, money));
+        let first = recorded.insert((&row.provider, &row.settlement, &row.refund, money, &row.refunded_by));
         found.check(first, || format!("3: {}:{} is recorded twice", row.provider, row.settlement));
+    }
+    let counts = |one: &&refund::Model| one.unmatched && one.outcome == SettlementOutcome::Refunded;
+    for one in store.rows::<refund::Entity>().filter(counts) {
+        let is_returned = |row: &&unmatched_settlement::Model| {
+            (&row.provider, &row.settlement, row.refunded_by.as_ref())
+                == (&one.provider, &one.settlement, Some(&one.refund))
+        };
+        let rows = store.rows::<unmatched_settlement::Entity>().filter(is_returned);
+        let sum: i64 = rows.map(|row| row.amount_minor.get()).sum();
+        let counted = one.counted_minor.map(|counted| counted.get());
+        found.check(counted == Some(sum), || format!("3: {} counts for {counted:?}, not for {sum}", one.refund));
     }
 }
 

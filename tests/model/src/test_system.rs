@@ -209,17 +209,23 @@ impl TestSystem {
                 differences.push(format!("{account} has {booked} points, but the model predicts {predicted}"));
             }
         }
-        type Key<'a> = (&'a Name, &'a ExternalId, &'a Option<ExternalId>, Count, Currency, Code);
+        type Key<'a> =
+            (&'a Name, &'a ExternalId, &'a Option<ExternalId>, Count, Currency, Code, Option<&'a ExternalId>);
         let unmatched: BTreeSet<Key<'_>> = store
             .rows::<unmatched_settlement::Entity>()
-            .map(|row| (&row.provider, &row.settlement, &row.refund, row.amount_minor, row.currency, row.reason))
+            .map(|row| {
+                let by = row.refunded_by.as_ref();
+                (&row.provider, &row.settlement, &row.refund, row.amount_minor, row.currency, row.reason, by)
+            })
             .collect();
-        let predicted = self.model.unmatched.iter().map(|one| {
+        let open = self.model.unmatched.iter().map(|one| (one, None));
+        let returned = self.model.returned.iter().map(|(one, refund)| (one, Some(refund)));
+        let predicted = open.chain(returned).map(|(one, by)| {
             let (provider, settlement) = &one.key;
-            (provider, settlement, &one.refund, one.amount.amount_minor, one.amount.currency, one.reason)
+            (provider, settlement, &one.refund, one.amount.amount_minor, one.amount.currency, one.reason, by)
         });
         if unmatched != predicted.collect::<BTreeSet<_>>() {
-            let predicted = &self.model.unmatched;
+            let predicted = (&self.model.unmatched, &self.model.returned);
             differences.push(format!("unmatched money is {unmatched:?}, but the model predicts {predicted:?}"));
         }
         let payouts: BTreeSet<_> = store.rows::<payout::Entity>().map(payout_text).collect();

@@ -171,7 +171,7 @@ impl Tables {
         Ok(self.returns.all(&columns, vec![certificate.into()], of_it)?.collect())
     }
 
-    /// The unmatched money that a provider reported under this settlement id: payments or refunds.
+    /// The open unmatched money that a provider reported under this settlement id: payments or refunds.
     pub(crate) fn unmatched(
         &self,
         kind: UnmatchedKind,
@@ -181,7 +181,22 @@ impl Tables {
         let columns = [unmatched_settlement::Column::Provider, unmatched_settlement::Column::Settlement];
         let key = vec![provider.clone().into(), settlement.clone().into()];
         let same = |row: &unmatched_settlement::Model| {
-            row.kind == kind && row.provider == *provider && row.settlement == *settlement
+            let is_open = row.refunded_by.is_none();
+            is_open && row.kind == kind && row.provider == *provider && row.settlement == *settlement
+        };
+        Ok(self.unmatched_settlements.all(&columns, key, same)?.cloned().collect())
+    }
+
+    /// The unmatched payments under this settlement id that a refund returned.
+    pub(crate) fn returned_payments(
+        &self,
+        provider: &Name,
+        settlement: &ExternalId,
+    ) -> Result<Vec<unmatched_settlement::Model>, Defect> {
+        let columns = [unmatched_settlement::Column::Provider, unmatched_settlement::Column::Settlement];
+        let key = vec![provider.clone().into(), settlement.clone().into()];
+        let same = |row: &unmatched_settlement::Model| {
+            row.refunded_by.is_some() && row.provider == *provider && row.settlement == *settlement
         };
         Ok(self.unmatched_settlements.all(&columns, key, same)?.cloned().collect())
     }

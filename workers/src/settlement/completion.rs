@@ -210,8 +210,8 @@ pub(super) fn register(
 }
 
 /// Refuses a payment that matches no purchase, records it for the operator, and announces it. It is
-/// recorded only once, even if it is reported several times or for several purchases. It is not
-/// recorded if its refund has arrived already.
+/// recorded only once, even if it is reported several times or for several purchases. If its refund
+/// has arrived already, the record names the refund, and nothing is announced.
 fn unmatched(
     context: &Context<'_>,
     tables: &mut Tables,
@@ -225,15 +225,21 @@ fn unmatched(
     if kept.iter().any(|row| money(row) == amount) {
         return Ok(refused);
     }
+    // This message was decided before, and its payment was refunded since. The journal finds that out
+    // when the decision is written, and sends the first reply.
+    let returned = tables.returned_payments(named.provider, named.settlement)?;
+    if returned.iter().any(|row| row.id == context.message_id) {
+        return Ok(refused);
+    }
     // Every message about this settlement locks its row, so that a refund that arrives at the same time
     // finds this payment.
     expect_payment(context, tables, named)?;
-    let (reason, refused) = match refund::of_unmatched(tables, named, amount)? {
-        refund::OfUnmatched::None => (refusal.code, refused),
-        refund::OfUnmatched::Now => return Ok(refused),
+    let (reason, refunded_by, refused) = match refund::of_unmatched(tables, named, amount)? {
+        refund::OfUnmatched::None => (refusal.code, None, refused),
+        refund::OfUnmatched::Now(refund) => (refusal.code, Some(refund), refused),
         refund::OfUnmatched::Before => {
             let refusal = Refusal::new(Code::Reversed, "this payment was refunded before");
-            (Code::Reversed, Decision::refused(&refusal, "settlement.completion").about(named.subject.id()))
+            (Code::Reversed, None, Decision::refused(&refusal, "settlement.completion").about(named.subject.id()))
         }
     };
     let row = unmatched_settlement::Model {
@@ -249,6 +255,11 @@ fn unmatched(
         grants: report.grants,
         reason,
         told_at: context.now,
+        refunded_by,
     };
+    if row.refunded_by.is_some() {
+        tables.unmatched_settlements.insert(row)?;
+        return Ok(refused);
+    }
     Ok(refused.with_event(record_unmatched(tables, row)?))
 }

@@ -28,6 +28,8 @@ mod assignment;
 mod assignment_tests;
 mod completion;
 mod failure;
+#[cfg(test)]
+mod failure_tests;
 mod load;
 mod payout;
 mod payout_load;
@@ -41,6 +43,8 @@ mod revocation;
 mod rules;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod unmatched_tests;
 
 use licet_common::{
     decision::{Context, Decision, RuleError},

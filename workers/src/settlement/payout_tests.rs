@@ -255,3 +255,32 @@ fn play(fixture: &Fixture, id: Uuid, left: &[Message], sent: &mut Vec<Message>, 
         sent.pop();
     }
 }
+
+#[test]
+fn a_payout_is_registered_once_and_only_in_the_right_amount() {
+    let mut fixture = Fixture::with_song();
+    fixture.ask(Request::ContentPut(generous_song()));
+    let license = fixture.granted("player");
+    let Output::LicenseReturned(returned) = fixture.ask(license_return(&license, "alice", Privilege::Buyback, true))
+    else {
+        panic!("the return was refused")
+    };
+    assert!(fixture.events().contains(&"payout.instructed"));
+    let paid = |payout: &str, minor: i64| {
+        Request::PayoutCompletion(PayoutCompletion {
+            license_return: returned.license_return,
+            payout: ExternalId::try_from(payout).expect("an id"),
+            provider: name("bank"),
+            amount: usd(minor),
+        })
+    };
+    assert_eq!(outcome(&fixture.ask(paid("out-1", 299))), "amount_mismatch");
+    assert_eq!(outcome(&fixture.ask(paid("out-1", 300))), "payout.registered");
+    assert_eq!(outcome(&fixture.ask(paid("out-1", 300))), "payout.registered*");
+    assert!(fixture.events().is_empty());
+    assert_eq!(outcome(&fixture.ask(paid("out-1", 299))), "already_settled");
+    assert_eq!(outcome(&fixture.ask(paid("out-2", 300))), "already_settled");
+    let Request::PayoutCompletion(mut unknown) = paid("out-3", 300) else { unreachable!() };
+    unknown.license_return = Uuid::from_u128(7);
+    assert_eq!(outcome(&fixture.ask(Request::PayoutCompletion(unknown))), "unknown_return");
+}

@@ -13,11 +13,10 @@ use licet_schema::{
     entity::{refund, settlement, unmatched_settlement},
     message::{SettlementOutcome, SettlementReversal, UnmatchedKind},
 };
-use uuid::Uuid;
 
 use super::{
     reinstatement, revocation,
-    rules::{Named, Target, expect_payment, for_another_purchase, money, paid, record_unmatched},
+    rules::{Named, Target, announcement, expect_payment, for_another_purchase, money, paid, record_unmatched},
 };
 use crate::domain::{Tables, certificates::Subject, effects::Effects, refusals::refuse};
 
@@ -51,7 +50,8 @@ pub(super) fn decide(
         cause: context.message_id,
     };
     let counted = match named.registered_before(tables)? {
-        Some(row) if row.outcome != SettlementOutcome::Pending => match count(tables, named, &row, &new) {
+        // A failed settlement may still be paid, for any purchase.
+        Some(row) if paid(&row).is_some() => match count(tables, named, &row, &new) {
             Ok(counted) => Ok(counted),
             Err(RuleError::Refused(refusal)) => Err(refusal),
             Err(RuleError::Defect(defect)) => return Err(defect.into()),
@@ -186,13 +186,14 @@ pub(super) fn apply_kept(
     let mut reinstated = false;
     for kept in named.refunds(tables)? {
         // A refund of everything also covers a payment that arrives after money that paid for
-        // nothing.
-        let everything = kept.unmatched
-            && kept.outcome == SettlementOutcome::Refunded
-            && kept.amount_minor.is_none()
-            && subject_of(&kept)? == named.subject;
+        // nothing. As if the payment had arrived first, that money is then not refunded.
+        let everything = returns_all(&kept) && subject_of(&kept)? == named.subject;
         if kept.outcome != SettlementOutcome::Pending && !everything {
             continue;
+        }
+        let was_undone = kept.outcome == SettlementOutcome::Reinstated;
+        if kept.outcome == SettlementOutcome::Refunded {
+            reopen(tables, effects, named, &kept, paid(row))?;
         }
         let kept = refund::Model { unmatched: false, outcome: SettlementOutcome::Pending, counted_minor: None, ..kept };
         match count(tables, named, row, &kept) {
@@ -200,12 +201,17 @@ pub(super) fn apply_kept(
                 let key = key_of(&kept);
                 *tables.refunds.change(&key)? = counted.written(kept);
                 apply(context, tables, effects, named, &key.2)?;
-                reinstated |= reinstatement::apply_kept(context, tables, effects, named, &key.2)?;
+                reinstated |= if was_undone {
+                    reinstatement::undo_one(context, tables, effects, named, &key)?;
+                    true
+                } else {
+                    reinstatement::apply_kept(context, tables, effects, named, &key.2)?
+                };
             }
             // It is treated as if it had arrived after the payment.
             Err(RuleError::Refused(refusal)) => {
                 tables.refunds.remove(&key_of(&kept))?;
-                let undone = reinstatement::take_kept(tables, named, &kept.refund, false)?;
+                let undone = reinstatement::take_kept(tables, named, &kept, is_foreign(&refusal))?;
                 if !undone && let Some(event) = record(context, tables, &kept, refusal.code)? {
                     effects.add_event(event);
                 }
@@ -225,9 +231,9 @@ fn key_of(row: &refund::Model) -> (Name, ExternalId, ExternalId) {
     (row.provider.clone(), row.settlement.clone(), row.refund.clone())
 }
 
-/// Removes the unmatched payments that a refund returned: those with its amount or, if it has none, all
-/// in one currency. Returns the row of the refund, which counts for their sum. `None` if there is no
-/// such payment.
+/// Marks the open unmatched payments that a refund returned: those with its amount or, if it has none,
+/// all in one currency. Returns the row of the refund, which counts for their sum. `None` if there is
+/// no such payment.
 fn take_back(tables: &mut Tables, named: Named<'_>, new: &refund::Model) -> Result<Option<refund::Model>, Defect> {
     let mut kept = tables.unmatched(UnmatchedKind::Payment, named.provider, named.settlement)?;
     let is_same = named.same_purchase(tables)?;
@@ -236,7 +242,7 @@ fn take_back(tables: &mut Tables, named: Named<'_>, new: &refund::Model) -> Resu
     let Some(currency) = kept.iter().map(|row| row.currency).min() else { return Ok(None) };
     let mut sum = Count::ZERO;
     for row in kept.iter().filter(|row| row.currency == currency) {
-        tables.unmatched_settlements.remove(&row.id)?;
+        tables.unmatched_settlements.change(&row.id)?.refunded_by = Some(new.refund.clone());
         let more = sum.checked_add(row.amount_minor);
         sum = more.ok_or_else(|| Defect::violated("unmatched payments sum to at most 2^53-1", row.id))?;
     }
@@ -254,52 +260,61 @@ fn returned(row: refund::Model, amount: Money) -> refund::Model {
     }
 }
 
+/// Whether a refund returned all money of its settlement that paid for nothing, even if it was undone
+/// since.
+fn returns_all(one: &refund::Model) -> bool {
+    one.unmatched && one.amount_minor.is_none()
+}
+
 /// Whether a payment that matches no purchase was refunded.
 pub(super) enum OfUnmatched {
     /// No.
     None,
-    /// Its refund arrived first.
-    Now,
+    /// This refund arrived first.
+    Now(ExternalId),
     /// It was received and refunded before, so this is new money.
     Before,
 }
 
-/// Looks for a refund of a payment that matches no purchase.
+/// Looks for a refund of a payment that matches no purchase and has no open record.
 pub(super) fn of_unmatched(tables: &mut Tables, named: Named<'_>, amount: Money) -> Result<OfUnmatched, Defect> {
-    let refunds = named.refunds(tables)?;
-    // A refund without an amount returned several payments: any amount up to their sum may be one of them.
-    let is_counted = |one: &refund::Model| match (one.counted_minor, one.amount_minor) {
-        (Some(sum), None) => amount.amount_minor <= sum,
-        (counted, _) => counted == Some(amount.amount_minor),
-    };
-    let returned_before = |one: &refund::Model| {
-        one.unmatched
-            && one.outcome == SettlementOutcome::Refunded
-            && one.currency == Some(amount.currency)
-            && is_counted(one)
-    };
-    if refunds.iter().any(returned_before) {
+    let returned_before = tables.returned_payments(named.provider, named.settlement)?;
+    if returned_before.iter().any(|row| money(row) == amount) {
         return Ok(OfUnmatched::Before);
     }
+    let refunds = named.refunds(tables)?;
     let is_same = named.same_purchase(tables)?;
-    let returns = |one: &&refund::Model| {
-        one.outcome == SettlementOutcome::Pending
-            && is_same(one.certificate, one.container)
-            && reported(one).is_none_or(|reported| reported == amount)
+    let of_it = || refunds.iter().filter(|one| is_same(one.certificate, one.container));
+    let is_pending = |one: &refund::Model| one.outcome == SettlementOutcome::Pending;
+    let exact = of_it().find(|one| is_pending(one) && reported(one) == Some(amount));
+    // A refund without an amount returns every payment, also those that arrive one after another.
+    let all = || of_it().find(|one| returns_all(one) && one.currency == Some(amount.currency));
+    let any = || of_it().find(|one| is_pending(one) && reported(one).is_none());
+    let Some(found) = exact.or_else(all).or_else(any) else { return Ok(OfUnmatched::None) };
+    let mut row = if is_pending(found) {
+        returned(found.clone(), amount)
+    } else {
+        let sum = found.counted_minor.unwrap_or(Count::ZERO).checked_add(amount.amount_minor);
+        let sum = sum.ok_or_else(|| Defect::violated("unmatched payments sum to at most 2^53-1", &found.refund))?;
+        refund::Model { counted_minor: Some(sum), ..found.clone() }
     };
-    let Some(kept) = refunds.iter().find(returns) else { return Ok(OfUnmatched::None) };
-    let mut row = returned(kept.clone(), amount);
     // If the refund was undone already, the payment is unmatched again.
-    let undone = reinstatement::take_kept(tables, named, &row.refund, true)?;
-    if undone {
+    if is_pending(found) && reinstatement::take_kept(tables, named, &row, true)? {
         row.outcome = SettlementOutcome::Reinstated;
     }
+    let undone = row.outcome == SettlementOutcome::Reinstated;
     let key = key_of(&row);
     *tables.refunds.change(&key)? = row;
-    Ok(if undone { OfUnmatched::None } else { OfUnmatched::Now })
+    Ok(if undone { OfUnmatched::None } else { OfUnmatched::Now(key.2) })
 }
 
-/// Refuses a refund. If it names an amount, the amount is recorded for the operator and announced.
+/// Whether a refund was refused because it names another purchase. Then it is no part of the payment,
+/// and a reinstatement of all refunds includes it whatever its amount.
+fn is_foreign(refusal: &Refusal) -> bool {
+    refusal.code == Code::AlreadySettled
+}
+
+/// Refuses a refund. It is recorded for the operator and announced.
 fn refused(
     context: &Context<'_>,
     tables: &mut Tables,
@@ -309,7 +324,7 @@ fn refused(
 ) -> Result<Decision, Defect> {
     let refused = Decision::refused(refusal, "settlement.reversal").about(subject_of(new)?.id());
     // The operator has nothing to do about a refund that was undone already.
-    if reinstatement::take_kept(tables, named, &new.refund, false)? {
+    if reinstatement::take_kept(tables, named, new, is_foreign(refusal))? {
         return Ok(refused);
     }
     Ok(refused.with_events(record(context, tables, new, refusal.code)?))
@@ -323,7 +338,10 @@ fn record(
     one: &refund::Model,
     reason: Code,
 ) -> Result<Option<Output>, Defect> {
-    let Some(amount) = reported(one) else { return Ok(None) };
+    let payment = tables.settlements.get(&(one.provider.clone(), one.settlement.clone()))?.and_then(paid);
+    // A refund without an amount returns everything that was paid.
+    let amount = reported(one).or(payment);
+    let amount = amount.ok_or_else(|| Defect::violated("a refused refund has a payment", &one.refund))?;
     let kept = tables.unmatched(UnmatchedKind::Refund, &one.provider, &one.settlement)?;
     if kept.iter().any(|row| row.refund.as_ref() == Some(&one.refund) && money(row) == amount) {
         return Ok(None);
@@ -341,36 +359,42 @@ fn record(
         grants: None,
         reason,
         told_at: context.now,
+        refunded_by: None,
     };
     Ok(Some(record_unmatched(tables, row)?))
 }
 
-/// Records the payment again whose refund was undone, because it still pays for nothing.
-pub(super) fn record_again(
-    context: &Context<'_>,
+/// Makes the payments open again that a refund had returned, because it was undone or counts for
+/// another payment. They still pay for nothing, unless they are the `matched` payment, which was
+/// reported again.
+pub(super) fn reopen(
     tables: &mut Tables,
+    effects: &mut Effects,
+    named: Named<'_>,
     one: &refund::Model,
-) -> Result<Option<Output>, Defect> {
-    let (Some(amount_minor), Some(currency)) = (one.counted_minor, one.currency) else { return Ok(None) };
-    let amount = Money { amount_minor, currency };
-    let kept = tables.unmatched(UnmatchedKind::Payment, &one.provider, &one.settlement)?;
-    if kept.iter().any(|row| money(row) == amount) {
-        return Ok(None);
+    matched: Option<Money>,
+) -> Result<(), Defect> {
+    let mut returned = tables.returned_payments(named.provider, named.settlement)?;
+    returned.retain(|row| row.refunded_by.as_ref() == Some(&one.refund));
+    for row in returned {
+        let open = tables.unmatched(UnmatchedKind::Payment, named.provider, named.settlement)?;
+        let again = open.into_iter().find(|open| money(open) == money(&row));
+        if matched == Some(money(&row)) {
+            tables.unmatched_settlements.remove(&row.id)?;
+        } else if let Some(again) = again {
+            // The same money was reported again in the meantime. It is recorded once, as it was first.
+            tables.unmatched_settlements.remove(&row.id)?;
+            *tables.unmatched_settlements.change(&again.id)? =
+                unmatched_settlement::Model { id: again.id, refunded_by: None, ..row };
+        } else {
+            let paid = named.registered_before(tables)?.and_then(|row| paid(&row));
+            let open = tables.unmatched_settlements.change(&row.id)?;
+            open.refunded_by = None;
+            if paid == Some(money(open)) {
+                open.reason = Code::Reversed;
+            }
+            effects.add_event(announcement(open));
+        }
     }
-    let id: Uuid = context.id(&format!("unmatched:{}", one.refund), 0);
-    let row = unmatched_settlement::Model {
-        id,
-        kind: UnmatchedKind::Payment,
-        provider: one.provider.clone(),
-        settlement: one.settlement.clone(),
-        refund: None,
-        certificate: one.certificate,
-        container: one.container,
-        amount_minor,
-        currency,
-        grants: None,
-        reason: Code::Reversed,
-        told_at: context.now,
-    };
-    Ok(Some(record_unmatched(tables, row)?))
+    Ok(())
 }

@@ -5,13 +5,13 @@ use licet_common::{
     rows::Defect,
 };
 use licet_schema::{
-    Code, ExternalId,
+    Code, ExternalId, Name,
     entity::{refund, reinstatement},
     message::{SettlementOutcome, SettlementReinstatement, UnmatchedKind},
 };
 
 use super::{
-    refund::record_again,
+    refund::reopen,
     revocation,
     rules::{Named, Target, expect_payment, for_another_purchase, paid},
 };
@@ -27,7 +27,7 @@ pub(super) fn decide(
     let selected = |id: &ExternalId| report.refund.as_ref().is_none_or(|refund| refund == id);
     let mut refunds = named.refunds(tables)?;
     refunds.retain(|one| selected(&one.refund));
-    if let Some(row) = named.registered_before(tables)?.filter(|row| row.outcome != SettlementOutcome::Pending) {
+    if let Some(row) = named.registered_before(tables)?.filter(|row| paid(row).is_some()) {
         let is_same = named.same_purchase(tables)?;
         let refused = tables.unmatched(UnmatchedKind::Refund, named.provider, named.settlement)?;
         let mut refused = refused.iter().filter(|one| one.refund.as_ref().is_some_and(selected));
@@ -88,7 +88,7 @@ pub(super) fn apply_kept(
         Some(row) if !one.unmatched => revocation::was_undone(row, &refunds, id)?,
         _ => true,
     };
-    let undone = take_kept(tables, named, id, is_included)?;
+    let undone = take_kept(tables, named, one, is_included)?;
     if undone {
         undo(context, tables, effects, named, std::slice::from_ref(one))?;
     }
@@ -100,27 +100,42 @@ pub(super) fn apply_kept(
 pub(super) fn take_kept(
     tables: &mut Tables,
     named: Named<'_>,
-    refund: &ExternalId,
+    refund: &refund::Model,
     is_included: bool,
 ) -> Result<bool, Defect> {
-    let row = named.registered_before(tables)?.filter(|row| row.outcome != SettlementOutcome::Pending);
+    // Before the payment, any purchase can be meant. The purchase of a failed settlement may not be loaded.
+    let row = named.registered_before(tables)?.filter(|row| paid(row).is_some());
     let mut kept = Vec::new();
     for one in tables.reinstatements_of(named.provider, named.settlement)? {
-        // A reinstatement that names another purchase would have been refused after the payment.
+        // A reinstatement that names neither the purchase of the payment nor that of the refund would
+        // have been refused after the payment.
+        let is_named = (one.certificate, one.container) == (refund.certificate, refund.container);
         let subject = Subject::of_columns(one.certificate, one.container, &one.id)?;
         let is_other = match &row {
-            Some(row) if subject != named.subject => Target::of(tables, row, subject)? == Target::Other,
+            Some(row) if !is_named => Target::of(tables, row, subject)? == Target::Other,
             _ => false,
         };
         if !is_other {
             kept.push(one);
         }
     }
-    if let Some(own) = kept.iter().find(|one| one.refund.as_ref() == Some(refund)) {
+    if let Some(own) = kept.iter().find(|one| one.refund.as_ref() == Some(&refund.refund)) {
         tables.reinstatements.remove(&own.id)?;
         return Ok(true);
     }
     Ok(is_included && kept.iter().any(|one| one.refund.is_none()))
+}
+
+/// Undoes a refund.
+pub(super) fn undo_one(
+    context: &Context<'_>,
+    tables: &mut Tables,
+    effects: &mut Effects,
+    named: Named<'_>,
+    key: &(Name, ExternalId, ExternalId),
+) -> Result<(), Defect> {
+    let one = tables.refunds.require(key)?.clone();
+    undo(context, tables, effects, named, &[one])
 }
 
 /// Undoes refunds. Money that paid for nothing is unmatched again. A payment that was recorded
@@ -144,11 +159,7 @@ fn undo(
         explained = row.filter(|row| row.outcome == SettlementOutcome::Completed).map(|_| paid);
     }
     for one in refunds.iter().filter(|one| one.unmatched) {
-        let again = one.counted_minor.zip(one.currency);
-        let is_explained = explained.is_some_and(|paid| again == Some((paid.amount_minor, paid.currency)));
-        if !is_explained && let Some(event) = record_again(context, tables, one)? {
-            effects.add_event(event);
-        }
+        reopen(tables, effects, named, one, explained)?;
     }
     if let Some(paid) = explained {
         for kept in tables.unmatched(UnmatchedKind::Payment, named.provider, named.settlement)? {

@@ -123,18 +123,23 @@ pub(super) fn expect_payment(context: &Context<'_>, tables: &mut Tables, named: 
 
 /// Records money that matches no purchase. Returns the event that announces it.
 pub(super) fn record_unmatched(tables: &mut Tables, row: unmatched_settlement::Model) -> Result<Output, Defect> {
-    let event = SettlementUnmatched {
+    let event = announcement(&row);
+    tables.unmatched_settlements.insert(row)?;
+    Ok(event)
+}
+
+/// The event that announces unmatched money.
+pub(super) fn announcement(row: &unmatched_settlement::Model) -> Output {
+    Output::SettlementUnmatched(SettlementUnmatched {
         kind: row.kind,
         settlement: row.settlement.clone(),
         refund: row.refund.clone(),
         provider: row.provider.clone(),
         certificate: row.certificate,
         container: row.container,
-        amount: Some(money(&row)),
+        amount: Some(money(row)),
         reason: row.reason,
-    };
-    tables.unmatched_settlements.insert(row)?;
-    Ok(Output::SettlementUnmatched(event))
+    })
 }
 
 /// The sum of the refunds so far: of the payment, and of money that paid for nothing. `None` if all

@@ -66,7 +66,10 @@ pub(crate) struct Model {
     pub(crate) licenses: BTreeMap<Uuid, License>,
     pub(crate) returns: BTreeMap<Uuid, Return>,
     settlements: BTreeMap<(Name, ExternalId), Settlement>,
+    /// The open unmatched money.
     pub(crate) unmatched: Vec<Unmatched>,
+    /// The unmatched payments that a refund returned, with its id.
+    pub(crate) returned: Vec<(Unmatched, ExternalId)>,
     pub(crate) payouts: BTreeMap<(Name, ExternalId), Payout>,
     /// The payouts with the amount owed, in the order in which they were reported.
     paid_out: Vec<(Name, ExternalId)>,

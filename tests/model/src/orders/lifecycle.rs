@@ -32,8 +32,12 @@ pub(super) enum Message {
     Completion,
     /// A completion with a wrong amount, with the id of the correct completion.
     WrongAmount,
+    /// Another one.
+    OtherAmount,
     Failure,
     Reversal,
+    /// A refund without an amount that names another purchase.
+    ReversalOfOther,
     /// A refund under this number, of this amount in minor units.
     Refund(u8, i64),
     /// A refund under this number, of a member.
@@ -52,8 +56,8 @@ pub(super) enum Message {
 }
 
 use Message::{
-    Completion, Deletion, Failure, Hours, LicenseReceipt, LicenseRequest, MemberReceipt, MemberRefund, Receipt, Refund,
-    Reinstatement, ReinstatementOfAll, Reissue, Return, Reversal, Sweep, WrongAmount,
+    Completion, Deletion, Failure, Hours, LicenseReceipt, LicenseRequest, MemberReceipt, MemberRefund, OtherAmount,
+    Receipt, Refund, Reinstatement, ReinstatementOfAll, Reissue, Return, Reversal, ReversalOfOther, Sweep, WrongAmount,
 };
 
 /// A purchase and the messages about it.
@@ -137,6 +141,13 @@ impl State {
             }),
             Completion => completion(bought, "pay-1", bought.amount),
             WrongAmount => completion(bought, "pay-1", usd(1)),
+            OtherAmount => completion(bought, "pay-1", usd(2)),
+            ReversalOfOther => Request::SettlementReversal(SettlementReversal {
+                certificate: Some(Uuid::from_u128(99)),
+                container: None,
+                refund: Some(external("re-other")),
+                ..reversal(bought, "pay-1")
+            }),
             Failure => Request::SettlementFailure(failure(bought, "pay-1")),
             Reversal => Request::SettlementReversal(reversal(bought, "pay-1")),
             Refund(number, amount) => {
@@ -249,9 +260,12 @@ impl State {
         for row in store.rows::<account::Entity>() {
             text += &format!("{} {}\n", row.name, row.balance);
         }
-        for row in store.rows::<unmatched_settlement::Entity>().filter(|row| row.reason != Code::Reversed) {
-            text += &format!("unmatched {}\n", row.amount_minor);
-        }
+        let unmatched = store.rows::<unmatched_settlement::Entity>().filter(|row| row.reason != Code::Reversed);
+        let mut unmatched: Vec<_> = unmatched
+            .map(|row| format!("unmatched {} {} {:?}\n", row.kind, row.amount_minor, row.refunded_by))
+            .collect();
+        unmatched.sort();
+        text += &unmatched.concat();
         text
     }
 

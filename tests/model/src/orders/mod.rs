@@ -25,7 +25,8 @@ use lifecycle::{
     Lifecycle,
     Message::{
         self, Completion, Deletion, Failure, Hours, LicenseReceipt, LicenseRequest, MemberReceipt, MemberRefund,
-        Receipt, Refund, Reinstatement, ReinstatementOfAll, Reissue, Return, Reversal, Sweep, WrongAmount,
+        OtherAmount, Receipt, Refund, Reinstatement, ReinstatementOfAll, Reissue, Return, Reversal, ReversalOfOther,
+        Sweep, WrongAmount,
     },
     State,
 };
@@ -123,6 +124,22 @@ fn every_order_of_payments_refunds_and_reinstatements_ends_in_one_state() {
     members(&[Completion, Refund(1, 300), Reversal, ReinstatementOfAll]);
     members(&[Completion, Refund(1, 300), Refund(2, 400), ReinstatementOfAll, Failure]);
     members(&[Completion, MemberRefund(1, 0), Refund(2, 400), ReinstatementOfAll]);
+}
+
+#[test]
+fn every_order_of_unmatched_payments_and_their_refunds_ends_in_one_state() {
+    let play = |messages: &[Message]| converge(lifecycle(1, 1, &[messages]));
+    play(&[WrongAmount, OtherAmount, Reversal]);
+    play(&[WrongAmount, OtherAmount, Reversal, Reinstatement(None)]);
+    play(&[WrongAmount, OtherAmount, Reversal, ReinstatementOfAll]);
+    play(&[WrongAmount, OtherAmount, Refund(1, 1), Refund(2, 2), Reinstatement(Some(1))]);
+    play(&[Completion, WrongAmount, Reversal]);
+    play(&[Completion, WrongAmount, Reversal, Reinstatement(None)]);
+    play(&[Completion, WrongAmount, OtherAmount, Refund(1, 300)]);
+    play(&[Completion, ReversalOfOther, Failure]);
+    play(&[Completion, ReversalOfOther, ReinstatementOfAll]);
+    play(&[Completion, ReversalOfOther, Refund(1, 300), ReinstatementOfAll]);
+    play(&[Completion, ReversalOfOther, Refund(1, 300), Reinstatement(Some(1))]);
 }
 
 /// Plays all orders, and checks that they end in the same state of money and rights.

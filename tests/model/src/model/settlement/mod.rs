@@ -41,6 +41,8 @@ struct Refund {
     state: RefundState,
     /// What it counted for before it was undone, if it counted.
     undone: Option<Option<i64>>,
+    /// The money that paid for nothing and that it returned before it was undone.
+    undone_return: Option<Money>,
     revoked: bool,
 }
 

@@ -140,16 +140,24 @@ impl Model {
         for id in row.refunds.keys().cloned().collect::<Vec<_>>() {
             let one = &mut self.settlements.get_mut(key).expect("it was just registered").refunds;
             let one = one.get_mut(&id).expect("it is known");
-            let covers_all = matches!(one.state, RefundState::Returned(_)) && one.amount.is_none() && one.ids == ids;
+            let returned = matches!(one.state, RefundState::Returned(_));
+            let was_undone = one.undone_return.take().is_some();
+            let covers_all = (returned || was_undone) && one.amount.is_none() && one.ids == ids;
             if one.state != RefundState::Kept && !covers_all {
                 continue;
             }
             one.state = RefundState::Kept;
             let one = one.clone();
+            if returned {
+                self.reopen(key, &id, Some(amount));
+            }
             match self.part(key, &id, &one) {
                 Ok(part) => {
                     self.count_refund(key, &id, part);
-                    undone |= self.undo_if_kept(key, &id);
+                    if was_undone {
+                        self.undo(key, std::slice::from_ref(&id));
+                    }
+                    undone |= was_undone || self.undo_if_kept(key, &id);
                 }
                 Err(code) => {
                     self.settlements.get_mut(key).expect("it is known").refunds.remove(&id);

@@ -23,13 +23,13 @@ impl Model {
             return if same { Ok(self.registered(ids, &key, outcome, true)) } else { Err(Code::AmountMismatch) };
         }
         let amount = body.amount;
-        let one = Refund { ids, amount, state: RefundState::Kept, undone: None, revoked: false };
-        let part = match known.paid.is_some() || known.failed {
+        let one = Refund { ids, amount, state: RefundState::Kept, undone: None, undone_return: None, revoked: false };
+        let part = match known.paid.is_some() {
             true => self.part(&key, &id, &one).map(Some),
             false => Ok(None),
         };
         let reduces = amount.is_none() && matches!(part, Ok(Some(Part::Amount(_) | Part::Rest)));
-        let returned = if reduces { None } else { self.take_back(&key, ids, amount) };
+        let returned = if reduces { None } else { self.take_back(&key, &id, ids, amount) };
         let row = |model: &mut Self, one: Refund| {
             let new = Settlement { ids, ..Settlement::default() };
             model.settlements.entry(key.clone()).or_insert(new).refunds.insert(id.clone(), one);
@@ -108,7 +108,7 @@ impl Model {
         let refused = |one: &Unmatched| one.key == key && one.refund.as_ref().is_some_and(selects);
         let is_named = selected.values().any(|one| known.are_same(one.ids, ids))
             || self.unmatched.iter().any(|one| refused(one) && known.are_same(one.ids, ids));
-        if (known.failed || known.paid.is_some()) && !is_named {
+        if known.paid.is_some() && !is_named {
             let of_container = ids.0.and_then(|id| self.certificates.get(&id)).map(|one| one.purchase);
             if !known.is_for(ids) && (known.ids.1.is_none() || of_container != known.ids.1) {
                 return Err(Code::AlreadySettled);
@@ -155,7 +155,7 @@ impl Model {
     pub(super) fn names_its_purchase(&self, known: &Settlement, ids: PurchaseIds) -> bool {
         let container = ids.0.and_then(|id| self.certificates.get(&id)).map(|one| one.purchase);
         let member = known.ids.1.is_some() && container == known.ids.1;
-        (!known.failed && known.paid.is_none()) || known.is_for(ids) || member
+        known.paid.is_none() || known.is_for(ids) || member
     }
 
     pub(super) fn forget_kept(&mut self, key: &Key, id: &ExternalId) {
@@ -163,13 +163,13 @@ impl Model {
         kept.retain(|(kept, _)| kept.as_ref() != Some(id));
     }
 
-    fn undo(&mut self, key: &Key, refunds: &[ExternalId]) {
-        let mut returned = Vec::new();
+    pub(super) fn undo(&mut self, key: &Key, refunds: &[ExternalId]) {
         for id in refunds {
             let one = self.refund_mut(key, id);
-            if let RefundState::Returned(amount) = one.state {
-                returned.push((amount, one.ids));
-            }
+            one.undone_return = match one.state {
+                RefundState::Returned(amount) => Some(amount),
+                _ => None,
+            };
             one.undone = one.applied();
             one.state = RefundState::Undone;
         }
@@ -178,19 +178,8 @@ impl Model {
             self.follow_refunds(key, false);
         }
         let explained = paid.filter(|_| !self.settlements[key].all_refunded());
-        for (amount, ids) in returned {
-            let is_known = |one: &Unmatched| one.key == *key && one.refund.is_none() && one.amount == amount;
-            if explained != Some(amount) && !self.unmatched.iter().any(is_known) {
-                let reason = Code::Reversed;
-                self.announce_unmatched(Unmatched {
-                    key: key.clone(),
-                    refund: None,
-                    amount,
-                    grants: None,
-                    reason,
-                    ids,
-                });
-            }
+        for id in refunds {
+            self.reopen(key, id, explained);
         }
         let repeated = |one: &Unmatched| {
             let same = one.key == *key && one.refund.is_none() && one.reason == Code::Reversed;
