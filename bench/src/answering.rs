@@ -115,7 +115,7 @@ async fn serve(transport: &Transport, queue: &str, templates: &Templates) -> Res
         let outgoing: Vec<_> = deliveries.iter().flat_map(|delivery| templates.outgoing(delivery)).collect();
         let outcomes = publisher.publish(&outgoing, CONFIRM_TIMEOUT).await?;
         if outcomes.contains(&Outcome::Refused) || outcomes.contains(&Outcome::Unconfirmed) {
-            return Err(Lost("the broker did not confirm an output".into()));
+            return Err(Lost::Unavailable("the broker did not confirm an output".into()));
         }
         consumer.ack_through(last).await?;
     }

@@ -386,7 +386,7 @@ async fn publish(publisher: Publisher, mut outgoing: mpsc::UnboundedReceiver<Out
     while outgoing.recv_many(&mut messages, 256).await > 0 {
         let outcomes = publisher.publish(&messages, TIMEOUT).await?;
         if let Some(outcome) = outcomes.iter().find(|outcome| **outcome != Outcome::Confirmed) {
-            return Err(Lost(format!("a message of the load was {outcome:?}")));
+            return Err(Lost::Unavailable(format!("a message of the load was {outcome:?}")));
         }
         messages.clear();
     }

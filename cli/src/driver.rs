@@ -61,6 +61,15 @@ pub(crate) enum DriveError {
         /// The reply.
         reply: String,
     },
+    /// The payment provider confirmed nothing.
+    #[error(
+        "no payment for a certificate was reported within {} s: check that a payment provider takes its \
+         instructions, such as `licet provider`, and its log", timeout.as_secs()
+    )]
+    NotPaid {
+        /// The timeout.
+        timeout: Duration,
+    },
     /// An event did not arrive in time.
     #[error("the event {awaited} did not arrive within {} s: check the log of the workers", timeout.as_secs())]
     NoEvent {
@@ -306,6 +315,9 @@ impl Driver {
         }
         match reply {
             Output::LicenseIssued(issued) => license_token_of(issued),
+            Output::RequestRefused(refused) if refused.code == Code::NotSettled => {
+                Err(DriveError::NotPaid { timeout: SETTLEMENT_PAUSE * SETTLEMENT_ATTEMPTS })
+            }
             other => Err(unexpected("license.request", &other)),
         }
     }

@@ -98,7 +98,7 @@ async fn serve(
         for outcome in outcomes {
             // No instruction of the batch is acknowledged. The broker delivers all of them again on
             // the next connection.
-            outcome.map_err(|error| Lost(error.to_string()))?;
+            outcome.map_err(|error| Lost::Unavailable(error.to_string()))?;
         }
         consumer.ack_through(last).await?;
     }

@@ -68,7 +68,7 @@ pub enum UnmatchedError {
 pub fn list(store: &Store) -> BoxFuture<'_, Result<Vec<Unmatched>, UnmatchedError>> {
     Box::pin(async move {
         let open = unmatched_settlement::Entity::find().filter(unmatched_settlement::Column::RefundedBy.is_null());
-        let oldest_first = open.order_by_asc(unmatched_settlement::Column::ToldAt);
+        let oldest_first = open.order_by_asc(unmatched_settlement::Column::RecordedAt);
         Ok(oldest_first.all(&store.pool()).await.map_err(StoreError::from)?)
     })
 }
@@ -187,7 +187,7 @@ mod tests {
             currency: Currency::try_from("USD").expect("a code"),
             grants: None,
             reason: Code::AlreadySettled,
-            told_at: Timestamp::from_millis(0),
+            recorded_at: Timestamp::from_millis(0),
             refunded_by: None,
         }
     }

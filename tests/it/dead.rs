@@ -270,9 +270,11 @@ async fn a_replay_that_is_interrupted_before_its_acknowledgement_can_be_repeated
     let mut replayer = Replayer::connect(&system.resources.transport, 100).await.expect("the broker answers");
     let interrupted = scan(&system, Filter::default(), 100, async |letter: &Letter| {
         assert_eq!(replayer.replay(letter).await.expect("the replay is confirmed"), Action::Remove);
-        Err(Lost("interrupted before the acknowledgement".into()).into())
+        Err(Lost::Unavailable("interrupted before the acknowledgement".into()).into())
     });
-    assert!(matches!(interrupted.await, Err(DeadLetterError::Broker(Lost(why))) if why.starts_with("interrupted")));
+    assert!(
+        matches!(interrupted.await, Err(DeadLetterError::Broker(Lost::Unavailable(why))) if why.starts_with("interrupted"))
+    );
     wait_for_depth(&system, "licet.dead.catalog", 1).await;
     let first = (replies.next().await, events.next().await);
     let again = scan(&system, Filter::default(), 100, async |letter: &Letter| replayer.replay(letter).await).await;

@@ -18,6 +18,7 @@ mod events;
 mod failures;
 mod faults;
 mod flows;
+mod guide;
 mod installation;
 mod intake;
 mod nodes;

@@ -294,7 +294,7 @@ const COLUMNS: [(&str, &[(&str, Case)]); 19] = [
             ("currency", CURRENCY),
             ("grants", Reported),
             ("reason", Words("expired", "reversed")),
-            ("told_at", Reported),
+            ("recorded_at", Reported),
             ("refunded_by", Reported),
         ],
     ),

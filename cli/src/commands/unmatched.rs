@@ -172,7 +172,7 @@ fn as_json(payment: &Unmatched, refunded: Option<Money>) -> Value {
     json!({"id": payment.id, "kind": payment.kind, "refund": payment.refund, "provider": payment.provider, "settlement": payment.settlement,
            "certificate": payment.certificate, "container": payment.container,
            "amount_minor": payment.amount_minor, "currency": payment.currency, "grants": payment.grants, "reason": payment.reason,
-           "told_at": payment.told_at, "refunded": refunded.map(|sum| sum.amount_minor)})
+           "recorded_at": payment.recorded_at, "refunded": refunded.map(|sum| sum.amount_minor)})
 }
 
 fn line(payment: &Unmatched, refunded: Option<Money>) -> String {
@@ -181,11 +181,13 @@ fn line(payment: &Unmatched, refunded: Option<Money>) -> String {
         (None, Some(id)) => format!("certificate {id}"),
         (None, None) => "no purchase".to_owned(),
     };
-    let Unmatched { id, settlement, provider, reason, told_at, .. } = payment;
+    let Unmatched { id, settlement, provider, reason, recorded_at, .. } = payment;
     let amount = unmatched::amount(payment);
     let refund = payment.refund.as_ref().map(|refund| format!("refund {refund} of ")).unwrap_or_default();
     let refunded = refunded.map(|sum| format!(", {sum} refunded")).unwrap_or_default();
-    format!("{id}  {amount}  {refund}{settlement} from {provider} for {named}: {reason}, reported {told_at}{refunded}")
+    format!(
+        "{id}  {amount}  {refund}{settlement} from {provider} for {named}: {reason}, recorded {recorded_at}{refunded}"
+    )
 }
 
 #[cfg(test)]
@@ -208,12 +210,12 @@ mod tests {
             currency: Currency::try_from("USD").expect("a code"),
             grants: None,
             reason: Code::AlreadySettled,
-            told_at: Timestamp::from_millis(0),
+            recorded_at: Timestamp::from_millis(0),
             refunded_by: None,
         };
         let line = line(&payment, None);
         assert!(line.contains("  12.87 USD  pay-1 from bank for container 00000000-"), "{line}");
-        assert!(line.ends_with(": already_settled, reported 1970-01-01T00:00:00Z"), "{line}");
+        assert!(line.ends_with(": already_settled, recorded 1970-01-01T00:00:00Z"), "{line}");
         let refund =
             Unmatched { kind: UnmatchedKind::Refund, refund: ExternalId::try_from("re-1").ok(), ..payment.clone() };
         assert!(super::line(&refund, None).contains("  12.87 USD  refund re-1 of pay-1 from bank for container "));

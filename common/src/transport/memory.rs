@@ -259,12 +259,12 @@ impl Broker {
 
 /// The error of a connection that fault injection closes.
 fn injected_loss() -> Lost {
-    Lost("injected fault".into())
+    Lost::Unavailable("injected fault".into())
 }
 
 impl State {
     fn queue(&mut self, name: &str) -> Result<&mut Queue, Lost> {
-        self.queues.get_mut(name).ok_or_else(|| Lost(format!("the queue {name} does not exist")))
+        self.queues.get_mut(name).ok_or_else(|| Lost::Unavailable(format!("the queue {name} does not exist")))
     }
 
     fn bind(&mut self, exchange: &str, key: &str, queue: &str) {

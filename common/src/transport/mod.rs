@@ -44,8 +44,14 @@ enum Backend {
 
 /// The connection was lost or cannot be established. Create a new consumer or publisher.
 #[derive(Clone, Debug, thiserror::Error)]
-#[error("the broker is unavailable: {0}")]
-pub struct Lost(pub String);
+pub enum Lost {
+    /// The broker does not respond, or ended the connection.
+    #[error("the broker is unavailable: {0}")]
+    Unavailable(String),
+    /// The broker responds and refuses. The text says what to check.
+    #[error("{0}")]
+    Refused(String),
+}
 
 /// The reason a broker cannot be used.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -92,7 +98,10 @@ pub enum TransportError {
 
 impl From<TransportError> for Lost {
     fn from(error: TransportError) -> Self {
-        Self(error.to_string())
+        match error {
+            TransportError::Refused { .. } => Self::Refused(error.to_string()),
+            other => Self::Unavailable(other.to_string()),
+        }
     }
 }
 

@@ -33,8 +33,8 @@ const WAITING: [(&str, &str, &str); 3] = [
     ),
     (
         "unmatched money (see `licet unmatched list`)",
-        "u.told_at",
-        "SELECT u.id, u.told_at, COUNT(*) OVER () FROM unmatched_settlement u WHERE u.refunded_by IS NULL",
+        "u.recorded_at",
+        "SELECT u.id, u.recorded_at, COUNT(*) OVER () FROM unmatched_settlement u WHERE u.refunded_by IS NULL",
     ),
     (
         "refunds whose payment has not arrived (ask the provider whether the ids are right)",

@@ -73,7 +73,7 @@ impl Installation<'_> {
                 Ok(0) => problems.push(format!("no worker consumes the queue {queue}: start licet-{}", worker.name)),
                 Ok(_) => {}
                 // A missing queue was reported before.
-                Err(error) if error.0.contains("NOT_FOUND") => {}
+                Err(error) if error.to_string().contains("NOT_FOUND") => {}
                 Err(error) => return Err(error.to_string()),
             }
         }

@@ -236,7 +236,7 @@ CREATE TABLE unmatched_settlement (
     currency text COLLATE "C" NOT NULL,
     grants bigint,
     reason text COLLATE "C" NOT NULL,
-    told_at bigint NOT NULL,
+    recorded_at bigint NOT NULL,
     refunded_by text COLLATE "C"
 );
 

@@ -233,7 +233,7 @@ CREATE TABLE unmatched_settlement (
     currency text NOT NULL,
     grants bigint,
     reason text NOT NULL,
-    told_at bigint NOT NULL,
+    recorded_at bigint NOT NULL,
     refunded_by text
 );
 

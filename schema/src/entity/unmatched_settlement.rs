@@ -34,8 +34,8 @@ pub struct Model {
     pub grants: Option<Grants>,
     /// Why the money matches no purchase.
     pub reason: Code,
-    /// When the money was reported, in Unix milliseconds.
-    pub told_at: Timestamp,
+    /// When the money was recorded, in Unix milliseconds.
+    pub recorded_at: Timestamp,
     /// The refund that returned this payment. `None` while the money is open.
     pub refunded_by: Option<ExternalId>,
 }

@@ -254,7 +254,7 @@ fn unmatched(
         currency: amount.currency,
         grants: report.grants,
         reason,
-        told_at: context.now,
+        recorded_at: context.now,
         refunded_by,
     };
     if row.refunded_by.is_some() {

@@ -358,7 +358,7 @@ fn record(
         currency: amount.currency,
         grants: None,
         reason,
-        told_at: context.now,
+        recorded_at: context.now,
         refunded_by: None,
     };
     Ok(Some(record_unmatched(tables, row)?))

@@ -250,8 +250,8 @@ impl Address {
 
     fn unreachable(&self, error: lapin::Error) -> TransportError {
         let address = self.address.to_string();
-        if let Some(ACCESS_REFUSED | NOT_ALLOWED) = reply_code(&error) {
-            return TransportError::Refused { address, reason: error.to_string() };
+        if let Some(reason) = refusal(&error) {
+            return TransportError::Refused { address, reason };
         }
         TransportError::Unreachable { address, reason: error.to_string(), source: Some(Box::new(error)) }
     }
@@ -346,11 +346,11 @@ impl Consumer {
     /// is lost.
     fn arrived(&self, next: Option<Option<Result<Delivery, Lost>>>) -> Result<Option<Delivery>, Lost> {
         if self.overfilled().is_some() {
-            return Err(Lost("the prefetched messages exceed the buffer".into()));
+            return Err(Lost::Unavailable("the prefetched messages exceed the buffer".into()));
         }
         match next {
             Some(Some(delivery)) => delivery.map(Some),
-            Some(None) if !self.stopped => Err(Lost("the broker cancelled the consumer".into())),
+            Some(None) if !self.stopped => Err(Lost::Unavailable("the broker cancelled the consumer".into())),
             Some(None) | None => Ok(None),
         }
     }
@@ -391,14 +391,29 @@ fn reply_code(error: &lapin::Error) -> Option<u16> {
 }
 
 fn lost(error: lapin::Error) -> Lost {
-    Lost(error.to_string())
+    match refusal(&error) {
+        Some(reason) => {
+            Lost::Refused(format!("the broker refused: {reason}. Check the permissions of the user in LICET_AMQP_URL"))
+        }
+        None => Lost::Unavailable(error.to_string()),
+    }
+}
+
+/// Why the broker refused an operation or a connection, if it did.
+fn refusal(error: &lapin::Error) -> Option<String> {
+    match error.kind() {
+        ErrorKind::ProtocolError(error) if [ACCESS_REFUSED, NOT_ALLOWED].contains(&error.get_id()) => {
+            Some(error.get_message().to_string())
+        }
+        _ => None,
+    }
 }
 
 /// The broker's response to a call, if it arrives within [`CALL_TIMEOUT`].
 async fn call<T>(request: impl Future<Output = lapin::Result<T>>) -> Result<T, Lost> {
     match timeout(CALL_TIMEOUT, request).await {
         Ok(response) => response.map_err(lost),
-        Err(_) => Err(Lost(NO_RESPONSE.into())),
+        Err(_) => Err(Lost::Unavailable(NO_RESPONSE.into())),
     }
 }
 

@@ -121,7 +121,7 @@ impl Publisher {
             match timeout_at(deadline, sent.as_mut()).await {
                 Ok(()) => confirms.push(sent.as_mut().take_output().transpose().map_err(lost)?),
                 Err(_) if self.connection.status().blocked() => confirms.push(None),
-                Err(_) => return Err(Lost("the broker does not accept messages".into())),
+                Err(_) => return Err(Lost::Unavailable("the broker does not accept messages".into())),
             }
         }
         let mut outcomes = Vec::with_capacity(messages.len());
