@@ -30,6 +30,9 @@ install_missing() {
     [[ -x /usr/sbin/pgbouncer ]] || packages+=(pgbouncer)
     # For the sample in the README.
     /usr/bin/python3 -c 'import jwt, pika' 2>/dev/null || packages+=(python3-jwt python3-pika python3-cryptography)
+    # For the JOSE libraries.
+    /usr/bin/python3 -c 'import pip' 2>/dev/null || packages+=(python3-pip)
+    command -v npm >/dev/null || packages+=(nodejs npm)
     [[ ! $broker_root$database_root ]] || command -v debootstrap >/dev/null ||
         packages+=(debootstrap debian-archive-keyring)
     ((${#packages[@]})) || return 0
@@ -61,6 +64,33 @@ install_missing() {
     }
     "${remove_policy[@]}"
     remove_policy=()
+}
+
+# The folder with the JOSE libraries of docs/protocol.md, in the versions that were tried last.
+jose_python=('pyjwt[crypto]==2.15.1' joserfc==1.8.0)
+jose_javascript=(jose@6.2.18)
+jose_folder=$roots/jose-$(cksum <<<"${jose_python[*]} ${jose_javascript[*]}" | cut -d ' ' -f 1)
+
+# Installs these libraries, unless the folder exists.
+install_jose() {
+    mkdir -p "$roots"
+    exec {lock}>"$jose_folder.lock"
+    run flock "$lock"
+    if [[ ! -d $jose_folder ]]; then
+        note "Installing ${jose_python[*]} ${jose_javascript[*]} in $jose_folder"
+        half_made=$jose_folder.part
+        rm -rf "$half_made"
+        {
+            run /usr/bin/python3 -m pip install --quiet --target "$half_made/python" "${jose_python[@]}" &&
+            run npm install --silent --no-save --prefix "$half_made" "${jose_javascript[@]}"
+        } >"$tmp/jose.log" 2>&1 || {
+            tail -n 20 "$tmp/jose.log" >&2
+            die "the JOSE libraries could not be installed."
+        }
+        mv "$half_made" "$jose_folder"
+        half_made=
+    fi
+    exec {lock}>&-
 }
 
 # root_of PACKAGE VERSION: prints the path of its root folder, which may not exist yet.

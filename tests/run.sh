@@ -28,7 +28,7 @@ binaries: tests/run.sh -- purchase --nocapture
 
 The newer servers run in minimal Debian systems, which debootstrap creates once; this needs root.
 A complete run that passes records the server versions in target/figures.
-  LICET_TEST_ROOTS            the folder for these systems; default ~/.cache/licet-test
+  LICET_TEST_ROOTS            the folder for these systems and for libraries of other languages; default ~/.cache/licet-test
   LICET_TEST_MIRROR           the Debian mirror to create them from; default: the mirror that apt uses
 
 Running services are used instead if these variables are set:
@@ -172,6 +172,7 @@ trap 'exit 143' TERM
 install_missing
 [[ ! $broker_root ]] || make_root "$broker_root" rabbitmq-server "$broker_wanted"
 [[ ! $database_root ]] || make_root "$database_root" postgresql "$database_wanted"
+[[ $mode == bench ]] || install_jose
 [[ $mode != install ]] || exit 0
 
 choose_ports
@@ -180,12 +181,13 @@ choose_ports
 [[ -z $database ]] || await_database
 [[ -z $broker ]] || await_broker
 ask_versions
+export LICET_TEST_JOSE=$jose_folder
 # The root folders in which tests find the programs of these servers.
 [[ ! $broker_root ]] || export LICET_TEST_BROKER_ROOT=$broker_root
 [[ ! $database_root ]] || export LICET_TEST_DATABASE_ROOT=$database_root
 
 if [[ $mode == services ]]; then
-    for name in LICET_TEST_{AMQP_URL,MANAGEMENT_URL,DATABASE_URL,BROKER_RESTART,BROKER_ROOT,DATABASE_ROOT}; do
+    for name in LICET_TEST_{AMQP_URL,MANAGEMENT_URL,DATABASE_URL,BROKER_RESTART,BROKER_ROOT,DATABASE_ROOT,JOSE}; do
         [[ -z ${!name:-} ]] || printf 'export %s=%q\n' "$name" "${!name}"
     done
     note "Both servers run until you press Ctrl-C."

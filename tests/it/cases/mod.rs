@@ -14,4 +14,5 @@ mod b03;
 mod b06;
 mod b12;
 mod b13;
+mod b17;
 mod refunds;
