@@ -23,6 +23,7 @@ use sea_orm::{ConnectionTrait, Statement};
 use uuid::Uuid;
 
 use crate::{
+    processes::{Process, log_of},
     proxy::{Network, Proxy},
     system::{
         TIMEOUT, TestSystem, amqp_url, license_return, message, name, new_database, on_both, outcome, purchase, song,
@@ -318,4 +319,30 @@ async fn a_changed_table_is_named_before_a_worker_uses_an_sqlite_database_again(
     assert!(matches!(&error, StoreError::Misconfigured { why, .. } if why.contains("table license")), "{error}");
     pool.execute_unprepared("ALTER TABLE x RENAME TO license").await.expect("SQLite renames the table");
     store.renew(true).await.expect("the table is back");
+}
+
+/// The set-up may be corrected after an attempt failed and before the tables are checked. A trigger that
+/// refuses one row, and that the check does not see, plays this.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs RabbitMQ and PostgreSQL: run tests/run.sh"]
+async fn a_single_message_that_fails_once_with_correct_tables_is_decided_at_once() {
+    let system = TestSystem::services().await;
+    let trigger = "CREATE SEQUENCE attempts; \
+                   CREATE FUNCTION refuse_once() RETURNS trigger LANGUAGE plpgsql AS \
+                   $$ BEGIN IF nextval('attempts') = 1 THEN \
+                   RAISE EXCEPTION 'refused once' USING ERRCODE = '23514'; END IF; RETURN NEW; END $$; \
+                   CREATE TRIGGER refuse_once BEFORE INSERT ON journal FOR EACH ROW EXECUTE FUNCTION refuse_once()";
+    let database_url = system.database_url.clone().expect("PostgreSQL");
+    let database = sea_orm::Database::connect(database_url).await.expect("the database answers");
+    database.execute_unprepared(trigger).await.expect("the trigger is created");
+    let worker = Process::start(&system, "licet-catalog");
+    system.ask(&Request::ContentPut(song(1))).await;
+    let attempts = Statement::from_string(database.get_database_backend(), "SELECT last_value FROM attempts");
+    let attempts = database.query_one(attempts).await.expect("the sequence").expect("a row");
+    assert_eq!(attempts.try_get_by_index::<i64>(0).expect("a number"), 2, "the first attempt was refused");
+    assert_eq!(worker.terminate(), Some(0));
+    let log = std::fs::read_to_string(log_of(&system, "licet-catalog")).expect("its log");
+    assert!(log.contains("delayed=0 "), "no attempt is counted: {log}");
+    database.close().await.expect("closed");
+    system.finish().await;
 }

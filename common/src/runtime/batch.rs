@@ -113,9 +113,10 @@ impl From<JournalError> for AttemptError {
 }
 
 /// Settles a batch. A message that cannot be decided does not affect other messages, because the
-/// batch is split in half until that message is in a batch of its own. Before the first split, the
-/// set-up of the database is checked, because a table that was changed by hand also makes the
-/// database reject data.
+/// batch is split in half until that message is in a batch of its own.
+///
+/// A table that was changed by hand also makes the database reject data. The set-up of the database
+/// is therefore checked before the first split, and again before a message counts as failed.
 ///
 /// # Errors
 /// See [`BatchError`]. No message may be acknowledged.
@@ -128,7 +129,7 @@ pub(super) async fn settle(
     settle_or_split(worker, resources, duplicate_check, work, false).await
 }
 
-/// Settles a batch. `checked` states whether the set-up of the database was checked.
+/// Settles a batch. `checked` states whether the set-up was checked because a larger batch failed.
 fn settle_or_split<'a>(
     worker: &'a Arc<dyn AnyWorker>,
     resources: &'a Resources,
@@ -141,20 +142,27 @@ fn settle_or_split<'a>(
             return Ok(Vec::new());
         }
         let work = Arc::new(work);
-        let error = match attempts(worker, resources, duplicate_check, &work).await {
-            Ok(outputs) => {
-                let settled = unshared(work).into_iter().zip(outputs);
-                return Ok(settled.map(|(work, outputs)| Settled::Decided(work, outputs)).collect());
+        let mut repeated = false;
+        let error = loop {
+            let error = match attempts(worker, resources, duplicate_check, &work).await {
+                Ok(outputs) => {
+                    let settled = unshared(work).into_iter().zip(outputs);
+                    return Ok(settled.map(|(work, outputs)| Settled::Decided(work, outputs)).collect());
+                }
+                Err(AttemptError::Batch(error)) => return Err(error),
+                Err(AttemptError::Message(error)) => error,
+            };
+            let is_single = work.len() == 1;
+            if !matches!(error, MessageError::Store(_)) || (checked && !is_single) {
+                break error;
             }
-            Err(AttemptError::Batch(error)) => return Err(error),
-            Err(AttemptError::Message(error)) => error,
+            check_set_up(worker, resources).await?;
+            // The set-up may have been corrected since the attempt, so a single message is tried once more.
+            if !is_single || repeated {
+                break error;
+            }
+            repeated = true;
         };
-        if !checked && matches!(error, MessageError::Store(_)) {
-            let problems = resources.store.problems(worker.changes()).await.map_err(BatchError::Unavailable)?;
-            if !problems.is_empty() {
-                return Err(BatchError::Unavailable(StoreError::misconfigured(&problems)));
-            }
-        }
         let mut first = unshared(work);
         if first.len() == 1 {
             return Ok(first.pop().map(|work| Settled::Failed(work, error)).into_iter().collect());
@@ -164,6 +172,12 @@ fn settle_or_split<'a>(
         settled.extend(settle_or_split(worker, resources, duplicate_check, second, true).await?);
         Ok(settled)
     })
+}
+
+/// Checks that the database is set up as this worker needs it.
+async fn check_set_up(worker: &Arc<dyn AnyWorker>, resources: &Resources) -> Result<(), BatchError> {
+    let problems = resources.store.problems(worker.changes()).await.map_err(BatchError::Unavailable)?;
+    if problems.is_empty() { Ok(()) } else { Err(BatchError::Unavailable(StoreError::misconfigured(&problems))) }
 }
 
 /// Takes the batch out of its `Arc`. The fold has returned, so there is no other reference.
