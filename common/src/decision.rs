@@ -34,8 +34,8 @@ pub struct Context<'a> {
     pub sender: Option<&'a str>,
 }
 
-/// The largest distance between the time in a message id and the present at which new ids contain
-/// the time in the message id: 30 days, in milliseconds.
+/// The maximum distance between the time in a message id and the present for new ids to contain
+/// that time: 30 days, in milliseconds.
 const MESSAGE_TIME_WINDOW_MS: u64 = 30 * 86_400_000;
 
 impl Context<'_> {

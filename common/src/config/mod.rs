@@ -194,8 +194,8 @@ pub struct Terms {
     pub issuer: String,
     /// The currency of the prices that can be paid with points. One point pays one minor unit.
     pub points_currency: Currency,
-    /// The time allowed to acknowledge receipt of a purchase, unless its contents specify another
-    /// time.
+    /// The time allowed to acknowledge receipt of a purchase, unless its content items specify
+    /// another time.
     pub receipt_ttl: Seconds,
     /// The time allowed for a terminal to report that it deleted a license that is being returned.
     pub return_ttl: Seconds,

@@ -114,7 +114,7 @@ impl From<JournalError> for AttemptError {
 
 /// Settles a batch. A message that cannot be decided does not affect other messages, because the
 /// batch is split in half until that message is in a batch of its own. Before the first split, the
-/// set-up of the database is checked, because a table that was changed by hand also makes the
+/// set-up of the database is checked, because a table that was changed by hand can also make the
 /// database reject data.
 ///
 /// # Errors
@@ -192,7 +192,7 @@ async fn attempts(
                 contentions += 1;
                 resources.clock.sleep(jitter(contentions)).await;
             }
-            // Something holds its locks for long, such as a change of the tables.
+            // Another transaction holds its locks for a long time, such as a change of the tables.
             Err(AttemptError::Message(MessageError::Store(error))) if !error.may_blame_a_message() => {
                 return Err(AttemptError::Batch(BatchError::Unavailable(error)));
             }
@@ -468,11 +468,11 @@ fn conflict() -> Refusal {
     Refusal::new(Code::Conflict, detail)
 }
 
-/// A refusal that adds no journal row: its id belongs to another message, its sender may not send
-/// it, or its token names a key that is not trusted.
+/// A refusal that adds no journal row: the message has the id of another message, its sender may
+/// not send the message, or its token names a key that is not trusted.
 fn unjournaled(work: &Work, now: Timestamp, refusal: Refusal) -> Result<StoredOutput, Defect> {
     let Refusal { code, detail } = refusal;
-    // A message that is decided later has the name without a code for its own refusal.
+    // If the message is decided later, its own refusal has the name without a code.
     let name = match code {
         Code::Conflict | Code::UntrustedKey => format!("reply:request.refused:{code}"),
         _ => "reply:request.refused".to_owned(),

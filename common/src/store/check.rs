@@ -217,7 +217,7 @@ async fn table_problems(pool: &DatabaseConnection, writes: bool) -> Result<Vec<S
     Ok(problems)
 }
 
-/// The constraints and unique indexes that this release does not know. They can refuse good rows.
+/// The constraints and unique indexes that this release does not know. They can reject valid rows.
 async fn constraint_problems(pool: &DatabaseConnection) -> Result<Vec<String>, StoreError> {
     if pool.get_database_backend() != DatabaseBackend::Postgres {
         return Ok(Vec::new());

@@ -153,7 +153,7 @@ fn is_unique_violation(error: &DbErr) -> bool {
     matches!(cause_of(error), Some(sqlx::Error::Database(answer)) if answer.is_unique_violation())
 }
 
-/// What to do about an error that no rule below knows.
+/// What to do about an error that no rule below covers.
 const CHECK: &str = "`licet check` lists what is wrong";
 
 /// The kind of an error code. Codes of five characters are SQLSTATE codes from PostgreSQL. Numbers

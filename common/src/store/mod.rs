@@ -309,12 +309,12 @@ impl Store {
     /// has no problem that [`Store::problems`] finds.
     ///
     /// sqlx tests a connection, without a time limit, before it returns the connection to the pool.
-    /// A connection that no longer responds occupies its place until the operating system closes
+    /// A connection that no longer responds occupies its slot until the operating system closes
     /// it. The whole pool is therefore replaced. SQLite keeps its only connection.
     ///
     /// # Errors
-    /// The database is still unavailable, or set up in a way that it cannot be used. The pool is not
-    /// replaced.
+    /// The database is still unavailable, or set up in such a way that it cannot be used. The pool
+    /// is not replaced.
     pub async fn renew(&self, writes: bool) -> Result<(), StoreError> {
         let Some(address) = &self.address else {
             self.ping(writes).await?;
