@@ -134,8 +134,8 @@ pub(crate) fn offers(
 }
 
 /// What a return for this privilege brings, in minor units of the price. `None` if it brings nothing,
-/// or if the terms do not offer it. A point is worth one minor unit, because only contents whose
-/// price is in the points currency offer points.
+/// or if the terms do not offer it. A point is worth one minor unit, because only content items
+/// whose price is in the points currency offer points.
 fn value(terms: &content::Model, privilege: Privilege) -> Option<Count> {
     match privilege {
         Privilege::Points => terms.return_points,

@@ -225,8 +225,8 @@ fn unmatched(
     if kept.iter().any(|row| money(row) == amount) {
         return Ok(refused);
     }
-    // This message was decided before, and its payment was refunded since. The journal finds that out
-    // when the decision is written, and sends the first reply.
+    // This message was decided before, and its payment was refunded since. Writing the journal row
+    // of this decision fails, and the runtime then finds the first reply.
     let returned = tables.returned_payments(named.provider, named.settlement)?;
     if returned.iter().any(|row| row.id == context.message_id) {
         return Ok(refused);

@@ -50,7 +50,7 @@ pub(super) fn decide(
     } else {
         (SettlementOutcome::Pending, is_kept)
     };
-    // The reinstatement of all refunds also includes those that are still on their way.
+    // The reinstatement of all refunds also includes those that have not arrived yet.
     if !is_kept && (outcome == SettlementOutcome::Pending || report.refund.is_none()) {
         expect_payment(context, tables, named)?;
         tables.reinstatements.insert(reinstatement::Model {
@@ -95,8 +95,8 @@ pub(super) fn apply_kept(
     Ok(undone)
 }
 
-/// Whether the reinstatement of a refund arrived before the refund: its own, or that of all refunds
-/// if it `is_included` there. Its own is removed.
+/// Whether a reinstatement that undoes this refund arrived before the refund: one that names it or,
+/// if it `is_included`, one of all refunds. A reinstatement that names the refund is removed.
 pub(super) fn take_kept(
     tables: &mut Tables,
     named: Named<'_>,
@@ -138,7 +138,7 @@ pub(super) fn undo_one(
     undo(context, tables, effects, named, &[one])
 }
 
-/// Undoes refunds. Money that paid for nothing is unmatched again. A payment that was recorded
+/// Undoes refunds. Unmatched money that was refunded is open again. A payment that was recorded
 /// again after its reversal is the same money, so it is no longer unmatched.
 fn undo(
     context: &Context<'_>,
