@@ -146,7 +146,7 @@ fn refund(arguments: Refund) -> Result<ExitCode, Failure> {
     })
 }
 
-/// Tells the operator what the provider already refunded under the payment's id.
+/// Warns the operator of refunds that the provider has already reported under the payment's id.
 async fn warn_of_refunds(store: &Store, payment: &Unmatched) -> Result<(), Failure> {
     if let Some(sum) = unmatched::refunded(store, payment).await.map_err(Failure::work)? {
         report::print(format!("The provider already reported refunds of {sum} under the id of this payment."));

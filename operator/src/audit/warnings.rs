@@ -15,9 +15,9 @@ pub struct Warning {
     pub what: String,
     /// The number of waiting rows.
     pub count: i64,
-    /// The time since which the oldest has waited.
+    /// The time since which the oldest item has waited.
     pub oldest: Timestamp,
-    /// The ids of some, oldest first.
+    /// The ids of some of the items, oldest first.
     pub places: Vec<String>,
 }
 
