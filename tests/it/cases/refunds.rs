@@ -1,5 +1,5 @@
-//! Cases A2 to A5: refunds that arrive early or in part, payments that arrive late, and disputes that
-//! are won.
+//! Cases A2 to A5: refunds that arrive early, partial refunds, payments that arrive late, and
+//! disputes that are won.
 
 use licet_schema::{
     Output, Request, Text,

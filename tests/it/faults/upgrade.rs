@@ -1,7 +1,7 @@
 //! A rolling upgrade: the tables are expanded for a newer release while the programs of this release
 //! run, and then each program is replaced.
 //!
-//! The programs in the folder `LICET_TEST_PROGRAMS`, if it is set, play the older release.
+//! The programs in the folder `LICET_TEST_PROGRAMS`, if it is set, stand for the older release.
 
 use super::fixture::Fixture;
 use crate::nodes::postgres::DATABASE;
