@@ -114,7 +114,7 @@ impl From<JournalError> for AttemptError {
 
 /// Settles a batch. A message that cannot be decided does not affect other messages, because the
 /// batch is split in half until that message is in a batch of its own. Before the first split, the
-/// set-up of the database is checked, because a table that was changed by hand can also make the
+/// setup of the database is checked, because a table that was changed by hand can also make the
 /// database reject data.
 ///
 /// # Errors
@@ -128,7 +128,7 @@ pub(super) async fn settle(
     settle_or_split(worker, resources, duplicate_check, work, false).await
 }
 
-/// Settles a batch. `checked` states whether the set-up of the database was checked.
+/// Settles a batch. `checked` states whether the setup of the database was checked.
 fn settle_or_split<'a>(
     worker: &'a Arc<dyn AnyWorker>,
     resources: &'a Resources,

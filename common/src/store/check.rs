@@ -23,7 +23,7 @@ use super::{
 };
 
 impl Store {
-    /// Everything in the set-up of the database that keeps this release from working, one sentence
+    /// Everything in the setup of the database that keeps this release from working, one sentence
     /// each. `writes` states whether the program also writes. Does not write.
     ///
     /// # Errors

@@ -48,7 +48,7 @@ impl StoreError {
         Self::Contended { why: why.into(), source: None }
     }
 
-    /// Creates the error for problems that Licet itself found in the set-up.
+    /// Creates the error for problems that Licet itself found in the setup.
     pub fn misconfigured(problems: &[String]) -> Self {
         const SHOWN: usize = 3;
         let mut why = problems.iter().take(SHOWN).cloned().collect::<Vec<_>>().join("; ");

@@ -1,5 +1,5 @@
-//! Cases B1 and B2: the database is set up wrongly while the workers run. No message is the cause, so none
-//! is tried again or becomes a dead letter, and the workers continue by themselves.
+//! Cases B1 and B2: the database is misconfigured while the workers run. No message is the cause,
+//! so none is tried again or becomes a dead letter, and the workers continue by themselves.
 
 use std::{collections::BTreeMap, time::Duration};
 
