@@ -220,7 +220,8 @@ impl fmt::Display for Shown<'_> {
 }
 
 fn write_host(f: &mut fmt::Formatter<'_>, host: &str, port: u16) -> fmt::Result {
-    // A colon shows that the host is an IPv6 address, and a slash that it is the folder of a socket.
+    // A colon shows that the host is an IPv6 address, and a slash that it is the folder of a
+    // socket.
     match host {
         host if host.contains(':') => write!(f, "[{host}]:{port}"),
         host => write!(f, "{host}:{port}"),

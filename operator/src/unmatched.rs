@@ -1,5 +1,6 @@
-//! Payments that match no purchase, and refunds that do not match their payment. Payments stay open in
-//! the table `unmatched_settlement` until an operator assigns or refunds them. Only open rows are read.
+//! Payments that match no purchase, and refunds that do not match their payment. Payments stay open
+//! in the table `unmatched_settlement` until an operator assigns or refunds them. Only open rows
+//! are read.
 //!
 //! [`list`], [`find`] and [`is_one_of_several`] read the table. [`refunded`] returns the sum of the
 //! refunds that the provider has already reported for a payment. [`assign`] and [`refund()`] create

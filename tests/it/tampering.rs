@@ -1,5 +1,6 @@
 //! The auditor finds every manual change: a changed value in any column of any table, and added and
-//! deleted rows. Every column needs an entry in [`COLUMNS`], which says what the auditor must report.
+//! deleted rows. Every column needs an entry in [`COLUMNS`], which says what the auditor must
+//! report.
 
 use std::{collections::BTreeSet, sync::Arc};
 
@@ -377,7 +378,8 @@ impl<'a> Tamperer<'a> {
         executed.unwrap_or_else(|error| panic!("{statement}: {error}")).rows_affected()
     }
 
-    /// A condition that selects the first row of a table. Only journal rows with changes are selected.
+    /// A condition that selects the first row of a table. Only journal rows with changes are
+    /// selected.
     fn first(&self, table: &str) -> String {
         let key = self.of(table).filter(|one| one.key).map(|one| format!("\"{}\"", one.column));
         let key = key.collect::<Vec<_>>().join(", ");

@@ -29,8 +29,8 @@ use crate::{
 pub(crate) enum Command {
     /// List payments that match no purchase, and refunds that do not match their payment
     List(List),
-    /// Assign an unmatched payment to an unpaid purchase, even one that has ended; the amount due must
-    /// equal the payment
+    /// Assign an unmatched payment to an unpaid purchase, even one that has ended; the amount due
+    /// must equal the payment
     Assign(Assign),
     /// Record that an unmatched payment was refunded through its provider
     Refund(Refund),

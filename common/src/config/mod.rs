@@ -2,8 +2,8 @@
 //! `licet.toml`, and `licet.toml` overrides the defaults. The configuration is checked once, when a
 //! program starts, and an error names the setting.
 //!
-//! Inputs: flags, environment variables, a file (`licet.toml` in the working folder, or the one that
-//! `--config` or `LICET_CONFIG` names) and files that contain secrets. Output: [`Config`].
+//! Inputs: flags, environment variables, a file (`licet.toml` in the working folder, or the one
+//! that `--config` or `LICET_CONFIG` names) and files that contain secrets. Output: [`Config`].
 //! Every setting is defined once, in the table in `definitions.rs`. Parsing, validation, `--help`
 //! and `docs/configuration.md` are derived from this table. A program declares the [`groups`] of
 //! settings that it uses with [`CommandSettings`].

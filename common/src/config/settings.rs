@@ -119,9 +119,9 @@ impl Settings {
         Ok(settings)
     }
 
-    /// Merges these values (flags and environment) with the configuration file and the defaults, and
-    /// checks every value. The file is the one that a flag or the environment names, or [`FILE`] in
-    /// this folder, if it exists.
+    /// Merges these values (flags and environment) with the configuration file and the defaults,
+    /// and checks every value. The file is the one that a flag or the environment names, or
+    /// [`FILE`] in this folder, if it exists.
     ///
     /// # Errors
     /// The file cannot be read, it is in the working folder and belongs to another user, or a value
@@ -140,8 +140,8 @@ impl Settings {
         self.config()
     }
 
-    /// Reads [`FILE`] in this folder, if it exists. A file of another user is not used, because that
-    /// user could direct the programs to another broker or database.
+    /// Reads [`FILE`] in this folder, if it exists. A file of another user is not used, because
+    /// that user could direct the programs to another broker or database.
     fn in_folder(folder: &Path) -> Result<Self, ConfigError> {
         let path = folder.join(FILE);
         let owner = match fs::metadata(&path) {

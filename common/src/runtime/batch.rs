@@ -74,8 +74,8 @@ impl MessageError {
 /// The reason a batch was not settled, although no message is the cause.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum BatchError {
-    /// The database is unavailable, or it cannot be used as it is set up. The outcome of the batch is
-    /// unknown.
+    /// The database is unavailable, or it cannot be used as it is set up. The outcome of the batch
+    /// is unknown.
     #[error(transparent)]
     Unavailable(StoreError),
     /// The program is stopping.
@@ -389,8 +389,8 @@ fn refused(worker: &dyn AnyWorker, work: &Work, refusal: &Refusal) -> Decision {
     Decision { subject: proved.and_then(|input| worker.subject(input)), ..decision }
 }
 
-/// Creates a journal row. `position` is the place of the message in its batch. The row gets its final
-/// position when it is written.
+/// Creates a journal row. `position` is the place of the message in its batch. The row gets its
+/// final position when it is written.
 fn journal_row(work: &Work, decision: &Decision, now: Timestamp, position: i64, outputs: Vec<u8>) -> journal::Model {
     let code = match &decision.reply {
         Some(Output::RequestRefused(refused)) => Some(refused.code.to_string()),

@@ -1,9 +1,9 @@
 //! Compares the database with what this release needs, and describes each difference in a sentence
 //! that says what to do.
 //!
-//! A program makes this comparison when it starts. A worker makes it again after an error, before it
-//! takes messages again, and before an error counts as a failed attempt of a message. Therefore, a
-//! table that was changed by hand stops the workers, and no message becomes a dead letter.
+//! A program makes this comparison when it starts. A worker makes it again after an error, before
+//! it takes messages again, and before an error counts as a failed attempt of a message. Therefore,
+//! a table that was changed by hand stops the workers, and no message becomes a dead letter.
 //!
 //! Deliberately absent: the contents of the tables, which the auditor checks.
 
@@ -32,8 +32,8 @@ impl Store {
         Box::pin(async move { problems(&self.pool(), writes).await })
     }
 
-    /// Checks that the database has no [`Store::problems`], and compares the clock: a difference from
-    /// the clock of the database is logged as an error. Does not write.
+    /// Checks that the database has no [`Store::problems`], and compares the clock: a difference
+    /// from the clock of the database is logged as an error. Does not write.
     ///
     /// # Errors
     /// There is a problem, or the database is unavailable.

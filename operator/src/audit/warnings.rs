@@ -1,5 +1,6 @@
-//! Money that waits for an action: payouts that are owed, money that matches no purchase, and refunds
-//! whose payment has not arrived. It violates no invariant, so it causes a warning once it is old.
+//! Money that waits for an action: payouts that are owed, money that matches no purchase, and
+//! refunds whose payment has not arrived. It violates no invariant, so it causes a warning once it
+//! is old.
 
 use futures_util::future::BoxFuture;
 use licet_common::store::Store;

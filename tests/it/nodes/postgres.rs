@@ -187,8 +187,8 @@ impl Drop for SmallFileSystem {
     }
 }
 
-/// Runs a client program of the installed PostgreSQL, such as `pg_dump`, with this input. Returns its
-/// output.
+/// Runs a client program of the installed PostgreSQL, such as `pg_dump`, with this input. Returns
+/// its output.
 pub(crate) fn run_client(program: &str, arguments: &[&str], input: &[u8]) -> Vec<u8> {
     let root = Root::of("LICET_TEST_DATABASE_ROOT");
     let (programs, _) = root.newest("/usr/lib/postgresql", "", "bin");

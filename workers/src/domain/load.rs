@@ -129,10 +129,10 @@ pub(crate) async fn refunded<S: Source>(
     Ok(origins)
 }
 
-/// Reads what the returns of these certificates, and of all upgrades of their licenses, have brought
-/// and will bring if they complete. Call [`terms`] afterwards to read the terms of open returns.
-/// A worker that completes returns must have locked the origins, so that no other transaction
-/// completes such a return.
+/// Reads what the returns of these certificates, and of all upgrades of their licenses, have
+/// brought and will bring if they complete. Call [`terms`] afterwards to read the terms of open
+/// returns. A worker that completes returns must have locked the origins, so that no other
+/// transaction completes such a return.
 pub(crate) async fn worth<S: Source>(
     source: &S,
     certificates: BTreeSet<Uuid>,

@@ -171,7 +171,8 @@ impl Tables {
         Ok(self.returns.all(&columns, vec![certificate.into()], of_it)?.collect())
     }
 
-    /// The open unmatched money that a provider reported under this settlement id: payments or refunds.
+    /// The open unmatched money that a provider reported under this settlement id: payments or
+    /// refunds.
     pub(crate) fn unmatched(
         &self,
         kind: UnmatchedKind,

@@ -184,8 +184,8 @@ pub(super) struct Payment {
     pub(super) reported: Option<Subject>,
 }
 
-/// Registers a payment for these certificates, which must be all certificates of a purchase. Applies
-/// the refunds that arrived before it.
+/// Registers a payment for these certificates, which must be all certificates of a purchase.
+/// Applies the refunds that arrived before it.
 pub(super) fn register(
     context: &Context<'_>,
     tables: &mut Tables,
@@ -231,8 +231,8 @@ fn unmatched(
     if returned.iter().any(|row| row.id == context.message_id) {
         return Ok(refused);
     }
-    // Every message about this settlement locks its row, so that a refund that arrives at the same time
-    // finds this payment.
+    // Every message about this settlement locks its row, so that a refund that arrives at the same
+    // time finds this payment.
     expect_payment(context, tables, named)?;
     let (reason, refunded_by, refused) = match refund::of_unmatched(tables, named, amount)? {
         refund::OfUnmatched::None => (refusal.code, None, refused),

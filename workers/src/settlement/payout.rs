@@ -20,8 +20,8 @@ use crate::domain::{Tables, certificates::subject_of, refusals::refuse};
 
 /// A provider has paid out the amount of a buy-back.
 ///
-/// A payout with a wrong amount, or of a return that is already paid out, is refused. It is recorded
-/// nevertheless, because the money has left the provider.
+/// A payout with a wrong amount, or of a return that is already paid out, is refused. It is
+/// recorded nevertheless, because the money has left the provider.
 pub(super) fn completion(
     context: &Context<'_>,
     tables: &mut Tables,

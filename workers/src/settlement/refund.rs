@@ -231,9 +231,9 @@ fn key_of(row: &refund::Model) -> (Name, ExternalId, ExternalId) {
     (row.provider.clone(), row.settlement.clone(), row.refund.clone())
 }
 
-/// Marks the open unmatched payments that a refund returned: those with its amount or, if it has none,
-/// all in one currency. Returns the row of the refund, which counts for their sum. `None` if there is
-/// no such payment.
+/// Marks the open unmatched payments that a refund returned: those with its amount or, if it has
+/// none, all in one currency. Returns the row of the refund, which counts for their sum. `None` if
+/// there is no such payment.
 fn take_back(tables: &mut Tables, named: Named<'_>, new: &refund::Model) -> Result<Option<refund::Model>, Defect> {
     let mut kept = tables.unmatched(UnmatchedKind::Payment, named.provider, named.settlement)?;
     let is_same = named.same_purchase(tables)?;
@@ -383,7 +383,8 @@ pub(super) fn reopen(
         if matched == Some(money(&row)) {
             tables.unmatched_settlements.remove(&row.id)?;
         } else if let Some(again) = again {
-            // The same money was reported again in the meantime. It is recorded once, as it was first.
+            // The same money was reported again in the meantime. It is recorded once, as it was
+            // first.
             tables.unmatched_settlements.remove(&row.id)?;
             *tables.unmatched_settlements.change(&again.id)? =
                 unmatched_settlement::Model { id: again.id, refunded_by: None, ..row };

@@ -72,8 +72,8 @@ fn is_standing(one: &refund::Model) -> bool {
     matches!(one.outcome, SettlementOutcome::Refunded | SettlementOutcome::Reversed)
 }
 
-/// Undoes a refund that has just taken effect, if its reinstatement arrived before it. Returns whether
-/// it did.
+/// Undoes a refund that has just taken effect, if its reinstatement arrived before it. Returns
+/// whether it did.
 pub(super) fn apply_kept(
     context: &Context<'_>,
     tables: &mut Tables,
@@ -103,12 +103,13 @@ pub(super) fn take_kept(
     refund: &refund::Model,
     is_included: bool,
 ) -> Result<bool, Defect> {
-    // Before the payment, any purchase can be meant. The purchase of a failed settlement may not be loaded.
+    // Before the payment, any purchase can be meant. The purchase of a failed settlement may not be
+    // loaded.
     let row = named.registered_before(tables)?.filter(|row| paid(row).is_some());
     let mut kept = Vec::new();
     for one in tables.reinstatements_of(named.provider, named.settlement)? {
-        // A reinstatement that names neither the purchase of the payment nor that of the refund would
-        // have been refused after the payment.
+        // A reinstatement that names neither the purchase of the payment nor that of the refund
+        // would have been refused after the payment.
         let is_named = (one.certificate, one.container) == (refund.certificate, refund.container);
         let subject = Subject::of_columns(one.certificate, one.container, &one.id)?;
         let is_other = match &row {

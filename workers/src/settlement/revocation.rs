@@ -1,5 +1,5 @@
-//! What refunds revoke, and what comes back when they are undone: certificates, licenses, and points
-//! in both directions.
+//! What refunds revoke, and what comes back when they are undone: certificates, licenses, and
+//! points in both directions.
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -171,8 +171,8 @@ pub(super) fn paid(row: &settlement::Model) -> Option<Money> {
     row.amount_minor.zip(row.currency).map(|(amount_minor, currency)| Money { amount_minor, currency })
 }
 
-/// Whether a registered settlement is for this purchase, or was reported for it and then assigned to
-/// another one by an operator.
+/// Whether a registered settlement is for this purchase, or was reported for it and then assigned
+/// to another one by an operator.
 pub(super) fn is_for(row: &settlement::Model, subject: Subject) -> bool {
     let ids = (subject.certificate(), subject.container());
     (row.certificate, row.container) == ids || (row.reported_certificate, row.reported_container) == ids
