@@ -255,7 +255,7 @@ pub(crate) enum Exceeded {
     },
 }
 
-/// Whether a reversal revoked a certificate, and was not undone.
+/// Whether a reversal that was not undone revoked a certificate.
 fn is_revoked(record: &certificate_record::Model) -> bool {
     record.ended == Some(Ending::Reversed) && !record.reinstated
 }

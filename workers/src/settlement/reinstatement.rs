@@ -103,8 +103,8 @@ pub(super) fn take_kept(
     refund: &refund::Model,
     is_included: bool,
 ) -> Result<bool, Defect> {
-    // Before the payment, any purchase can be meant. The purchase of a failed settlement may not be
-    // loaded.
+    // Before the payment arrives, a message may name any purchase. The purchase of a failed
+    // settlement might not be loaded.
     let row = named.registered_before(tables)?.filter(|row| paid(row).is_some());
     let mut kept = Vec::new();
     for one in tables.reinstatements_of(named.provider, named.settlement)? {

@@ -1,4 +1,4 @@
-//! What refunds revoke, and what comes back when they are undone: certificates, licenses, and
+//! What refunds revoke, and what is restored when they are undone: certificates, licenses, and
 //! points in both directions.
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -193,7 +193,7 @@ pub(super) fn purchase_of(tables: &Tables, subject: Subject) -> Result<Subject, 
     Ok(Subject::of(id, container))
 }
 
-/// What a message about a settlement means by the certificate or container that it names.
+/// What the certificate or container that a message names is to the settlement.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Target {
     /// The purchase that the settlement is for.
@@ -209,7 +209,7 @@ impl Target {
         if is_for(row, subject) {
             return Ok(Self::Whole);
         }
-        // The purchase of the settlement is loaded. The purchase that an earlier refund names may
+        // The purchase of the settlement is loaded. The purchase that an earlier refund names might
         // not be.
         match (subject, row.container) {
             (Subject::Certificate(id), Some(container)) if is_member(tables, id, container)? => Ok(Self::Member(id)),
