@@ -44,7 +44,7 @@ pub(crate) struct Scene {
     pub(crate) purchase: Uuid,
 }
 
-/// Plays the scenes one after the other.
+/// Runs the scenes one after the other.
 pub(crate) struct Scenes {
     client: Client,
     events: Events,

@@ -166,8 +166,8 @@ impl Client {
     }
 
     /// Sends any body as a message of type `kind` with this id, and waits for the delivery that
-    /// contains the reply. Several callers may send the same message at the same time: each receives
-    /// the reply.
+    /// contains the reply. Several callers may send the same message at the same time: each
+    /// receives the reply.
     ///
     /// # Errors
     /// There is no reply, or another message with this id waits for its reply.

@@ -106,8 +106,8 @@ async fn serve(
 
 /// Carries out an instruction and reports its outcome. The settlement id and the message id are
 /// derived from the purchase, so an instruction that is delivered twice is settled only once. Those
-/// of a payout are derived from the instruction, because a return is instructed again after a payout
-/// failed.
+/// of a payout are derived from the instruction, because the payout of a return is instructed again
+/// after it failed.
 async fn carry_out(client: &Client, charges: Charges, delivery: &Delivery) -> Result<(), ProviderError> {
     let (subject, report) = match decode(delivery) {
         Ok(Output::SettlementInstructed(instructed)) => {

@@ -220,7 +220,8 @@ impl fmt::Display for Shown<'_> {
 }
 
 fn write_host(f: &mut fmt::Formatter<'_>, host: &str, port: u16) -> fmt::Result {
-    // A colon shows that the host is an IPv6 address, and a slash that it is the folder of a socket.
+    // A colon shows that the host is an IPv6 address, and a slash that it is the folder of a
+    // socket.
     match host {
         host if host.contains(':') => write!(f, "[{host}]:{port}"),
         host => write!(f, "{host}:{port}"),
@@ -239,8 +240,8 @@ pub(crate) fn without_secrets(text: &str) -> Result<String, AddressError> {
 }
 
 /// A URL in which no character has an unintended meaning. A password with one of the characters
-/// `/`, `?` or `#` ends the part of the URL before the host, so that its rest, and the `@` after it,
-/// are in another part.
+/// `/`, `?` or `#` ends the part of the URL before the host, so that the rest of the password, and
+/// the `@` after it, are in another part.
 fn parsed(text: &str, example: &'static str) -> Result<Url, AddressError> {
     let url = Url::parse(text).map_err(|_| AddressError::Syntax(example))?;
     let after_host = &url[url::Position::BeforePath..];

@@ -34,8 +34,8 @@ pub struct Context<'a> {
     pub sender: Option<&'a str>,
 }
 
-/// The largest distance between the time in a message id and the present at which new ids contain
-/// the time in the message id: 30 days, in milliseconds.
+/// The maximum distance between the time in a message id and the present for new ids to contain
+/// that time: 30 days, in milliseconds.
 const MESSAGE_TIME_WINDOW_MS: u64 = 30 * 86_400_000;
 
 impl Context<'_> {
@@ -48,7 +48,8 @@ impl Context<'_> {
     ///
     /// The id has the form of a UUIDv7. It begins with the time in the message id, or with the
     /// current time, so that keys created together are adjacent in an index. The random bits are
-    /// replaced by bits of a SHA-256 digest of the message's id and digest, the label and the index.
+    /// replaced by bits of a SHA-256 digest of the message's id and digest, the label and the
+    /// index.
     pub fn id(&self, label: &str, index: usize) -> Uuid {
         let mut hash = Sha256::new();
         hash.update(self.message_id.as_bytes());

@@ -117,7 +117,8 @@ where
 {
     let entity = E::default();
     let mut bytes = Bytes::of(entity.table_name());
-    // A journal row's `position` comes from the database, and its `changes` contain the fingerprint.
+    // A journal row's `position` comes from the database, and its `changes` contain the
+    // fingerprint.
     let is_journal = entity.table_name() == journal::Entity.table_name();
     let is_left_out = |name: &str| is_journal && matches!(name, "position" | "changes");
     for column in E::Column::iter().filter(|column| !is_left_out(column.as_str())) {

@@ -1,8 +1,9 @@
 //! Licet's engine: everything that workers need and that is independent of the domain.
 //!
-//! The layers are: [`address`], [`signing`], [`clock`], [`config`] → [`rows`], [`fingerprint`], [`decision`], [`transport`],
-//! [`store`] → [`signing_keys`], [`runtime`] → [`program`]. Each layer imports only the layers before it. A client
-//! uses only [`signing`] and [`transport`], without the feature `database`.
+//! The layers are: [`address`], [`signing`], [`clock`], [`config`] → [`rows`], [`fingerprint`],
+//! [`decision`], [`transport`], [`store`] → [`signing_keys`], [`runtime`] → [`program`]. Each layer
+//! imports only the layers before it. A client uses only [`signing`] and [`transport`], without the
+//! feature `database`.
 //!
 //! Architecture invariant: this crate names no table, message or worker of the domain. The engine's
 //! own tables are the journal, its mentions and the signing keys. Its own message is the refusal.

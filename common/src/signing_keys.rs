@@ -1,6 +1,6 @@
 //! The record of signing keys in the database, which all workers of an installation share.
 //!
-//! A worker that lacks a key would refuse good tokens with `untrusted_key`. Therefore, each worker
+//! A worker that lacks a key would refuse valid tokens with `untrusted_key`. Therefore, each worker
 //! compares its keys folder with the record when it starts, and records its own signing key. A key
 //! that no worker needs any more is retired by an operator.
 //!

@@ -7,7 +7,7 @@
 //! | [`installation`] | checks the broker, the database, the keys and the workers |
 //! | [`history`] | shows the history of a purchase, certificate, license, return or user |
 //! | [`dead_letters`] | lists, replays and removes dead letters |
-//! | [`resend`] | publishes outputs in the journal again |
+//! | [`resend`] | publishes outputs from the journal again |
 //! | [`unmatched`] | lists, assigns and refunds payments that match no purchase |
 //! | [`payouts`] | lists payouts for buy-backs, and instructs them again |
 //!

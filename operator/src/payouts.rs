@@ -42,8 +42,8 @@ pub struct Buyback {
     pub amount: Money,
     /// When the return was completed. Since then, the amount is owed.
     pub returned_at: Timestamp,
-    /// Whether the payment for the license was taken back afterwards. A reversal does not cancel the
-    /// buy-back.
+    /// Whether the payment for the license was taken back afterwards. A reversal does not cancel
+    /// the buy-back.
     pub reversed: bool,
     /// The reported payouts, in the order in which they were registered.
     pub payouts: Vec<payout::Model>,
@@ -299,8 +299,8 @@ pub async fn publish(transport: &Transport, instruction: &Instruction, now: Time
     Ok(())
 }
 
-/// The instruction for the provider, and the event. Both have the same `message_id`. No request caused
-/// them.
+/// The instruction for the provider, and the event. Both have the same `message_id`. No request
+/// caused them.
 fn messages(instruction: &Instruction, now: Timestamp) -> Result<Vec<Outgoing>, PayoutsError> {
     let output = StoredOutput {
         reply: false,

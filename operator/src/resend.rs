@@ -1,5 +1,5 @@
-//! Publishes outputs in the journal again: the same bytes, under the same `message_id`, to the same
-//! exchange and queue as at first. A consumer that received an output before can recognize the
+//! Publishes outputs from the journal again: the same bytes, under the same `message_id`, to the
+//! same exchange and queue as at first. A consumer that received an output before can recognize the
 //! duplicate.
 //!
 //! [`outputs`] selects the outputs, and [`resend`] publishes them.

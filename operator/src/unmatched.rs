@@ -1,10 +1,11 @@
-//! Payments that match no purchase, and refunds that do not match their payment. Payments stay open in
-//! the table `unmatched_settlement` until an operator assigns or refunds them. Only open rows are read.
+//! Payments that match no purchase, and refunds that do not match their payment. Payments stay open
+//! in the table `unmatched_settlement` until an operator assigns or refunds them. Only open rows
+//! are read.
 //!
-//! [`list`], [`find`] and [`is_one_of_several`] read the table. [`refunded`] tells what the provider
-//! already refunded of a payment. [`assign`] and [`refund()`] create the
-//! messages that resolve a payment. The settlement worker decides them like any other message, and
-//! removes the row or notes the refund in it.
+//! [`list`], [`find`] and [`is_one_of_several`] read the table. [`refunded`] returns the sum of the
+//! refunds that the provider has already reported for a payment. [`assign`] and [`refund()`] create
+//! the messages that resolve a payment. The settlement worker decides them like any other message,
+//! and removes the row or records the refund in it.
 
 use futures_util::future::BoxFuture;
 use licet_common::store::{Store, StoreError};

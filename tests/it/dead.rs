@@ -1,4 +1,4 @@
-//! Messages that keep failing: growing delays, dead letters with their reasons, and replays.
+//! Messages that keep failing: increasing delays, dead letters with their reasons, and replays.
 
 use std::{
     sync::{

@@ -30,7 +30,7 @@ const NEVER_EVENTS: [&str; 5] =
     ["request.refused", "certificate.checked", "holdings.listed", "status.listed", "sweep.due"];
 
 /// Fields that an event has only if the request that caused it had them. Every other optional field
-/// is present exactly if it is present in the matching example.
+/// is present if and only if it is present in the matching example.
 const OPTIONAL: [&str; 2] = ["reference", "grants"];
 
 on_both!(every_event_has_the_fields_of_an_example_and_no_token);

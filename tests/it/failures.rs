@@ -308,8 +308,8 @@ async fn a_message_is_kept_while_the_database_rejects_every_write() {
     system.finish().await;
 }
 
-/// An SQLite database keeps its connection, so only the comparison of its tables tells whether it can
-/// be used again.
+/// An SQLite database keeps its connection, so only the comparison of its tables shows whether it
+/// can be used again.
 #[tokio::test]
 async fn a_changed_table_is_named_before_a_worker_uses_an_sqlite_database_again() {
     let system = TestSystem::embedded().await;

@@ -1,4 +1,5 @@
-//! The commands of docs/operations.md that prepare the servers, carried out as they are written there.
+//! The commands of docs/operations.md that prepare the servers, carried out as they are written
+//! there.
 
 use std::{process::Command, time::Instant};
 
@@ -12,7 +13,8 @@ use crate::{
 };
 
 const GUIDE: &str = include_str!("../../docs/operations.md");
-/// The role that owns the tables. The superuser of the test server has the name that the guide uses.
+/// The role that owns the tables. The superuser of the test server has the name that the guide
+/// uses.
 const OWNER: &str = "owner";
 const DATABASE: &str = "guide";
 const PURCHASES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../cli/data/cdnow_sample.txt");

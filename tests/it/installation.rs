@@ -22,7 +22,7 @@ use crate::{
 };
 
 const TIMEOUT: Duration = Duration::from_secs(60);
-/// The broker user of the workers. It may write to and read from everything, and is no
+/// The broker user of the workers. It may write to and read from everything, and is not an
 /// administrator.
 const USER: &str = "licet";
 
@@ -114,7 +114,8 @@ impl Installation {
         }
     }
 
-    /// Waits until a damage is named, and nothing but problems that contain one of these texts.
+    /// Waits until each of these texts is in a reported problem, and every reported problem
+    /// contains one of them.
     async fn until_named(&self, said: &[&str], other: &[(&'static str, String)]) {
         let deadline = Instant::now() + TIMEOUT;
         loop {

@@ -131,7 +131,7 @@ async fn case_b15_two_callers_who_send_the_same_request_at_once_both_get_the_rep
     let (one, other) = (one.expect("a reply"), other.expect("a reply"));
     assert_eq!(outcome(&one), "certificate.issued");
     assert_eq!(one, other);
-    // A caller who gives up takes nothing away from the other one.
+    // A caller that gives up does not affect the other caller.
     let id = Uuid::now_v7();
     let gives_up = tokio::time::timeout(std::time::Duration::ZERO, system.client.ask_as(id, &request));
     let (stays, gave_up) = tokio::join!(system.client.ask_as(id, &request), gives_up);

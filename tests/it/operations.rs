@@ -56,8 +56,8 @@ async fn two_sweep_workers_end_each_overdue_certificate_once_in_bounded_batches(
     };
     let batches = sweeps(system.journal().await);
     assert_eq!(batches.iter().sum::<usize>(), 150, "each certificate is ended once: {batches:?}");
-    // Usually there are batches of 64, 64 and 22. If both workers decide the same message at the same
-    // time, the one that commits first may have found some rows locked by the other.
+    // Usually there are batches of 64, 64 and 22. If both workers decide the same message at the
+    // same time, the one that commits first may have found some rows locked by the other.
     assert!(batches.iter().all(|ended| (1..=64).contains(ended)), "the batches are bounded: {batches:?}");
 
     system.start_workers();

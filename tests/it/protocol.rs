@@ -406,7 +406,7 @@ impl Walk {
     }
 }
 
-/// Checks that a body can be decoded without a field exactly if the field is not required.
+/// Checks that a body can be decoded without a field if and only if the field is not required.
 fn check_required(body: &Body<'_>, pointer: &str, fields: &[Field]) {
     for field in fields {
         if body.part(pointer).get(field.name).is_some() {

@@ -2,7 +2,7 @@
 //! `licet_model::simulation`.
 //!
 //! `LICET_TEST_SEED` sets the first seed, and `LICET_TEST_SEEDS` the number of seeds. The command
-//! `licet-tests simulate` plays any number of seeds.
+//! `licet-tests simulate` runs any number of seeds.
 
 use std::{collections::BTreeSet, ops::Range, time::Instant};
 

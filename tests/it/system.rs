@@ -248,8 +248,8 @@ impl TestSystem {
         outputs.map(|output| Output::decode(&output.kind, &output.body).expect("an event")).collect()
     }
 
-    /// Returns when a transaction waits for a lock. On SQLite there is only one connection, so every
-    /// other transaction waits.
+    /// Returns when a transaction waits for a lock. On SQLite there is only one connection, so
+    /// every other transaction waits.
     pub(crate) async fn until_a_transaction_waits(&self) {
         let waiting = "SELECT 1 FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'";
         let (store, pool) = (&self.resources.store, self.resources.store.pool());

@@ -1,5 +1,6 @@
 //! The auditor finds every manual change: a changed value in any column of any table, and added and
-//! deleted rows. Every column needs an entry in [`COLUMNS`], which says what the auditor must report.
+//! deleted rows. Every column needs an entry in [`COLUMNS`], which says what the auditor must
+//! report.
 
 use std::{collections::BTreeSet, sync::Arc};
 
@@ -377,7 +378,8 @@ impl<'a> Tamperer<'a> {
         executed.unwrap_or_else(|error| panic!("{statement}: {error}")).rows_affected()
     }
 
-    /// A condition that selects the first row of a table. Only journal rows with changes are selected.
+    /// A condition that selects the first row of a table. Only journal rows with changes are
+    /// selected.
     fn first(&self, table: &str) -> String {
         let key = self.of(table).filter(|one| one.key).map(|one| format!("\"{}\"", one.column));
         let key = key.collect::<Vec<_>>().join(", ");
@@ -466,7 +468,8 @@ async fn the_auditor_finds_every_row_that_was_added_or_deleted_without_a_message
     for (table, columns) in COLUMNS.iter().filter(|(table, _)| *table != "signing_key") {
         let which = tamperer.first(table);
         let deleted = tamperer.violations_after(table, &format!("DELETE FROM \"{table}\" WHERE {which}")).await;
-        // The changes of its batch are deleted with a journal row, so nothing shows that it is missing.
+        // The changes of a batch are deleted with the journal row that stores them, so nothing
+        // shows that the row is missing.
         let found = |violation: &Violation| *table == "journal" || is_about(violation, table);
         assert!(deleted.iter().any(found), "deleted from {table}: {deleted:#?}");
 
@@ -634,7 +637,7 @@ impl History<'_> {
     }
 }
 
-/// Plays a history after which every table has rows in most of their states.
+/// Runs a history after which every table has rows in most of their states.
 async fn play(system: &mut TestSystem) {
     system.resources.terms = Arc::new(Terms { unique_reference: true, ..Terms::default() });
     system.start_workers();
@@ -730,7 +733,8 @@ async fn payouts(history: &History<'_>) {
     history.bounced(id, "out-5").await;
 }
 
-/// Refunds in part, of a member and of everything, early ones, reinstatements, and unmatched money.
+/// Partial refunds, refunds of a member and of everything, early refunds, reinstatements, and
+/// unmatched money.
 async fn refunds(history: &History<'_>) {
     let part = |refund: &'static str, minor: i64| {
         move |body: &mut SettlementReversal| {

@@ -1,8 +1,9 @@
 //! The fixture of rule tests: all workers on one in-memory store, with a clock that tests control.
 //!
-//! A request is processed as in the runtime, but without a broker and a database. Its worker reads
-//! it, loads rows with its own `load` and decides, and the fixture stores the changed rows. A rule
-//! therefore sees exactly the rows that its worker loads, and a defect fails the test.
+//! A request is processed as in the runtime, but without a broker and a database. The worker of the
+//! request reads it, loads rows with the worker's own `load` and decides, and the fixture stores
+//! the changed rows. A rule therefore sees exactly the rows that its worker loads, and a defect
+//! fails the test.
 
 use ed25519_dalek::SigningKey;
 use futures_util::FutureExt;
@@ -484,7 +485,7 @@ pub fn license_receipt(license_token: &str) -> Request {
     Request::LicenseReceipt(LicenseReceipt { license_token: license_token.to_owned() })
 }
 
-/// A request to return a license. `deleted` states that the terminal has deleted its copy.
+/// A request to return a license. `deleted` states whether the terminal has deleted its copy.
 pub fn license_return(license_token: &str, user: &str, privilege: Privilege, deleted: bool) -> Request {
     Request::LicenseReturn(LicenseReturn {
         license_token: license_token.to_owned(),

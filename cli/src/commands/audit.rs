@@ -21,7 +21,8 @@ use crate::report;
 
 #[derive(Args)]
 pub(crate) struct Arguments {
-    /// Warn of buy-backs, unmatched money and refunds that have waited at least this long: 90s, 15m, 2h, 7d
+    /// Warn of buy-backs, unmatched money and refunds that have waited at least this long: 90s,
+    /// 15m, 2h, 7d
     #[arg(long, value_name = "DURATION", value_parser = duration, default_value = "7d")]
     warn_older_than: Duration,
     /// Print one JSON object

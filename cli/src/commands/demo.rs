@@ -1,5 +1,5 @@
 //! `licet demo`: runs real purchases in one process, with the in-process broker, an SQLite file,
-//! new keys, all workers and a payment provider. Then it plays the rare cases on a clock that is
+//! new keys, all workers and a payment provider. Then it runs the rare cases on a clock that is
 //! moved ahead by weeks, and audits the database.
 
 use std::{

@@ -15,7 +15,8 @@ use licet_common::{
 use super::LOG_OF_TOOLS;
 use crate::report;
 
-/// The longest time for which a statement may wait for other transactions, and change a large table.
+/// The longest time for which a statement may wait for other transactions, and change a large
+/// table.
 const TIMEOUT: Duration = Duration::from_secs(86_400);
 
 #[derive(Args)]

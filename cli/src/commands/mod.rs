@@ -38,7 +38,7 @@ pub(crate) enum Command {
     Serve(serve::Arguments),
     /// Create or update the tables of the database
     Migrate(migrate::Arguments),
-    /// Check a running installation, and list what is wrong; exit code 1 if there is anything
+    /// Check a running installation, and list what is wrong; exit code 1 if there is a problem
     Check(check::Arguments),
     /// Show the configuration
     #[command(subcommand)]
@@ -62,7 +62,7 @@ pub(crate) enum Command {
     /// List, show, replay or discard dead letters
     #[command(subcommand)]
     Dead(dead::Command),
-    /// Publish instructions and other events in the journal again
+    /// Publish instructions and other events from the journal again
     Resend(resend::Arguments),
     /// Send the purchases in a file to running workers, as an upstream system does
     Replay(replay::Arguments),

@@ -1,4 +1,4 @@
-//! `licet resend`: publishes instructions and other events in the journal again.
+//! `licet resend`: publishes instructions and other events from the journal again.
 
 use std::process::ExitCode;
 

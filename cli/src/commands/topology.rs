@@ -24,7 +24,7 @@ use crate::report;
 pub(crate) enum Command {
     /// Declare exchanges, queues and bindings, and remove obsolete bindings; others are kept
     Apply(Arguments),
-    /// List what is wrong with the broker, by its management API; exit code 1 if there is anything
+    /// List the problems of the broker, using its management API; exit code 1 if there are any
     Check(Check),
     /// Print the default queue limits as rabbitmqctl commands
     Policies {

@@ -29,8 +29,8 @@ use crate::{
 pub(crate) enum Command {
     /// List payments that match no purchase, and refunds that do not match their payment
     List(List),
-    /// Assign an unmatched payment to an unpaid purchase, even one that has ended; the amount due must
-    /// equal the payment
+    /// Assign an unmatched payment to an unpaid purchase, even one that has ended; the amount due
+    /// must equal the payment
     Assign(Assign),
     /// Record that an unmatched payment was refunded through its provider
     Refund(Refund),
@@ -146,7 +146,7 @@ fn refund(arguments: Refund) -> Result<ExitCode, Failure> {
     })
 }
 
-/// Tells the operator what the provider already refunded under the payment's id.
+/// Warns the operator of refunds that the provider has already reported under the payment's id.
 async fn warn_of_refunds(store: &Store, payment: &Unmatched) -> Result<(), Failure> {
     if let Some(sum) = unmatched::refunded(store, payment).await.map_err(Failure::work)? {
         report::print(format!("The provider already reported refunds of {sum} under the id of this payment."));

@@ -2,8 +2,8 @@
 //! `licet.toml`, and `licet.toml` overrides the defaults. The configuration is checked once, when a
 //! program starts, and an error names the setting.
 //!
-//! Inputs: flags, environment variables, a file (`licet.toml` in the working folder, or the one that
-//! `--config` or `LICET_CONFIG` names) and files that contain secrets. Output: [`Config`].
+//! Inputs: flags, environment variables, a file (`licet.toml` in the working folder, or the one
+//! that `--config` or `LICET_CONFIG` names) and files that contain secrets. Output: [`Config`].
 //! Every setting is defined once, in the table in `definitions.rs`. Parsing, validation, `--help`
 //! and `docs/configuration.md` are derived from this table. A program declares the [`groups`] of
 //! settings that it uses with [`CommandSettings`].
@@ -194,8 +194,8 @@ pub struct Terms {
     pub issuer: String,
     /// The currency of the prices that can be paid with points. One point pays one minor unit.
     pub points_currency: Currency,
-    /// The time allowed to acknowledge receipt of a purchase, unless its contents specify another
-    /// time.
+    /// The time allowed to acknowledge receipt of a purchase, unless its content items specify
+    /// another time.
     pub receipt_ttl: Seconds,
     /// The time allowed for a terminal to report that it deleted a license that is being returned.
     pub return_ttl: Seconds,

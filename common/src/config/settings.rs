@@ -77,8 +77,8 @@ impl Settings {
 
     /// Reads the values of these groups. Flags of [`Settings::args`] take precedence over
     /// environment variables. `environment` returns the value of a variable. A variable that is
-    /// empty counts as not set, because container tools set variables that are not given to the
-    /// empty text.
+    /// empty counts as not set, because container tools set variables without a value to the empty
+    /// string.
     pub fn from_arguments(
         groups: Groups,
         matches: &ArgMatches,
@@ -119,9 +119,9 @@ impl Settings {
         Ok(settings)
     }
 
-    /// Merges these values (flags and environment) with the configuration file and the defaults, and
-    /// checks every value. The file is the one that a flag or the environment names, or [`FILE`] in
-    /// this folder, if it exists.
+    /// Merges these values (flags and environment) with the configuration file and the defaults,
+    /// and checks every value. The file is the one that a flag or the environment names, or
+    /// [`FILE`] in this folder, if it exists.
     ///
     /// # Errors
     /// The file cannot be read, it is in the working folder and belongs to another user, or a value
@@ -140,8 +140,8 @@ impl Settings {
         self.config()
     }
 
-    /// Reads [`FILE`] in this folder, if it exists. A file of another user is not used, because that
-    /// user could direct the programs to another broker or database.
+    /// Reads [`FILE`] in this folder, if it exists. A file of another user is not used, because
+    /// that user could direct the programs to another broker or database.
     fn in_folder(folder: &Path) -> Result<Self, ConfigError> {
         let path = folder.join(FILE);
         let owner = match fs::metadata(&path) {
@@ -186,8 +186,8 @@ impl Settings {
         })
     }
 
-    /// The setting `key`, or the file that contains it. If both are set, the layer decides that
-    /// overrides the other.
+    /// The setting `key`, or the file that contains it. If different layers set them, the layer
+    /// that overrides the other decides. If one layer sets both, this is an error.
     fn secret(&self, key: &'static str, file_key: &str) -> Result<Option<Secret>, ConfigError> {
         let origin = |key: &str| self.given.get(key).map(|given| given.origin.clone());
         let layer = |origin: &Option<Origin>| origin.as_ref().map(Origin::layer);

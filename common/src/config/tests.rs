@@ -395,7 +395,7 @@ mod files {
         assert!(error_of("", &[("LICET_CONFIG", "/nonexistent")], &[]).contains("/nonexistent cannot be read"));
     }
 
-    /// Only root can give a file away, so another user runs only a part of this test.
+    /// Only root can change the owner of a file, so another user runs only a part of this test.
     #[test]
     fn the_configuration_file_of_another_user_in_the_working_folder_is_not_used() {
         let folder = folder("batch_max = 7\n");

@@ -74,8 +74,8 @@ impl MessageError {
 /// The reason a batch was not settled, although no message is the cause.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum BatchError {
-    /// The database is unavailable, or it cannot be used as it is set up. The outcome of the batch is
-    /// unknown.
+    /// The database is unavailable, or it cannot be used as it is set up. The outcome of the batch
+    /// is unknown.
     #[error(transparent)]
     Unavailable(StoreError),
     /// The program is stopping.
@@ -115,7 +115,7 @@ impl From<JournalError> for AttemptError {
 /// Settles a batch. A message that cannot be decided does not affect other messages, because the
 /// batch is split in half until that message is in a batch of its own.
 ///
-/// A table that was changed by hand also makes the database reject data. The set-up of the database
+/// A table that was changed by hand also makes the database reject data. The setup of the database
 /// is therefore checked before the first split, and again before a message counts as failed.
 ///
 /// # Errors
@@ -129,7 +129,7 @@ pub(super) async fn settle(
     settle_or_split(worker, resources, duplicate_check, work, false).await
 }
 
-/// Settles a batch. `checked` states whether the set-up was checked because a larger batch failed.
+/// Settles a batch. `checked` states whether the setup was checked because a larger batch failed.
 fn settle_or_split<'a>(
     worker: &'a Arc<dyn AnyWorker>,
     resources: &'a Resources,
@@ -157,7 +157,7 @@ fn settle_or_split<'a>(
                 break error;
             }
             check_set_up(worker, resources).await?;
-            // The set-up may have been corrected since the attempt, so a single message is tried once more.
+            // The setup may have been corrected since the attempt, so a single message is tried once more.
             if !is_single || repeated {
                 break error;
             }
@@ -206,7 +206,7 @@ async fn attempts(
                 contentions += 1;
                 resources.clock.sleep(jitter(contentions)).await;
             }
-            // Something holds its locks for long, such as a change of the tables.
+            // Another transaction holds its locks for a long time, such as a change of the tables.
             Err(AttemptError::Message(MessageError::Store(error))) if !error.may_blame_a_message() => {
                 return Err(AttemptError::Batch(BatchError::Unavailable(error)));
             }
@@ -403,8 +403,8 @@ fn refused(worker: &dyn AnyWorker, work: &Work, refusal: &Refusal) -> Decision {
     Decision { subject: proved.and_then(|input| worker.subject(input)), ..decision }
 }
 
-/// Creates a journal row. `position` is the place of the message in its batch. The row gets its final
-/// position when it is written.
+/// Creates a journal row. `position` is the place of the message in its batch. The row gets its
+/// final position when it is written.
 fn journal_row(work: &Work, decision: &Decision, now: Timestamp, position: i64, outputs: Vec<u8>) -> journal::Model {
     let code = match &decision.reply {
         Some(Output::RequestRefused(refused)) => Some(refused.code.to_string()),
@@ -482,11 +482,11 @@ fn conflict() -> Refusal {
     Refusal::new(Code::Conflict, detail)
 }
 
-/// A refusal that adds no journal row: its id belongs to another message, its sender may not send
-/// it, or its token names a key that is not trusted.
+/// A refusal that adds no journal row: the message has the id of another message, its sender may
+/// not send the message, or its token names a key that is not trusted.
 fn unjournaled(work: &Work, now: Timestamp, refusal: Refusal) -> Result<StoredOutput, Defect> {
     let Refusal { code, detail } = refusal;
-    // A message that is decided later has the name without a code for its own refusal.
+    // If the message is decided later, its own refusal has the name without a code.
     let name = match code {
         Code::Conflict | Code::UntrustedKey => format!("reply:request.refused:{code}"),
         _ => "reply:request.refused".to_owned(),

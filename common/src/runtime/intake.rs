@@ -36,8 +36,8 @@ pub(super) struct Work {
 }
 
 impl Work {
-    /// Whether to look up the message in the journal: it may have been decided earlier, or it cannot
-    /// be decided now and only outputs that are already recorded may be sent.
+    /// Whether to look up the message in the journal: it may have been decided earlier, or it
+    /// cannot be decided now and only outputs that are already recorded may be sent.
     pub(super) fn may_be_duplicate(&self) -> bool {
         !self.decidable || self.origin.attempts > 0 || self.delivery.redeliveries > 0
     }

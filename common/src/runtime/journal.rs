@@ -91,8 +91,8 @@ pub(super) fn outputs_to_bytes(outputs: &[StoredOutput]) -> Result<Vec<u8>, Defe
         .map_err(|error| Defect::Unwritable { kind: "journal row".into(), cause: error.to_string() })
 }
 
-/// Adds the rows of a batch to `writes`, in the order of their ids, and adds the first position of the
-/// batch to their positions.
+/// Adds the rows of a batch to `writes`, in the order of their ids, and adds the first position of
+/// the batch to their positions.
 ///
 /// Positions are assigned after the locks of the batch were acquired, and its locks are released
 /// after the commit. Of two messages that need the same lock, the first to acquire it therefore has

@@ -20,9 +20,9 @@
 //!
 //! If the broker or the database becomes unavailable, the session ends without acknowledging its
 //! messages, and a new session begins (`session`, `session_mode`). The same applies if the database
-//! cannot be used as it is set up, for example because a privilege or a column is missing: the worker
-//! takes no messages until an operator has corrected it. Neither is counted as a failed attempt of any
-//! message.
+//! cannot be used as it is set up, for example because a privilege or a column is missing: the
+//! worker takes no messages until an operator has corrected it. Neither is counted as a failed
+//! attempt of any message.
 
 use std::sync::{Arc, Mutex};
 

@@ -151,10 +151,10 @@ fn event(delivery: &Delivery, input: Option<Uuid>, output: &StoredOutput) -> Out
     output_message(input, asked.correlation_id.clone().or_else(|| asked.message_id.clone()), output)
 }
 
-/// The messages by which an output that is not a reply is published again, without the request that
-/// caused it. They equal those of the first publication, except that their `correlation_id` is the
-/// `message_id` of that request, because the journal stores no other. An output without a `cause` was
-/// not caused by a request.
+/// The messages with which an output other than a reply is published again, without the request
+/// that caused it. They equal those of the first publication, except that their `correlation_id` is
+/// the `message_id` of that request, because the journal stores no other. An output without a
+/// `cause` was not caused by a request.
 pub fn published_again(cause: Option<Uuid>, output: &StoredOutput) -> Vec<Outgoing> {
     let event = output_message(cause, cause.map(|id| id.to_string()), output);
     to_queue(&event, output).into_iter().chain([event]).collect()

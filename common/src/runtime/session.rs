@@ -216,7 +216,7 @@ impl Runner {
         }
     }
 
-    /// Waits until the database can be used. Logs `error`, or what the check of the set-up finds
+    /// Waits until the database can be used. Logs `error`, or what the check of the setup finds
     /// instead.
     pub(super) async fn until_the_database_can_be_used(&self, error: StoreError, stop: &CancellationToken) {
         let (mut backoff, mut cause) = (Backoff::new(), Some(error));

@@ -35,8 +35,8 @@ pub trait Worker: Send + Sync + 'static {
     /// waiting.
     const PAUSES: bool = false;
 
-    /// Whether the worker ends things because their time is over. It decides nothing while its clock
-    /// differs from the clock of the database by more than 60 s.
+    /// Whether the worker ends objects whose deadline has passed. It decides nothing while its
+    /// clock differs from the clock of the database by more than 60 s.
     const ENDS_BY_CLOCK: bool = false;
 
     /// The maximum number of messages in one transaction. `None` means the configured number.

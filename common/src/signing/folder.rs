@@ -62,7 +62,8 @@ pub enum FolderError {
     Randomness,
 }
 
-/// Reads the keys of a folder. Logs a warning if other users of the machine can read it.
+/// Reads the keys of a folder. Logs a warning if other users can open the folder, or if every user
+/// can read a key file.
 ///
 /// # Errors
 /// The folder has no signing key, cannot be read, or has a PEM file that is not a key.

@@ -1,9 +1,9 @@
 //! Compares the database with what this release needs, and describes each difference in a sentence
 //! that says what to do.
 //!
-//! A program makes this comparison when it starts. A worker makes it again after an error, before it
-//! takes messages again, and before an error counts as a failed attempt of a message. Therefore, a
-//! table that was changed by hand stops the workers, and no message becomes a dead letter.
+//! A program makes this comparison when it starts. A worker makes it again after an error, before
+//! it takes messages again, and before an error counts as a failed attempt of a message. Therefore,
+//! a table that was changed by hand stops the workers, and no message becomes a dead letter.
 //!
 //! Deliberately absent: the contents of the tables, which the auditor checks.
 
@@ -23,7 +23,7 @@ use super::{
 };
 
 impl Store {
-    /// Everything in the set-up of the database that keeps this release from working, one sentence
+    /// Everything in the setup of the database that keeps this release from working, one sentence
     /// each. `writes` states whether the program also writes. Does not write.
     ///
     /// # Errors
@@ -32,8 +32,8 @@ impl Store {
         Box::pin(async move { problems(&self.pool(), writes).await })
     }
 
-    /// Checks that the database has no [`Store::problems`], and compares the clock: a difference from
-    /// the clock of the database is logged as an error. Does not write.
+    /// Checks that the database has no [`Store::problems`], and compares the clock: a difference
+    /// from the clock of the database is logged as an error. Does not write.
     ///
     /// # Errors
     /// There is a problem, or the database is unavailable.
@@ -217,7 +217,7 @@ async fn table_problems(pool: &DatabaseConnection, writes: bool) -> Result<Vec<S
     Ok(problems)
 }
 
-/// The constraints and unique indexes that this release does not know. They can refuse good rows.
+/// The constraints and unique indexes that this release does not know. They can reject valid rows.
 async fn constraint_problems(pool: &DatabaseConnection) -> Result<Vec<String>, StoreError> {
     if pool.get_database_backend() != DatabaseBackend::Postgres {
         return Ok(Vec::new());

@@ -1,7 +1,7 @@
 //! Compares the clock of this program with the clock of the database, which all programs share.
 //!
-//! Deadlines are judged by the clock of the worker that decides. A clock that is far ahead would end
-//! certificates that are still valid.
+//! Deadlines are judged by the clock of the worker that decides. A clock that is far ahead would
+//! end certificates that are still valid.
 //!
 //! Deliberately absent: a comparison on SQLite, which runs in the same process, and a comparison of
 //! clocks that a test sets.

@@ -48,7 +48,7 @@ impl StoreError {
         Self::Contended { why: why.into(), source: None }
     }
 
-    /// Creates the error for problems that Licet itself found in the set-up.
+    /// Creates the error for problems that Licet itself found in the setup.
     pub fn misconfigured(problems: &[String]) -> Self {
         const SHOWN: usize = 3;
         let mut why = problems.iter().take(SHOWN).cloned().collect::<Vec<_>>().join("; ");
@@ -153,7 +153,7 @@ fn is_unique_violation(error: &DbErr) -> bool {
     matches!(cause_of(error), Some(sqlx::Error::Database(answer)) if answer.is_unique_violation())
 }
 
-/// What to do about an error that no rule below knows.
+/// What to do about an error that no rule below covers.
 const CHECK: &str = "`licet check` lists what is wrong";
 
 /// The kind of an error code. Codes of five characters are SQLSTATE codes from PostgreSQL. Numbers

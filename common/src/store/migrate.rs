@@ -1,6 +1,6 @@
 //! Creates and updates the tables with the SQL files of [`licet_schema::migration`].
 //!
-//! Guarantees: of several programs that do so at the same time, one after the other succeeds. Each
+//! Guarantees: if several programs do so at the same time, they succeed one after the other. Each
 //! file takes effect completely or not at all, and only once. A file that was changed after it was
 //! applied is an error.
 

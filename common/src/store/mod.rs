@@ -305,16 +305,16 @@ impl Store {
         probe(&self.pool(), probe_statement(writes)).await
     }
 
-    /// Replaces the pool with a new one that passes the check of [`Store::ping`], and whose database
-    /// has no problem that [`Store::problems`] finds.
+    /// Replaces the pool with a new one that passes the check of [`Store::ping`], and whose
+    /// database has no problem that [`Store::problems`] finds.
     ///
     /// sqlx tests a connection, without a time limit, before it returns the connection to the pool.
-    /// A connection that no longer responds occupies its place until the operating system closes
+    /// A connection that no longer responds occupies its slot until the operating system closes
     /// it. The whole pool is therefore replaced. SQLite keeps its only connection.
     ///
     /// # Errors
-    /// The database is still unavailable, or set up in a way that it cannot be used. The pool is not
-    /// replaced.
+    /// The database is still unavailable, or set up in such a way that it cannot be used. The pool
+    /// is not replaced.
     pub async fn renew(&self, writes: bool) -> Result<(), StoreError> {
         let Some(address) = &self.address else {
             self.ping(writes).await?;
@@ -391,7 +391,8 @@ impl FileLock {
                 Err(TryLockError::WouldBlock) => return Err(OpenError::InUse { file: database.to_owned() }),
                 Err(TryLockError::Error(error)) => return Err(io(error)),
             }
-            // If another process removed the file before it was locked, a third one may lock a new file.
+            // If another process removed the file before it was locked, a third one may lock a new
+            // file.
             let locked = file.metadata().map_err(io)?.ino();
             if std::fs::metadata(&path).is_ok_and(|found| found.ino() == locked) {
                 return Ok(Self { _file: file, path, is_new });

@@ -30,7 +30,8 @@ pub(super) async fn server_problems(pool: &DatabaseConnection, writes: bool) -> 
              `CREATE DATABASE … ENCODING 'UTF8' TEMPLATE template0`, and let LICET_DATABASE_URL name it"
         ));
     }
-    // Every connection begins with this setting, so something between Licet and the server dropped it.
+    // Every connection begins with this setting, so something between Licet and the server dropped
+    // it.
     if plans != "force_generic_plan" {
         problems.push(format!("the connection does not have the settings with which it was opened. {POOLER}"));
     }

@@ -118,7 +118,7 @@ pub struct Properties {
     pub reply_to: Option<String>,
     /// `correlation_id`
     pub correlation_id: Option<String>,
-    /// `user_id`: the publisher's broker user, which RabbitMQ has validated
+    /// `user_id`: the publisher's broker user, which RabbitMQ has validated.
     pub user_id: Option<String>,
     /// `app_id`
     pub app_id: Option<String>,

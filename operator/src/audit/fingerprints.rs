@@ -2,11 +2,13 @@
 //!
 //! With each batch, the journal stores how the fingerprints of the written rows changed
 //! ([`licet_common::fingerprint`]). For each row, these differences must add up to its current
-//! fingerprint. The comparison finds every added, deleted or changed row, even if the changed column
-//! is in no reply and no event. It depends neither on the order of the journal rows nor on clocks.
+//! fingerprint. The comparison finds every added, deleted or changed row, even if the changed
+//! column is in no reply and no event. It depends neither on the order of the journal rows nor on
+//! clocks.
 //!
-//! The sums of all rows would not fit into memory, so rows share a limited number of buckets. Only if
-//! a bucket does not add up to zero are the journal and the tables read once more, to find the rows.
+//! The sums of all rows would not fit into memory, so rows share a limited number of buckets. Only
+//! if a bucket does not add up to zero are the journal and the tables read once more, to find the
+//! rows.
 //!
 //! The tables are those that workers write, and the journal itself. No message writes signing keys.
 
@@ -69,8 +71,8 @@ impl Fingerprints {
         Ok(())
     }
 
-    /// Compares the tables with the journal. The journal rows that belong to purchases must have been
-    /// counted before.
+    /// Compares the tables with the journal. The journal rows that belong to purchases must have
+    /// been counted before.
     ///
     /// # Errors
     /// The database is unavailable, or the changes in a journal row cannot be read.

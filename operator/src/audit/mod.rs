@@ -3,8 +3,8 @@
 //! The audit compares the tables with each other (`checks`), with the events in the journal
 //! (`replay`), and with the fingerprints in the journal (`fingerprints`). The first two comparisons
 //! find errors of rules, and the last finds every change that no message made. The audit reads one
-//! snapshot and writes nothing, so it can run while workers write. It uses no rule of the workers, so
-//! that it also finds errors in these rules.
+//! snapshot and writes nothing, so it can run while workers write. It uses no rule of the workers,
+//! so that it also finds errors in these rules.
 //!
 //! [`warnings`] lists money that has waited for a long time.
 

@@ -1,8 +1,8 @@
 //! Invariant 6: the tables follow from the events in the journal.
 //!
 //! Reads the journal in the order of purchases, a limited number of rows at a time. Counts the
-//! events of each purchase and compares the counts with the rows of the purchase. The order of events
-//! is that of the positions in the journal, and does not depend on the clocks of workers.
+//! events of each purchase and compares the counts with the rows of the purchase. The order of
+//! events is that of the positions in the journal, and does not depend on the clocks of workers.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -52,7 +52,8 @@ struct Purchase {
     retired: BTreeMap<Uuid, Vec<i64>>,
     /// The positions in the journal at which each certificate was reissued.
     reissued: BTreeMap<Uuid, Vec<i64>>,
-    /// The positions in the journal at which each certificate became live again in the same generation.
+    /// The positions in the journal at which each certificate became live again in the same
+    /// generation.
     restored: BTreeMap<Uuid, Vec<i64>>,
 }
 
@@ -299,8 +300,8 @@ fn compare_certificate(id: Uuid, purchase: &Purchase, rows: &Rows, findings: &mu
     compare_ending(id, purchase, record, findings);
 }
 
-/// Checks that a certificate ended at most once, and at most once more after each reissue or restoration, and that
-/// its record has the state of its last event.
+/// Checks that a certificate ended at most once, and at most once more after each reissue or
+/// restoration, and that its record has the state of its last event.
 fn compare_ending(id: Uuid, purchase: &Purchase, record: &certificate_record::Model, findings: &mut Findings) {
     let count_and_last = |positions: &BTreeMap<Uuid, Vec<i64>>| {
         let positions = positions.get(&id).map_or(&[][..], Vec::as_slice);

@@ -1,5 +1,6 @@
-//! Money that waits for an action: payouts that are owed, money that matches no purchase, and refunds
-//! whose payment has not arrived. It violates no invariant, so it causes a warning once it is old.
+//! Money that waits for an action: payouts that are owed, money that matches no purchase, and
+//! refunds whose payment has not arrived. It violates no invariant, so it causes a warning once it
+//! is old.
 
 use futures_util::future::BoxFuture;
 use licet_common::store::Store;
@@ -15,9 +16,9 @@ pub struct Warning {
     pub what: String,
     /// The number of waiting rows.
     pub count: i64,
-    /// The time since which the oldest has waited.
+    /// The time since which the oldest item has waited.
     pub oldest: Timestamp,
-    /// The ids of some, oldest first.
+    /// The ids of some of the items, oldest first.
     pub places: Vec<String>,
 }
 

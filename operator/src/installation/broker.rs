@@ -227,7 +227,7 @@ impl BrokerState {
         ];
         let mut problems = Vec::new();
         for (action, pattern, names) in checks {
-            // RabbitMQ refuses a pattern that is not valid. This library knows fewer patterns.
+            // RabbitMQ refuses a pattern that is not valid. This library supports fewer patterns.
             let Ok(pattern) = Regex::new(pattern) else { continue };
             let refused: Vec<_> = names.into_iter().filter(|name| !pattern.is_match(name)).collect();
             if !refused.is_empty() {

@@ -88,7 +88,7 @@ impl Management {
             ("", _) => (amqp_user.to_owned(), amqp_password),
             (user, password) => (decoded(user)?, decoded(password.unwrap_or_default())?.into()),
         };
-        // They are sent in a header, and must not appear in errors.
+        // The user and the password are sent in a header, and must not appear in errors.
         let removed = base.set_username("").and_then(|()| base.set_password(None));
         removed.map_err(|()| AddressError::Syntax(EXAMPLE))?;
         let host = base.host_str().ok_or(AddressError::NoHost(EXAMPLE))?;

@@ -1,7 +1,7 @@
 //! Checks a running installation: the broker, the database, the clock, the keys and the workers.
 //!
-//! Inputs: the addresses and the keys folder that the workers use. Output: a list of problems, each a
-//! sentence that says what is wrong and what to do. Nothing is changed.
+//! Inputs: the addresses and the keys folder that the workers use. Output: a list of problems, each
+//! a sentence that says what is wrong and what to do. Nothing is changed.
 //!
 //! Deliberately absent: the contents of the tables, which the auditor checks.
 

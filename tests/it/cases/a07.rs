@@ -43,8 +43,8 @@ fn failure(bought: &Bought) -> Request {
     })
 }
 
-/// Asserts that a purchase with this reference is refused, and that the refusal names the `expected`
-/// purchase.
+/// Asserts that a purchase with this reference is refused, and that the refusal names the
+/// `expected` purchase.
 async fn refused(system: &TestSystem, reference: &str, expected: &Bought) {
     let Output::RequestRefused(refused) = system.ask(&order(reference)).await else { panic!("it was used twice") };
     assert_eq!(refused.code.as_str(), "reference_used");

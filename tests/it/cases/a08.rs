@@ -197,7 +197,8 @@ async fn case_a08_returns_of_two_members_of_a_refunded_container_wait_for_each_o
     let one = Request::SettlementReversal(refund(&bought, 1));
     assert_eq!(outcome(&system.ask(&one).await), "settlement.registered");
 
-    // Another copy of the return worker has locked the payment and completes the return of the first member.
+    // Another copy of the return worker has locked the payment and completes the return of the
+    // first member.
     let first =
         system.rows::<license::Entity>().await.into_iter().find(|row| row.certificate == bought.certificates[0]);
     let (id, now) = (Uuid::now_v7(), system.resources.clock.now());
@@ -240,7 +241,8 @@ async fn case_a08_returns_of_two_members_of_a_refunded_container_wait_for_each_o
     other.commit().await.expect("the rows are committed");
     let reply = asked.await;
     assert_eq!(outcome(&reply), "not_returnable", "999 of 1999 minor units are left: {reply:?}");
-    // Delete the rows, because the auditor would report that the other rows of this return are missing.
+    // Delete the rows, because the auditor would report that the other rows of this return are
+    // missing.
     license_return::Entity::delete_by_id(id).exec(&pool).await.expect("the row is deleted");
     privilege::Entity::delete_by_id(id).exec(&pool).await.expect("the row is deleted");
     assert_eq!(outcome(&system.ask(&request).await), "license.returned");

@@ -1,5 +1,5 @@
-//! Case A11: a database that is restored from a backup, and everything that was sent since the backup
-//! is sent again.
+//! Case A11: a database that is restored from a backup, and everything that was sent since the
+//! backup is sent again.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -97,8 +97,8 @@ impl Upstream {
         reply
     }
 
-    /// Buys `count` songs under a reference, pays for them, gets a license for the first, and returns
-    /// it for points.
+    /// Buys `count` songs under a reference, pays for them, gets a license for the first, and
+    /// returns it for points.
     async fn trade(&mut self, system: &TestSystem, reference: &str, count: usize) {
         let bought = Bought::of(self.ask(system, purchase(reference, count)).await);
         assert_eq!(outcome(&self.ask(system, receipt(&bought)).await), "certificate.accepted");

@@ -1,4 +1,4 @@
-//! Cases from the field: faults that users of other systems reported. Each test is named by the
+//! Cases from the field: faults that users of other systems reported. Each test is named after the
 //! number of its case.
 
 mod a01;

@@ -1,5 +1,5 @@
-//! Cases A2 to A5: refunds that arrive early or in part, payments that arrive late, and disputes that
-//! are won.
+//! Cases A2 to A5: refunds that arrive early, partial refunds, payments that arrive late, and
+//! disputes that are won.
 
 use licet_schema::{
     Output, Request, Text,
@@ -137,8 +137,8 @@ async fn case_a03_an_operator_assigns_an_unmatched_payment_to_a_purchase_that_wa
     assert_eq!(states(&system, &bought).await, [CertificateState::Settled; 2]);
     assert!(unmatched(&system).await.is_empty());
     licensed(&system, &bought, 1).await;
-    // The provider reports the same payment again, and then a chargeback. It knows only the purchase
-    // that it named.
+    // The provider reports the same payment again, and then a chargeback. It knows only the
+    // purchase that it named.
     assert_eq!(registered(&system.process(&misdirected).await), (SettlementOutcome::Completed, None));
     let SettlementAssignment { settlement, provider, .. } = assignment.clone();
     let charged_back = Request::SettlementReversal(SettlementReversal {

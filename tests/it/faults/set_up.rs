@@ -1,5 +1,5 @@
-//! Cases B1 and B2: the database is set up wrongly while the workers run. No message is the cause, so none
-//! is tried again or becomes a dead letter, and the workers continue by themselves.
+//! Cases B1 and B2: the database is misconfigured while the workers run. No message is the cause,
+//! so none is tried again or becomes a dead letter, and the workers continue by themselves.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -30,12 +30,12 @@ impl Fixture {
         self.postgres.execute("postgres", &text).await;
     }
 
-    /// Whether a worker has stopped and said why.
+    /// Whether a worker has stopped and logged this reason.
     fn says(&self, what: &str) -> bool {
         self.logs().iter().any(|log| log.lines().any(|line| line.contains(what) && line.contains(STOPPED)))
     }
 
-    /// Waits at most a second until a worker has stopped and said why.
+    /// Waits at most a second until a worker has stopped and logged this reason.
     async fn soon_says(&self, what: &str) -> bool {
         let says = async {
             while !self.says(what) {
@@ -45,8 +45,8 @@ impl Fixture {
         tokio::time::timeout(Duration::from_secs(1), says).await.is_ok()
     }
 
-    /// Plays one fault: `break_it` and `repair` are statements for the database of the workers. A
-    /// worker must say what is wrong, in a line that contains `said`.
+    /// Injects one fault and repairs it: `break_it` and `repair` are statements for the database of
+    /// the workers. A worker must log what is wrong, in a line that contains `said`.
     async fn play(&mut self, kind: &'static str, break_it: &str, repair: &str, said: &str) {
         self.alter(break_it).await;
         self.until_said(said).await;
@@ -63,7 +63,8 @@ impl Fixture {
         self.sql.heal();
     }
 
-    /// Checks that a worker program does not start on this database, and says why in one line.
+    /// Checks that a worker program does not start on this database, and prints the reason in one
+    /// line.
     fn refuses_to_start(&self, program: &str, database_url: &str, said: &str) {
         let amqp_url = Rabbit::url(self.amqp.port, 10);
         let settings = [("LICET_AMQP_URL", amqp_url.as_str()), ("LICET_DATABASE_URL", database_url)];

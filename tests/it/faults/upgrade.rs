@@ -1,13 +1,13 @@
-//! A rolling upgrade: the tables are expanded for a newer release while the programs of this release
-//! run, and then each program is replaced.
+//! A rolling upgrade: the tables are expanded for a newer release while the programs of this
+//! release run, and then each program is replaced.
 //!
-//! The programs in the folder `LICET_TEST_PROGRAMS`, if it is set, play the older release.
+//! The programs in the folder `LICET_TEST_PROGRAMS`, if it is set, stand for the older release.
 
 use super::fixture::Fixture;
 use crate::nodes::postgres::DATABASE;
 
-/// What a newer release may do to the tables: add tables, columns that may be NULL, and indexes that
-/// are not unique.
+/// What a newer release may do to the tables: add tables, columns that may be NULL, and indexes
+/// that are not unique.
 const EXPANSION: [&str; 5] = [
     "ALTER TABLE certificate ADD COLUMN note text",
     "ALTER TABLE journal ADD COLUMN flags bigint",

@@ -13,7 +13,7 @@ use super::{Root, Server, free_port};
 /// PostgreSQL refuses to run as root.
 pub(super) const OWNER: [&str; 4] = ["setpriv", "--reuid=postgres", "--regid=postgres", "--init-groups"];
 
-/// The role of the worker programs. Unlike `licet`, it is no superuser and owns nothing.
+/// The role of the worker programs. Unlike `licet`, it is not a superuser and owns nothing.
 pub(crate) const WORKER: &str = "worker";
 /// The password of [`WORKER`]. The server asks for no other password.
 pub(crate) const PASSWORD: &str = "right";
@@ -187,8 +187,8 @@ impl Drop for SmallFileSystem {
     }
 }
 
-/// Runs a client program of the installed PostgreSQL, such as `pg_dump`, with this input. Returns its
-/// output.
+/// Runs a client program of the installed PostgreSQL, such as `pg_dump`, with this input. Returns
+/// its output.
 pub(crate) fn run_client(program: &str, arguments: &[&str], input: &[u8]) -> Vec<u8> {
     let root = Root::of("LICET_TEST_DATABASE_ROOT");
     let (programs, _) = root.newest("/usr/lib/postgresql", "", "bin");

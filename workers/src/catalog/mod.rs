@@ -1,11 +1,11 @@
-//! The catalog worker registers contents with their prices and terms.
+//! The catalog worker registers content items with their prices and terms.
 //!
 //! In: `content.put`. Out: `content.registered`. If a version is put again, it is sold under the
 //! new terms from then on. Purchases keep the terms of the revision under which they were made.
 //! Putting the same terms again changes nothing. A return may offer points only if the price is in
-//! the currency of points.
+//! the points currency.
 //!
-//! The worker reads the current revisions of the named contents and takes no locks. If two
+//! The worker reads the current revisions of the named content items and takes no locks. If two
 //! transactions put the same version at the same time, the later one violates the key and is
 //! retried.
 

@@ -155,7 +155,8 @@ pub(crate) fn over(
     }
 }
 
-/// Whether a purchase ended without a payment. A purchase whose payment was reversed was paid.
+/// Whether a purchase ended without a payment. A purchase whose payment was reversed counts as
+/// paid.
 pub(crate) fn ended_unpaid(tables: &Tables, subject: Subject, now: Timestamp) -> Result<bool, Defect> {
     let (live, ended) = (members(tables, subject)?, ended_members(tables, subject)?);
     let paid = live.iter().any(|row| row.settled_at.is_some()) || ended.iter().any(|row| row.settlement.is_some());

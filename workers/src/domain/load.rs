@@ -16,7 +16,7 @@ use uuid::Uuid;
 
 use super::tables::Tables;
 
-/// Reads the current revision of every version of these contents.
+/// Reads the current revision of every version of these content items.
 pub(crate) async fn contents_sold<S: Source>(
     source: &S,
     names: BTreeSet<Name>,
@@ -69,9 +69,10 @@ pub(crate) async fn returns_of<S: Source>(
     load(source, &mut tables.returns, &[license_return::Column::Certificate], keys, Lock::None).await
 }
 
-/// The certificates that were paid for so that these exist: the certificate from whose license an
-/// upgrade was made, and so on, or the certificate itself. Reads the returns and privileges that
-/// connect them. No locks are needed, because they never change.
+/// The origins of these certificates: the certificates that were paid for. The origin of an upgrade
+/// is that of the certificate whose license was returned for it. Any other certificate is its own
+/// origin. Reads the returns and privileges that connect them. No locks are needed, because these
+/// rows never change.
 pub(crate) async fn origins<S: Source>(
     source: &S,
     certificates: &BTreeSet<Uuid>,
@@ -128,10 +129,10 @@ pub(crate) async fn refunded<S: Source>(
     Ok(origins)
 }
 
-/// Reads what the returns of these certificates, and of all upgrades of their licenses, have brought
-/// and will bring if they complete. Call [`terms`] afterwards to read the terms of open returns.
-/// A worker that completes returns must have locked the origins, so that no other transaction
-/// completes such a return.
+/// Reads what the returns of these certificates, and of all upgrades of their licenses, have
+/// brought and will bring if they complete. Call [`terms`] afterwards to read the terms of open
+/// returns. A worker that completes returns must have locked the origins, so that no other
+/// transaction completes such a return.
 pub(crate) async fn worth<S: Source>(
     source: &S,
     certificates: BTreeSet<Uuid>,

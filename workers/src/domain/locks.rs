@@ -1,7 +1,8 @@
 //! The order in which every worker locks rows, so that no two transactions wait for each other:
 //! first references by key (only in the purchase worker), then certificates by id, then the records
 //! of certificates that have ended, then settlements by key (only in the settlement worker and, for
-//! refunded payments, in the return worker), then accounts by name. Contents are never locked.
+//! refunded payments, in the return worker), then accounts by name. Rows of `content` are never
+//! locked.
 
 use std::collections::BTreeSet;
 

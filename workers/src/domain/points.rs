@@ -132,7 +132,7 @@ pub(crate) fn debit(
     Ok(())
 }
 
-/// Takes points that pay for something again after they were credited. Points that the user no
+/// Takes points that were credited back and now pay for something again. Points that the user no
 /// longer has become debt.
 pub(crate) fn spend(
     context: &Context<'_>,

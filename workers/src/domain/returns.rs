@@ -103,8 +103,8 @@ pub(crate) fn state_text(state: &str) -> Result<Text, Defect> {
     Text::try_from(state).map_err(|_| Defect::violated("the state of a license is a text", state))
 }
 
-/// The privileges that the user could receive now for returning a license of this certificate, which
-/// was bought under these terms.
+/// The privileges that the user could receive now for returning a license of this certificate,
+/// which was bought under these terms.
 pub(crate) fn offers(
     tables: &Tables,
     certificate: Uuid,
@@ -133,9 +133,9 @@ pub(crate) fn offers(
     Ok(offers)
 }
 
-/// What a return for this privilege brings, in minor units of the price. `None` if it brings nothing,
-/// or if the terms do not offer it. A point is worth one minor unit, because only contents whose
-/// price is in the points currency offer points.
+/// What a return for this privilege brings, in minor units of the price. `None` if it brings
+/// nothing, or if the terms do not offer it. A point is worth one minor unit, because only content
+/// items whose price is in the points currency offer points.
 fn value(terms: &content::Model, privilege: Privilege) -> Option<Count> {
     match privilege {
         Privilege::Points => terms.return_points,
@@ -147,8 +147,8 @@ fn value(terms: &content::Model, privilege: Privilege) -> Option<Count> {
 /// The returns that count for a limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Counted {
-    /// Completed returns, and open returns that can still be completed at this time. A new return must
-    /// not use the part of the limit that is reserved for them.
+    /// Completed returns, and open returns that can still be completed at this time. A new return
+    /// must not use the part of the limit that is reserved for them.
     WithOpen(Timestamp),
     /// Completed returns only. Other open returns do not prevent an open return from completing.
     Completed,
@@ -190,7 +190,8 @@ pub(crate) struct Limits {
 }
 
 impl Limits {
-    /// The limits for a certificate. `load::refunded` and `load::worth` must have requested its rows.
+    /// The limits for a certificate. `load::refunded` and `load::worth` must have requested its
+    /// rows.
     pub(crate) fn of(tables: &Tables, certificate: Uuid, counted: Counted) -> Result<Self, Defect> {
         let mut first = certificate;
         while let Some(upgrade) = tables.upgrade_to(first)? {
@@ -254,7 +255,7 @@ pub(crate) enum Exceeded {
     },
 }
 
-/// Whether a reversal revoked a certificate, and was not undone.
+/// Whether a reversal that was not undone revoked a certificate.
 fn is_revoked(record: &certificate_record::Model) -> bool {
     record.ended == Some(Ending::Reversed) && !record.reinstated
 }

@@ -25,7 +25,7 @@ pub(crate) const NEWEST_OF_REFERENCE: &str = "the newest certificates of referen
 /// The rows of a batch, by table.
 #[derive(Clone, Debug, Default)]
 pub struct Tables {
-    /// Contents that are or were sold.
+    /// Content items that are or were sold.
     pub contents: Rows<content::Entity>,
     /// One permanent record for each certificate ever issued.
     pub records: Rows<certificate_record::Entity>,
@@ -171,7 +171,8 @@ impl Tables {
         Ok(self.returns.all(&columns, vec![certificate.into()], of_it)?.collect())
     }
 
-    /// The open unmatched money that a provider reported under this settlement id: payments or refunds.
+    /// The open unmatched money that a provider reported under this settlement id: payments or
+    /// refunds.
     pub(crate) fn unmatched(
         &self,
         kind: UnmatchedKind,

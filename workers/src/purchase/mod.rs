@@ -10,7 +10,7 @@
 //!
 //! The worker locks the references that must be unique, the certificates of the purchases that used
 //! them, and the points accounts of users who spend points. It reads the current revisions of the
-//! named contents.
+//! named content items.
 
 mod rules;
 #[cfg(test)]

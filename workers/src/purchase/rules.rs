@@ -118,8 +118,8 @@ fn sold(tables: &Tables, item: &Item) -> Result<content::Model, RuleError> {
 }
 
 /// The earliest purchase that prevents the sender from using this reference again, if there is one:
-/// a purchase that did not end unpaid. There can be several, because a late payment makes a purchase
-/// that ended unpaid live again, even if its reference has been used again.
+/// a purchase that did not end unpaid. There can be several, because a late payment makes a
+/// purchase that ended unpaid live again, even if its reference has been used again.
 fn bought_before(
     context: &Context<'_>,
     tables: &mut Tables,

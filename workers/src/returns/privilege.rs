@@ -141,7 +141,7 @@ fn upgrade(
     })?;
     tables.records.insert(record(&row))?;
     tables.certificates.insert(row.clone())?;
-    // Nothing can have been returned of a new certificate.
+    // No license of a new certificate can have been returned yet.
     tables.returns.cover(&[license_return::Column::Certificate], &[vec![row.id.into()]]);
     effects.mention(row.id);
     Ok((row, token))

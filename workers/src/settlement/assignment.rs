@@ -109,8 +109,8 @@ fn selected(
     )
 }
 
-/// Extends certificates whose purchase had ended: they stay valid for at least the lifetime in their
-/// terms, counted from now. A token states the old expiry until its certificate is reissued.
+/// Extends certificates whose purchase had ended: they stay valid for at least the lifetime in
+/// their terms, counted from now. A token states the old expiry until its certificate is reissued.
 fn extend(context: &Context<'_>, tables: &mut Tables, certificates: &mut [certificate::Model]) -> Result<(), Defect> {
     for row in certificates {
         let terms = tables.contents.require(&(row.content.clone(), row.version, row.revision))?;

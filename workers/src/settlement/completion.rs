@@ -184,8 +184,8 @@ pub(super) struct Payment {
     pub(super) reported: Option<Subject>,
 }
 
-/// Registers a payment for these certificates, which must be all certificates of a purchase. Applies
-/// the refunds that arrived before it.
+/// Registers a payment for these certificates, which must be all certificates of a purchase.
+/// Applies the refunds that arrived before it.
 pub(super) fn register(
     context: &Context<'_>,
     tables: &mut Tables,
@@ -225,14 +225,14 @@ fn unmatched(
     if kept.iter().any(|row| money(row) == amount) {
         return Ok(refused);
     }
-    // This message was decided before, and its payment was refunded since. The journal finds that out
-    // when the decision is written, and sends the first reply.
+    // This message was decided before, and its payment was refunded since. Writing the journal row
+    // of this decision fails, and the runtime then finds the first reply.
     let returned = tables.returned_payments(named.provider, named.settlement)?;
     if returned.iter().any(|row| row.id == context.message_id) {
         return Ok(refused);
     }
-    // Every message about this settlement locks its row, so that a refund that arrives at the same time
-    // finds this payment.
+    // Every message about this settlement locks its row, so that a refund that arrives at the same
+    // time finds this payment.
     expect_payment(context, tables, named)?;
     let (reason, refunded_by, refused) = match refund::of_unmatched(tables, named, amount)? {
         refund::OfUnmatched::None => (refusal.code, None, refused),

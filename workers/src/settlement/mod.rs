@@ -8,16 +8,17 @@
 //! In: `settlement.failure`, `settlement.reversal`, `settlement.reinstatement`. Out:
 //! `settlement.registered`. A failure declines the purchase; a later payment makes it live again. A
 //! reversal refunds a payment in full or in part. It ends the certificates that it refunds, revokes
-//! their licenses, and takes back the points that were granted for returns. A reinstatement undoes a
-//! reversal. A reversal or reinstatement that arrives too early is kept until it can be applied, so
-//! the same messages have the same result in every order.
+//! their licenses, and takes back the points that were granted for returns. A reinstatement undoes
+//! a reversal. A reversal or reinstatement that arrives too early is kept until it can be applied,
+//! so the same messages have the same result in every order.
 //!
 //! In: `settlement.assignment`. Out: `settlement.registered`. An operator decides that an unmatched
 //! payment pays for a purchase, even if the purchase has ended without being paid for.
 //!
-//! In: `payout.completion`, `payout.failure`. Out: `payout.registered`. The amount of a buy-back was
-//! paid out, or its payout failed. A failure is final, even if it arrives before its completion. Every payout is
-//! recorded, even if its completion is refused, because the money has left the provider.
+//! In: `payout.completion`, `payout.failure`. Out: `payout.registered`. The amount of a buy-back
+//! was paid out, or its payout failed. A failure is final, even if it arrives before its
+//! completion. Every payout is recorded, even if its completion is refused, because the money has
+//! left the provider.
 //!
 //! The worker locks the certificates, then the settlements with the same ids that are already
 //! registered, then the points accounts. It locks all members of a container. For a reversal, it
@@ -136,8 +137,8 @@ impl Input {
     }
 
     /// Whether the message may end paid certificates or make them live again: a reversal, a
-    /// reinstatement, or an assignment. After an assignment, a reversal in the same batch may name the
-    /// purchase that the provider named, and revoke the one to which the payment was assigned.
+    /// reinstatement, or an assignment. After an assignment, a reversal in the same batch may name
+    /// the purchase that the provider named, and revoke the one to which the payment was assigned.
     fn changes_paid_certificates(&self) -> bool {
         matches!(self, Self::Reversal(..) | Self::Reinstatement(..) | Self::Assignment(..))
     }

@@ -2,7 +2,7 @@
 //!
 //! A payout has one row, from the first report about it. Its state follows from all reports about
 //! it, in whatever order they arrive: a failure is final, and of several reported amounts the one
-//! that is owed takes precedence, then the greatest. A return is paid out while one of its payouts
+//! that is owed takes precedence, then the largest. A return is paid out while one of its payouts
 //! is completed. If several are, the one that was registered first counts.
 
 use licet_common::{
@@ -20,8 +20,8 @@ use crate::domain::{Tables, certificates::subject_of, refusals::refuse};
 
 /// A provider has paid out the amount of a buy-back.
 ///
-/// A payout with a wrong amount, or of a return that is already paid out, is refused. It is recorded
-/// nevertheless, because the money has left the provider.
+/// A payout with a wrong amount, or of a return that is already paid out, is refused. It is
+/// recorded nevertheless, because the money has left the provider.
 pub(super) fn completion(
     context: &Context<'_>,
     tables: &mut Tables,

@@ -225,7 +225,7 @@ fn every_set_of_payout_messages_ends_in_the_same_state_in_every_order() {
     let (fixture, id) = bought_back();
     let mut orders = 0;
     play(&fixture, id, &MESSAGES, &mut Vec::new(), &mut orders);
-    // Every ordered selection of the messages, the empty one included.
+    // Every ordered selection of the messages, including the empty one.
     assert_eq!(orders, 1957);
 }
 
@@ -241,7 +241,7 @@ fn play(fixture: &Fixture, id: Uuid, left: &[Message], sent: &mut Vec<Message>, 
         assert!(again.events().is_empty(), "a repeated {message:?} is announced after {sent:?}");
         assert_eq!(state(&again), state(fixture), "{message:?} was repeated after {sent:?}");
     }
-    // A return is paid out exactly if a payout is completed.
+    // A return is paid out if and only if a payout is completed.
     let mut probe = fixture.clone();
     let paid = state(fixture).values().any(|(state, _)| *state == PayoutState::Completed);
     let reply = answer(&probe.ask(completed(id, "out-9", OWED)));

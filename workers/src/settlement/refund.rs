@@ -1,7 +1,7 @@
 //! Rules of `settlement.reversal`: refunds and chargebacks, in full or in part.
 //!
-//! What the refunds of a settlement amount to depends on the set of refunds alone, not on their
-//! order: a certificate is revoked if a refund names it, or if everything is refunded
+//! The effect of a settlement's refunds depends on the set of refunds alone, not on their order: a
+//! certificate is revoked if a refund names it, or if everything is refunded
 //! ([`super::revocation`]).
 
 use licet_common::{
@@ -59,8 +59,8 @@ pub(super) fn decide(
         _ => Ok(Counted::Later),
     };
     let mut effects = Effects::default();
-    // An amount can select money that paid for nothing. Without an amount, such money is only looked
-    // for if nothing is left of the payment.
+    // An amount can select unmatched money. Without an amount, such money is looked for only if
+    // nothing is left of the payment.
     let reduces_payment = report.amount.is_none() && matches!(counted, Ok(Counted::Part(_) | Counted::Rest));
     if !reduces_payment && let Some(row) = take_back(tables, named, &new)? {
         expect_payment(context, tables, named)?;
@@ -158,7 +158,7 @@ fn count(
     Ok(Counted::Part(part.amount_minor))
 }
 
-/// Lets a refund take effect that is written as counted.
+/// Lets a refund take effect, after its row was written with what it counts for.
 fn apply(
     context: &Context<'_>,
     tables: &mut Tables,
@@ -185,8 +185,8 @@ pub(super) fn apply_kept(
 ) -> Result<SettlementOutcome, Defect> {
     let mut reinstated = false;
     for kept in named.refunds(tables)? {
-        // A refund of everything also covers a payment that arrives after money that paid for
-        // nothing. As if the payment had arrived first, that money is then not refunded.
+        // A refund of everything also covers a payment that arrives after unmatched money. The
+        // unmatched money is then not refunded, as if the payment had arrived first.
         let everything = returns_all(&kept) && subject_of(&kept)? == named.subject;
         if kept.outcome != SettlementOutcome::Pending && !everything {
             continue;
@@ -231,9 +231,9 @@ fn key_of(row: &refund::Model) -> (Name, ExternalId, ExternalId) {
     (row.provider.clone(), row.settlement.clone(), row.refund.clone())
 }
 
-/// Marks the open unmatched payments that a refund returned: those with its amount or, if it has none,
-/// all in one currency. Returns the row of the refund, which counts for their sum. `None` if there is
-/// no such payment.
+/// Marks the open unmatched payments that a refund returned: those with its amount or, if it has
+/// none, all in one currency. Returns the row of the refund, which counts for their sum. `None` if
+/// there is no such payment.
 fn take_back(tables: &mut Tables, named: Named<'_>, new: &refund::Model) -> Result<Option<refund::Model>, Defect> {
     let mut kept = tables.unmatched(UnmatchedKind::Payment, named.provider, named.settlement)?;
     let is_same = named.same_purchase(tables)?;
@@ -249,7 +249,7 @@ fn take_back(tables: &mut Tables, named: Named<'_>, new: &refund::Model) -> Resu
     Ok(Some(returned(new.clone(), Money { amount_minor: sum, currency })))
 }
 
-/// The row of a refund that returned money that paid for nothing.
+/// The row of a refund that returned unmatched money.
 fn returned(row: refund::Model, amount: Money) -> refund::Model {
     refund::Model {
         outcome: SettlementOutcome::Refunded,
@@ -260,7 +260,7 @@ fn returned(row: refund::Model, amount: Money) -> refund::Model {
     }
 }
 
-/// Whether a refund returned all money of its settlement that paid for nothing, even if it was undone
+/// Whether a refund returned all unmatched money of its settlement, even if the refund was undone
 /// since.
 fn returns_all(one: &refund::Model) -> bool {
     one.unmatched && one.amount_minor.is_none()
@@ -287,7 +287,8 @@ pub(super) fn of_unmatched(tables: &mut Tables, named: Named<'_>, amount: Money)
     let of_it = || refunds.iter().filter(|one| is_same(one.certificate, one.container));
     let is_pending = |one: &refund::Model| one.outcome == SettlementOutcome::Pending;
     let exact = of_it().find(|one| is_pending(one) && reported(one) == Some(amount));
-    // A refund without an amount returns every payment, also those that arrive one after another.
+    // A refund without an amount returns every payment, including those that arrive one after
+    // another.
     let all = || of_it().find(|one| returns_all(one) && one.currency == Some(amount.currency));
     let any = || of_it().find(|one| is_pending(one) && reported(one).is_none());
     let Some(found) = exact.or_else(all).or_else(any) else { return Ok(OfUnmatched::None) };
@@ -308,8 +309,8 @@ pub(super) fn of_unmatched(tables: &mut Tables, named: Named<'_>, amount: Money)
     Ok(if undone { OfUnmatched::None } else { OfUnmatched::Now(key.2) })
 }
 
-/// Whether a refund was refused because it names another purchase. Then it is no part of the payment,
-/// and a reinstatement of all refunds includes it whatever its amount.
+/// Whether a refund was refused because it names another purchase. It is then no part of the
+/// payment, and a reinstatement of all refunds includes it, whatever its amount.
 fn is_foreign(refusal: &Refusal) -> bool {
     refusal.code == Code::AlreadySettled
 }
@@ -364,9 +365,9 @@ fn record(
     Ok(Some(record_unmatched(tables, row)?))
 }
 
-/// Makes the payments open again that a refund had returned, because it was undone or counts for
-/// another payment. They still pay for nothing, unless they are the `matched` payment, which was
-/// reported again.
+/// Reopens the payments that a refund had returned, because the refund was undone or counts for
+/// another payment. They are still unmatched, except the `matched` payment, which was reported
+/// again.
 pub(super) fn reopen(
     tables: &mut Tables,
     effects: &mut Effects,
@@ -382,7 +383,8 @@ pub(super) fn reopen(
         if matched == Some(money(&row)) {
             tables.unmatched_settlements.remove(&row.id)?;
         } else if let Some(again) = again {
-            // The same money was reported again in the meantime. It is recorded once, as it was first.
+            // The same money was reported again in the meantime. It is recorded once, as it was
+            // first.
             tables.unmatched_settlements.remove(&row.id)?;
             *tables.unmatched_settlements.change(&again.id)? =
                 unmatched_settlement::Model { id: again.id, refunded_by: None, ..row };

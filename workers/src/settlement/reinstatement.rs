@@ -50,7 +50,7 @@ pub(super) fn decide(
     } else {
         (SettlementOutcome::Pending, is_kept)
     };
-    // The reinstatement of all refunds also includes those that are still on their way.
+    // The reinstatement of all refunds also includes those that have not arrived yet.
     if !is_kept && (outcome == SettlementOutcome::Pending || report.refund.is_none()) {
         expect_payment(context, tables, named)?;
         tables.reinstatements.insert(reinstatement::Model {
@@ -72,8 +72,8 @@ fn is_standing(one: &refund::Model) -> bool {
     matches!(one.outcome, SettlementOutcome::Refunded | SettlementOutcome::Reversed)
 }
 
-/// Undoes a refund that has just taken effect, if its reinstatement arrived before it. Returns whether
-/// it did.
+/// Undoes a refund that has just taken effect, if its reinstatement arrived before it. Returns
+/// whether it did.
 pub(super) fn apply_kept(
     context: &Context<'_>,
     tables: &mut Tables,
@@ -95,20 +95,21 @@ pub(super) fn apply_kept(
     Ok(undone)
 }
 
-/// Whether the reinstatement of a refund arrived before the refund: its own, or that of all refunds
-/// if it `is_included` there. Its own is removed.
+/// Whether a reinstatement that undoes this refund arrived before the refund: one that names it or,
+/// if it `is_included`, one of all refunds. A reinstatement that names the refund is removed.
 pub(super) fn take_kept(
     tables: &mut Tables,
     named: Named<'_>,
     refund: &refund::Model,
     is_included: bool,
 ) -> Result<bool, Defect> {
-    // Before the payment, any purchase can be meant. The purchase of a failed settlement may not be loaded.
+    // Before the payment arrives, a message may name any purchase. The purchase of a failed
+    // settlement might not be loaded.
     let row = named.registered_before(tables)?.filter(|row| paid(row).is_some());
     let mut kept = Vec::new();
     for one in tables.reinstatements_of(named.provider, named.settlement)? {
-        // A reinstatement that names neither the purchase of the payment nor that of the refund would
-        // have been refused after the payment.
+        // A reinstatement that names neither the purchase of the payment nor that of the refund
+        // would have been refused after the payment.
         let is_named = (one.certificate, one.container) == (refund.certificate, refund.container);
         let subject = Subject::of_columns(one.certificate, one.container, &one.id)?;
         let is_other = match &row {
@@ -138,7 +139,7 @@ pub(super) fn undo_one(
     undo(context, tables, effects, named, &[one])
 }
 
-/// Undoes refunds. Money that paid for nothing is unmatched again. A payment that was recorded
+/// Undoes refunds. Unmatched money that was refunded is open again. A payment that was recorded
 /// again after its reversal is the same money, so it is no longer unmatched.
 fn undo(
     context: &Context<'_>,

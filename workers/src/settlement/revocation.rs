@@ -1,5 +1,5 @@
-//! What refunds revoke, and what comes back when they are undone: certificates, licenses, and points
-//! in both directions.
+//! What refunds revoke, and what is restored when they are undone: certificates, licenses, and
+//! points in both directions.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -30,7 +30,8 @@ fn was_applied(one: &refund::Model) -> bool {
     counts(one) || (!one.unmatched && one.outcome == SettlementOutcome::Reinstated)
 }
 
-/// The sum of the amounts of the refunds that count. Refunds of everything else are not included.
+/// The sum of the amounts of the refunds that count. Refunds of everything that the others leave
+/// have no amount and are not included.
 pub(super) fn sum(refunds: &[refund::Model]) -> Result<Count, Defect> {
     sum_of(refunds.iter().filter(|one| counts(one)))
 }
@@ -45,8 +46,8 @@ fn too_much() -> Defect {
     Defect::violated("refunds sum to at most 2^53-1", "a settlement")
 }
 
-/// Whether everything that a settlement paid is refunded. A payment of zero is refunded by a refund of
-/// everything only.
+/// Whether everything that a settlement paid is refunded. A payment of zero is refunded only by a
+/// refund of everything.
 pub(super) fn is_everything(row: &settlement::Model, refunds: &[refund::Model]) -> Result<bool, Defect> {
     let rest = refunds.iter().any(|one| counts(one) && one.counted_minor.is_none());
     Ok(rest || reaches(row, sum(refunds)?))
@@ -56,8 +57,8 @@ fn reaches(row: &settlement::Model, sum: Count) -> bool {
     row.amount_minor.is_some_and(|paid| paid > Count::ZERO && sum >= paid)
 }
 
-/// Whether everything was refunded at some time, if nothing had been undone before. Of several refunds
-/// of one member, the greatest counts.
+/// Whether everything was refunded at some time, if nothing had been undone before. Of several
+/// refunds of one member, the largest counts.
 fn added_up(row: &settlement::Model, refunds: &[refund::Model], without: Option<&ExternalId>) -> Result<bool, Defect> {
     let applied = refunds.iter().filter(|one| was_applied(one) && Some(&one.refund) != without);
     let mut members: BTreeMap<Uuid, Count> = BTreeMap::new();
@@ -76,9 +77,9 @@ fn added_up(row: &settlement::Model, refunds: &[refund::Model], without: Option<
     Ok(reaches(row, sum.ok_or_else(too_much)?))
 }
 
-/// Whether a reinstatement of all refunds of a settlement includes a refund that arrives after it. It
-/// does if the refunds together do not exceed the payment, because they may have been sent before it.
-/// Otherwise, the refund is a new one.
+/// Whether a reinstatement of all refunds of a settlement includes a refund that arrives after it.
+/// It does if the refunds together do not exceed the payment, because the refund may have been sent
+/// before the reinstatement. Otherwise, the refund is a new one.
 pub(super) fn was_undone(row: &settlement::Model, refunds: &[refund::Model], id: &ExternalId) -> Result<bool, Defect> {
     let Some(one) = refunds.iter().find(|one| one.refund == *id) else { return Ok(false) };
     let others = || refunds.iter().filter(|other| other.refund != *id && was_applied(other));

@@ -50,8 +50,8 @@ impl Named<'_> {
         }
     }
 
-    /// Tells whether another message about the settlement, which names a certificate or container, means
-    /// the same purchase.
+    /// Returns a function that checks whether another message about the settlement, which names
+    /// this certificate or container, means the same purchase.
     pub(super) fn same_purchase(
         &self,
         tables: &Tables,
@@ -142,7 +142,7 @@ pub(super) fn announcement(row: &unmatched_settlement::Model) -> Output {
     })
 }
 
-/// The sum of the refunds so far: of the payment, and of money that paid for nothing. `None` if all
+/// The sum of the refunds so far: of the payment, and of unmatched money. `None` if all
 /// refunds of the settlement wait for its payment.
 fn refunded_so_far(row: Option<&settlement::Model>, refunds: &[refund::Model]) -> Result<Option<Money>, Defect> {
     if refunds.iter().all(|one| one.outcome == SettlementOutcome::Pending) {
@@ -171,8 +171,8 @@ pub(super) fn paid(row: &settlement::Model) -> Option<Money> {
     row.amount_minor.zip(row.currency).map(|(amount_minor, currency)| Money { amount_minor, currency })
 }
 
-/// Whether a registered settlement is for this purchase, or was reported for it and then assigned to
-/// another one by an operator.
+/// Whether a registered settlement is for this purchase, or was reported for it and then assigned
+/// to another one by an operator.
 pub(super) fn is_for(row: &settlement::Model, subject: Subject) -> bool {
     let ids = (subject.certificate(), subject.container());
     (row.certificate, row.container) == ids || (row.reported_certificate, row.reported_container) == ids
@@ -193,7 +193,7 @@ pub(super) fn purchase_of(tables: &Tables, subject: Subject) -> Result<Subject, 
     Ok(Subject::of(id, container))
 }
 
-/// What a message about a settlement means by the certificate or container that it names.
+/// What the certificate or container that a message names is to the settlement.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Target {
     /// The purchase that the settlement is for.
@@ -209,7 +209,8 @@ impl Target {
         if is_for(row, subject) {
             return Ok(Self::Whole);
         }
-        // The purchase of the settlement is loaded. What a refund names that arrived earlier may not be.
+        // The purchase of the settlement is loaded. The purchase that an earlier refund names might
+        // not be.
         match (subject, row.container) {
             (Subject::Certificate(id), Some(container)) if is_member(tables, id, container)? => Ok(Self::Member(id)),
             _ => Ok(Self::Other),

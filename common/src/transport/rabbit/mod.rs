@@ -41,7 +41,8 @@ pub(super) use publisher::Publisher;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// The maximum time for a single call, such as a declaration or the opening of a channel.
 const CALL_TIMEOUT: Duration = Duration::from_secs(10);
-/// The AMQP heartbeat, in seconds. After this time without traffic, the connection counts as lost.
+/// The AMQP heartbeat, in seconds. After twice this time without traffic, the connection counts as
+/// lost.
 const HEARTBEAT_S: u16 = 10;
 
 /// The frame size of connections that only send. lapin buffers 32 frames in each direction. A
