@@ -321,7 +321,7 @@ async fn a_changed_table_is_named_before_a_worker_uses_an_sqlite_database_again(
     store.renew(true).await.expect("the table is back");
 }
 
-/// The set-up may be corrected after an attempt failed and before the tables are checked. A trigger that
+/// The setup may be corrected after an attempt failed and before the tables are checked. A trigger that
 /// refuses one row, and that the check does not see, plays this.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "needs RabbitMQ and PostgreSQL: run tests/run.sh"]
