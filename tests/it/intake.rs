@@ -1,6 +1,11 @@
 //! Messages that cannot be read, and message ids that were used before.
 
-use licet_common::transport::{Outgoing, Properties};
+use std::{collections::BTreeMap, sync::Arc};
+
+use licet_common::{
+    config::Senders,
+    transport::{Outgoing, Properties},
+};
 use licet_schema::{Code, Output, Request, entity::certificate_record, topology};
 use uuid::Uuid;
 
@@ -8,6 +13,7 @@ use crate::system::{TestSystem, message, on_both, outcome, purchase, raw, song};
 
 on_both!(
     every_unreadable_message_is_dead_lettered_with_a_reason_and_the_worker_continues,
+    a_sender_without_permission_leaves_nothing_whatever_it_sends,
     json_is_the_only_accepted_content_type,
     case_b09_content_types_of_json_are_accepted_and_make_no_difference_in_a_retry,
     case_b15_two_callers_who_send_the_same_request_at_once_both_get_the_reply,
@@ -75,6 +81,46 @@ async fn every_unreadable_message_is_dead_lettered_with_a_reason_and_the_worker_
     assert_eq!(reply.properties.kind.as_deref(), Some("certificate.issued"), "the worker continues");
     let purchases = system.journal().await.into_iter().filter(|row| row.kind == "purchase.request").count();
     assert_eq!(purchases, 1, "a message that cannot be read has no journal row");
+    system.finish().await;
+}
+
+/// Otherwise anyone who may write to `licet.in` could fill the dead-letter queue with garbage.
+async fn a_sender_without_permission_leaves_nothing_whatever_it_sends(mut system: TestSystem) {
+    let table = BTreeMap::from([("nobody".to_owned(), vec!["purchase.request".to_owned()])]);
+    system.resources.senders = Arc::new(Senders::new(Some(table)).expect("a known message type"));
+    system.start_workers();
+    let (queue, mut replies) = system.listen(&[]).await;
+    let mut messages: Vec<_> = unreadable(&queue).into_iter().map(|(message, _)| message).collect();
+    let good = || message(Uuid::new_v4(), &purchase("alice", 1), Some(&queue));
+    // The test's RabbitMQ refuses larger messages itself.
+    if system.database_url.is_none() {
+        messages.push(Outgoing { body: vec![b'x'; topology::MESSAGE_BYTES_MAX + 1].into(), ..good() });
+    }
+    let sent = messages.len();
+    for message in messages {
+        system.publish(message).await;
+    }
+    let last = Uuid::new_v4();
+    system.publish(message(last, &purchase("alice", 1), Some(&queue))).await;
+    let mut answered = 0;
+    loop {
+        let reply = replies.next().await;
+        let refusal = Output::decode(reply.properties.kind.as_deref().unwrap_or_default(), &reply.body);
+        let Ok(Output::RequestRefused(refusal)) = refusal else { panic!("{refusal:?}") };
+        assert_eq!(refusal.code, Code::Forbidden, "the body is not read: {}", refusal.detail);
+        answered += 1;
+        if reply.properties.correlation_id == Some(last.to_string()) {
+            break;
+        }
+    }
+    assert!((10..=sent).contains(&answered), "{answered} of {sent} could be answered");
+    assert!(system.journal().await.is_empty(), "nothing is journaled");
+    // Stopping waits until everything is acknowledged or moved.
+    system.stop_workers().await;
+    for queue in [topology::work_queue("purchase"), topology::dead_queue("purchase")] {
+        let depth = system.resources.transport.depth(&queue).await.expect("the queue");
+        assert_eq!(depth, 0, "{queue}");
+    }
     system.finish().await;
 }
 

@@ -65,6 +65,9 @@ pub(super) enum Reading {
     Work(Work),
     /// The message cannot be decided.
     Rejected(Rejected),
+    /// Its sender may not send the message, and it cannot be answered: it is acknowledged and has no
+    /// other effect. The refusal is for the log.
+    Ignored(Refusal),
 }
 
 /// Reads deliveries.
@@ -108,6 +111,19 @@ fn read(worker: &dyn AnyWorker, keyring: &Keyring, trust: &Trust, delivery: Arc<
     let id = properties.message_id.as_deref().and_then(|text| Uuid::parse_str(text).ok()).filter(|id| !id.is_nil());
     let answerable = !properties.reply_to.as_deref().is_some_and(|queue| queue.starts_with(topology::RESERVED_PREFIX));
 
+    if is_forbidden(trust, &origin) {
+        // The table is consulted first, and the body is not decoded, so that a sender without rights
+        // can neither leave dead letters nor use processor time. If the message was decided earlier,
+        // its stored outputs are sent.
+        let refusal = forbidden(&origin);
+        return match envelope(&delivery, &origin.kind, id, answerable) {
+            Ok(id) => {
+                let digest = digest(&origin.kind, origin.sender.as_deref(), &delivery.body);
+                Reading::Work(Work { id, origin, digest, decidable: false, input: Err(refusal), delivery })
+            }
+            Err(_) => Reading::Ignored(refusal),
+        };
+    }
     let request = check_author(&origin).and_then(|()| envelope(&delivery, &origin.kind, id, answerable));
     let request = request.and_then(|id| match Request::read(&origin.kind, &delivery.body) {
         Ok(request) => Ok((id, request)),
@@ -115,15 +131,19 @@ fn read(worker: &dyn AnyWorker, keyring: &Keyring, trust: &Trust, delivery: Arc<
     });
     match request {
         Ok((id, request)) => {
-            let sender = origin.sender.as_deref();
-            let digest = digest(&origin.kind, sender, &delivery.body);
-            let permitted = trust.senders.permit(sender, &origin.kind);
-            let input = if permitted { worker.read(keyring, request) } else { Err(forbidden(&origin)) };
-            let decidable = permitted && input.as_ref().err().is_none_or(|refusal| refusal.code.is_recorded());
+            let digest = digest(&origin.kind, origin.sender.as_deref(), &delivery.body);
+            let input = worker.read(keyring, request);
+            let decidable = input.as_ref().err().is_none_or(|refusal| refusal.code.is_recorded());
             Reading::Work(Work { id, origin, digest, decidable, input, delivery })
         }
         Err(refusal) => Reading::Rejected(Rejected { refusal, id, origin, answerable, panicked: false, delivery }),
     }
+}
+
+/// Whether the table `[senders]` forbids a message. A message whose publisher is not trusted to name
+/// its sender is refused by [`check_author`] instead.
+fn is_forbidden(trust: &Trust, origin: &Origin) -> bool {
+    origin.claim.is_none() && !trust.senders.permit(origin.sender.as_deref(), &origin.kind)
 }
 
 /// Refuses a message that came through the retry exchange from a publisher that is not trusted to
@@ -154,8 +174,16 @@ fn forbidden(origin: &Origin) -> Refusal {
     Refusal::new(Code::Forbidden, detail)
 }
 
-/// Whether a delivery is too large to be read. Such a delivery is not copied either: the broker
-/// itself moves it to the dead letters.
+/// Whether the broker itself must move a delivery to the dead letters, because it is too large to be
+/// copied, and its sender may send it.
+pub(super) fn is_moved_by_the_broker(resources: &Resources, delivery: &Delivery) -> bool {
+    is_oversized(delivery) && {
+        let trust = Trust::new(resources.transport.user(), resources.senders.clone());
+        !is_forbidden(&trust, &Origin::of_work(delivery, &trust))
+    }
+}
+
+/// Whether a delivery is too large to be read. Such a delivery is not copied either.
 pub(super) fn is_oversized(delivery: &Delivery) -> bool {
     delivery.body.len() > topology::MESSAGE_BYTES_MAX
 }

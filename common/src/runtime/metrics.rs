@@ -27,6 +27,8 @@ pub(super) struct Metrics {
     pub(super) dropped_replies: Counter,
     /// Messages put into wait queues for another attempt.
     pub(super) delayed: Counter,
+    /// Messages that their senders may not send and that could not be answered.
+    pub(super) ignored: Counter,
     /// Dead letters written.
     pub(super) dead_letters: Counter,
     /// Attempts at a single message that ended in a panic or a defect of a rule or decoder.

@@ -41,6 +41,7 @@ use crate::{
 mod backoff;
 mod batch;
 mod duplicate_check;
+mod ignored_log;
 mod intake;
 mod journal;
 mod metrics;
@@ -53,6 +54,7 @@ mod worker;
 
 use backoff::{Backoff, OutageLog};
 use duplicate_check::DuplicateCheck;
+use ignored_log::IgnoredLog;
 pub use journal::{JournalError, StoredOutput, changes_of, outputs_of};
 use metrics::Metrics;
 pub use outbox::published_again;
@@ -102,6 +104,7 @@ fn run_loop(
             worker,
             resources,
             metrics: Metrics::default(),
+            ignored: IgnoredLog::default(),
             duplicate_check: DuplicateCheck::default(),
             outages: Mutex::new(OutageLog::new(name)),
         };
@@ -157,6 +160,7 @@ fn run_loop(
             delayed = metrics.delayed.get(),
             dead_letters = metrics.dead_letters.get(),
             panics = metrics.panics.get(),
+            ignored = metrics.ignored.get(),
             "stopped"
         );
     })

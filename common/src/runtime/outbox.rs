@@ -15,6 +15,7 @@ use super::{
     Resources,
     backoff::Backoff,
     batch::{MessageError, Settled},
+    ignored_log::IgnoredLog,
     intake::{Reading, Rejected, Work, is_oversized},
     journal::{self, StoredOutput},
     metrics::Metrics,
@@ -49,6 +50,7 @@ pub(super) fn separate(
     readings: Vec<Reading>,
     now: Timestamp,
     metrics: &Metrics,
+    ignored: &IgnoredLog,
 ) -> (Vec<Work>, Vec<Publication>) {
     let mut work = Vec::with_capacity(readings.len());
     let mut publications = Vec::new();
@@ -59,6 +61,15 @@ pub(super) fn separate(
                 metrics.dead_letters.add(1);
                 metrics.panics.add(u64::from(rejected.panicked));
                 publications.extend(refuse(worker, rejected, now));
+            }
+            Reading::Ignored(refusal) => {
+                metrics.ignored.add(1);
+                if let Some(count) = ignored.count(now) {
+                    warn!(
+                        worker,
+                        count, "messages were ignored since the last such line, the last because {}", refusal.detail
+                    );
+                }
             }
         }
     }

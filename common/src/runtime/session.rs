@@ -15,6 +15,7 @@ use super::{
     backoff::{Backoff, OutageLog},
     batch::{self, BatchError},
     duplicate_check::DuplicateCheck,
+    ignored_log::IgnoredLog,
     intake::{self, is_oversized},
     metrics::Metrics,
     outbox::{self, Outbox},
@@ -61,6 +62,7 @@ pub(super) struct Runner {
     pub(super) resources: Resources,
     pub(super) metrics: Metrics,
     pub(super) duplicate_check: DuplicateCheck,
+    pub(super) ignored: IgnoredLog,
     pub(super) outages: Mutex<OutageLog>,
 }
 
@@ -166,13 +168,14 @@ impl Runner {
         let redelivered = deliveries.iter().filter(|delivery| delivery.redeliveries > 0).count();
         self.metrics.redelivered.add(redelivered as u64);
         for batch in batches(deliveries) {
-            let Some((last, oversized)) = batch.last().map(|last| (last.tag, is_oversized(last))) else { continue };
+            let Some(last) = batch.last() else { continue };
+            let (last, is_moved) = (last.tag, intake::is_moved_by_the_broker(&self.resources, last));
             let publications = self.settle(batch, mode, stop).await?;
             // If the worker crashes after this point, the journal has the outputs and the broker
             // still has the inputs.
             let dropped = session.outbox.deliver(publications).await;
             self.metrics.dropped_replies.add(dropped);
-            if oversized {
+            if is_moved {
                 session.consumer.reject(last).await?;
             } else {
                 session.consumer.ack_through(last).await?;
@@ -197,7 +200,7 @@ impl Runner {
             let again = (mode == SessionMode::Quarantine).then(|| batch.clone());
             let readings = intake::read_all(&self.worker, &self.resources, batch).await.map_err(|_| Ended::Stopped)?;
             let (name, now) = (self.worker.name(), self.resources.clock.now());
-            let (work, mut publications) = outbox::separate(name, readings, now, &self.metrics);
+            let (work, mut publications) = outbox::separate(name, readings, now, &self.metrics, &self.ignored);
             let settled = batch::settle(&self.worker, &self.resources, &self.duplicate_check, work).await;
             match (settled, again) {
                 (Ok(settled), _) => {
