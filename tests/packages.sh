@@ -69,7 +69,7 @@ install_missing() {
 # The folder with the JOSE libraries of docs/protocol.md, in the versions that were tried last.
 jose_python=('pyjwt[crypto]==2.15.1' joserfc==1.8.0)
 jose_javascript=(jose@6.2.18)
-jose_folder=$roots/jose-$(cksum <<<"${jose_python[*]} ${jose_javascript[*]}" | cut -d ' ' -f 1)
+jose_folder=$roots/jose-$(cksum <<<"${jose_python[*]} ${jose_javascript[*]} $(/usr/bin/python3 -V 2>&1)" | cut -d ' ' -f 1)
 
 # Installs these libraries, unless the folder exists.
 install_jose() {

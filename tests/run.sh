@@ -172,7 +172,7 @@ trap 'exit 143' TERM
 install_missing
 [[ ! $broker_root ]] || make_root "$broker_root" rabbitmq-server "$broker_wanted"
 [[ ! $database_root ]] || make_root "$database_root" postgresql "$database_wanted"
-[[ $mode == bench ]] || install_jose
+[[ $mode == bench || $mode == install || $upgrade ]] || install_jose
 [[ $mode != install ]] || exit 0
 
 choose_ports

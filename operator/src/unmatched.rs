@@ -45,12 +45,6 @@ pub enum UnmatchedError {
         /// The id.
         id: Uuid,
     },
-    /// The refunds of a settlement add up to more than an amount can be.
-    #[error("the refunds of {settlement} add up to more than 2^53-1: check them with the provider")]
-    TooMuch {
-        /// The provider's id of the settlement.
-        settlement: ExternalId,
-    },
     /// The money went out, so it can be neither assigned nor refunded.
     #[error(
         "{id} is a refund, not a payment: ask the provider why it refunded more than was paid, or for another \
@@ -114,11 +108,8 @@ pub fn refunded<'a>(store: &'a Store, payment: &'a Unmatched) -> BoxFuture<'a, R
             .filter(refund::Column::Currency.eq(payment.currency));
         let waiting = waiting.all(&store.pool()).await.map_err(StoreError::from)?;
         let amounts = waiting.iter().filter_map(|one| one.amount_minor);
-        let mut sum: Option<Count> = None;
-        for amount in amounts {
-            let more = sum.unwrap_or(Count::ZERO).checked_add(amount);
-            sum = Some(more.ok_or_else(|| UnmatchedError::TooMuch { settlement: payment.settlement.clone() })?);
-        }
+        // A sum beyond the greatest amount is a fault of the provider, and must not hide the list.
+        let sum = amounts.reduce(|sum, amount| sum.checked_add(amount).unwrap_or(Count::MAX));
         Ok(sum.map(|amount_minor| Money { amount_minor, currency: payment.currency }))
     })
 }

@@ -283,6 +283,8 @@ impl Count {
     pub const ZERO: Self = Self(0);
     /// The count 1.
     pub const ONE: Self = Self(1);
+    /// The greatest count, 2^53-1.
+    pub const MAX: Self = Self(INTEGER_MAX);
 
     /// The sum, or `None` if it is above 2^53-1.
     #[must_use]

@@ -176,7 +176,9 @@ fn settle_or_split<'a>(
 
 /// Checks that the database is set up as this worker needs it.
 async fn check_set_up(worker: &Arc<dyn AnyWorker>, resources: &Resources) -> Result<(), BatchError> {
-    let problems = resources.store.problems(worker.changes()).await.map_err(BatchError::Unavailable)?;
+    let checking = resources.store.problems(worker.changes());
+    let problems = tokio::time::timeout(resources.limits.database_timeout(), checking).await;
+    let problems = problems.unwrap_or_else(|_| Err(StoreError::silent())).map_err(BatchError::Unavailable)?;
     if problems.is_empty() { Ok(()) } else { Err(BatchError::Unavailable(StoreError::misconfigured(&problems))) }
 }
 

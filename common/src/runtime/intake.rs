@@ -65,9 +65,9 @@ pub(super) enum Reading {
     Work(Work),
     /// The message cannot be decided.
     Rejected(Rejected),
-    /// Its sender may not send the message, and it cannot be answered: it is acknowledged and has no
-    /// other effect. The refusal is for the log.
-    Ignored(Refusal),
+    /// The sender may not send the message, and it cannot be looked up: it is answered if possible and
+    /// has no other effect.
+    Forbidden(Rejected),
 }
 
 /// Reads deliveries.
@@ -111,7 +111,8 @@ fn read(worker: &dyn AnyWorker, keyring: &Keyring, trust: &Trust, delivery: Arc<
     let id = properties.message_id.as_deref().and_then(|text| Uuid::parse_str(text).ok()).filter(|id| !id.is_nil());
     let answerable = !properties.reply_to.as_deref().is_some_and(|queue| queue.starts_with(topology::RESERVED_PREFIX));
 
-    if is_forbidden(trust, &origin) {
+    let permitted = !is_forbidden(trust, &origin);
+    if leaves_nothing(trust, &origin, &delivery) {
         // The table is consulted first, and the body is not decoded, so that a sender without rights
         // can neither leave dead letters nor use processor time. If the message was decided earlier,
         // its stored outputs are sent.
@@ -121,7 +122,7 @@ fn read(worker: &dyn AnyWorker, keyring: &Keyring, trust: &Trust, delivery: Arc<
                 let digest = digest(&origin.kind, origin.sender.as_deref(), &delivery.body);
                 Reading::Work(Work { id, origin, digest, decidable: false, input: Err(refusal), delivery })
             }
-            Err(_) => Reading::Ignored(refusal),
+            Err(_) => Reading::Forbidden(Rejected { refusal, id, origin, answerable, panicked: false, delivery }),
         };
     }
     let request = check_author(&origin).and_then(|()| envelope(&delivery, &origin.kind, id, answerable));
@@ -132,8 +133,8 @@ fn read(worker: &dyn AnyWorker, keyring: &Keyring, trust: &Trust, delivery: Arc<
     match request {
         Ok((id, request)) => {
             let digest = digest(&origin.kind, origin.sender.as_deref(), &delivery.body);
-            let input = worker.read(keyring, request);
-            let decidable = input.as_ref().err().is_none_or(|refusal| refusal.code.is_recorded());
+            let input = if permitted { worker.read(keyring, request) } else { Err(forbidden(&origin)) };
+            let decidable = permitted && input.as_ref().err().is_none_or(|refusal| refusal.code.is_recorded());
             Reading::Work(Work { id, origin, digest, decidable, input, delivery })
         }
         Err(refusal) => Reading::Rejected(Rejected { refusal, id, origin, answerable, panicked: false, delivery }),
@@ -144,6 +145,12 @@ fn read(worker: &dyn AnyWorker, keyring: &Keyring, trust: &Trust, delivery: Arc<
 /// its sender is refused by [`check_author`] instead.
 fn is_forbidden(trust: &Trust, origin: &Origin) -> bool {
     origin.claim.is_none() && !trust.senders.permit(origin.sender.as_deref(), &origin.kind)
+}
+
+/// Whether a message leaves no dead letter, because its sender may not send it. Messages that a
+/// trusted publisher replays stay dead letters if they cannot be read: nobody else can send them.
+fn leaves_nothing(trust: &Trust, origin: &Origin, delivery: &Delivery) -> bool {
+    is_forbidden(trust, origin) && delivery.exchange != topology::RETRY
 }
 
 /// Refuses a message that came through the retry exchange from a publisher that is not trusted to
@@ -179,7 +186,7 @@ fn forbidden(origin: &Origin) -> Refusal {
 pub(super) fn is_moved_by_the_broker(resources: &Resources, delivery: &Delivery) -> bool {
     is_oversized(delivery) && {
         let trust = Trust::new(resources.transport.user(), resources.senders.clone());
-        !is_forbidden(&trust, &Origin::of_work(delivery, &trust))
+        !leaves_nothing(&trust, &Origin::of_work(delivery, &trust), delivery)
     }
 }
 

@@ -7,7 +7,7 @@
 use std::{borrow::Borrow, time::Duration};
 
 use bytes::Bytes;
-use licet_schema::{Output, Timestamp, encoding, message::RequestRefused, topology};
+use licet_schema::{Code, Output, Refusal, Timestamp, encoding, message::RequestRefused, topology};
 use tracing::{debug, error, warn};
 use uuid::Uuid;
 
@@ -56,45 +56,45 @@ pub(super) fn separate(
     let mut publications = Vec::new();
     for reading in readings {
         match reading {
-            Reading::Work(one) => work.push(one),
+            Reading::Work(one) => {
+                if let Err(refusal) = &one.input
+                    && refusal.code == Code::Forbidden
+                    && one.delivery.properties.reply_to.is_none()
+                {
+                    unanswered(worker, refusal, now, metrics, ignored);
+                }
+                work.push(one);
+            }
             Reading::Rejected(rejected) => {
                 metrics.dead_letters.add(1);
                 metrics.panics.add(u64::from(rejected.panicked));
                 publications.extend(refuse(worker, rejected, now));
             }
-            Reading::Ignored(refusal) => {
-                metrics.ignored.add(1);
-                if let Some(count) = ignored.count(now) {
-                    warn!(
-                        worker,
-                        count, "messages were ignored since the last such line, the last because {}", refusal.detail
-                    );
-                }
-            }
+            Reading::Forbidden(rejected) => match refusal_reply(worker, &rejected, now) {
+                Some(reply) => publications.push(reply),
+                None => unanswered(worker, &rejected.refusal, now, metrics, ignored),
+            },
         }
     }
     (work, publications)
 }
 
+/// Counts and logs a message that its sender may not send and that cannot be answered.
+fn unanswered(worker: &str, refusal: &Refusal, now: Timestamp, metrics: &Metrics, ignored: &IgnoredLog) {
+    metrics.ignored.add(1);
+    if let Some(count) = ignored.count(now) {
+        warn!(
+            worker,
+            count, "forbidden messages without a usable reply_to: the last was refused because {}", refusal.detail
+        );
+    }
+}
+
 /// Refuses a message that cannot be read. It becomes a dead letter, and its sender gets a reply if
 /// possible.
 fn refuse(worker: &str, rejected: Rejected, now: Timestamp) -> Vec<Publication> {
-    let Rejected { refusal, id, origin, answerable, delivery, .. } = rejected;
-    let mut publications = Vec::new();
-    if answerable && delivery.properties.reply_to.is_some() {
-        let refused = Output::RequestRefused(RequestRefused {
-            code: refusal.code,
-            detail: refusal.detail.clone(),
-            message_type: origin.kind.clone(),
-        });
-        // A message without a usable id is identified by its body.
-        let first = &delivery.body[..delivery.body.len().min(topology::MESSAGE_BYTES_MAX)];
-        let namespace = id.unwrap_or_else(|| Uuid::new_v5(&Uuid::nil(), first));
-        match journal::reply_output(namespace, "reply:request.refused", now, &refused) {
-            Ok(output) => publications.extend(reply(&delivery, id, &output).map(Publication::Reply)),
-            Err(defect) => error!(worker, "a refusal was not sent: {defect}"),
-        }
-    }
+    let mut publications: Vec<_> = refusal_reply(worker, &rejected, now).into_iter().collect();
+    let Rejected { refusal, origin, delivery, .. } = rejected;
     // A message that is too large to be copied is rejected instead, so that the broker itself moves
     // it.
     if !is_oversized(&delivery) {
@@ -102,6 +102,29 @@ fn refuse(worker: &str, rejected: Rejected, now: Timestamp) -> Vec<Publication> 
         publications.push(Publication::Guaranteed(retry_headers::dead_letter(worker, &delivery, &origin, &failure)));
     }
     publications
+}
+
+/// The reply to a message that cannot be read, if one may be sent.
+fn refusal_reply(worker: &str, rejected: &Rejected, now: Timestamp) -> Option<Publication> {
+    let Rejected { refusal, id, origin, answerable, delivery, .. } = rejected;
+    if !answerable || delivery.properties.reply_to.is_none() {
+        return None;
+    }
+    let refused = Output::RequestRefused(RequestRefused {
+        code: refusal.code,
+        detail: refusal.detail.clone(),
+        message_type: origin.kind.clone(),
+    });
+    // A message without a usable id is identified by its body.
+    let first = &delivery.body[..delivery.body.len().min(topology::MESSAGE_BYTES_MAX)];
+    let namespace = id.unwrap_or_else(|| Uuid::new_v5(&Uuid::nil(), first));
+    match journal::reply_output(namespace, "reply:request.refused", now, &refused) {
+        Ok(output) => reply(delivery, *id, &output).map(Publication::Reply),
+        Err(defect) => {
+            error!(worker, "a refusal was not sent: {defect}");
+            None
+        }
+    }
 }
 
 /// Adds the publications for a settled batch.

@@ -366,6 +366,9 @@ struct FileLock {
     is_new: bool,
 }
 
+/// How often a lock file that other processes create and remove is tried.
+const LOCK_ATTEMPTS: u32 = 100;
+
 impl FileLock {
     fn acquire(database: &Path) -> Result<Self, OpenError> {
         let io = |error: std::io::Error| OpenError::Unreachable {
@@ -375,7 +378,7 @@ impl FileLock {
         let mut path = database.as_os_str().to_owned();
         path.push(".lock");
         let path = PathBuf::from(path);
-        loop {
+        for _ in 0..LOCK_ATTEMPTS {
             let (file, is_new) = match File::options().create_new(true).write(true).open(&path) {
                 Err(error) if error.kind() == ErrorKind::AlreadyExists => {
                     match File::options().write(true).open(&path) {
@@ -398,6 +401,7 @@ impl FileLock {
                 return Ok(Self { _file: file, path, is_new });
             }
         }
+        Err(OpenError::InUse { file: database.to_owned() })
     }
 
     /// Removes the file if this process created it. The lock is held until it is removed.

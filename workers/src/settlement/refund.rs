@@ -78,7 +78,7 @@ pub(super) fn decide(
         }
     }
     // The refund may have been refused before, when more of the payment was refunded.
-    reinstatement::forget_refused(tables, named, &|refused| refused == id)?;
+    reinstatement::forget_refused(tables, named, &|refused| refused.refund.as_ref() == Some(id))?;
     reinstatement::apply_kept(context, tables, &mut effects, named, id)?;
     let key = (named.provider.clone(), named.settlement.clone(), id.clone());
     let outcome = tables.refunds.require(&key)?.outcome;
@@ -310,7 +310,8 @@ pub(super) fn of_unmatched(tables: &mut Tables, named: Named<'_>, amount: Money)
 }
 
 /// Whether a refund was refused because it names another purchase. It is then no part of the
-/// payment, and a reinstatement of all refunds includes it, whatever its amount.
+/// payment, and a reinstatement of all refunds that names the same purchase includes it, whatever
+/// its amount.
 fn is_foreign(refusal: &Refusal) -> bool {
     refusal.code == Code::AlreadySettled
 }
@@ -380,6 +381,8 @@ pub(super) fn reopen(
     for row in returned {
         let open = tables.unmatched(UnmatchedKind::Payment, named.provider, named.settlement)?;
         let again = open.into_iter().find(|open| money(open) == money(&row));
+        let paid = named.registered_before(tables)?.and_then(|row| paid(&row));
+        let reason = if paid == Some(money(&row)) { Code::Reversed } else { row.reason };
         if matched == Some(money(&row)) {
             tables.unmatched_settlements.remove(&row.id)?;
         } else if let Some(again) = again {
@@ -387,14 +390,10 @@ pub(super) fn reopen(
             // first.
             tables.unmatched_settlements.remove(&row.id)?;
             *tables.unmatched_settlements.change(&again.id)? =
-                unmatched_settlement::Model { id: again.id, refunded_by: None, ..row };
+                unmatched_settlement::Model { id: again.id, refunded_by: None, reason, ..row };
         } else {
-            let paid = named.registered_before(tables)?.and_then(|row| paid(&row));
             let open = tables.unmatched_settlements.change(&row.id)?;
-            open.refunded_by = None;
-            if paid == Some(money(open)) {
-                open.reason = Code::Reversed;
-            }
+            (open.refunded_by, open.reason) = (None, reason);
             effects.add_event(announcement(open));
         }
     }

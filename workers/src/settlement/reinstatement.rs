@@ -6,7 +6,7 @@ use licet_common::{
 };
 use licet_schema::{
     Code, ExternalId, Name,
-    entity::{refund, reinstatement},
+    entity::{refund, reinstatement, unmatched_settlement},
     message::{SettlementOutcome, SettlementReinstatement, UnmatchedKind},
 };
 
@@ -41,7 +41,12 @@ pub(super) fn decide(
     let standing: Vec<_> = refunds.iter().filter(|one| is_standing(one)).cloned().collect();
     let kept = tables.reinstatements_of(named.provider, named.settlement)?;
     let is_kept = kept.iter().any(|one| one.refund == report.refund);
-    let was_refused = forget_refused(tables, named, &selected)?;
+    // A reinstatement of all refunds includes one of another purchase only if it names that purchase.
+    let subject = (named.subject.certificate(), named.subject.container());
+    let was_refused = forget_refused(tables, named, &|row| {
+        let is_included = report.refund.is_some() || row.reason != Code::AlreadySettled;
+        row.refund.as_ref().is_some_and(selected) && (is_included || (row.certificate, row.container) == subject)
+    })?;
     let (outcome, repeated) = if !standing.is_empty() || was_refused {
         undo(context, tables, &mut effects, named, &standing)?;
         (SettlementOutcome::Reinstated, false)
@@ -106,6 +111,13 @@ pub(super) fn take_kept(
     // Before the payment arrives, a message may name any purchase. The purchase of a failed
     // settlement might not be loaded.
     let row = named.registered_before(tables)?.filter(|row| paid(row).is_some());
+    let is_foreign = match &row {
+        Some(row) => {
+            let subject = Subject::of_columns(refund.certificate, refund.container, &refund.refund)?;
+            Target::of(tables, row, subject)? == Target::Other
+        }
+        None => false,
+    };
     let mut kept = Vec::new();
     for one in tables.reinstatements_of(named.provider, named.settlement)? {
         // A reinstatement that names neither the purchase of the payment nor that of the refund
@@ -113,6 +125,7 @@ pub(super) fn take_kept(
         let is_named = (one.certificate, one.container) == (refund.certificate, refund.container);
         let subject = Subject::of_columns(one.certificate, one.container, &one.id)?;
         let is_other = match &row {
+            Some(_) if !is_named && is_foreign && one.refund.is_none() => true,
             Some(row) if !is_named => Target::of(tables, row, subject)? == Target::Other,
             _ => false,
         };
@@ -179,10 +192,10 @@ fn undo(
 pub(super) fn forget_refused(
     tables: &mut Tables,
     named: Named<'_>,
-    selected: &impl Fn(&ExternalId) -> bool,
+    selected: &impl Fn(&unmatched_settlement::Model) -> bool,
 ) -> Result<bool, Defect> {
     let mut refused = tables.unmatched(UnmatchedKind::Refund, named.provider, named.settlement)?;
-    refused.retain(|row| row.refund.as_ref().is_some_and(selected));
+    refused.retain(|row| selected(row));
     for row in &refused {
         tables.unmatched_settlements.remove(&row.id)?;
     }

@@ -169,3 +169,20 @@ fn a_refund_of_another_purchase_that_was_undone_before_the_payment_is_not_record
     assert_eq!(registered(&fixture.settle(&bought, "pay-1")), (SettlementOutcome::Completed, false));
     assert!(unmatched(&fixture).is_empty());
 }
+
+#[test]
+fn a_refund_of_another_purchase_is_recorded_even_if_all_refunds_of_the_payment_were_undone_before() {
+    let mut fixture = Fixture::with_song();
+    let bought = fixture.buy(1);
+    assert_eq!(registered(&fixture.settle(&bought, "pay-1")), (SettlementOutcome::Completed, false));
+    fixture.ask(Request::SettlementReversal(fixture::reversal(&bought, "pay-1")));
+    fixture.ask(Request::SettlementReinstatement(fixture::reinstatement(&bought, "pay-1")));
+    let foreign = SettlementReversal {
+        certificate: Some(Uuid::from_u128(99)),
+        refund: Some(external("re-9")),
+        amount: Some(usd(500)),
+        ..fixture::reversal(&bought, "pay-1")
+    };
+    assert_eq!(outcome(&fixture.ask(Request::SettlementReversal(foreign))), "already_settled");
+    assert_eq!(unmatched(&fixture), [(UnmatchedKind::Refund, 500)]);
+}

@@ -105,7 +105,9 @@ impl Model {
         let selects = |id: &ExternalId| body.refund.as_ref().is_none_or(|refund| refund == id);
         let known = self.settlements.get(&key).cloned().unwrap_or_default();
         let selected: BTreeMap<_, _> = known.refunds.iter().filter(|(id, _)| selects(id)).collect();
-        let refused = |one: &Unmatched| one.key == key && one.refund.as_ref().is_some_and(selects);
+        // A reinstatement of all refunds includes one of another purchase only if it names that purchase.
+        let includes = |one: &Unmatched| body.refund.is_some() || one.reason != Code::AlreadySettled || one.ids == ids;
+        let refused = |one: &Unmatched| one.key == key && one.refund.as_ref().is_some_and(selects) && includes(one);
         let is_named = selected.values().any(|one| known.are_same(one.ids, ids))
             || self.unmatched.iter().any(|one| refused(one) && known.are_same(one.ids, ids));
         if known.paid.is_some() && !is_named {

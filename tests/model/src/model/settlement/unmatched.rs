@@ -71,12 +71,12 @@ impl Model {
             if matched == Some(one.amount) {
                 continue;
             }
+            if self.settlements[key].paid == Some(one.amount) {
+                one.reason = Code::Reversed;
+            }
             if let Some(open) = self.unmatched.iter_mut().find(same) {
                 *open = one;
                 continue;
-            }
-            if self.settlements[key].paid == Some(one.amount) {
-                one.reason = Code::Reversed;
             }
             self.announce_unmatched(one);
         }
@@ -86,9 +86,12 @@ impl Model {
     pub(super) fn record_refund(&mut self, key: &Key, id: &ExternalId, one: &Refund, reason: Code) {
         if let Some(known) = self.settlements.get(key) {
             let fits = |named: &PurchaseIds| self.names_its_purchase(known, *named) || *named == one.ids;
-            let kept: Vec<_> = known.kept.iter().filter(|(_, named)| fits(named)).map(|(kept, _)| kept).collect();
             let is_foreign = reason == Code::AlreadySettled;
-            if kept.iter().any(|kept| kept.as_ref() == Some(id)) || (is_foreign && kept.contains(&&None)) {
+            let includes = |(kept, named): &(Option<ExternalId>, PurchaseIds)| match kept {
+                Some(kept) => kept == id && fits(named),
+                None => is_foreign && *named == one.ids,
+            };
+            if known.kept.iter().any(includes) {
                 return self.forget_kept(key, id);
             }
         }
