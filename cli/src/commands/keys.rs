@@ -37,6 +37,8 @@ pub(crate) struct Arguments {
 #[derive(Args)]
 pub(crate) struct Retirement {
     /// The thumbprint of the key
+    // One of 64 thumbprints begins with a hyphen.
+    #[arg(allow_hyphen_values = true)]
     kid: String,
     #[command(flatten)]
     settings: CommandSettings<{ DATABASE | LOG }>,

@@ -121,6 +121,7 @@ async fn case_a10_a_worker_whose_keys_folder_lacks_a_key_that_signs_refuses_to_s
     let database = system.database_url.as_deref().expect("PostgreSQL");
     let retire = |kid: &str| run("licet", &["keys", "retire", kid], &[("LICET_DATABASE_URL", database)], at);
     fails(&retire("unknown"), 2, &own_kid);
+    fails(&retire("-of_a_key_that_begins_with_a_hyphen"), 2, &own_kid);
     assert!(retire(&own_kid).status.success());
     start_and_stop(&system, "licet-reception", &other).await;
     std::fs::write(keys.join("signing"), &own_kid).expect("the retired key signs");
