@@ -91,8 +91,8 @@ pub fn amount(payment: &Unmatched) -> Money {
 }
 
 /// The sum of the refunds, in the currency of this payment, that the provider reported under its
-/// settlement id and that wait for a payment to count for. Their amounts differ from those of all
-/// unmatched payments, so they may be refunds of a part of this payment. `None` if there are none.
+/// settlement id and that wait for a payment to count for. They may be refunds of a part of this
+/// payment. `None` if there are none.
 ///
 /// # Errors
 /// The database is unavailable.

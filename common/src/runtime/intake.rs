@@ -147,8 +147,9 @@ fn is_forbidden(trust: &Trust, origin: &Origin) -> bool {
     origin.claim.is_none() && !trust.senders.permit(origin.sender.as_deref(), &origin.kind)
 }
 
-/// Whether a message leaves no dead letter, because its sender may not send it. Messages that a
-/// trusted publisher replays stay dead letters if they cannot be read: nobody else can send them.
+/// Whether a message leaves no dead letter, because its sender may not send it. A copy in the retry
+/// exchange comes from a trusted publisher. If it cannot be read, it becomes a dead letter again,
+/// because it would be lost otherwise.
 fn leaves_nothing(trust: &Trust, origin: &Origin, delivery: &Delivery) -> bool {
     is_forbidden(trust, origin) && delivery.exchange != topology::RETRY
 }
